@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef PC_SYS_MEM_H
+#define PC_SYS_MEM_H
+/*
+ * Memory objects: identity and size of a shared file, our own mapping of it, sealed blobs, and the
+ * receive buffer that is mapped twice in a row so that its content is always contiguous.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct mem_identity {
+	uint64_t dev, inode;	/* dev as st_dev */
+	uint64_t size;		/* bytes */
+	uint64_t page_size;	/* 4096, or the huge page size of a hugetlbfs file */
+	bool hugetlb;
+};
+/* -EINVAL unless the file is memory that userfaultfd can serve (tmpfs/memfd or hugetlbfs). */
+int mem_identify(int fd, struct mem_identity *id);
+
+/* Our own shared mapping of @len bytes at @offset, MADV_NOHUGEPAGE.  NULL with errno. */
+void *mem_map_shared(int fd, uint64_t offset, uint64_t len);
+/* Private zero memory, NORESERVE (ledgers, stores of held blocks); NULL with errno. */
+void *mem_map_private(uint64_t len);
+void mem_unmap(void *addr, uint64_t len);
+
+/* Drop the content of a range: fallocate(PUNCH_HOLE) for a file, MADV_DONTNEED for private memory. */
+int mem_punch(int fd, uint64_t offset, uint64_t len);
+int mem_drop(void *addr, uint64_t len);
+
+/*
+ * Visit the ranges of @fd that have data (SEEK_DATA/SEEK_HOLE) within [offset, offset+len).  @visit returns 0 to go
+ * on.  -EOPNOTSUPP on hugetlbfs, which cannot tell.
+ */
+int mem_each_extent(int fd, uint64_t offset, uint64_t len,
+		    int (*visit)(void *ctx, uint64_t start, uint64_t length), void *ctx);
+
+/* A memfd that takes seals, @len bytes; mem_blob_seal() makes it immutable (and shrinks nothing). */
+int mem_blob_new(const char *name, uint64_t len);
+int mem_blob_seal(int fd);
+
+/* A byte queue whose readable part is always one contiguous range ("mapped twice"). */
+struct mem_ring {
+	uint8_t *base;
+	size_t size;		/* power of two, multiple of the page size */
+	size_t head, tail;	/* absolute; readable = tail - head */
+};
+int mem_ring_init(struct mem_ring *r, size_t size);
+void mem_ring_deinit(struct mem_ring *r);
+static inline size_t mem_ring_used(const struct mem_ring *r)
+{
+	return r->tail - r->head;
+}
+static inline size_t mem_ring_room(const struct mem_ring *r)
+{
+	return r->size - mem_ring_used(r);
+}
+static inline uint8_t *mem_ring_read(const struct mem_ring *r)
+{
+	return r->base + (r->head & (r->size - 1));
+}
+static inline uint8_t *mem_ring_write(const struct mem_ring *r)
+{
+	return r->base + (r->tail & (r->size - 1));
+}
+
+#endif
