@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef PC_DAEMON_CONTROL_H
+#define PC_DAEMON_CONTROL_H
+/*
+ * The control socket: JSON lines in QMP's manner, on the main thread's GLib loop, for the owner only (0600 and
+ * SO_PEERCRED).  It reads snapshots, never the fault thread's data.
+ */
+#include <glib.h>
+#include "daemon/config.h"
+#include "daemon/snapshot.h"
+
+struct control;
+
+struct control_blocker {
+	char name[64];			/* "sharer:vmm", "main-sharer", "load" … */
+	char step[32];			/* what must not happen: "listening", "running", "complete" */
+	char text[256];			/* what is missing and what to do */
+	uint64_t since_ns;		/* CLOCK_MONOTONIC */
+};
+
+struct control_ops {
+	/* Ask for a fresh snapshot; control_refreshed() follows, once for any number of asks. */
+	void (*refresh)(void *ctx);
+	/* The last snapshot; valid until the caller returns to the main loop. */
+	const struct snapshot *(*snapshot)(void *ctx);
+	unsigned (*blockers)(void *ctx, struct control_blocker *out, unsigned max);
+	/* Stop the daemon: refused (false, *why set) when that would lose a committed VM and !force. */
+	bool (*quit)(void *ctx, bool force, const char **why);
+};
+
+/* @listen_fd: a listening UNIX stream socket, owned from here on. */
+int control_new(struct control **out, int listen_fd, const struct control_ops *ops, void *ctx);
+void control_free(struct control *c);
+void control_refreshed(struct control *c);
+/* Tell every client that turned events on: {"event": name, "data": {"state": …, "text": …}, "timestamp": …} */
+void control_event(struct control *c, const char *name, const char *text);
+
+#endif

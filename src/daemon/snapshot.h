@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef PC_DAEMON_SNAPSHOT_H
+#define PC_DAEMON_SNAPSHOT_H
+/*
+ * What the fault thread tells the main thread: state, not events.  There is one snapshot; it is owned by whoever
+ * holds it (main sends it to the fault thread to be filled, the fault thread sends it back), so it
+ * can neither overflow nor be read half-written.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+#include "core/session.h"
+#include "core/stats.h"
+
+#define SNAPSHOT_BLOCKS  64
+#define SNAPSHOT_SHARERS 64
+
+enum snapshot_block_kind { BLOCK_HELD, BLOCK_SHARED, BLOCK_PRIVATE };
+
+struct snapshot_block {
+	char name[256];
+	enum snapshot_block_kind kind;	/* HELD: nobody registered it, the daemon keeps its content */
+	unsigned sharers;
+	uint64_t length, page_size;	/* bytes */
+	uint64_t pages;			/* of page_size */
+	uint64_t owed;			/* discarded at the switch-over */
+	uint64_t present, missing, requested, stored, zero, lost;	/* pages by state, sum = pages */
+};
+
+enum snapshot_sharer_state {
+	SHARER_JOINING,		/* said hello, not yet proven */
+	SHARER_ACTIVE,		/* faults are served */
+	SHARER_DISABLED,	/* ended alone; its threads stay blocked */
+	SHARER_LEFT,		/* unmapped and gone by itself */
+	SHARER_DEAD,		/* its process ended */
+};
+
+struct snapshot_sharer {
+	uint32_t id, generation;
+	char name[64];
+	int32_t pid;
+	bool main;
+	uint32_t policy;		/* enum regmsg_policy */
+	enum snapshot_sharer_state state;
+	int error;			/* positive errno with the reason */
+	char reason[256];		/* why it is disabled, dead … */
+	uint64_t state_ns;		/* when the state was entered (CLOCK_MONOTONIC) */
+	uint64_t mappings, mapped_bytes;
+	uint64_t waiting;		/* threads parked now */
+	uint64_t oldest_wait_ns;	/* age of the oldest of them */
+	struct sharer_stats stats;
+};
+
+struct snapshot {
+	uint64_t now_ns;		/* CLOCK_MONOTONIC when it was filled */
+	enum session_state state;
+	uint64_t state_ns;		/* when the state was entered */
+	uint64_t started_ns;		/* connection accepted; 0: not yet */
+	uint64_t switchover_ns;		/* package received; 0 */
+	uint64_t listening_ns;		/* faults served from here; 0 */
+	uint64_t first_fault_ns, first_served_ns;	/* 0 */
+	uint64_t running_ns, complete_ns;		/* 0 */
+	bool committed, commit_ping, urgent_lane;
+	bool ownership_unknown;		/* lost between the end of the stream and SHUT */
+	bool main_eof, shut_sent;
+	int error;			/* positive errno of FAILED / PAUSED */
+	char reason[512];		/* of FAILED / PAUSED: what happened, what is left where, what to do */
+	char machine[256];		/* machine type of the source */
+	char source[128];		/* its address */
+	uint64_t package_bytes, package_device_offset, package_device_bytes;
+	int package_fd;			/* sealed memfd, owned by the fault thread until the session ends; -1 */
+	uint64_t owed, owed_left;	/* pages */
+	uint64_t faults_in_flight;	/* threads parked, all sharers */
+	uint64_t requests_in_flight;	/* pages asked for and not here */
+	uint64_t store_bytes;		/* extra memory for held and not yet placed content */
+	unsigned n_blocks, n_sharers;
+	struct stats stats;
+	struct sharer_stats total;	/* over all sharers, gone ones included */
+	struct snapshot_block block[SNAPSHOT_BLOCKS];
+	struct snapshot_sharer sharer[SNAPSHOT_SHARERS];
+};
+
+#endif
