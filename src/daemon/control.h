@@ -5,8 +5,8 @@
  * The control socket: JSON lines in QMP's manner, on the main thread's GLib loop, for the owner only (0600 and
  * SO_PEERCRED).  It reads snapshots, never the fault thread's data.
  */
-#include <glib.h>
-#include "daemon/config.h"
+#include <stdbool.h>
+#include <stdint.h>
 #include "daemon/snapshot.h"
 
 struct control;

@@ -1,24 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#ifndef PC_DAEMON_CONFIG_H
-#define PC_DAEMON_CONFIG_H
+#ifndef PC_DAEMON_OPTIONS_H
+#define PC_DAEMON_OPTIONS_H
 /*
  * Everything the command line and --config FILE can say, parsed once, never written afterwards.
+ * (Not config.h: that name belongs to autoconf, and a quoted include looks beside the file first.)
  */
 #include <stdbool.h>
 #include <stdint.h>
 #include <glib.h>
 
-enum config_transport { CONFIG_TCP, CONFIG_UNIX };
+enum options_transport { OPTIONS_TCP, OPTIONS_UNIX };
 
-struct config_address {
-	enum config_transport transport;
+struct options_address {
+	enum options_transport transport;
 	char *host;			/* TCP; "" is every address; IPv6 literals without brackets */
 	char *port;			/* TCP; decimal, "0" picks one (printed) */
 	char *path;			/* UNIX */
 };
 
-struct config {
-	struct config_address incoming;	/* where the source connects */
+struct options {
+	struct options_address incoming;	/* where the source connects */
 	char *run_dir;			/* holds the sockets `register` and `control` */
 	char *register_path;		/* default RUN_DIR/register */
 	char *control_path;		/* default RUN_DIR/control */
@@ -38,14 +39,14 @@ struct config {
 	bool verbose;
 };
 
-enum config_result { CONFIG_OK, CONFIG_EXIT_OK, CONFIG_USAGE };
+enum options_result { OPTIONS_OK, OPTIONS_EXIT_OK, OPTIONS_USAGE };
 /*
- * Parse argv (and the file --config names; the command line wins).  CONFIG_EXIT_OK after --help or --version;
- * CONFIG_USAGE with *error naming the option, what was wrong and what is expected.
+ * Parse argv (and the file --config names; the command line wins).  OPTIONS_EXIT_OK after --help or --version;
+ * OPTIONS_USAGE with *error naming the option, what was wrong and what is expected.
  */
-enum config_result config_parse(struct config *c, int argc, char **argv, GError **error);
-void config_clear(struct config *c);
+enum options_result options_parse(struct options *o, int argc, char **argv, GError **error);
+void options_clear(struct options *o);
 /* "tcp:HOST:PORT", "tcp:[::1]:PORT", "unix:PATH" */
-bool config_parse_address(const char *text, struct config_address *out, GError **error);
+bool options_parse_address(const char *text, struct options_address *out, GError **error);
 
 #endif
