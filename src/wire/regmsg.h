@@ -24,7 +24,8 @@
  *                                   <-       COMPLETE | FAILED | PAUSED | DISABLED
  *   LEAVE                           ->       <- RESULT       (its mappings are gone already)
  *
- * Every request carries a serial; its RESULT (or WELCOME, REFUSED) carries the same.  Events carry 0.
+ * Every request carries a serial, not 0; its RESULT (or WELCOME, REFUSED) carries the same.  Events carry 0.
+ * LOADED and LOAD_FAILED have no RESULT: RUNNING or FAILED follows.  Names are printable ASCII, at least one character.
  */
 #include <stddef.h>
 #include <stdint.h>
