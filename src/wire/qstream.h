@@ -42,6 +42,8 @@ enum qstream_event {
 	QSTREAM_EOF,			/* end of the stream (main channel, postcopy) or EOS (urgent channel) */
 	QSTREAM_RESUME,			/* recovery: POSTCOPY_RESUME */
 	QSTREAM_RECV_BITMAP,		/* recovery: .recv_bitmap */
+	QSTREAM_SECTION,		/* a bracket of a ram section (its head, or the end of a PART): nothing
+					 * to do but to give its bytes back */
 };
 
 enum qstream_channel {
@@ -91,7 +93,7 @@ struct qstream_record {
 
 struct qstream {
 	enum qstream_channel channel;
-	int phase;				/* private: enum in qstream.c */
+	int phase, stage;			/* private: enums in qstream.c */
 	uint64_t position;			/* bytes consumed since the connection began */
 	uint64_t target_page;			/* bytes; 4096 until ADVISE says otherwise */
 	uint64_t summary;			/* of ADVISE; 0 before it */
