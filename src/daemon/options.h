@@ -19,12 +19,12 @@ struct options_address {
 };
 
 struct options {
-	struct options_address incoming;	/* where the source connects */
+	struct options_address incoming;	/* where the source connects; empty with incoming_fd */
 	char *run_dir;			/* holds the sockets `register` and `control` */
-	char *register_path;		/* default RUN_DIR/register */
-	char *control_path;		/* default RUN_DIR/control */
+	char *register_path;		/* default RUN_DIR/register; NULL with register_fd */
+	char *control_path;		/* default RUN_DIR/control; NULL with control_fd */
 	int register_fd, control_fd, incoming_fd;	/* listening sockets passed in; -1 */
-	char **expect;			/* NULL-terminated names of sharers LISTENING waits for */
+	char **expect;			/* never NULL; NULL-terminated names of sharers LISTENING waits for */
 	unsigned expect_timeout_s;	/* default 30; 0 waits for ever */
 	unsigned load_timeout_s;	/* for the main sharer to say loaded; default 0: no limit */
 	char *device_state;		/* file to write the package to, or NULL */
@@ -35,14 +35,15 @@ struct options {
 	unsigned max_waiters;		/* parked threads over all sharers; default 16384 */
 	char *register_group;		/* group that may open `register`; NULL: owner only */
 	bool switchover_ack;		/* answer OPEN_RETURN_PATH with SWITCHOVER_ACK (source >= 8.1 with that capability) */
-	bool exit_when_done;		/* default true: exit 0 after COMPLETE once every sharer has gone or 5 s later */
+	bool exit_when_done;		/* default true (--stay clears it): exit 0 after COMPLETE once every sharer has gone or 5 s later */
 	bool verbose;
 };
 
 enum options_result { OPTIONS_OK, OPTIONS_EXIT_OK, OPTIONS_USAGE };
 /*
  * Parse argv (and the file --config names; the command line wins).  OPTIONS_EXIT_OK after --help or --version;
- * OPTIONS_USAGE with *error naming the option, what was wrong and what is expected.
+ * OPTIONS_USAGE with *error naming the option, what was wrong and what is expected.  *o is filled so far in every
+ * case: options_clear() it.
  */
 enum options_result options_parse(struct options *o, int argc, char **argv, GError **error);
 void options_clear(struct options *o);
