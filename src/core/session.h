@@ -5,8 +5,9 @@
  * One VM's stay with us, as a transition table.
  *
  *  IDLE -> ADVISED -> DISCARDING -> LISTENING -> LOADING -> RUNNING -> COMPLETE
- *             \            \____________\___________\__________\-> PAUSED   (source lost after the commit)
- *              \-> COMPLETE (it finished as precopy)     any state before the commit -> FAILED
+ *
+ * A migration that finishes as precopy walks the same way with nothing owed (ADVISED -> LISTENING).  Losing the source leads to
+ * FAILED while the source then resumes its VM, and to PAUSED from the commit on: the two never both run.
  */
 #include <stdbool.h>
 
@@ -26,20 +27,22 @@ enum session_state {
 enum session_event {
 	SESSION_ADVISE,		/* POSTCOPY_ADVISE */
 	SESSION_DISCARD,	/* POSTCOPY_RAM_DISCARD */
-	SESSION_PACKAGE,	/* the package was received whole */
+	SESSION_PACKAGE,	/* the package (or the tail of a precopy) was received whole */
 	SESSION_ARMED,		/* every sharer proven, faults polled */
 	SESSION_LOADED,		/* the main sharer said so */
 	SESSION_OWED_NOTHING,	/* last owed page placed, main stream at its end */
-	SESSION_PRECOPY_END,	/* finished as precopy and loaded */
 	SESSION_SOURCE_LOST,	/* connection ended or broke its protocol */
 	SESSION_REFUSE,		/* we (or the main sharer) refuse */
-	SESSION_RESUMED,	/* recovery: the source is back */
 	SESSION_EVENTS,
 };
 
 struct session {
 	enum session_state state;
-	bool commit_ping;	/* the package holds PING 0x42: commit is our answer to it */
+	/*
+	 * The source resumes its VM by itself when it loses us before we answered: the package holds PING 0x42 (QEMU >= 10.2), or
+	 * it finished as precopy and waits for SHUT.  Commit is then our answer; else it is the package's first byte.
+	 */
+	bool answer_commits;
 	bool package_begun;	/* first byte of the package was received */
 	bool committed;		/* there is no way back to the source */
 };

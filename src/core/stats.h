@@ -56,6 +56,8 @@ struct sharer_stats {
 	struct histogram stage[STAGE_COUNT];
 };
 
+void sharer_stats_add(struct sharer_stats *into, const struct sharer_stats *from);
+
 struct lane_stats {
 	uint64_t bytes;			/* received on the connection */
 	uint64_t pages[HOW_COUNT];	/* block pages placed (or found there) */

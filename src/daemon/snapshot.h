@@ -8,17 +8,18 @@
  */
 #include <stdbool.h>
 #include <stdint.h>
+#include "core/block.h"
 #include "core/session.h"
 #include "core/stats.h"
 
 #define SNAPSHOT_BLOCKS  64
 #define SNAPSHOT_SHARERS 64
 
-enum snapshot_block_kind { BLOCK_HELD, BLOCK_SHARED, BLOCK_PRIVATE };
+
 
 struct snapshot_block {
 	char name[256];
-	enum snapshot_block_kind kind;	/* HELD: nobody registered it, the daemon keeps its content */
+	enum block_kind kind;	/* HELD: nobody registered it, the daemon keeps its content */
 	unsigned sharers;
 	uint64_t length, page_size;	/* bytes */
 	uint64_t pages;			/* of page_size */

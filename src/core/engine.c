@@ -1,0 +1,448 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Theory of operation
+ *
+ * A thread of some process (a sharer) touches a page of guest memory that is not here.  The kernel puts it to sleep and
+ * queues a message on that process's userfaultfd.  From there, in one direction:
+ *
+ *   engine_fault          address -> mapping -> (block, page).  The ledger says what the page is:
+ *        missing          park the thread, ask the source (engine_next_request)
+ *        requested        park; it was asked for already (O4)
+ *        placing          park and contest it; whoever places it will tell (O1)
+ *        stored, zero     park; we have the content: place it now
+ *        present          answer on the descriptor the message came from (O3): zero it if the owner gave the page back, else wake
+ *   engine_next_request   demand first, then what a lost lane left open, then ranges wanted ahead of need
+ *   engine_page           the page came: claim it in the ledger; a second copy finds nothing to claim and is ignored
+ *   PLACE                 the caller has the kernel place it, through the address space of the first waiter (which wakes that one for free),
+ *                         else the main sharer's; engine_placed tells how it went.  Only now is it present (O2)
+ *   WAKE                  every other sharer that waits for it, each once, all its aliases (O13); engine_woken takes the latency samples
+ *
+ * With an urgent lane the background stream is placed by another thread, which claims and publishes in the same ledger and
+ * reports afterwards (engine_report): a page claimed by one side cannot be placed by the other, and a fault that meets a
+ * claimed page contests it, so that the report that drains its waiters comes at once.  See ledger.h for why nothing is missed.
+ *
+ * What is never done: a page is not placed twice (claim), a waiter is not woken before its page is there (drain follows
+ * publish), and a failure never becomes a zero page: a page that cannot be placed stays unplaced, its waiters asleep, and is reported.
+ *
+ * Present pages count; owed pages are exactly those that were discarded before the package (O15).  When none is owed and none is
+ * stored any more the session can complete.
+ */
+#include "config.h"
+#include "core/engine.h"
+
+#include <assert.h>
+
+#define PUSH_RUN    16		/* pages one COPY of stored content may have */
+
+/* --- sharers that end ---------------------------------------------------------------------- */
+
+static void unblock(struct sharer *s, uint64_t n, uint64_t now)
+{
+	s->waiting -= n;
+	if (n && s->waiting == 0)
+		s->stats.blocked_ns += now - s->blocked_since;
+}
+
+void engine_gone(struct engine *e, struct sharer_ref ref, uint64_t now)
+{
+	struct sharer *s = sharer_get(&e->sharers, ref);
+
+	if (!s)
+		return;
+	unblock(s, waiter_release(&e->waiters, waiter_take_sharer(&e->waiters, ref.slot)), now);
+	sharer_stats_add(&e->gone, &s->stats);
+	sharer_remove(&e->sharers, ref);
+}
+
+/* --- actions ------------------------------------------------------------------------------------------ */
+
+static struct engine_action *new_action(struct engine *e, enum engine_verb verb)
+{
+	struct engine_action *a = &e->action[(e->first + e->n++) % ENGINE_ACTIONS];
+
+	assert(e->n <= ENGINE_ACTIONS);
+	*a = (struct engine_action){ .verb = verb, .waiters = WAITER_NONE };
+	return a;
+}
+
+bool engine_next(struct engine *e, struct engine_action *a)
+{
+	if (e->n == 0)
+		return false;
+	*a = e->action[e->first];
+	e->first = (e->first + 1) % ENGINE_ACTIONS;
+	e->n--;
+	return true;
+}
+
+/* Whose address space to place a page through first: the first waiter's, else the main sharer's. */
+static void choose_carrier(struct engine *e, struct engine_action *a)
+{
+	uint32_t first = waiter_first(&e->waiters, a->page);
+
+	if (first != WAITER_NONE) {
+		const struct waiter *w = &e->waiters.entry[first];
+
+		a->sharer = (struct sharer_ref){ .slot = w->sharer, .generation = w->generation };
+		a->via = true;
+	} else if (e->sharers.main >= 0) {
+		a->sharer.slot = (uint16_t)e->sharers.main;
+		a->sharer.generation = e->sharers.sharer[e->sharers.main].generation;
+		a->via = true;
+	}
+}
+
+/* Queue the placement of pages that were just claimed from state @from. */
+static void place(struct engine *e, enum stats_lane lane, uint64_t page, uint64_t n, const uint8_t *data,
+		  enum page_state from, uint64_t now)
+{
+	const struct block *b = block_of_page(&e->blocks, page);
+	struct engine_action *a = new_action(e, ENGINE_PLACE);
+
+	a->how = b->kind == BLOCK_HELD ? PLACE_KEEP : data ? PLACE_COPY : PLACE_ZERO;
+	a->lane = lane;
+	a->from = from;
+	a->block = (uint16_t)(b - e->blocks.block);
+	a->page = page;
+	a->n = n;
+	a->data = data;
+	a->arrived_ns = now;
+	choose_carrier(e, a);
+}
+
+/* --- faults --------------------------------------------------------------------------------------------- */
+
+static void park(struct engine *e, struct sharer_ref ref, uint64_t page, uint64_t address, uint32_t tid, uint64_t now)
+{
+	struct sharer *s = &e->sharers.sharer[ref.slot];
+	uint32_t first = waiter_first(&e->waiters, page);
+	struct waiter w = {
+		.page = page, .address = address, .read_ns = now, .tid = tid,
+		.sharer = ref.slot, .generation = ref.generation,
+	};
+
+	if (first != WAITER_NONE) {
+		s->stats.duplicates++;
+		w.sent_ns = e->waiters.entry[first].sent_ns;
+	}
+	for (uint32_t i = first; tid && i != WAITER_NONE; i = waiter_next(&e->waiters, i))
+		if (e->waiters.entry[i].sharer == ref.slot && e->waiters.entry[i].tid == tid) {
+			s->stats.refaults++;
+			return;
+		}
+	if (s->waiting++ == 0)
+		s->blocked_since = now;
+	waiter_park(&e->waiters, &w);
+}
+
+/* The page is here but was never handed over, or is known to be zero: we have what the thread waits for. */
+static void serve_own(struct engine *e, uint64_t page, enum page_state state, uint64_t now)
+{
+	const struct block *b = block_of_page(&e->blocks, page);
+	const uint8_t *data = state == PAGE_STORED ? b->store + block_offset(b, page) : NULL;
+
+	ledger_move(&e->ledger, page, state, PAGE_CONTESTED);
+	place(e, LANE_STORE, page, 1, data, state, now);
+}
+
+static void answer_present(struct engine *e, struct sharer_ref ref, const struct mapping *m, uint64_t page)
+{
+	const struct block *b = &e->blocks.block[m->block];
+	struct engine_action *a = new_action(e, ENGINE_PLACE);
+
+	e->sharers.sharer[ref.slot].stats.present++;
+	a->how = PLACE_ANSWER;
+	a->lane = LANE_STORE;
+	a->block = m->block;
+	a->page = page;
+	a->n = 1;
+	a->sharer = ref;
+	a->via = true;
+	a->address = mapping_address(m, block_offset(b, page));
+}
+
+static void ask(struct engine *e, struct sharer *s, uint64_t page)
+{
+	struct block *b = block_of_page(&e->blocks, page);
+
+	/* The queue can only be full of pages whose sharers died meanwhile; the ledger knows what is asked for. */
+	if (request_demand(&e->requests, page) < 0)
+		engine_replay(e);
+	b->requested++;
+	e->requested++;
+	s->stats.requests++;
+}
+
+enum engine_outcome engine_fault(struct engine *e, struct sharer_ref ref, uint64_t address, uint32_t tid,
+				 uint64_t flags, uint64_t now)
+{
+	struct sharer *s = sharer_get(&e->sharers, ref);
+	const struct mapping *m = s ? sharer_locate(s, address) : NULL;
+	enum page_state found;
+	uint64_t page;
+
+	if (!s)
+		return ENGINE_STALE;
+	s->stats.faults++;
+	if (flags & 1)
+		s->stats.writes++;
+	else
+		s->stats.reads++;
+	if (!m)
+		return ENGINE_OUTSIDE;
+	page = block_page(&e->blocks.block[m->block], address - m->address + m->offset);
+	found = ledger_request(&e->ledger, page);
+	if (found == PAGE_PRESENT || found == PAGE_REMOVED) {
+		answer_present(e, ref, m, page);
+		return ENGINE_OK;
+	}
+	park(e, ref, page, address, tid, now);
+	if (found == PAGE_MISSING)
+		ask(e, s, page);
+	else if (found == PAGE_STORED || found == PAGE_ZERO)
+		serve_own(e, page, found, now);
+	return ENGINE_OK;
+}
+
+/* --- pages ------------------------------------------------------------------------------------------------ */
+
+enum engine_outcome engine_page(struct engine *e, enum stats_lane lane, uint64_t page, const uint8_t *data,
+				uint64_t now)
+{
+	enum page_state found = ledger_claim(&e->ledger, page);
+
+	if (!ledger_claimed(found)) {
+		e->stats.lane[lane].duplicates++;
+		return ENGINE_DUPLICATE;
+	}
+	place(e, lane, page, 1, data, found, now);
+	return ENGINE_OK;
+}
+
+void engine_zero_run(struct engine *e, enum stats_lane lane, uint64_t page, uint64_t n, uint64_t now)
+{
+	uint64_t end = page + n, start = page;
+
+	assert(n <= ENGINE_RUN);
+	/* Pages nobody asked for are placed in one go; one that somebody waits for goes alone, so that its waiters are drained. */
+	for (; page < end; page++) {
+		enum page_state found = ledger_claim(&e->ledger, page);
+
+		if (found == PAGE_MISSING)
+			continue;
+		if (page > start)
+			place(e, lane, start, page - start, NULL, PAGE_MISSING, now);
+		start = page + 1;
+		if (found == PAGE_REQUESTED)
+			place(e, lane, page, 1, NULL, found, now);
+		else
+			e->stats.lane[lane].duplicates++;
+	}
+	if (page > start)
+		place(e, lane, start, page - start, NULL, PAGE_MISSING, now);
+}
+
+/* The counters of pages that left state @from. */
+static void left_state(struct engine *e, struct block *b, enum page_state from, uint64_t n)
+{
+	switch (from) {
+	case PAGE_REQUESTED:
+		b->requested -= n;
+		e->requested -= n;
+		/* fall through */
+	case PAGE_MISSING:
+		b->missing -= n;
+		e->owed_left -= n;
+		break;
+	case PAGE_STORED:
+		b->stored -= n;
+		e->stored_left -= n;
+		break;
+	case PAGE_ZERO:
+		b->zero -= n;
+		break;
+	default:
+		break;
+	}
+}
+
+static void sample(struct engine *e, const struct waiter *w, const struct engine_action *a, uint64_t woken)
+{
+	struct sharer *s = &e->sharers.sharer[w->sharer];
+	uint64_t sent = w->sent_ns > w->read_ns ? w->sent_ns : w->read_ns;
+	uint64_t arrived = a->arrived_ns > sent ? a->arrived_ns : sent;
+	uint64_t placed = a->placed_ns > arrived ? a->placed_ns : arrived;
+
+	if (woken < placed)
+		woken = placed;
+	histogram_add(&s->stats.stage[STAGE_TOTAL], woken - w->read_ns);
+	histogram_add(&s->stats.stage[STAGE_QUEUE], sent - w->read_ns);
+	histogram_add(&s->stats.stage[STAGE_WIRE], arrived - sent);
+	histogram_add(&s->stats.stage[STAGE_PLACEMENT], placed - arrived);
+	histogram_add(&s->stats.stage[STAGE_WAKE], woken - placed);
+	s->stats.blocked_threads_ns += woken - w->read_ns;
+}
+
+void engine_woken(struct engine *e, const struct engine_action *a, uint64_t now)
+{
+	struct sharer *s = sharer_get(&e->sharers, a->sharer);
+
+	for (uint32_t i = a->waiters; s && i != WAITER_NONE; i = e->waiters.entry[i].next)
+		sample(e, &e->waiters.entry[i], a, now);
+	if (s)
+		unblock(s, waiter_release(&e->waiters, a->waiters), now);
+	else
+		waiter_release(&e->waiters, a->waiters);
+}
+
+/* How many mappings of its sharer show this page. */
+static bool has_alias(const struct sharer *s, unsigned block, uint64_t offset)
+{
+	unsigned from = 0;
+
+	return sharer_alias(s, block, offset, &from) && sharer_alias(s, block, offset, &from);
+}
+
+/*
+ * The page is there and published: everyone who waits is woken, one action per sharer.  The placement itself woke who slept at the carrier's
+ * address; its other aliases still need a call.
+ */
+static void drain(struct engine *e, const struct engine_action *a, uint64_t page, const struct engine_carrier *c)
+{
+	const struct block *b = &e->blocks.block[a->block];
+	uint32_t first;
+
+	while ((first = waiter_first(&e->waiters, page)) != WAITER_NONE) {
+		const struct waiter *w = &e->waiters.entry[first];
+		struct engine_action wake = *a;
+		bool awake;
+
+		wake.verb = ENGINE_WAKE;
+		wake.sharer = (struct sharer_ref){ .slot = w->sharer, .generation = w->generation };
+		wake.page = page;
+		wake.n = 1;
+		awake = c && c->is_sharer && c->sharer.slot == w->sharer && c->sharer.generation == w->generation;
+		wake.address = awake ? c->address : 0;
+		wake.waiters = waiter_take(&e->waiters, page, w->sharer);
+		if (awake && !has_alias(&e->sharers.sharer[wake.sharer.slot], a->block, block_offset(b, page)))
+			engine_woken(e, &wake, wake.placed_ns);
+		else
+			*new_action(e, ENGINE_WAKE) = wake;
+	}
+}
+
+static void unplaced(struct engine *e, const struct engine_action *a, uint64_t page, enum engine_verb verb)
+{
+	struct engine_action *report;
+	struct block *b = &e->blocks.block[a->block];
+
+	ledger_unclaim(&e->ledger, page, PAGE_LOST);
+	left_state(e, b, a->from, 1);
+	/* What cannot be placed stays owed: the session must not complete. */
+	e->owed_left++;
+	b->lost++;
+	e->stats.alarms += verb == ENGINE_ALARM;
+	report = new_action(e, verb);
+	report->block = a->block;
+	report->page = page;
+	report->n = 1;
+}
+
+/* A fault on a page that was there: a placement was only tried to tell a given-back page from a late message. */
+static void answered(struct engine *e, const struct engine_action *a, enum engine_result result)
+{
+	struct engine_action *wake;
+
+	if (result != PLACED_EXISTS)
+		return;
+	wake = new_action(e, ENGINE_WAKE);
+	wake->sharer = a->sharer;
+	wake->block = a->block;
+	wake->page = a->page;
+	wake->n = 1;
+}
+
+static void now_present(struct engine *e, const struct engine_action *a, uint64_t n, enum stats_how how)
+{
+	struct block *b = &e->blocks.block[a->block];
+
+	left_state(e, b, a->from, n);
+	b->present += n;
+	e->stats.lane[a->lane].pages[how] += n;
+}
+
+uint64_t engine_placed(struct engine *e, struct engine_action *a, uint64_t done, enum engine_result result,
+		       const struct engine_carrier *carrier, uint64_t now)
+{
+	struct block *b = &e->blocks.block[a->block];
+	struct engine_carrier c = *carrier;
+
+	if (a->how == PLACE_ANSWER) {
+		answered(e, a, result);
+		return 0;
+	}
+	assert(done <= a->n && (result == PLACED || done < a->n));
+	a->placed_ns = now;
+	now_present(e, a, done, a->data ? HOW_COPY : HOW_ZERO);
+	for (uint64_t i = 0; i < done; i++, c.address += b->page_size)
+		if (ledger_publish(&e->ledger, a->page + i))
+			drain(e, a, a->page + i, &c);
+	if (result != PLACED)
+		unplaced(e, a, a->page + done++, result == PLACED_EXISTS ? ENGINE_ALARM : ENGINE_UNPLACED);
+	a->page += done;
+	a->n -= done;
+	if (a->data)
+		a->data += done << b->page_shift;
+	return a->n;
+}
+
+void engine_report(struct engine *e, const struct engine_report *r, uint64_t now)
+{
+	struct engine_action a = {
+		.lane = (enum stats_lane)r->lane, .from = (enum page_state)r->from, .page = r->page, .n = r->n,
+		.block = (uint16_t)(block_of_page(&e->blocks, r->page) - e->blocks.block),
+		.arrived_ns = r->arrived_ns, .placed_ns = r->placed_ns ? r->placed_ns : now,
+	};
+
+	if (r->result != PLACED) {
+		unplaced(e, &a, r->page, r->result == PLACED_EXISTS ? ENGINE_ALARM : ENGINE_UNPLACED);
+		return;
+	}
+	now_present(e, &a, r->n, (enum stats_how)r->how);
+	if (r->contested)
+		drain(e, &a, r->page, &r->carrier);
+}
+
+static uint64_t push_block(struct engine *e, struct block *b, uint64_t max, uint64_t now)
+{
+	uint64_t end = b->first + b->pages, from = e->push_at > b->first ? e->push_at : b->first;
+	uint64_t page = ledger_find(&e->ledger, from, end, PAGE_STORED);
+	uint64_t n = ledger_run(&e->ledger, page, page + PUSH_RUN < end ? page + PUSH_RUN : end, PAGE_STORED);
+
+	if (n > max)
+		n = max;
+	for (uint64_t i = 0; i < n; i++)
+		ledger_move(&e->ledger, page + i, PAGE_STORED, PAGE_PLACING);
+	if (n)
+		place(e, LANE_STORE, page, n, b->store + block_offset(b, page), PAGE_STORED, now);
+	e->push_at = n ? page + n : end;
+	return n;
+}
+
+uint64_t engine_push(struct engine *e, uint64_t max, uint64_t now)
+{
+	uint64_t queued = 0;
+
+	for (unsigned i = 0; i < e->blocks.n && queued < max; i++) {
+		struct block *b = &e->blocks.block[i];
+
+		while (b->kind == BLOCK_PRIVATE && b->stored && queued < max && e->push_at < b->first + b->pages)
+			queued += push_block(e, b, max - queued, now);
+	}
+	return queued;
+}
+
+bool engine_drained(const struct engine *e)
+{
+	return e->owed_left == 0 && e->stored_left == 0;
+}

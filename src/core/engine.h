@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef PC_CORE_ENGINE_H
+#define PC_CORE_ENGINE_H
+/*
+ * The engine: what happens on a page fault, and on everything else that changes a page.  No I/O: events go in, each with the
+ * time it happened; actions and requests are pulled out and their results are events again.  See engine.c for the theory.
+ *
+ * One thread owns an engine.  Only ledger_claim(), ledger_publish() and ledger_unclaim() of its ledger may be called by another (the bulk
+ * lane), which tells with engine_report() what it did.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "core/block.h"
+#include "core/ledger.h"
+#include "core/request.h"
+#include "core/session.h"
+#include "core/sharer.h"
+#include "core/stats.h"
+#include "core/waiter.h"
+
+enum engine_outcome {
+	ENGINE_OK = 0,
+	ENGINE_STALE,		/* the sharer is not (or no longer) active: dropped */
+	ENGINE_OUTSIDE,		/* the address is in no mapping of the sharer */
+	ENGINE_DUPLICATE,	/* the page is there already, or owed by nobody: ignored, counted */
+};
+
+enum engine_verb {
+	ENGINE_PLACE,		/* do it, then engine_placed() */
+	ENGINE_WAKE,		/* wake every alias of the page in one sharer, then engine_woken() */
+	ENGINE_ALARM,		/* a page had content nobody placed: memory integrity is lost */
+	ENGINE_UNPLACED,	/* a page could not be placed anywhere */
+};
+
+enum engine_how {
+	PLACE_COPY,		/* from @data */
+	PLACE_ZERO,
+	PLACE_ANSWER,		/* answer a fault on a page that is there: zero it if the owner gave it back, else wake */
+	PLACE_KEEP,		/* HELD block: copy @data (NULL: zeroes) into the store */
+};
+
+struct engine_action {
+	enum engine_verb verb;
+	enum engine_how how;
+	enum stats_lane lane;
+	enum page_state from;	/* what the page was when it was claimed */
+	uint16_t block;
+	bool via;		/* PLACE: @sharer is the address space to place through first */
+	struct sharer_ref sharer;
+	uint64_t page, n;	/* pages; n > 1 only for runs that nobody waits for */
+	const uint8_t *data;
+	uint64_t address;	/* ANSWER: the page in the sharer's space.  WAKE: an address that is awake already; 0 */
+	uint64_t arrived_ns, placed_ns;
+	uint32_t waiters;	/* WAKE: the list engine_woken() settles */
+};
+
+/* How a PLACE ended, after all retries that make sense at once. */
+enum engine_result { PLACED, PLACED_EXISTS, PLACED_NOWHERE };
+
+/* Through which address space a page was placed: the kernel woke whoever slept there. */
+struct engine_carrier {
+	bool is_sharer;
+	struct sharer_ref sharer;
+	uint64_t address;
+};
+
+struct engine_request {
+	uint16_t block;
+	uint64_t offset, length;	/* bytes */
+	enum request_class class;
+};
+
+/* What the bulk lane did with a run of pages. */
+struct engine_report {
+	uint64_t page;
+	uint32_t n;
+	uint8_t lane, how;		/* enum stats_lane, enum stats_how */
+	uint8_t from;			/* state they were claimed from, the same for all */
+	bool contested;			/* somebody waits (then n is 1) */
+	uint8_t result;			/* enum engine_result */
+	struct engine_carrier carrier;
+	uint64_t arrived_ns, placed_ns;
+};
+
+#define ENGINE_ACTIONS 512		/* an event makes at most one action per sharer, plus one per page of a run */
+#define ENGINE_RUN     64		/* pages a zero run may have */
+
+struct engine_limits {
+	uint32_t waiters;		/* threads parked at a time */
+	uint32_t window;		/* pages asked for ahead of need at a time (dma, prefetch) */
+};
+
+struct engine {
+	struct session session;
+	struct block_table blocks;
+	struct ledger ledger;
+	struct waiter_table waiters;
+	struct request_queue requests;
+	struct sharer_table sharers;
+	struct stats stats;
+	struct sharer_stats gone;	/* sum of sharers that ended */
+	uint64_t owed, owed_left;	/* pages */
+	uint64_t stored_left;		/* pages of private blocks not yet handed over */
+	uint64_t requested;		/* pages asked for and not claimed since */
+	uint64_t push_at;		/* where engine_push() goes on */
+	uint32_t window;
+	unsigned first, n;		/* of the action ring */
+	struct engine_action action[ENGINE_ACTIONS];
+};
+
+/* Set-up memory (waiters, requests) is allocated here, once.  0 or -ENOMEM. */
+int engine_init(struct engine *e, const struct engine_limits *limits);
+void engine_deinit(struct engine *e);
+
+/* --- set-up: blocks, then the ledger over all of them ------------------------------------------- */
+/* @memory: zeroed, ledger_size(e->blocks.pages) bytes, the caller's. */
+int engine_use_ledger(struct engine *e, void *memory, size_t size);
+
+/* --- before faults are served ---------------------------------------------------------------- */
+/* Precopy data or zeroes arrived for @length bytes within one page.  The caller has put them where they belong. */
+void engine_received(struct engine *e, unsigned block, uint64_t offset, uint64_t length, bool zero);
+/* -EPROTO in this state of the session, -EINVAL range.  The caller drops the content. */
+int engine_discard(struct engine *e, unsigned block, uint64_t start, uint64_t length);
+/*
+ * The package is whole.  Every page must have been received or discarded (O15): -ENODATA with *page the first that
+ * was neither.  -EPROTO in this state.
+ */
+int engine_package(struct engine *e, uint64_t *page);
+
+/* --- sharers ------------------------------------------------------------------------------------- */
+int engine_join(struct engine *e, bool main, struct sharer_ref *ref);
+/* -ENOENT stale; -EINVAL mapping not inside its block, misaligned or overlapping; -EBUSY second sharer of a private block. */
+int engine_map(struct engine *e, struct sharer_ref ref, const struct mapping *m);
+/* It ended, for whatever reason: its waiters are forgotten, what comes late is stale. */
+void engine_gone(struct engine *e, struct sharer_ref ref, uint64_t now);
+
+/* --- faults and pages -------------------------------------------------------------------------- */
+/* @flags: bit 0 the access was a write.  The caller reads no more faults than engine_room() says. */
+enum engine_outcome engine_fault(struct engine *e, struct sharer_ref ref, uint64_t address, uint32_t tid,
+				 uint64_t flags, uint64_t now);
+static inline uint32_t engine_room(const struct engine *e)
+{
+	return waiter_room(&e->waiters);
+}
+/* A whole page came in on a lane of the fault thread.  @data NULL: zeroes. */
+enum engine_outcome engine_page(struct engine *e, enum stats_lane lane, uint64_t page, const uint8_t *data,
+				uint64_t now);
+/* At most ENGINE_RUN zero pages in a row, all of one block. */
+void engine_zero_run(struct engine *e, enum stats_lane lane, uint64_t page, uint64_t n, uint64_t now);
+/*
+ * The result of a PLACE: its first @done pages are there (through @carrier); with EXISTS or NOWHERE the one after them is what the
+ * result is about.  Moves the action on; returns the pages still to be placed (issue it again while not 0).
+ */
+uint64_t engine_placed(struct engine *e, struct engine_action *a, uint64_t done, enum engine_result result,
+		       const struct engine_carrier *carrier, uint64_t now);
+void engine_woken(struct engine *e, const struct engine_action *a, uint64_t now);
+void engine_report(struct engine *e, const struct engine_report *r, uint64_t now);
+/* Hand stored pages of private blocks over, at most @max pages in this call.  Pages queued. */
+uint64_t engine_push(struct engine *e, uint64_t max, uint64_t now);
+
+/* --- what to do ----------------------------------------------------------------------------- */
+bool engine_next(struct engine *e, struct engine_action *a);
+/* The next thing to ask the source for; call only when it can be handed to the socket now. */
+bool engine_next_request(struct engine *e, struct engine_request *r, uint64_t now);
+/* 0, -EINVAL range, -ENOSPC too many ranges are waiting. */
+int engine_want(struct engine *e, unsigned block, uint64_t offset, uint64_t length, enum request_class class);
+/* A lane was lost and is back: ask again for everything that was asked for. */
+void engine_replay(struct engine *e);
+/* Nothing is owed and nothing is stored: with the main stream at its end, the session can complete. */
+bool engine_drained(const struct engine *e);
+/* Recompute the blocks' counters from the ledger (before faults are served they are not kept). */
+void engine_recount(struct engine *e);
+
+#endif

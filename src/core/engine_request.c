@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the engine asks of the source, and in which order.
+ */
+#include "config.h"
+#include "core/engine.h"
+
+#include <errno.h>
+
+#include "core/guard.h"
+
+#define REQUEST_RUN 256		/* pages one REQ_PAGES may ask for ahead of need */
+
+static void make_request(struct engine *e, struct engine_request *r, uint64_t page, uint64_t n, enum request_class class)
+{
+	const struct block *b = block_of_page(&e->blocks, page);
+
+	r->block = (uint16_t)(b - e->blocks.block);
+	r->offset = block_offset(b, page);
+	r->length = n << b->page_shift;
+	r->class = class;
+	e->stats.requests++;
+	e->stats.requested_pages += n;
+}
+
+static void mark_sent(struct engine *e, uint64_t page, uint64_t now)
+{
+	for (uint32_t i = waiter_first(&e->waiters, page); i != WAITER_NONE; i = waiter_next(&e->waiters, i))
+		e->waiters.entry[i].sent_ns = now;
+}
+
+static bool next_demand(struct engine *e, struct engine_request *r, uint64_t now)
+{
+	uint64_t page;
+
+	while (request_next_demand(&e->requests, &page)) {
+		if (ledger_get(&e->ledger, page) != PAGE_REQUESTED)
+			continue;	/* it came by itself meanwhile */
+		mark_sent(e, page, now);
+		make_request(e, r, page, 1, CLASS_DEMAND);
+		return true;
+	}
+	return false;
+}
+
+static bool next_replay(struct engine *e, struct engine_request *r, uint64_t now)
+{
+	struct request_queue *q = &e->requests;
+	uint64_t page = ledger_find(&e->ledger, q->replay_at, q->replay_end, PAGE_REQUESTED);
+
+	if (page >= q->replay_end)
+		return q->replay_at = q->replay_end = 0, false;
+	q->replay_at = page + 1;
+	e->stats.rerequested++;
+	mark_sent(e, page, now);
+	make_request(e, r, page, 1, CLASS_DEMAND);
+	return true;
+}
+
+static bool next_want(struct engine *e, struct engine_request *r)
+{
+	struct request_want *w;
+
+	while (e->requested < e->window && (w = request_first_want(&e->requests))) {
+		uint64_t page = ledger_find(&e->ledger, w->at, w->end, PAGE_MISSING), n = 0;
+		struct block *b = block_of_page(&e->blocks, page < w->end ? page : w->at);
+		uint64_t most = REQUEST_RUN < UINT32_MAX >> b->page_shift ? REQUEST_RUN : UINT32_MAX >> b->page_shift;
+
+		while (page + n < w->end && n < most && e->requested < e->window &&
+		       ledger_request(&e->ledger, page + n) == PAGE_MISSING) {
+			n++;
+			b->requested++;
+			e->requested++;
+		}
+		w->at = page + n;
+		if (n)
+			make_request(e, r, page, n, w->class);
+		if (w->at >= w->end)
+			request_want_done(&e->requests);
+		if (n)
+			return true;
+	}
+	return false;
+}
+
+bool engine_next_request(struct engine *e, struct engine_request *r, uint64_t now)
+{
+	return next_demand(e, r, now) || (e->requests.replay_end && next_replay(e, r, now)) || next_want(e, r);
+}
+
+int engine_want(struct engine *e, unsigned block, uint64_t offset, uint64_t length, enum request_class class)
+{
+	const struct block *b = &e->blocks.block[block];
+	uint64_t page, last;
+
+	if (block >= e->blocks.n || !range_inside(offset, length, b->length))
+		return -EINVAL;
+	page = block_page(b, offset);
+	last = block_page(b, offset + length - 1);
+	return request_want(&e->requests, page, last - page + 1, class);
+}
+
+void engine_replay(struct engine *e)
+{
+	request_replay(&e->requests, e->blocks.pages);
+}

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The engine before faults are served: what precopy brings, what the switch-over takes back, who joins.
+ */
+#include "config.h"
+#include "core/engine.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "core/guard.h"
+
+int engine_init(struct engine *e, const struct engine_limits *limits)
+{
+	cleanup_free void *waiters = calloc(1, waiter_table_size(limits->waiters));
+	cleanup_free void *demands = calloc(1, request_queue_size(limits->waiters));
+
+	memset(e, 0, sizeof(*e));
+	if (!waiters || !demands)
+		return -ENOMEM;
+	session_init(&e->session);
+	sharer_table_init(&e->sharers);
+	waiter_table_init(&e->waiters, steal_ptr(&waiters), limits->waiters);
+	request_queue_init(&e->requests, steal_ptr(&demands), limits->waiters);
+	e->window = limits->window;
+	return 0;
+}
+
+void engine_deinit(struct engine *e)
+{
+	free(e->waiters.entry);
+	free(e->requests.demand);
+	e->waiters.entry = NULL;
+	e->requests.demand = NULL;
+}
+
+int engine_use_ledger(struct engine *e, void *memory, size_t size)
+{
+	return ledger_init(&e->ledger, memory, size, e->blocks.pages);
+}
+
+/* --- before faults are served ---------------------------------------------------------------- */
+
+void engine_received(struct engine *e, unsigned block, uint64_t offset, uint64_t length, bool zero)
+{
+	const struct block *b = &e->blocks.block[block];
+	uint64_t page = block_page(b, offset);
+	enum page_state now = ledger_get(&e->ledger, page);
+	enum page_state to = b->kind == BLOCK_PRIVATE ? PAGE_STORED : PAGE_PRESENT;
+
+	/* A zero part of a bigger page that has data does not make the page zero. */
+	if (zero && b->kind != BLOCK_HELD && (length == b->page_size || now == PAGE_NEVER || now == PAGE_ZERO))
+		to = PAGE_ZERO;
+	ledger_set(&e->ledger, page, 1, to);
+}
+
+int engine_discard(struct engine *e, unsigned block, uint64_t start, uint64_t length)
+{
+	const struct block *b = &e->blocks.block[block];
+	int ret;
+
+	if (block >= e->blocks.n || !range_inside(start, length, b->length) || (start | length) & (b->page_size - 1))
+		return -EINVAL;
+	ret = session_feed(&e->session, SESSION_DISCARD);
+	if (ret < 0)
+		return ret;
+	ledger_set(&e->ledger, block_page(b, start), length >> b->page_shift, PAGE_MISSING);
+	return 0;
+}
+
+void engine_recount(struct engine *e)
+{
+	uint64_t count[PAGE_STATES];
+
+	e->owed_left = e->stored_left = e->requested = 0;
+	for (unsigned i = 0; i < e->blocks.n; i++) {
+		struct block *b = &e->blocks.block[i];
+
+		ledger_count(&e->ledger, b->first, b->first + b->pages, count);
+		b->requested = count[PAGE_REQUESTED];
+		b->missing = count[PAGE_MISSING] + b->requested + count[PAGE_PLACING] + count[PAGE_CONTESTED];
+		b->present = count[PAGE_PRESENT];
+		b->stored = count[PAGE_STORED];
+		b->zero = count[PAGE_ZERO];
+		b->lost = count[PAGE_LOST];
+		e->owed_left += b->missing;
+		e->stored_left += b->stored;
+		e->requested += b->requested;
+	}
+}
+
+int engine_package(struct engine *e, uint64_t *page)
+{
+	int ret;
+
+	*page = ledger_find(&e->ledger, 0, e->blocks.pages, PAGE_NEVER);
+	if (*page < e->blocks.pages)
+		return -ENODATA;
+	ret = session_feed(&e->session, SESSION_PACKAGE);
+	if (ret < 0)
+		return ret;
+	engine_recount(e);
+	for (unsigned i = 0; i < e->blocks.n; i++)
+		e->blocks.block[i].owed = e->blocks.block[i].missing;
+	e->owed = e->owed_left;
+	return 0;
+}
+
+/* --- sharers --------------------------------------------------------------------------------------- */
+
+int engine_join(struct engine *e, bool main, struct sharer_ref *ref)
+{
+	return sharer_add(&e->sharers, main, ref);
+}
+
+/* Does another sharer than @s map @block? */
+static bool mapped_elsewhere(const struct engine *e, const struct sharer *s, unsigned block)
+{
+	for (unsigned i = 0; i < SHARER_MAX; i++) {
+		const struct sharer *other = &e->sharers.sharer[i];
+
+		if (!other->active || other == s)
+			continue;
+		for (unsigned m = 0; m < other->n_mappings; m++)
+			if (other->mapping[m].block == block)
+				return true;
+	}
+	return false;
+}
+
+int engine_map(struct engine *e, struct sharer_ref ref, const struct mapping *m)
+{
+	struct sharer *s = sharer_get(&e->sharers, ref);
+	const struct block *b;
+
+	if (!s)
+		return -ENOENT;
+	if (m->block >= e->blocks.n)
+		return -EINVAL;
+	b = &e->blocks.block[m->block];
+	if (!range_inside(m->offset, m->length, b->length) ||
+	    ((m->offset | m->length | m->address) & (b->page_size - 1)) != 0)
+		return -EINVAL;
+	if (b->kind == BLOCK_HELD)
+		return -EINVAL;
+	if (b->kind == BLOCK_PRIVATE && mapped_elsewhere(e, s, m->block))
+		return -EBUSY;
+	return sharer_map(s, m);
+}

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+#include "core/ledger.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "core/guard.h"
+
+#define PER_WORD  16u
+#define BITS	  4u
+#define NIBBLE	  0xfull
+#define EVERY_LOW 0x1111111111111111ull
+
+/* What an operation turns each state into; the same state means "stays". */
+typedef const unsigned char transition[PAGE_STATES];
+
+static transition on_request = {
+	[PAGE_NEVER] = PAGE_NEVER, [PAGE_MISSING] = PAGE_REQUESTED, [PAGE_REQUESTED] = PAGE_REQUESTED,
+	[PAGE_PLACING] = PAGE_CONTESTED, [PAGE_CONTESTED] = PAGE_CONTESTED, [PAGE_PRESENT] = PAGE_PRESENT,
+	[PAGE_STORED] = PAGE_STORED, [PAGE_ZERO] = PAGE_ZERO, [PAGE_LOST] = PAGE_LOST, [PAGE_REMOVED] = PAGE_REMOVED,
+};
+static transition on_claim = {
+	[PAGE_NEVER] = PAGE_NEVER, [PAGE_MISSING] = PAGE_PLACING, [PAGE_REQUESTED] = PAGE_CONTESTED,
+	[PAGE_PLACING] = PAGE_PLACING, [PAGE_CONTESTED] = PAGE_CONTESTED, [PAGE_PRESENT] = PAGE_PRESENT,
+	[PAGE_STORED] = PAGE_STORED, [PAGE_ZERO] = PAGE_ZERO, [PAGE_LOST] = PAGE_LOST, [PAGE_REMOVED] = PAGE_REMOVED,
+};
+static_assert(ARRAY_LEN(on_request) == PAGE_STATES && ARRAY_LEN(on_claim) == PAGE_STATES, "every state");
+
+static unsigned shift_of(uint64_t page)
+{
+	return (unsigned)(page % PER_WORD) * BITS;
+}
+
+size_t ledger_size(uint64_t pages)
+{
+	return sizeof(struct ledger_header) + (size_t)((pages + PER_WORD - 1) / PER_WORD) * sizeof(uint64_t);
+}
+
+int ledger_init(struct ledger *l, void *memory, size_t size, uint64_t pages)
+{
+	if (!memory || size < ledger_size(pages) || (uintptr_t)memory % sizeof(uint64_t) != 0)
+		return -EINVAL;
+	l->header = memory;
+	*l->header = (struct ledger_header){
+		.magic = LEDGER_MAGIC, .version = LEDGER_VERSION,
+		.header_size = sizeof(struct ledger_header), .pages = pages,
+	};
+	l->word = (uint64_t *)((uint8_t *)memory + sizeof(struct ledger_header));
+	l->pages = pages;
+	return 0;
+}
+
+int ledger_adopt(struct ledger *l, void *memory, size_t size)
+{
+	struct ledger_header *h = memory;
+
+	if (!memory || size < sizeof(*h) || h->magic != LEDGER_MAGIC || h->version != LEDGER_VERSION ||
+	    h->header_size != sizeof(*h) || h->pages > (size - sizeof(*h)) * 2)
+		return -EBADMSG;
+	l->header = h;
+	l->word = (uint64_t *)((uint8_t *)memory + h->header_size);
+	l->pages = h->pages;
+	return 0;
+}
+
+void ledger_commit(struct ledger *l)
+{
+	__atomic_store_n(&l->header->committed, 1, __ATOMIC_SEQ_CST);
+}
+
+bool ledger_committed(const struct ledger *l)
+{
+	return __atomic_load_n(&l->header->committed, __ATOMIC_SEQ_CST) != 0;
+}
+
+enum page_state ledger_get(const struct ledger *l, uint64_t page)
+{
+	uint64_t word = __atomic_load_n(&l->word[page / PER_WORD], __ATOMIC_ACQUIRE);
+
+	return (enum page_state)((word >> shift_of(page)) & NIBBLE);
+}
+
+/* Apply a transition to one page; the state it found. */
+static enum page_state apply(struct ledger *l, uint64_t page, transition how)
+{
+	uint64_t *word = &l->word[page / PER_WORD], old, new;
+	unsigned shift = shift_of(page), from;
+
+	old = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+	do {
+		from = (unsigned)((old >> shift) & NIBBLE);
+		assert(from < PAGE_STATES);
+		if (how[from] == from)
+			return (enum page_state)from;
+		new = (old & ~(NIBBLE << shift)) | ((uint64_t)how[from] << shift);
+	} while (!__atomic_compare_exchange_n(word, &old, new, true, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
+	return (enum page_state)from;
+}
+
+bool ledger_move(struct ledger *l, uint64_t page, enum page_state from, enum page_state to)
+{
+	uint64_t *word = &l->word[page / PER_WORD], old, new;
+	unsigned shift = shift_of(page);
+
+	old = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+	do {
+		if (((old >> shift) & NIBBLE) != (uint64_t)from)
+			return false;
+		new = (old & ~(NIBBLE << shift)) | ((uint64_t)to << shift);
+	} while (!__atomic_compare_exchange_n(word, &old, new, true, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
+	return true;
+}
+
+void ledger_set(struct ledger *l, uint64_t page, uint64_t n, enum page_state to)
+{
+	uint64_t end = page + n;
+
+	while (page < end && page % PER_WORD != 0) {
+		unsigned shift = shift_of(page);
+
+		l->word[page / PER_WORD] = (l->word[page / PER_WORD] & ~(NIBBLE << shift)) | ((uint64_t)to << shift);
+		page++;
+	}
+	for (; page + PER_WORD <= end; page += PER_WORD)
+		l->word[page / PER_WORD] = EVERY_LOW * (uint64_t)to;
+	for (; page < end; page++) {
+		unsigned shift = shift_of(page);
+
+		l->word[page / PER_WORD] = (l->word[page / PER_WORD] & ~(NIBBLE << shift)) | ((uint64_t)to << shift);
+	}
+}
+
+enum page_state ledger_request(struct ledger *l, uint64_t page)
+{
+	return apply(l, page, on_request);
+}
+
+enum page_state ledger_claim(struct ledger *l, uint64_t page)
+{
+	return apply(l, page, on_claim);
+}
+
+void ledger_unclaim(struct ledger *l, uint64_t page, enum page_state to)
+{
+	if (!ledger_move(l, page, PAGE_PLACING, to) && !ledger_move(l, page, PAGE_CONTESTED, to))
+		assert(!"only a claimed page can be given back");
+}
+
+bool ledger_publish(struct ledger *l, uint64_t page)
+{
+	if (ledger_move(l, page, PAGE_PLACING, PAGE_PRESENT))
+		return false;
+	if (!ledger_move(l, page, PAGE_CONTESTED, PAGE_PRESENT))
+		assert(!"only a claimed page can be published");
+	return true;
+}
+
+uint64_t ledger_find(const struct ledger *l, uint64_t from, uint64_t end, enum page_state state)
+{
+	for (uint64_t page = from; page < end;) {
+		uint64_t word = __atomic_load_n(&l->word[page / PER_WORD], __ATOMIC_ACQUIRE);
+		/* nibbles that match become zero; skip the word at once when none is (may let a false match by, never hide one) */
+		uint64_t x = word ^ (EVERY_LOW * (uint64_t)state);
+		uint64_t next = (page / PER_WORD + 1) * PER_WORD;
+
+		if ((x - EVERY_LOW) & ~x & (EVERY_LOW << 3))
+			for (; page < end && page < next; page++)
+				if (((word >> shift_of(page)) & NIBBLE) == (uint64_t)state)
+					return page;
+		page = next;
+	}
+	return end;
+}
+
+uint64_t ledger_run(const struct ledger *l, uint64_t from, uint64_t end, enum page_state state)
+{
+	uint64_t page = from;
+
+	while (page < end && ledger_get(l, page) == state)
+		page++;
+	return page - from;
+}
+
+void ledger_count(const struct ledger *l, uint64_t from, uint64_t end, uint64_t count[PAGE_STATES])
+{
+	uint64_t page = from;
+
+	for (unsigned i = 0; i < PAGE_STATES; i++)
+		count[i] = 0;
+	while (page < end) {
+		uint64_t word = __atomic_load_n(&l->word[page / PER_WORD], __ATOMIC_RELAXED);
+		unsigned first = (unsigned)((word >> shift_of(page)) & NIBBLE);
+
+		if (page % PER_WORD == 0 && end - page >= PER_WORD && word == EVERY_LOW * first) {
+			count[first] += PER_WORD;
+			page += PER_WORD;
+		} else {
+			count[first]++;
+			page++;
+		}
+	}
+}
+
+const char *ledger_state_name(enum page_state state)
+{
+	static const char *const names[PAGE_STATES] = {
+		"never-sent", "missing", "requested", "placing", "contested", "present", "stored", "zero", "lost",
+		"removed",
+	};
+
+	return (unsigned)state < PAGE_STATES ? names[state] : "?";
+}

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+#include "core/session.h"
+
+#include <errno.h>
+
+#include "core/guard.h"
+
+/* What an event does in a state: nothing may happen (0), it is legal but changes nothing, or a new state. */
+enum verdict {
+	NO = 0, SAME, TO_ADVISED, TO_DISCARDING, TO_LISTENING, TO_LOADING, TO_RUNNING, TO_COMPLETE,
+	TO_LOST,	/* FAILED while the source resumes its VM, else PAUSED */
+	TO_REFUSED,	/* FAILED while we may refuse, else illegal */
+};
+
+static const unsigned char table[SESSION_STATES][SESSION_EVENTS] = {
+	[SESSION_IDLE] = {
+		[SESSION_ADVISE] = TO_ADVISED, [SESSION_SOURCE_LOST] = TO_LOST, [SESSION_REFUSE] = TO_REFUSED,
+	},
+	[SESSION_ADVISED] = {
+		[SESSION_DISCARD] = TO_DISCARDING, [SESSION_PACKAGE] = TO_LISTENING,
+		[SESSION_SOURCE_LOST] = TO_LOST, [SESSION_REFUSE] = TO_REFUSED,
+	},
+	[SESSION_DISCARDING] = {
+		[SESSION_DISCARD] = SAME, [SESSION_PACKAGE] = TO_LISTENING,
+		[SESSION_SOURCE_LOST] = TO_LOST, [SESSION_REFUSE] = TO_REFUSED,
+	},
+	[SESSION_LISTENING] = {
+		[SESSION_ARMED] = TO_LOADING,
+		[SESSION_SOURCE_LOST] = TO_LOST, [SESSION_REFUSE] = TO_REFUSED,
+	},
+	[SESSION_LOADING] = {
+		[SESSION_LOADED] = TO_RUNNING,
+		[SESSION_SOURCE_LOST] = TO_LOST, [SESSION_REFUSE] = TO_REFUSED,
+	},
+	[SESSION_RUNNING] = {
+		[SESSION_OWED_NOTHING] = TO_COMPLETE, [SESSION_SOURCE_LOST] = TO_LOST,
+	},
+	[SESSION_PAUSED] = {
+		[SESSION_ARMED] = SAME, [SESSION_LOADED] = SAME, [SESSION_SOURCE_LOST] = SAME,
+	},
+	[SESSION_COMPLETE] = {
+		[SESSION_SOURCE_LOST] = SAME,
+	},
+	[SESSION_FAILED] = {
+		[SESSION_SOURCE_LOST] = SAME, [SESSION_REFUSE] = SAME,
+	},
+};
+
+void session_init(struct session *s)
+{
+	*s = (struct session){ .state = SESSION_IDLE };
+}
+
+bool session_may_refuse(const struct session *s)
+{
+	if (s->state == SESSION_COMPLETE || s->state == SESSION_PAUSED)
+		return false;
+	return !s->committed && (s->answer_commits || !s->package_begun);
+}
+
+static enum session_state target(const struct session *s, unsigned char verdict)
+{
+	static const unsigned char plain[] = {
+		[TO_ADVISED] = SESSION_ADVISED, [TO_DISCARDING] = SESSION_DISCARDING,
+		[TO_LISTENING] = SESSION_LISTENING, [TO_LOADING] = SESSION_LOADING,
+		[TO_RUNNING] = SESSION_RUNNING, [TO_COMPLETE] = SESSION_COMPLETE,
+		[TO_REFUSED] = SESSION_FAILED,
+	};
+
+	if (verdict == TO_LOST)
+		return session_may_refuse(s) ? SESSION_FAILED : SESSION_PAUSED;
+	return (enum session_state)plain[verdict];
+}
+
+int session_feed(struct session *s, enum session_event event)
+{
+	unsigned char verdict = table[s->state][event];
+
+	if (verdict == NO || (verdict == TO_REFUSED && !session_may_refuse(s)))
+		return -EPROTO;
+	if (verdict == SAME)
+		return 0;
+	s->state = target(s, verdict);
+	if (event == SESSION_PACKAGE) {
+		s->package_begun = true;
+		s->committed = !s->answer_commits;
+	}
+	if (event == SESSION_LOADED)
+		s->committed = true;
+	return 1;
+}
+
+const char *session_state_name(enum session_state state)
+{
+	static const char *const names[SESSION_STATES] = {
+		"idle", "advised", "discarding", "listening", "loading", "running", "paused", "complete", "failed",
+	};
+
+	return (unsigned)state < ARRAY_LEN(names) ? names[state] : "?";
+}
+
+const char *session_event_name(enum session_event event)
+{
+	static const char *const names[SESSION_EVENTS] = {
+		"advise", "discard", "package", "armed", "loaded", "owed-nothing", "source-lost", "refuse",
+	};
+
+	return (unsigned)event < ARRAY_LEN(names) ? names[event] : "?";
+}

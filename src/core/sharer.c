@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+#include "core/sharer.h"
+
+#include <errno.h>
+#include <string.h>
+
+void sharer_table_init(struct sharer_table *t)
+{
+	memset(t, 0, sizeof(*t));
+	t->main = -1;
+}
+
+/* Slots that were never used come first, so that what is known of an ended sharer stays visible for long. */
+static int free_slot(const struct sharer_table *t)
+{
+	int best = -1;
+
+	for (int i = 0; i < SHARER_MAX; i++)
+		if (!t->sharer[i].active && (best < 0 || t->sharer[i].generation < t->sharer[best].generation))
+			best = i;
+	return best;
+}
+
+int sharer_add(struct sharer_table *t, bool main, struct sharer_ref *ref)
+{
+	struct sharer *s;
+	uint32_t generation;
+	int slot;
+
+	if (main && t->main >= 0)
+		return -EEXIST;
+	slot = free_slot(t);
+	if (slot < 0)
+		return -ENOSPC;
+	s = &t->sharer[slot];
+	generation = s->generation + 1;
+	memset(s, 0, sizeof(*s));
+	s->generation = generation ? generation : 1;
+	s->active = true;
+	s->main = main;
+	if (main)
+		t->main = slot;
+	*ref = (struct sharer_ref){ .slot = (uint16_t)slot, .generation = s->generation };
+	return 0;
+}
+
+struct sharer *sharer_get(struct sharer_table *t, struct sharer_ref ref)
+{
+	struct sharer *s = ref.slot < SHARER_MAX ? &t->sharer[ref.slot] : NULL;
+
+	return s && s->active && s->generation == ref.generation ? s : NULL;
+}
+
+void sharer_remove(struct sharer_table *t, struct sharer_ref ref)
+{
+	struct sharer *s = sharer_get(t, ref);
+
+	if (!s)
+		return;
+	s->active = false;
+	s->n_mappings = 0;
+	if (t->main == ref.slot)
+		t->main = -1;
+}
+
+/* Index of the first mapping that begins above @address. */
+static unsigned upper_bound(const struct sharer *s, uint64_t address)
+{
+	unsigned low = 0, high = s->n_mappings;
+
+	while (low < high) {
+		unsigned middle = (low + high) / 2;
+
+		if (s->mapping[middle].address <= address)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+int sharer_map(struct sharer *s, const struct mapping *m)
+{
+	unsigned at = upper_bound(s, m->address);
+
+	if (m->length == 0 || m->address + m->length < m->address)
+		return -EINVAL;
+	if (at > 0 && s->mapping[at - 1].address + s->mapping[at - 1].length > m->address)
+		return -EINVAL;
+	if (at < s->n_mappings && m->address + m->length > s->mapping[at].address)
+		return -EINVAL;
+	if (s->n_mappings == SHARER_MAPPINGS)
+		return -ENOSPC;
+	memmove(&s->mapping[at + 1], &s->mapping[at], (s->n_mappings - at) * sizeof(*m));
+	s->mapping[at] = *m;
+	s->n_mappings++;
+	return 0;
+}
+
+const struct mapping *sharer_locate(const struct sharer *s, uint64_t address)
+{
+	unsigned at = upper_bound(s, address);
+
+	if (at == 0 || address - s->mapping[at - 1].address >= s->mapping[at - 1].length)
+		return NULL;
+	return &s->mapping[at - 1];
+}
+
+const struct mapping *sharer_alias(const struct sharer *s, unsigned block, uint64_t offset, unsigned *from)
+{
+	for (unsigned i = *from; i < s->n_mappings; i++) {
+		const struct mapping *m = &s->mapping[i];
+
+		if (m->block == block && offset >= m->offset && offset - m->offset < m->length) {
+			*from = i + 1;
+			return m;
+		}
+	}
+	*from = s->n_mappings;
+	return NULL;
+}

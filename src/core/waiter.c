@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+#include "core/waiter.h"
+
+#include <assert.h>
+
+/* Chains are at least as many as entries, a power of two. */
+static uint32_t chains_for(uint32_t capacity)
+{
+	uint32_t n = 16;
+
+	while (n < capacity)
+		n *= 2;
+	return n;
+}
+
+static uint32_t chain_of(const struct waiter_table *t, uint64_t page)
+{
+	return (uint32_t)((page * 0x9e3779b97f4a7c15ull) >> 32) & t->mask;
+}
+
+size_t waiter_table_size(uint32_t capacity)
+{
+	return capacity * sizeof(struct waiter) + chains_for(capacity) * sizeof(uint32_t);
+}
+
+void waiter_table_init(struct waiter_table *t, void *memory, uint32_t capacity)
+{
+	uint32_t chains = chains_for(capacity);
+
+	*t = (struct waiter_table){ .entry = memory, .capacity = capacity, .mask = chains - 1 };
+	t->chain = (uint32_t *)(t->entry + capacity);
+	for (uint32_t i = 0; i < chains; i++)
+		t->chain[i] = WAITER_NONE;
+	for (uint32_t i = 0; i < capacity; i++)
+		t->entry[i] = (struct waiter){ .next = i + 1 < capacity ? i + 1 : WAITER_NONE };
+	t->free = capacity ? 0 : WAITER_NONE;
+}
+
+uint32_t waiter_park(struct waiter_table *t, const struct waiter *w)
+{
+	uint32_t index = t->free, *link = &t->chain[chain_of(t, w->page)];
+
+	assert(index != WAITER_NONE);
+	t->free = t->entry[index].next;
+	t->used++;
+	while (*link != WAITER_NONE)
+		link = &t->entry[*link].next;
+	t->entry[index] = *w;
+	t->entry[index].next = WAITER_NONE;
+	*link = index;
+	return index;
+}
+
+static uint32_t same_page(const struct waiter_table *t, uint32_t index, uint64_t page)
+{
+	while (index != WAITER_NONE && t->entry[index].page != page)
+		index = t->entry[index].next;
+	return index;
+}
+
+uint32_t waiter_first(const struct waiter_table *t, uint64_t page)
+{
+	return same_page(t, t->chain[chain_of(t, page)], page);
+}
+
+uint32_t waiter_next(const struct waiter_table *t, uint32_t index)
+{
+	return same_page(t, t->entry[index].next, t->entry[index].page);
+}
+
+uint32_t waiter_take(struct waiter_table *t, uint64_t page, int sharer)
+{
+	uint32_t *link = &t->chain[chain_of(t, page)], list = WAITER_NONE, *tail = &list;
+
+	while (*link != WAITER_NONE) {
+		uint32_t index = *link;
+		struct waiter *w = &t->entry[index];
+
+		if (w->page != page || (sharer >= 0 && w->sharer != sharer)) {
+			link = &w->next;
+			continue;
+		}
+		*link = w->next;
+		w->next = WAITER_NONE;
+		*tail = index;
+		tail = &w->next;
+	}
+	return list;
+}
+
+uint32_t waiter_take_sharer(struct waiter_table *t, unsigned sharer)
+{
+	uint32_t list = WAITER_NONE;
+
+	for (uint32_t c = 0; c <= t->mask; c++) {
+		uint32_t *link = &t->chain[c];
+
+		while (*link != WAITER_NONE) {
+			uint32_t index = *link;
+			struct waiter *w = &t->entry[index];
+
+			if (w->sharer != sharer) {
+				link = &w->next;
+				continue;
+			}
+			*link = w->next;
+			w->next = list;
+			list = index;
+		}
+	}
+	return list;
+}
+
+uint32_t waiter_release(struct waiter_table *t, uint32_t list)
+{
+	uint32_t n = 0;
+
+	while (list != WAITER_NONE) {
+		uint32_t next = t->entry[list].next;
+
+		t->entry[list].next = t->free;
+		t->free = list;
+		t->used--;
+		list = next;
+		n++;
+	}
+	return n;
+}
+
+uint64_t waiter_oldest(const struct waiter_table *t, unsigned sharer)
+{
+	uint64_t oldest = 0;
+
+	for (uint32_t c = 0; c <= t->mask; c++)
+		for (uint32_t i = t->chain[c]; i != WAITER_NONE; i = t->entry[i].next)
+			if (t->entry[i].sharer == sharer && (oldest == 0 || t->entry[i].read_ns < oldest))
+				oldest = t->entry[i].read_ns;
+	return oldest;
+}
