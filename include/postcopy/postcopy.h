@@ -43,7 +43,7 @@ struct postcopy_options {
 	const char *name;		/* unique; what postcopyd's --expect waits for */
 	int uffd;			/* -1: the library opens one; else a userfaultfd of this process that
 					 * the library takes over */
-	uint32_t reserved;
+	uint32_t timeout_ms;		/* how long a call waits for the daemon's answer; 0: 30 s */
 	uint64_t token;			/* 0, or postcopy_token() of a connection that was lost */
 };
 #define POSTCOPY_OPTIONS_INIT { sizeof(struct postcopy_options), 0, 0, 0, (const char *)0, -1, 0, 0 }
@@ -91,7 +91,10 @@ struct postcopy_event {
  * -EPROTONOSUPPORT version.  On failure *out is NULL and @text (may be NULL, 256 bytes) says why.
  */
 int postcopy_new(postcopy **out, const char *socket_path, const struct postcopy_options *options, char *text);
-/* The same over a connected SOCK_SEQPACKET socket, which the handle takes over. */
+/*
+ * The same over a connected SOCK_SEQPACKET socket, which is the handle's from here on (closed on failure).  A userfaultfd
+ * in @options is taken over on success only.
+ */
 int postcopy_new_fd(postcopy **out, int sock, const struct postcopy_options *options, char *text);
 /*
  * Closes the userfaultfd and the connection.  Before POSTCOPY_EVENT_COMPLETE this ends the service for this process: unmap the memory
