@@ -95,6 +95,7 @@ struct qstream {
 	enum qstream_channel channel;
 	int phase, stage;			/* private: enums in qstream.c */
 	uint64_t position;			/* bytes consumed since the connection began */
+	uint32_t page_bits;			/* log2 of the target page size, of the header; 0: absent */
 	uint64_t target_page;			/* bytes; 4096 until ADVISE says otherwise */
 	uint64_t summary;			/* of ADVISE; 0 before it */
 	uint64_t default_page;			/* page size of blocks that do not carry one */
