@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 enum uffd_outcome {
 	UFFD_DONE = 0,		/* all of the range */
@@ -66,9 +67,18 @@ enum uffd_fitness {
 };
 /*
  * Is @uffd, received from another process, fit to be served?  A blocking fd is made O_NONBLOCK (a flag
- * of the shared open file) and *was_blocking says so.  @need_kernel: refuse USER_MODE_ONLY.
+ * of the shared open file) and *was_blocking says so.
+ *
+ * No kernel tells an outsider whether the fd is USER_MODE_ONLY (it is neither in fdinfo nor behind an
+ * ioctl), so UFFD_USER_ONLY never comes from here, whatever @need_kernel says: it takes a missing page
+ * to find out, see uffd_probe_kernel().
  */
 enum uffd_fitness uffd_probe(int uffd, bool need_kernel, bool *was_blocking);
+/*
+ * UFFD_FIT or UFFD_USER_ONLY, by a kernel access to @address of @owner, which is registered and missing; -errno when
+ * it cannot be told.  Forks, may take a second.
+ */
+int uffd_probe_kernel(pid_t owner, uint64_t address);
 const char *uffd_fitness_text(enum uffd_fitness f);
 
 enum uffd_can { UFFD_CAN_COPY = 1, UFFD_CAN_ZERO = 2, UFFD_CAN_WAKE = 4 };

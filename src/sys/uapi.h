@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef PC_SYS_UAPI_H
+#define PC_SYS_UAPI_H
+/*
+ * Kernel interface numbers that are newer than the oldest headers we build with (Linux 6.1).  Nothing
+ * here is ours: names and values are the kernel's, and a newer header wins.
+ */
+#include <linux/ioctl.h>
+#include <linux/userfaultfd.h>
+
+/* /dev/userfaultfd: an ioctl on it makes a userfaultfd (6.1). */
+#ifndef USERFAULTFD_IOC_NEW
+#define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
+#endif
+
+/* Features (bits of struct uffdio_api.features). */
+#ifndef UFFD_FEATURE_WP_UNPOPULATED	/* 6.4 */
+#define UFFD_FEATURE_WP_UNPOPULATED (1 << 13)
+#endif
+#ifndef UFFD_FEATURE_POISON		/* 6.6 */
+#define UFFD_FEATURE_POISON (1 << 14)
+#endif
+#ifndef UFFD_FEATURE_WP_ASYNC		/* 6.7 */
+#define UFFD_FEATURE_WP_ASYNC (1 << 15)
+#endif
+#ifndef UFFD_FEATURE_MOVE		/* 6.8 */
+#define UFFD_FEATURE_MOVE (1 << 16)
+#endif
+
+/* Range ioctls (bits of struct uffdio_register.ioctls). */
+#ifndef _UFFDIO_MOVE
+#define _UFFDIO_MOVE (0x05)
+#endif
+#ifndef _UFFDIO_POISON
+#define _UFFDIO_POISON (0x08)
+#endif
+
+#endif
