@@ -56,7 +56,7 @@ bool session_may_refuse(const struct session *s)
 {
 	if (s->state == SESSION_COMPLETE || s->state == SESSION_PAUSED)
 		return false;
-	return !s->committed && (s->answer_commits || !s->package_begun);
+	return !s->committed;
 }
 
 static enum session_state target(const struct session *s, unsigned char verdict)
@@ -82,10 +82,8 @@ int session_feed(struct session *s, enum session_event event)
 	if (verdict == SAME)
 		return 0;
 	s->state = target(s, verdict);
-	if (event == SESSION_PACKAGE) {
-		s->package_begun = true;
+	if (event == SESSION_PACKAGE)
 		s->committed = !s->answer_commits;
-	}
 	if (event == SESSION_LOADED)
 		s->committed = true;
 	return 1;

@@ -40,10 +40,9 @@ struct session {
 	enum session_state state;
 	/*
 	 * The source resumes its VM by itself when it loses us before we answered: the package holds PING 0x42 (QEMU >= 10.2), or
-	 * it finished as precopy and waits for SHUT.  Commit is then our answer; else it is the package's first byte.
+	 * it finished as precopy and waits for SHUT.  Commit is then our answer; else it is the package having come whole.
 	 */
 	bool answer_commits;
-	bool package_begun;	/* first byte of the package was received */
 	bool committed;		/* there is no way back to the source */
 };
 

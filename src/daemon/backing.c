@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "config.h"
+#include "daemon/backing.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "core/guard.h"
+#include "sys/fd.h"
+#include "sys/mem.h"
+#include "sys/uffd.h"
+#include "wire/qstream.h"
+
+static int open_shared(struct backing *b, uint64_t file_offset)
+{
+	struct mem_identity id;
+	int ret = mem_identify(b->file, &id);
+
+	if (ret < 0)
+		return ret;
+	if (id.page_size != b->page_size || !range_inside(file_offset, b->length, id.size) || file_offset % b->page_size)
+		return -EINVAL;
+	b->hugetlb = id.hugetlb;
+	b->file_offset = file_offset;
+	ret = mem_punch(b->file, file_offset, b->length);
+	if (ret < 0)
+		return ret;
+	b->map = mem_map_shared(b->file, file_offset, b->length);
+	return b->map ? 0 : -errno;
+}
+
+int backing_open(struct backing *b, const struct block *block, int file, uint64_t file_offset)
+{
+	*b = (struct backing){
+		.kind = block->kind, .file = file, .length = block->length, .page_size = block->page_size,
+	};
+	if (b->kind == BLOCK_SHARED)
+		return open_shared(b, file_offset);
+	b->map = mem_map_private(b->length);
+	return b->map ? 0 : -errno;
+}
+
+void backing_close(struct backing *b)
+{
+	if (b->map)
+		mem_unmap(b->map, b->length);
+	b->map = NULL;
+	close_fd(&b->file);
+}
+
+int backing_write(struct backing *b, uint64_t offset, const uint8_t *data, uint64_t len, bool had_data)
+{
+	if (data) {
+		memcpy(b->map + offset, data, len);
+		return 0;
+	}
+	if (!had_data)
+		return 0;
+	/* Part of a huge page keeps the rest; a whole page goes back to being a hole. */
+	if (len < b->page_size) {
+		memset(b->map + offset, 0, len);
+		return 0;
+	}
+	return backing_discard(b, offset, len);
+}
+
+int backing_discard(struct backing *b, uint64_t offset, uint64_t len)
+{
+	if (b->kind == BLOCK_SHARED)
+		return mem_punch(b->file, b->file_offset + offset, len);
+	return mem_drop(b->map + offset, len);
+}
+
+int backing_delta(struct backing *b, uint64_t offset, uint64_t page, const uint8_t *delta, uint64_t len)
+{
+	return qstream_xbzrle(b->map + offset, page, delta, len);
+}
+
+struct sweep {
+	struct backing *backing;
+	const struct block *block;
+	const struct ledger *ledger;
+	uint64_t strays;
+};
+
+/* One extent of data: punch its pages that were not received. */
+static int sweep_extent(void *ctx, uint64_t start, uint64_t length)
+{
+	struct sweep *s = ctx;
+	uint64_t first = block_page(s->block, start - s->backing->file_offset);
+	uint64_t end = block_page(s->block, start + length - 1 - s->backing->file_offset) + 1;
+
+	for (uint64_t page = first; page < end; page++) {
+		int ret;
+
+		page += ledger_run(s->ledger, page, end, PAGE_PRESENT);
+		if (page >= end)
+			break;
+		ret = backing_discard(s->backing, block_offset(s->block, page), s->block->page_size);
+		if (ret < 0)
+			return ret;
+		s->strays++;
+	}
+	return 0;
+}
+
+int backing_sweep(struct backing *b, const struct block *block, const struct ledger *ledger, uint64_t *strays)
+{
+	struct sweep s = { .backing = b, .block = block, .ledger = ledger };
+	int ret = 0;
+
+	if (b->kind == BLOCK_SHARED && !b->hugetlb)
+		ret = mem_each_extent(b->file, b->file_offset, b->length, sweep_extent, &s);
+	*strays += s.strays;
+	return ret;
+}
+
+int backing_arm(struct backing *b, int uffd)
+{
+	unsigned can = 0;
+	int ret;
+
+	if (b->kind != BLOCK_SHARED)
+		return 0;
+	ret = uffd_register(uffd, (uint64_t)(uintptr_t)b->map, b->length, &can);
+	if (ret < 0)
+		return ret;
+	b->armed = true;
+	b->can_zero = can & UFFD_CAN_ZERO;
+	return 0;
+}

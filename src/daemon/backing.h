@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef PC_DAEMON_BACKING_H
+#define PC_DAEMON_BACKING_H
+/*
+ * Where a block's content lives on our side: the file of a shared block with our own mapping of it, or a store for a block that
+ * is private to its sharer, or that nobody registered.
+ *
+ * Before LISTENING a shared block is written and punched here.  From then on our mapping is registered with a userfaultfd of
+ * our own, so that nothing but UFFDIO_* writes guest memory (O14), not even a bug of ours, and so that a page can be
+ * placed through it when no sharer's address space will do.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+#include "core/block.h"
+#include "core/ledger.h"
+
+struct backing {
+	enum block_kind kind;
+	int file;			/* SHARED: owned; -1 */
+	uint64_t file_offset;
+	uint64_t length, page_size;
+	bool hugetlb;
+	uint8_t *map;			/* SHARED: our mapping.  PRIVATE, HELD: the store */
+	bool can_zero;			/* SHARED, armed: our registration offers ZEROPAGE */
+	bool armed;
+};
+
+/* Takes @file over (also on failure).  Empties the file's range: nothing there before counts.  0 or -errno. */
+int backing_open(struct backing *b, const struct block *block, int file, uint64_t file_offset);
+void backing_close(struct backing *b);
+/* Precopy content for [offset, offset+len).  @data NULL: zeroes, @had_data: something was written there before. */
+int backing_write(struct backing *b, uint64_t offset, const uint8_t *data, uint64_t len, bool had_data);
+int backing_discard(struct backing *b, uint64_t offset, uint64_t len);
+/* Precopy delta (XBZRLE) onto the target page at @offset. */
+int backing_delta(struct backing *b, uint64_t offset, uint64_t page, const uint8_t *delta, uint64_t len);
+/*
+ * What has data in the file must be a page that was received; the rest got there by somebody who must not have touched it:
+ * it is punched and counted in *strays.  hugetlbfs cannot tell; its file was emptied at the start.
+ */
+int backing_sweep(struct backing *b, const struct block *block, const struct ledger *ledger, uint64_t *strays);
+/* Register our own mapping of a shared block with @uffd. */
+int backing_arm(struct backing *b, int uffd);
+
+#endif

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef PC_DAEMON_LANE_H
+#define PC_DAEMON_LANE_H
+/*
+ * One connection of a source, receiving: socket, receive buffer, decoder, and the landing slot in which the pieces of a huge page
+ * are gathered.  Owned by one thread at a time; the main lane is handed to the bulk thread when an urgent lane stands beside it.
+ *
+ * 4 KiB pages are placed straight from the receive buffer: it is mapped twice in a row, so every record is contiguous.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+#include "core/engine.h"
+#include "sys/mem.h"
+#include "wire/qstream.h"
+
+#define LANE_BUFFER (4u << 20)
+
+struct lane {
+	int fd;				/* owned; -1 */
+	enum stats_lane id;
+	struct mem_ring in;
+	struct qstream stream;
+	bool eof;			/* the peer sent its last byte */
+	bool ended;			/* the stream's own end was decoded (EOF record, EOS) */
+	int error;			/* of the socket, positive errno */
+	size_t need;			/* bytes the next record needs at least; fewer are not looked at again */
+	uint64_t bytes, batches;	/* received; taken into the statistics by the engine's owner */
+	/* the record at hand, and one that was decoded while looking for the end of a zero run */
+	int event;			/* enum qstream_event */
+	struct qstream_record rec;
+	size_t used;			/* bytes that the step at hand takes */
+	bool has_ahead;
+	int ahead_event;
+	struct qstream_record ahead;
+	/* gathering a huge page */
+	uint8_t *slot;			/* slot_size bytes, NULL while no block needs it */
+	uint64_t slot_size;
+	uint64_t gather_page;		/* page number; valid while gathered > 0 */
+	uint64_t gathered;		/* bytes */
+	bool gathered_data;		/* some piece was not zero */
+};
+
+/* What is complete and can be placed: one page with data, or up to ENGINE_RUN zero pages in a row. */
+struct lane_page {
+	uint64_t page, n;
+	const uint8_t *data;		/* NULL: zeroes */
+};
+
+enum lane_step {
+	LANE_MORE,		/* nothing complete in the buffer */
+	LANE_RECORD,		/* l->event and l->rec: the caller handles it, then lane_consume() */
+	LANE_PAGE,		/* *page is complete: place it, then lane_consume() */
+};
+
+int lane_open(struct lane *l, enum stats_lane id, int fd);
+void lane_close(struct lane *l);
+/* Landing slot for pages of up to @page_size bytes (no-op for 4 KiB).  Before the first postcopy page. */
+int lane_use_pages(struct lane *l, uint64_t page_size);
+/*
+ * Look at what is next.  @blocks: the session's blocks, in the order of the stream's list.  Negative: -EPROTO, the reason is in
+ * l->stream.  With @postcopy pages come whole (LANE_PAGE); before, as records.  Each step is consumed before the next is asked for.
+ */
+int lane_next(struct lane *l, const struct block_table *blocks, bool postcopy, struct lane_page *page);
+void lane_consume(struct lane *l);
+/* Account @n received bytes (0: end of the connection, negative: -errno). */
+void lane_received(struct lane *l, ssize_t n);
+/* Contiguous space to receive into; at most @most bytes. */
+size_t lane_space(const struct lane *l, size_t most);
+
+#endif

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "config.h"
+#include "daemon/placer.h"
+
+/* One call to the kernel: the next piece of the run, through one rung. */
+static enum uffd_outcome call(struct placer *p, const struct placer_job *job, const struct placer_rung *r,
+			      uint64_t done, struct uffd_result *result)
+{
+	uint64_t len = job->length - done;
+	enum uffd_how how = job->data || !r->can_zero ? UFFD_COPY : UFFD_ZERO;
+	const uint8_t *src = job->data ? job->data + done : p->zeroes;
+
+	if (len > r->room - done)
+		len = r->room - done;
+	if (!job->data && how == UFFD_COPY)
+		len = p->page_size;
+	p->calls++;
+	return uffd_place(p->ops, r->uffd, how, r->address + done, len, src, true, result);
+}
+
+/* Go on through one rung until the run is done or the kernel will not. */
+static enum uffd_outcome climb(struct placer *p, const struct placer_job *job, const struct placer_rung *r,
+			       uint64_t *done)
+{
+	enum uffd_outcome outcome = UFFD_UNMAPPED;
+
+	while (*done < job->length && *done < r->room) {
+		struct uffd_result result = { 0 };
+
+		outcome = call(p, job, r, *done, &result);
+		*done += result.done;
+		if (outcome == UFFD_AGAIN)
+			p->again++;
+		/* A partial result resumes at the first byte not done; one that did nothing is for the next rung, or for later. */
+		if (outcome != UFFD_DONE && !(outcome == UFFD_AGAIN && result.done > 0))
+			return outcome;
+	}
+	return *done < job->length ? UFFD_UNMAPPED : UFFD_DONE;
+}
+
+enum placer_outcome placer_run(struct placer *p, const struct placer_job *job, uint64_t *done, int *used)
+{
+	bool later = false;
+
+	*done = 0;
+	*used = -1;
+	for (unsigned i = 0; i < job->n; i++) {
+		uint64_t before = *done;
+		enum uffd_outcome outcome = climb(p, job, &job->rung[i], done);
+
+		if (*done > before)
+			*used = (int)i;
+		if (outcome == UFFD_DONE)
+			return PLACER_DONE;
+		if (outcome == UFFD_EXISTS)
+			return PLACER_EXISTS;
+		/* What was placed through this rung must be told apart from what goes through the next. */
+		if (*done > before)
+			return PLACER_RETRY;
+		later |= outcome == UFFD_AGAIN || outcome == UFFD_NOMEM;
+		p->fallbacks += i + 1 < job->n;
+	}
+	return later ? PLACER_RETRY : PLACER_NOWHERE;
+}
