@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #ifndef PC_SYS_FD_H
 #define PC_SYS_FD_H
-/* A file descriptor with an owner: -1 is none, 0 is valid. */
+/* A file descriptor with an owner: -1 is none, 0 is valid.  (LGPL: libpostcopy carries it.) */
 #include <unistd.h>
 
 static inline int steal_fd(int *fd)

@@ -19,7 +19,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 
@@ -145,55 +144,7 @@ enum uffd_outcome uffd_place(const struct uffd_ops *ops, int uffd, enum uffd_how
 	return outcome;
 }
 
-/* --- opening ----------------------------------------------------------------------------------- */
-
-/**
- * uffd_handshake - UFFDIO_API, once per userfaultfd
- *
- * @have (may be NULL) gets what the kernel offers.  -EINVAL: the kernel lacks a wanted feature (the fd
- * can be tried again with fewer), or the handshake was done before.  -EPERM: EVENT_FORK without
- * CAP_SYS_PTRACE.
- */
-int uffd_handshake(int uffd, uint64_t want, uint64_t *have)
-{
-	struct uffdio_api api = { .api = UFFD_API, .features = want };
-
-	if (ioctl(uffd, UFFDIO_API, &api) < 0)
-		return -errno;
-	if (have)
-		*have = api.features;
-	return 0;
-}
-
-/* userfaultfd(2) needs a privilege or a sysctl for kernel faults; the device needs its file mode only. */
-static int uffd_create(int flags)
-{
-	cleanup_fd int dev = -1;
-	int uffd = (int)syscall(SYS_userfaultfd, flags), err = errno;
-
-	if (uffd >= 0)
-		return uffd;
-	dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
-	if (dev < 0)
-		return -err;
-	uffd = ioctl(dev, USERFAULTFD_IOC_NEW, flags);
-	return uffd < 0 ? -errno : uffd;
-}
-
-/**
- * uffd_open - a userfaultfd of our own address space, ready for use
- */
-int uffd_open(uint64_t features, bool user_only)
-{
-	cleanup_fd int uffd =
-		uffd_create(O_CLOEXEC | O_NONBLOCK | (user_only ? UFFD_USER_MODE_ONLY : 0));
-	int err;
-
-	if (uffd < 0)
-		return uffd;
-	err = uffd_handshake(uffd, features, NULL);
-	return err < 0 ? err : steal_fd(&uffd);
-}
+/* --- what the kernel offers --------------------------------------------------------------------- */
 
 /**
  * uffd_features - what the running kernel offers
@@ -202,7 +153,7 @@ int uffd_open(uint64_t features, bool user_only)
  */
 uint64_t uffd_features(int *err)
 {
-	cleanup_fd int uffd = uffd_create(O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+	cleanup_fd int uffd = uffd_create(true);
 	uint64_t have = 0;
 	int rc = uffd < 0 ? uffd : uffd_handshake(uffd, 0, &have);
 

@@ -2,8 +2,8 @@
 #ifndef PC_SYS_UFFD_H
 #define PC_SYS_UFFD_H
 /*
- * userfaultfd(2), the only file that knows the ioctls.  Every result of the kernel is mapped once, here,
- * to one of the outcomes below; nobody else looks at errno of a placement.
+ * userfaultfd(2), the only file that knows the ioctls (but for the handshake: uffd_open.c).  Every result
+ * of the kernel is mapped once, here, to one of the outcomes below; nobody else looks at errno of a placement.
  *
  * All operations go through struct uffd_ops so that a test can answer in the kernel's place (EAGAIN
  * after n bytes, EEXIST, ESRCH, ENOENT, ENOMEM at the k-th call).  NULL selects the kernel.
@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+
+#include "sys/uffd_open.h"
 
 enum uffd_outcome {
 	UFFD_DONE = 0,		/* all of the range */
@@ -49,15 +51,6 @@ extern const struct uffd_ops uffd_kernel_ops;
  */
 enum uffd_outcome uffd_place(const struct uffd_ops *ops, int uffd, enum uffd_how how, uint64_t dst,
 			     uint64_t len, const void *src, bool wake, struct uffd_result *result);
-
-/*
- * Open a userfaultfd (O_CLOEXEC|O_NONBLOCK) and do the API handshake.  @features: UFFD_FEATURE_* wanted;
- * @user_only: UFFD_USER_MODE_ONLY.  Tries userfaultfd(2), then /dev/userfaultfd.  Returns the fd or -errno.
- */
-int uffd_open(uint64_t features, bool user_only);
-
-/* Does the handshake on a raw fd (the caller opened it); features offered by the kernel go to *have. */
-int uffd_handshake(int uffd, uint64_t want, uint64_t *have);
 
 enum uffd_fitness {
 	UFFD_FIT = 0,
