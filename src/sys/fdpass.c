@@ -97,11 +97,12 @@ static void fdpass_collect(struct msghdr *msg, struct fdpass *got)
 /**
  * fdpass_recv - receive one message and its descriptors
  *
- * @fds is an output: what it held before is forgotten, so close it first.  It is valid (empty) after
- * every outcome but a positive length, too.  Descriptors of a message that is refused are closed here.
+ * @fds is an output: what it held before is forgotten, so close it first.  It is valid (empty)
+ * after every outcome but a positive length, too.  Descriptors of a message that is refused are
+ * closed here.
  *
- * Returns the length, 0 at EOF, -EMSGSIZE when the message or its descriptors were truncated, -EAGAIN
- * when nothing is there, or another -errno.
+ * Returns the length, 0 at EOF, -EMSGSIZE when the message or its descriptors were truncated,
+ * -EAGAIN when nothing is there, or another -errno.
  */
 ssize_t fdpass_recv(int sock, void *buf, size_t len, struct fdpass *fds)
 {
@@ -130,8 +131,8 @@ ssize_t fdpass_recv(int sock, void *buf, size_t len, struct fdpass *fds)
 /**
  * fdpass_peer - who connected @sock (SO_PEERCRED: as it was at connect() or socketpair() time)
  *
- * The pid is 0 for a peer whose pid namespace we cannot see.  Returns 0 or -errno; -ENOTCONN when the
- * kernel names nobody.
+ * The pid is 0 for a peer whose pid namespace we cannot see.  Returns 0 or -errno; -ENOTCONN when
+ * the kernel names nobody.
  */
 int fdpass_peer(int sock, struct fdpass_peer *peer)
 {

@@ -30,9 +30,9 @@ static int mem_file_system(int fd, struct statfs *fs)
 /**
  * mem_identify - which memory object is behind @fd
  *
- * The pair (dev, inode) is the key under which sharers of the object are found (see maps.h); the size is
- * a snapshot unless the file is sealed.  Returns 0, -EINVAL when userfaultfd cannot serve such a file,
- * or another -errno.
+ * The pair (dev, inode) is the key under which sharers of the object are found (see maps.h); the
+ * size is a snapshot unless the file is sealed.  Returns 0, -EINVAL when userfaultfd cannot serve
+ * such a file, or another -errno.
  */
 int mem_identify(int fd, struct mem_identity *id)
 {
@@ -59,9 +59,9 @@ int mem_identify(int fd, struct mem_identity *id)
 /**
  * mem_map_shared - our own readable and writable mapping of a memory file
  *
- * @offset and @len are multiples of the file's page size.  Not NORESERVE: on hugetlbfs a pool that is too
- * small shows here as ENOMEM, and not later as SIGBUS.  NOHUGEPAGE, so that writing one page instantiates
- * one page.  NULL with errno on failure.
+ * @offset and @len are multiples of the file's page size.  Not NORESERVE: on hugetlbfs a pool that
+ * is too small shows here as ENOMEM, and not later as SIGBUS.  NOHUGEPAGE, so that writing one page
+ * instantiates one page.  NULL with errno on failure.
  */
 void *mem_map_shared(int fd, uint64_t offset, uint64_t len)
 {
@@ -103,8 +103,8 @@ void mem_unmap(void *addr, uint64_t len)
 /**
  * mem_punch - drop the content of a file range in every process that maps it
  *
- * The size stays.  Partial pages at the ends are zeroed, not dropped (hugetlbfs: left alone or zeroed,
- * by kernel version), so callers pass whole pages.  0 or -errno.
+ * The size stays.  Partial pages at the ends are zeroed, not dropped (hugetlbfs: left alone or
+ * zeroed, by kernel version), so callers pass whole pages.  0 or -errno.
  */
 int mem_punch(int fd, uint64_t offset, uint64_t len)
 {
@@ -198,8 +198,8 @@ int mem_blob_seal(int fd)
 static int mem_ring_map(uint8_t *base, size_t size, int fd)
 {
 	for (unsigned half = 0; half < 2; half++)
-		if (mmap(base + half * size, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
-			 0) == MAP_FAILED)
+		if (mmap(base + half * size, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+			 fd, 0) == MAP_FAILED)
 			return -errno;
 	return 0;
 }

@@ -2,11 +2,11 @@
 /*
  * What the kernel says, said once.
  *
- * UFFDIO_COPY and UFFDIO_ZEROPAGE stop at the first page they cannot place.  If pages before it were
- * placed the call fails with EAGAIN and the result field holds their bytes; the reason shows only when
- * the next call begins at that page.  If nothing was placed the field holds the negative errno.  EAGAIN
- * with nothing placed means that the address space is changing (an unread REMOVE, a fork).  All of this
- * is measured by tests/kernel/placement.
+ * UFFDIO_COPY and UFFDIO_ZEROPAGE stop at the first page they cannot place.  If pages before it
+ * were placed the call fails with EAGAIN and the result field holds their bytes; the reason shows
+ * only when the next call begins at that page.  If nothing was placed the field holds the negative
+ * errno.  EAGAIN with nothing placed means that the address space is changing (an unread REMOVE, a
+ * fork).  All of this is measured by tests/kernel/placement.
  */
 #include "config.h"
 
@@ -26,9 +26,10 @@
 #include "sys/fd.h"
 #include "sys/uapi.h"
 
-/* --- placement --------------------------------------------------------------------------------- */
+/* --- placement --- */
 
-static int issue_copy(int uffd, uint64_t dst, uint64_t len, const void *src, bool wake, int64_t *moved)
+static int issue_copy(int uffd, uint64_t dst, uint64_t len, const void *src, bool wake,
+		      int64_t *moved)
 {
 	struct uffdio_copy arg = {
 		.dst = dst,
@@ -42,7 +43,8 @@ static int issue_copy(int uffd, uint64_t dst, uint64_t len, const void *src, boo
 	return rc;
 }
 
-static int issue_zero(int uffd, uint64_t dst, uint64_t len, const void *src, bool wake, int64_t *moved)
+static int issue_zero(int uffd, uint64_t dst, uint64_t len, const void *src, bool wake,
+		      int64_t *moved)
 {
 	struct uffdio_zeropage arg = {
 		.range = { .start = dst, .len = len },
@@ -55,7 +57,8 @@ static int issue_zero(int uffd, uint64_t dst, uint64_t len, const void *src, boo
 	return rc;
 }
 
-static int issue_wake(int uffd, uint64_t dst, uint64_t len, const void *src, bool wake, int64_t *moved)
+static int issue_wake(int uffd, uint64_t dst, uint64_t len, const void *src, bool wake,
+		      int64_t *moved)
 {
 	struct uffdio_range arg = { .start = dst, .len = len };
 	int rc = ioctl(uffd, UFFDIO_WAKE, &arg) < 0 ? -errno : 0;
@@ -92,7 +95,7 @@ static const struct {
 	{ ESRCH, UFFD_GONE },
 	{ ENOENT, UFFD_UNMAPPED },
 	{ ENOMEM, UFFD_NOMEM },
-	{ ENOSPC, UFFD_NOMEM },	/* the file system's limit, not the machine's */
+	{ ENOSPC, UFFD_NOMEM }, /* the file system's limit, not the machine's */
 };
 
 static enum uffd_outcome uffd_outcome_of(int err)
@@ -103,7 +106,7 @@ static enum uffd_outcome uffd_outcome_of(int err)
 	return UFFD_FAILED;
 }
 
-/* Does the byte count fit the answer?  All of it for success, a true part (or an errno) for EAGAIN. */
+/* Does the byte count fit the answer?  All for success, a true part (or an errno) for EAGAIN. */
 static bool uffd_count_fits(enum uffd_outcome outcome, int64_t moved, uint64_t len)
 {
 	if (outcome == UFFD_DONE)
@@ -119,8 +122,9 @@ static bool uffd_count_fits(enum uffd_outcome outcome, int64_t moved, uint64_t l
  * @ops: NULL for the kernel.  @wake: false leaves the waiters of @uffd asleep (meaningless for
  * UFFD_WAKE).  Waiters of other address spaces are never woken by a placement through @uffd.
  *
- * The byte count is checked before it is trusted: one that cannot be (more than was asked, less than all
- * with success) is UFFD_FAILED with EPROTO.  A WAKE moves nothing; its count is all or none.
+ * The byte count is checked before it is trusted: one that cannot be (more than was asked, less
+ * than all with success) is UFFD_FAILED with EPROTO.  A WAKE moves nothing; its count is all or
+ * none.
  */
 enum uffd_outcome uffd_place(const struct uffd_ops *ops, int uffd, enum uffd_how how, uint64_t dst,
 			     uint64_t len, const void *src, bool wake, struct uffd_result *result)
@@ -144,7 +148,7 @@ enum uffd_outcome uffd_place(const struct uffd_ops *ops, int uffd, enum uffd_how
 	return outcome;
 }
 
-/* --- what the kernel offers --------------------------------------------------------------------- */
+/* --- fitness --- */
 
 /**
  * uffd_features - what the running kernel offers
@@ -161,8 +165,6 @@ uint64_t uffd_features(int *err)
 		*err = rc;
 	return have;
 }
-
-/* --- fitness ----------------------------------------------------------------------------------- */
 
 static bool uffd_is_one(int fd)
 {
@@ -186,12 +188,12 @@ static bool uffd_had_handshake(int uffd)
 /**
  * uffd_probe - can a userfaultfd that somebody sent be served at all? (F06, S1-23)
  *
- * A blocking fd would poll as an error for ever, so it is made O_NONBLOCK first; the owner of the other
- * end of the shared open file sees that flag, too.  @was_blocking may be NULL.
+ * A blocking fd would poll as an error for ever, so it is made O_NONBLOCK first; the owner of the
+ * other end of the shared open file sees that flag, too.  @was_blocking may be NULL.
  *
- * @need_kernel asks nothing more here: whether the fd was opened USER_MODE_ONLY is in no file of /proc
- * and in no ioctl.  Whoever needs kernel accesses to fault (S2-11) follows up with uffd_probe_kernel(),
- * once a page is registered through it.
+ * @need_kernel asks nothing more here: whether the fd was opened USER_MODE_ONLY is in no file of
+ * /proc and in no ioctl.  Whoever needs kernel accesses to fault (S2-11) follows up with
+ * uffd_probe_kernel(), once a page is registered through it.
  */
 enum uffd_fitness uffd_probe(int uffd, bool need_kernel, bool *was_blocking)
 {
@@ -251,14 +253,15 @@ static int probe_verdict(int status)
 /**
  * uffd_probe_kernel - do accesses of the kernel wait for pages of this userfaultfd? (S2-11)
  *
- * @owner: the process that opened it (not our own).  @address: an address of @owner that is registered
- * with it and missing.  A short-lived child reads that address through the kernel: with USER_MODE_ONLY
- * it is told EFAULT at once; else it waits, which is all we want to know, and is ended.  Its fault may
- * show up as an event, with the child as thread, or as a readiness without an event.
+ * @owner: the process that opened it (not our own).  @address: an address of @owner that is
+ * registered with it and missing.  A short-lived child reads that address through the kernel: with
+ * USER_MODE_ONLY it is told EFAULT at once; else it waits, which is all we want to know, and is
+ * ended.  Its fault may show up as an event, with the child as thread, or as a readiness without an
+ * event.
  *
- * Forks and may wait up to a second: not for the fault thread.  Returns UFFD_FIT, UFFD_USER_ONLY, or
- * -errno when it cannot tell: -EEXIST the page is not missing, -EPERM no ptrace right, -ESRCH the
- * process has ended, -ETIMEDOUT.
+ * Forks and may wait up to a second: not for the fault thread.  Returns UFFD_FIT, UFFD_USER_ONLY,
+ * or -errno when it cannot tell: -EEXIST the page is not missing, -EPERM no ptrace right, -ESRCH
+ * the process has ended, -ETIMEDOUT.
  */
 int uffd_probe_kernel(pid_t owner, uint64_t address)
 {
@@ -296,7 +299,7 @@ const char *uffd_fitness_text(enum uffd_fitness f)
 	return (size_t)f < ARRAY_LEN(text) ? text[f] : "unknown";
 }
 
-/* --- registration ------------------------------------------------------------------------------ */
+/* --- registration --- */
 
 static const struct {
 	uint64_t ioctl;
@@ -310,9 +313,9 @@ static const struct {
 /**
  * uffd_register - register a range of the owner's address space for missing faults
  *
- * Works on a userfaultfd received from another process: it acts on the address space of whoever opened
- * it.  The range is a multiple of the pages it is made of.  @can may be NULL.  -EBUSY: another
- * userfaultfd has it; -ENOMEM or -EINVAL: no such mapping; -EPERM: sealed against writing.
+ * Works on a userfaultfd received from another process: it acts on the address space of whoever
+ * opened it.  The range is a multiple of the pages it is made of.  @can may be NULL.  -EBUSY:
+ * another userfaultfd has it; -ENOMEM or -EINVAL: no such mapping; -EPERM: sealed against writing.
  */
 int uffd_register(int uffd, uint64_t addr, uint64_t len, unsigned *can)
 {
@@ -342,7 +345,7 @@ int uffd_unregister(int uffd, uint64_t addr, uint64_t len)
 	return ioctl(uffd, UFFDIO_UNREGISTER, &arg) < 0 ? -errno : 0;
 }
 
-/* --- events ------------------------------------------------------------------------------------ */
+/* --- events --- */
 
 static struct uffd_event uffd_event_of(const struct uffd_msg *m)
 {
@@ -377,8 +380,8 @@ static struct uffd_event uffd_event_of(const struct uffd_msg *m)
 /**
  * uffd_read - read a batch of events by one system call
  *
- * The kernel hands out faults before other events, so a REMOVE in the same batch may be older than a
- * fault before it.  Descriptors of FORK events are the caller's.
+ * The kernel hands out faults before other events, so a REMOVE in the same batch may be older than
+ * a fault before it.  Descriptors of FORK events are the caller's.
  */
 int uffd_read(int uffd, struct uffd_event *events, unsigned max)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Messages with descriptors: what is received is owned or closed, never leaked (design.md 7, rule 8);
- * truncation of either part refuses the whole message.
+ * Messages with descriptors: what is received is owned or closed, never leaked (design.md 7, rule
+ * 8); truncation of either part refuses the whole message.
  */
 #include "config.h"
 

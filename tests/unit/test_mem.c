@@ -239,7 +239,8 @@ Test(mem, blob_lengths)
 
 Test(mem, ring_sizes)
 {
-	static const size_t bad[] = { 0, 1, PAGE - 1, PAGE + 1, 3 * PAGE, PAGE / 2, SIZE_MAX, 1ul << 63 };
+	static const size_t bad[] = { 0,	1,	  PAGE - 1, PAGE + 1,
+				      3 * PAGE, PAGE / 2, SIZE_MAX, 1ul << 63 };
 	struct mem_ring r;
 
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {

@@ -27,7 +27,7 @@
 
 #define PAGE 4096ul
 
-/* --- outcomes, injected ------------------------------------------------------------------------ */
+/* --- outcomes, injected --- */
 
 struct answer {
 	int rc;
@@ -100,8 +100,8 @@ static void place_as(enum uffd_how how, size_t row)
 	struct uffd_result r = { .done = 77, .err = 77 };
 	const char *name = placements[row].name;
 
-	cr_expect_eq(uffd_place(&ops, 9, how, PAGE, LEN, &a, true, &r), placements[row].outcome, "%s",
-		     name);
+	cr_expect_eq(uffd_place(&ops, 9, how, PAGE, LEN, &a, true, &r), placements[row].outcome,
+		     "%s", name);
 	cr_expect_eq(r.done, placements[row].done, "%s: done %lu", name, (unsigned long)r.done);
 	cr_expect_eq(r.err, placements[row].result_err, "%s: err %d", name, r.err);
 	cr_expect_eq(a.calls, 1, "%s: one call each", name);
@@ -127,10 +127,10 @@ Test(uffd, every_outcome_of_wake)
 		enum uffd_outcome outcome;
 		uint64_t done;
 	} wakes[] = {
-		{ 0, UFFD_DONE, LEN },	       { EAGAIN, UFFD_AGAIN, 0 },
-		{ EEXIST, UFFD_EXISTS, 0 },    { ESRCH, UFFD_GONE, 0 },
-		{ ENOENT, UFFD_UNMAPPED, 0 },  { ENOMEM, UFFD_NOMEM, 0 },
-		{ EINVAL, UFFD_FAILED, 0 },    { EBADF, UFFD_FAILED, 0 },
+		{ 0, UFFD_DONE, LEN },	      { EAGAIN, UFFD_AGAIN, 0 },
+		{ EEXIST, UFFD_EXISTS, 0 },   { ESRCH, UFFD_GONE, 0 },
+		{ ENOENT, UFFD_UNMAPPED, 0 }, { ENOMEM, UFFD_NOMEM, 0 },
+		{ EINVAL, UFFD_FAILED, 0 },   { EBADF, UFFD_FAILED, 0 },
 	};
 	static const int64_t fields[] = { 0, PAGE, LEN, LEN + PAGE, -EEXIST };
 
@@ -153,7 +153,8 @@ Test(uffd, arguments_reach_the_call)
 	struct uffd_ops ops = { .issue = answer_issue, .ctx = &a };
 	struct uffd_result r;
 
-	cr_assert_eq(uffd_place(&ops, 5, UFFD_ZERO, 7 * PAGE, 3 * PAGE, NULL, false, &r), UFFD_DONE);
+	cr_assert_eq(uffd_place(&ops, 5, UFFD_ZERO, 7 * PAGE, 3 * PAGE, NULL, false, &r),
+		     UFFD_DONE);
 	cr_assert_eq(a.uffd, 5);
 	cr_assert_eq(a.how, UFFD_ZERO);
 	cr_assert_eq(a.dst, 7 * PAGE);
@@ -166,7 +167,7 @@ Test(uffd, arguments_reach_the_call)
 	cr_assert(a.wake);
 }
 
-/* --- with the kernel --------------------------------------------------------------------------- */
+/* --- with the kernel --- */
 
 static int open_or_skip(uint64_t features)
 {
@@ -297,9 +298,11 @@ Test(uffd, the_kernels_own_outcomes)
 
 	memset(src, 0x5a, 9 * PAGE);
 	cr_assert_eq(uffd_register(uffd, at(p), 8 * PAGE, NULL), 0);
-	cr_assert_eq(uffd_place(NULL, uffd, UFFD_COPY, at(p + 2 * PAGE), PAGE, src, true, &r), UFFD_DONE);
+	cr_assert_eq(uffd_place(NULL, uffd, UFFD_COPY, at(p + 2 * PAGE), PAGE, src, true, &r),
+		     UFFD_DONE);
 	cr_assert_eq(r.done, PAGE);
-	cr_assert_eq(uffd_place(NULL, uffd, UFFD_COPY, at(p), 8 * PAGE, src + 3, false, &r), UFFD_AGAIN);
+	cr_assert_eq(uffd_place(NULL, uffd, UFFD_COPY, at(p), 8 * PAGE, src + 3, false, &r),
+		     UFFD_AGAIN);
 	cr_assert_eq(r.done, 2 * PAGE);
 	cr_assert_eq(uffd_place(NULL, uffd, UFFD_ZERO, at(p + 2 * PAGE), PAGE, NULL, true, &r),
 		     UFFD_EXISTS);
@@ -309,7 +312,8 @@ Test(uffd, the_kernels_own_outcomes)
 	cr_assert_eq(uffd_place(NULL, uffd, UFFD_WAKE, at(p), 8 * PAGE, NULL, true, &r), UFFD_DONE);
 	cr_assert_eq(uffd_place(NULL, uffd, UFFD_WAKE, at(p), 0, NULL, true, &r), UFFD_FAILED);
 	cr_assert_eq(r.err, EINVAL);
-	cr_assert_eq(uffd_place(NULL, uffd, UFFD_COPY, at(src), PAGE, src, true, &r), UFFD_UNMAPPED);
+	cr_assert_eq(uffd_place(NULL, uffd, UFFD_COPY, at(src), PAGE, src, true, &r),
+		     UFFD_UNMAPPED);
 	cr_assert_eq(uffd_place(NULL, -1, UFFD_COPY, at(p), PAGE, src, true, &r), UFFD_FAILED);
 	cr_assert_eq(r.err, EBADF);
 	cr_assert_eq(p[0], 0x5a);
@@ -346,7 +350,8 @@ Test(uffd, events_of_every_kind)
 		  .arg.pagefault = { .flags = 5, .address = 0x1000, .feat.ptid = 4711 } },
 		{ .event = UFFD_EVENT_REMOVE, .arg.remove = { .start = 0x2000, .end = 0x3000 } },
 		{ .event = UFFD_EVENT_UNMAP, .arg.remove = { .start = 0x4000, .end = 0x5000 } },
-		{ .event = UFFD_EVENT_REMAP, .arg.remap = { .from = 0x6000, .to = 0x7000, .len = 0x1000 } },
+		{ .event = UFFD_EVENT_REMAP,
+		  .arg.remap = { .from = 0x6000, .to = 0x7000, .len = 0x1000 } },
 		{ .event = UFFD_EVENT_FORK, .arg.fork.ufd = 42 },
 		{ .event = 0x77 },
 	};
@@ -380,7 +385,7 @@ Test(uffd, events_of_every_kind)
 	cr_assert_eq(uffd_read(reader, got, 4), 2);
 }
 
-/* --- USER_MODE_ONLY ---------------------------------------------------------------------------- */
+/* --- USER_MODE_ONLY --- */
 
 /* A process with one registered page that nobody touched; it sends its address. */
 static pid_t owner_start(int flags, bool touch, uint64_t *address)
@@ -399,7 +404,8 @@ static pid_t owner_start(int flags, bool touch, uint64_t *address)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		if (touch)
 			p[0] = 1;
-		if (uffd_handshake(uffd, 0, NULL) < 0 || uffd_register(uffd, where, PAGE, NULL) < 0 ||
+		if (uffd_handshake(uffd, 0, NULL) < 0 ||
+		    uffd_register(uffd, where, PAGE, NULL) < 0 ||
 		    write(ends[1], &where, sizeof(where)) != sizeof(where))
 			_exit(1);
 		pause();
