@@ -17,7 +17,7 @@ struct ring;
 
 struct ring_cookie {
 	uint8_t kind;			/* caller's */
-	uint8_t spare;
+	uint8_t spare;			/* not carried: comes back as zero */
 	uint16_t index;			/* caller's */
 	uint32_t generation;		/* caller's */
 };
@@ -28,7 +28,10 @@ struct ring_done {
 	bool more;			/* a multishot goes on */
 };
 
-/* SINGLE_ISSUER | DEFER_TASKRUN where the kernel has them.  0 or -errno. */
+/*
+ * SINGLE_ISSUER | DEFER_TASKRUN where the kernel has them; so it is called on the thread that will use the
+ * ring.  0 or -errno.
+ */
 int ring_new(struct ring **out, unsigned entries);
 void ring_free(struct ring *r);
 
@@ -37,6 +40,9 @@ int ring_poll(struct ring *r, int fd, struct ring_cookie c);		/* multishot POLLI
 int ring_recv(struct ring *r, int fd, void *buf, size_t len, struct ring_cookie c);
 int ring_send(struct ring *r, int fd, const void *buf, size_t len, struct ring_cookie c);	/* MSG_NOSIGNAL */
 int ring_cancel(struct ring *r, struct ring_cookie c);	/* ends every operation with this cookie */
+
+/* Submit what is queued now; completions stay for ring_wait().  0 or -errno. */
+int ring_poke(struct ring *r);
 
 /*
  * Submit what is queued and wait for at least one completion, at most @timeout_ns (<0: for ever; 0: do
