@@ -21,17 +21,21 @@ struct control_blocker {
 struct control_ops {
 	/* Ask for a fresh snapshot; control_refreshed() follows, once for any number of asks. */
 	void (*refresh)(void *ctx);
-	/* The last snapshot; valid until the caller returns to the main loop. */
+	/* The last snapshot; valid until the caller returns to the main loop.  NULL while there is none. */
 	const struct snapshot *(*snapshot)(void *ctx);
 	unsigned (*blockers)(void *ctx, struct control_blocker *out, unsigned max);
-	/* Stop the daemon: refused (false, *why set) when that would lose a committed VM and !force. */
+	/* Stop the daemon soon (the reply is still to be sent, so not from inside this call): refused (false, *why set) when that would lose a committed VM and !force. */
 	bool (*quit)(void *ctx, bool force, const char **why);
 };
 
 /* @listen_fd: a listening UNIX stream socket, owned from here on. */
 int control_new(struct control **out, int listen_fd, const struct control_ops *ops, void *ctx);
+/* Replies that the sockets take at once are still sent.  Not from inside an op. */
 void control_free(struct control *c);
+/* A fresh snapshot is there.  May be called at any time, from inside ops->refresh too. */
 void control_refreshed(struct control *c);
+/* How long a request waits for control_refreshed() before it is answered with a Timeout; default 5000 ms. */
+void control_set_refresh_timeout(struct control *c, unsigned ms);
 /* Tell every client that turned events on: {"event": name, "data": {"state": …, "text": …}, "timestamp": …} */
 void control_event(struct control *c, const char *name, const char *text);
 

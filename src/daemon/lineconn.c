@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "config.h"
+#include "daemon/lineconn.h"
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <glib-unix.h>
+#include "sys/fd.h"
+
+/*
+ * `over` is the only way out: whoever finds that the connection has ended sets it, and the idle source that goes with it
+ * makes the one call of ops->closed.  So no caller of lineconn_send() can find its connection freed.
+ */
+struct lineconn {
+	int fd;
+	const struct lineconn_ops *ops;
+	void *ctx;
+	GByteArray *in;			/* a line that has not ended yet */
+	GByteArray *out;		/* not taken by the socket yet */
+	guint in_source, out_source, over_source;
+	const char *over;		/* why it ended */
+	bool finishing;
+};
+
+static void drop_source(guint *id)
+{
+	if (*id)
+		g_source_remove(*id);
+	*id = 0;
+}
+
+static gboolean tell_closed(gpointer data)
+{
+	struct lineconn *c = data;
+
+	c->over_source = 0;
+	c->ops->closed(c->ctx, c->over);
+	return G_SOURCE_REMOVE;
+}
+
+static void end(struct lineconn *c, const char *why)
+{
+	if (c->over)
+		return;
+	c->over = why;
+	drop_source(&c->in_source);
+	drop_source(&c->out_source);
+	c->over_source = g_idle_add_full(G_PRIORITY_DEFAULT, tell_closed, c, NULL);
+}
+
+/* --- out ---------------------------------------------------------------------------------- */
+
+static void flush_queue(struct lineconn *c)
+{
+	while (!c->over && c->out->len > 0) {
+		ssize_t n = send(c->fd, c->out->data, c->out->len, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+		if (n > 0)
+			g_byte_array_remove_range(c->out, 0, (guint)n);
+		else if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+			return;
+		else if (n < 0 && errno != EINTR)
+			end(c, "the peer is gone");
+	}
+	if (c->finishing && c->out->len == 0)
+		end(c, "the peer is done");
+}
+
+static gboolean on_writable(gint fd, GIOCondition condition, gpointer data)
+{
+	struct lineconn *c = data;
+
+	(void)fd;
+	(void)condition;
+	flush_queue(c);
+	if (c->over || c->out->len > 0)
+		return G_SOURCE_CONTINUE;	/* end() has removed the source itself */
+	c->out_source = 0;
+	return G_SOURCE_REMOVE;
+}
+
+void lineconn_send(struct lineconn *c, const char *text, size_t len)
+{
+	if (c->over)
+		return;
+	if (len > LINECONN_QUEUE_MAX - c->out->len) {
+		end(c, "the peer does not read");
+		return;
+	}
+	g_byte_array_append(c->out, (const guint8 *)text, (guint)len);
+	if (!c->out_source)
+		flush_queue(c);
+	if (!c->over && c->out->len > 0 && !c->out_source)
+		c->out_source = g_unix_fd_add(c->fd, G_IO_OUT, on_writable, c);
+}
+
+void lineconn_finish(struct lineconn *c)
+{
+	c->finishing = true;
+	drop_source(&c->in_source);
+	flush_queue(c);
+}
+
+/* --- in ----------------------------------------------------------------------------------- */
+
+static void give_lines(struct lineconn *c)
+{
+	const char *start = (const char *)c->in->data, *at = start, *end_of = start + c->in->len, *nl;
+
+	while (!c->over && !c->finishing && (nl = memchr(at, '\n', (size_t)(end_of - at)))) {
+		if (nl - at > LINECONN_LINE_MAX) {
+			end(c, "a line is too long");
+			return;
+		}
+		c->ops->line(c->ctx, at, (size_t)(nl - at));
+		at = nl + 1;
+	}
+	g_byte_array_remove_range(c->in, 0, (guint)(at - start));
+	if (c->in->len > LINECONN_LINE_MAX)
+		end(c, "a line is too long");
+}
+
+/* Only the end is of interest once the peer has said everything. */
+static gboolean on_hangup(gint fd, GIOCondition condition, gpointer data)
+{
+	(void)fd;
+	(void)condition;
+	end(data, "the peer is gone");
+	return G_SOURCE_CONTINUE;
+}
+
+static void reach_eof(struct lineconn *c)
+{
+	drop_source(&c->in_source);
+	c->in_source = g_unix_fd_add(c->fd, G_IO_HUP | G_IO_ERR, on_hangup, c);
+	c->ops->eof(c->ctx);
+}
+
+/* One read a turn: a peer that talks without pause shares the loop with the others. */
+static gboolean on_readable(gint fd, GIOCondition condition, gpointer data)
+{
+	struct lineconn *c = data;
+	char buf[16384];
+	ssize_t n = recv(fd, buf, sizeof(buf), MSG_DONTWAIT);
+
+	(void)condition;
+	if (n > 0) {
+		g_byte_array_append(c->in, (const guint8 *)buf, (guint)n);
+		give_lines(c);
+	} else if (n == 0) {
+		reach_eof(c);
+	} else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
+		end(c, "the peer is gone");
+	}
+	return G_SOURCE_CONTINUE;
+}
+
+/* --- life --------------------------------------------------------------------------------- */
+
+struct lineconn *lineconn_new(int fd, const struct lineconn_ops *ops, void *ctx)
+{
+	struct lineconn *c = g_new0(struct lineconn, 1);
+
+	c->fd = fd;
+	c->ops = ops;
+	c->ctx = ctx;
+	c->in = g_byte_array_new();
+	c->out = g_byte_array_new();
+	(void)g_unix_set_fd_nonblocking(fd, TRUE, NULL);	/* every call says MSG_DONTWAIT as well */
+	c->in_source = g_unix_fd_add(fd, G_IO_IN | G_IO_HUP | G_IO_ERR, on_readable, c);
+	return c;
+}
+
+void lineconn_free(struct lineconn *c)
+{
+	if (!c)
+		return;
+	flush_queue(c);
+	drop_source(&c->in_source);
+	drop_source(&c->out_source);
+	drop_source(&c->over_source);
+	g_byte_array_unref(c->in);
+	g_byte_array_unref(c->out);
+	close_fd(&c->fd);
+	g_free(c);
+}

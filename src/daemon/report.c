@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "config.h"
+#include "daemon/report.h"
+#include <stddef.h>
+#include "core/guard.h"
+#include "core/stats.h"
+#include "wire/regmsg.h"
+
+/* A uint64_t of some struct under the name it has in JSON. */
+struct count {
+	const char *name;
+	size_t at;
+};
+
+static void put_counts(struct jsonmsg_writer *w, const struct count *counts, size_t n, const void *base)
+{
+	for (size_t i = 0; i < n; i++)
+		jsonmsg_put_u64(w, counts[i].name, *(const uint64_t *)((const char *)base + counts[i].at));
+}
+
+static const char *name_of(const char *const *names, size_t n, unsigned value)
+{
+	return value < n && names[value] ? names[value] : "unknown";
+}
+#define NAME_OF(names, value) name_of(names, ARRAY_LEN(names), (unsigned)(value))
+
+/* 0 means "not yet" in a snapshot; JSON has null for it. */
+static void put_moment(struct jsonmsg_writer *w, const char *key, uint64_t ns)
+{
+	if (ns)
+		jsonmsg_put_u64(w, key, ns);
+	else
+		jsonmsg_put_value(w, key, NULL);
+}
+
+static void put_error(struct jsonmsg_writer *w, int error, const char *reason)
+{
+	if (!error && !*reason) {
+		jsonmsg_put_value(w, "error", NULL);
+		return;
+	}
+	jsonmsg_begin_object(w, "error");
+	jsonmsg_put_i64(w, "errno", error);
+	jsonmsg_put_text(w, "reason", reason);
+	jsonmsg_end(w);
+}
+
+/* --- status ------------------------------------------------------------------------------- */
+
+static void put_times(struct jsonmsg_writer *w, const struct snapshot *s)
+{
+	static const struct count times[] = {
+		{"started_ns", offsetof(struct snapshot, started_ns)},
+		{"switchover_ns", offsetof(struct snapshot, switchover_ns)},
+		{"listening_ns", offsetof(struct snapshot, listening_ns)},
+		{"first_fault_ns", offsetof(struct snapshot, first_fault_ns)},
+		{"first_served_ns", offsetof(struct snapshot, first_served_ns)},
+		{"running_ns", offsetof(struct snapshot, running_ns)},
+		{"complete_ns", offsetof(struct snapshot, complete_ns)},
+	};
+
+	jsonmsg_begin_object(w, "times");
+	for (size_t i = 0; i < ARRAY_LEN(times); i++)
+		put_moment(w, times[i].name, *(const uint64_t *)((const char *)s + times[i].at));
+	jsonmsg_end(w);
+}
+
+static void put_flags(struct jsonmsg_writer *w, const struct snapshot *s)
+{
+	jsonmsg_put_bool(w, "committed", s->committed);
+	jsonmsg_put_bool(w, "commit_ping", s->commit_ping);
+	jsonmsg_put_bool(w, "urgent_lane", s->urgent_lane);
+	jsonmsg_put_bool(w, "ownership_unknown", s->ownership_unknown);
+	jsonmsg_put_bool(w, "main_eof", s->main_eof);
+	jsonmsg_put_bool(w, "shut_sent", s->shut_sent);
+}
+
+static void put_package(struct jsonmsg_writer *w, const struct snapshot *s)
+{
+	jsonmsg_begin_object(w, "package");
+	jsonmsg_put_u64(w, "bytes", s->package_bytes);
+	jsonmsg_put_u64(w, "device_offset", s->package_device_offset);
+	jsonmsg_put_u64(w, "device_bytes", s->package_device_bytes);
+	jsonmsg_end(w);
+}
+
+void report_status(struct jsonmsg_writer *w, const char *key, const struct snapshot *s)
+{
+	static const struct count counts[] = {
+		{"owed_pages", offsetof(struct snapshot, owed)},
+		{"owed_pages_left", offsetof(struct snapshot, owed_left)},
+		{"faults_in_flight", offsetof(struct snapshot, faults_in_flight)},
+		{"requests_in_flight", offsetof(struct snapshot, requests_in_flight)},
+		{"store_bytes", offsetof(struct snapshot, store_bytes)},
+	};
+
+	jsonmsg_begin_object(w, key);
+	jsonmsg_put_u64(w, "now_ns", s->now_ns);
+	jsonmsg_put_text(w, "state", session_state_name(s->state));
+	put_moment(w, "state_since_ns", s->state_ns);
+	put_times(w, s);
+	put_flags(w, s);
+	put_error(w, s->error, s->reason);
+	jsonmsg_put_text(w, "machine", s->machine);
+	jsonmsg_put_text(w, "source", s->source);
+	put_package(w, s);
+	put_counts(w, counts, ARRAY_LEN(counts), s);
+	jsonmsg_put_u64(w, "blocks", s->n_blocks);
+	jsonmsg_put_u64(w, "sharers", s->n_sharers);
+	jsonmsg_end(w);
+}
+
+/* --- sharers and blocks ------------------------------------------------------------------- */
+
+static void put_sharer(struct jsonmsg_writer *w, const struct snapshot_sharer *s)
+{
+	static const char *const policies[] = {
+		[REGMSG_POLICY_IGNORE] = "ignore", [REGMSG_POLICY_DISABLE] = "disable", [REGMSG_POLICY_FAIL] = "fail",
+	};
+	static const char *const states[] = {
+		[SHARER_JOINING] = "joining", [SHARER_ACTIVE] = "active", [SHARER_DISABLED] = "disabled",
+		[SHARER_LEFT] = "left", [SHARER_DEAD] = "dead",
+	};
+	static const struct count counts[] = {
+		{"mappings", offsetof(struct snapshot_sharer, mappings)},
+		{"mapped_bytes", offsetof(struct snapshot_sharer, mapped_bytes)},
+		{"waiting", offsetof(struct snapshot_sharer, waiting)},
+		{"oldest_wait_ns", offsetof(struct snapshot_sharer, oldest_wait_ns)},
+	};
+
+	jsonmsg_begin_object(w, NULL);
+	jsonmsg_put_u64(w, "id", s->id);
+	jsonmsg_put_u64(w, "generation", s->generation);
+	jsonmsg_put_text(w, "name", s->name);
+	jsonmsg_put_i64(w, "pid", s->pid);
+	jsonmsg_put_bool(w, "main", s->main);
+	jsonmsg_put_text(w, "policy", NAME_OF(policies, s->policy));
+	jsonmsg_put_text(w, "state", NAME_OF(states, s->state));
+	put_moment(w, "state_since_ns", s->state_ns);
+	put_error(w, s->error, s->reason);
+	put_counts(w, counts, ARRAY_LEN(counts), s);
+	jsonmsg_end(w);
+}
+
+void report_sharers(struct jsonmsg_writer *w, const char *key, const struct snapshot *s)
+{
+	jsonmsg_begin_array(w, key);
+	for (unsigned i = 0; i < s->n_sharers && i < SNAPSHOT_SHARERS; i++)
+		put_sharer(w, &s->sharer[i]);
+	jsonmsg_end(w);
+}
+
+static void put_block(struct jsonmsg_writer *w, const struct snapshot_block *b)
+{
+	static const char *const kinds[] = {
+		[BLOCK_HELD] = "held", [BLOCK_SHARED] = "shared", [BLOCK_PRIVATE] = "private",
+	};
+	static const struct count counts[] = {
+		{"length", offsetof(struct snapshot_block, length)},
+		{"page_size", offsetof(struct snapshot_block, page_size)},
+		{"pages", offsetof(struct snapshot_block, pages)},
+		{"owed", offsetof(struct snapshot_block, owed)},
+		{"present", offsetof(struct snapshot_block, present)},
+		{"missing", offsetof(struct snapshot_block, missing)},
+		{"requested", offsetof(struct snapshot_block, requested)},
+		{"stored", offsetof(struct snapshot_block, stored)},
+		{"zero", offsetof(struct snapshot_block, zero)},
+		{"lost", offsetof(struct snapshot_block, lost)},
+	};
+
+	jsonmsg_begin_object(w, NULL);
+	jsonmsg_put_text(w, "name", b->name);
+	jsonmsg_put_text(w, "kind", NAME_OF(kinds, b->kind));
+	jsonmsg_put_u64(w, "sharers", b->sharers);
+	put_counts(w, counts, ARRAY_LEN(counts), b);
+	jsonmsg_end(w);
+}
+
+void report_blocks(struct jsonmsg_writer *w, const char *key, const struct snapshot *s)
+{
+	jsonmsg_begin_array(w, key);
+	for (unsigned i = 0; i < s->n_blocks && i < SNAPSHOT_BLOCKS; i++)
+		put_block(w, &s->block[i]);
+	jsonmsg_end(w);
+}
+
+/* --- stats -------------------------------------------------------------------------------- */
+
+static void put_histogram(struct jsonmsg_writer *w, const char *key, const struct histogram *h)
+{
+	jsonmsg_begin_object(w, key);
+	jsonmsg_put_u64(w, "count", h->count);
+	jsonmsg_put_u64(w, "mean_ns", h->count ? h->sum / h->count : 0);
+	jsonmsg_put_u64(w, "p50_ns", histogram_percentile(h, 500));
+	jsonmsg_put_u64(w, "p90_ns", histogram_percentile(h, 900));
+	jsonmsg_put_u64(w, "p99_ns", histogram_percentile(h, 990));
+	jsonmsg_put_u64(w, "max_ns", h->max);
+	jsonmsg_end(w);
+}
+
+/* Members of the object that is open. */
+static void put_sharer_stats(struct jsonmsg_writer *w, const struct sharer_stats *s)
+{
+	static const struct count counts[] = {
+		{"faults", offsetof(struct sharer_stats, faults)},
+		{"reads", offsetof(struct sharer_stats, reads)},
+		{"writes", offsetof(struct sharer_stats, writes)},
+		{"duplicates", offsetof(struct sharer_stats, duplicates)},
+		{"refaults", offsetof(struct sharer_stats, refaults)},
+		{"present", offsetof(struct sharer_stats, present)},
+		{"requests", offsetof(struct sharer_stats, requests)},
+		{"wakes", offsetof(struct sharer_stats, wakes)},
+		{"spurious", offsetof(struct sharer_stats, spurious)},
+		{"blocked_ns", offsetof(struct sharer_stats, blocked_ns)},
+		{"blocked_threads_ns", offsetof(struct sharer_stats, blocked_threads_ns)},
+	};
+
+	put_counts(w, counts, ARRAY_LEN(counts), s);
+	jsonmsg_begin_object(w, "latency");
+	for (unsigned i = 0; i < STAGE_COUNT; i++)
+		put_histogram(w, stats_stage_names[i], &s->stage[i]);
+	jsonmsg_end(w);
+}
+
+static void put_lane(struct jsonmsg_writer *w, const char *key, const struct lane_stats *lane)
+{
+	jsonmsg_begin_object(w, key);
+	jsonmsg_put_u64(w, "bytes", lane->bytes);
+	jsonmsg_begin_object(w, "pages");
+	for (unsigned i = 0; i < HOW_COUNT; i++)
+		jsonmsg_put_u64(w, stats_how_names[i], lane->pages[i]);
+	jsonmsg_end(w);
+	jsonmsg_put_u64(w, "duplicates", lane->duplicates);
+	jsonmsg_put_u64(w, "batches", lane->batches);
+	jsonmsg_end(w);
+}
+
+static void put_lanes(struct jsonmsg_writer *w, const struct stats *s)
+{
+	static const struct count counts[] = {
+		{"requests", offsetof(struct stats, requests)},
+		{"requested_pages", offsetof(struct stats, requested_pages)},
+		{"rerequested", offsetof(struct stats, rerequested)},
+		{"alarms", offsetof(struct stats, alarms)},
+		{"again", offsetof(struct stats, again)},
+		{"place_fallbacks", offsetof(struct stats, place_fallbacks)},
+		{"return_bytes", offsetof(struct stats, return_bytes)},
+	};
+
+	jsonmsg_begin_object(w, "lanes");
+	for (unsigned i = 0; i < LANE_COUNT; i++)
+		put_lane(w, stats_lane_names[i], &s->lane[i]);
+	jsonmsg_end(w);
+	put_counts(w, counts, ARRAY_LEN(counts), s);
+	jsonmsg_begin_object(w, "syscalls");
+	jsonmsg_put_u64(w, "ring", s->ring_syscalls);
+	jsonmsg_put_u64(w, "other", s->other_syscalls);
+	jsonmsg_end(w);
+}
+
+void report_stats(struct jsonmsg_writer *w, const char *key, const struct snapshot *s)
+{
+	jsonmsg_begin_object(w, key);
+	jsonmsg_put_u64(w, "now_ns", s->now_ns);
+	jsonmsg_begin_object(w, "total");
+	put_sharer_stats(w, &s->total);
+	jsonmsg_end(w);
+	jsonmsg_begin_array(w, "sharers");
+	for (unsigned i = 0; i < s->n_sharers && i < SNAPSHOT_SHARERS; i++) {
+		jsonmsg_begin_object(w, NULL);
+		jsonmsg_put_u64(w, "id", s->sharer[i].id);
+		jsonmsg_put_text(w, "name", s->sharer[i].name);
+		put_sharer_stats(w, &s->sharer[i].stats);
+		jsonmsg_end(w);
+	}
+	jsonmsg_end(w);
+	put_lanes(w, &s->stats);
+	jsonmsg_end(w);
+}
+
+/* --- blockers ----------------------------------------------------------------------------- */
+
+void report_blockers(struct jsonmsg_writer *w, const char *key, const struct control_blocker *b, unsigned n)
+{
+	jsonmsg_begin_array(w, key);
+	for (unsigned i = 0; i < n; i++) {
+		jsonmsg_begin_object(w, NULL);
+		jsonmsg_put_text(w, "name", b[i].name);
+		jsonmsg_put_text(w, "step", b[i].step);
+		jsonmsg_put_text(w, "text", b[i].text);
+		put_moment(w, "since_ns", b[i].since_ns);
+		jsonmsg_end(w);
+	}
+	jsonmsg_end(w);
+}
