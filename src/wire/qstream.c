@@ -30,6 +30,8 @@
 
 #define TARGET_PAGE_DEFAULT 4096
 
+const char qstream_multifd_channel[] = "multifd channel: turn off the multifd capability at the source";
+
 static int record_fail(struct qstream *q, const char *reason, const uint8_t *name, size_t len)
 {
 	q->reason = reason;
@@ -208,8 +210,9 @@ static int read_eos(struct qstream *q, const uint8_t *buf, size_t len, struct qs
 	return QSTREAM_SECTION;
 }
 
-static int refuse_word(struct qstream *q, uint64_t flags)
+static int refuse_word(struct qstream *q, uint64_t word)
 {
+	uint64_t flags = word & (q->target_page - 1);
 	static const struct {
 		uint64_t flag;
 		const char *reason;
@@ -223,6 +226,10 @@ static int refuse_word(struct qstream *q, uint64_t flags)
 		  "multifd flush: turn off the multifd capability at the source" },
 	};
 
+	if (q->channel == QSTREAM_URGENT && q->position == 0 && word >> 32 == QSTREAM_MAGIC)
+		return qstream_fail(q, "a new migration where an urgent channel was expected");
+	if (q->channel == QSTREAM_URGENT && q->position == 0 && word >> 32 == QSTREAM_MULTIFD_MAGIC)
+		return qstream_fail(q, qstream_multifd_channel);
 	for (size_t i = 0; i < ARRAY_LEN(refusals); i++)
 		if (flags & refusals[i].flag)
 			return qstream_fail(q, refusals[i].reason);
@@ -247,7 +254,7 @@ static int read_word(struct qstream *q, const uint8_t *buf, size_t len, struct q
 		return read_xbzrle(q, word, buf, len, rec);
 	if (word == FLAG_EOS)
 		return read_eos(q, buf, len, rec);
-	return refuse_word(q, flags);
+	return refuse_word(q, word);
 }
 
 /* START or FULL: the idstr decides.  START of ram goes on in the block list. */

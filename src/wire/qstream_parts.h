@@ -16,6 +16,7 @@
 
 #define QSTREAM_MAGIC	0x5145564du
 #define QSTREAM_VERSION 3
+#define QSTREAM_MULTIFD_MAGIC 0x11223344u
 
 enum qstream_type {
 	TYPE_EOF = 0x00,
@@ -117,6 +118,8 @@ struct qstream_name qstream_take_name(struct cursor *c);
 bool qstream_name_is_sane(struct qstream_name name);
 /* Number of the block, -1 when there is none. */
 int qstream_find_block(const struct qstream *q, struct qstream_name name);
+
+extern const char qstream_multifd_channel[];	/* reason of a refusal */
 
 /* For good: -EPROTO now and ever after. */
 int qstream_fail(struct qstream *q, const char *reason);

@@ -8,7 +8,6 @@
 #include "wire/qstream_parts.h"
 
 #define PAGE_BITS	  12
-#define MULTIFD_MAGIC	  0x11223344u
 #define TLS_HANDSHAKE	  0x16		/* first byte of a ClientHello */
 #define SUBSECTION_VERSION 1
 
@@ -19,8 +18,8 @@ static const char *opening_fault(const uint8_t *buf)
 
 	if (magic == QSTREAM_MAGIC)
 		return NULL;
-	if (magic == MULTIFD_MAGIC)
-		return "multifd channel: turn off the multifd capability at the source";
+	if (magic == QSTREAM_MULTIFD_MAGIC)
+		return qstream_multifd_channel;
 	if (buf[0] == TLS_HANDSHAKE)
 		return "TLS handshake: take the tls-creds parameter away at the source";
 	if (buf[0] == TYPE_COMMAND)

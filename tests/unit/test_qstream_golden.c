@@ -82,6 +82,7 @@ static struct seen see(int event, const struct qstream_record *rec, uint64_t pos
 		break;
 	case QSTREAM_PAGE:
 	case QSTREAM_ZERO:
+	case QSTREAM_XBZRLE:
 		s.a = rec->page.block;
 		s.b = rec->page.offset;
 		s.digest = digest(rec->page.data, rec->page.len);
@@ -164,7 +165,7 @@ static void cleanup_run(struct run *r)
 struct golden_stream {
 	const char *name, *main;	/* main: the stream with the block list; NULL: this one */
 	enum qstream_channel channel;
-	size_t cut;			/* bytes at the end that are half a record */
+	size_t tail;			/* bytes of naked device state, and what is behind it */
 	bool ends;			/* with EOF */
 	const char *machine;
 	uint32_t section;
@@ -178,6 +179,14 @@ static const struct golden_stream streams[] = {
 	    [QSTREAM_BLOCK] = 6, [QSTREAM_BLOCKS_END] = 1, [QSTREAM_PAGE] = 181, [QSTREAM_ZERO] = 972,
 	    [QSTREAM_DISCARD] = 52, [QSTREAM_PACKAGED] = 1, [QSTREAM_RAM_END] = 1, [QSTREAM_EOF] = 1,
 	    [QSTREAM_SECTION] = 1 + 2 * 7 + 1 } },
+	{ "q72-precopy.c0.s2d", NULL, QSTREAM_MAIN, 111512, false, "pc-i440fx-7.2", 2,
+	  { [QSTREAM_HEADER] = 1, [QSTREAM_OPEN_RETURN_PATH] = 1, [QSTREAM_PING] = 1, [QSTREAM_ADVISE] = 1,
+	    [QSTREAM_BLOCK] = 6, [QSTREAM_BLOCKS_END] = 1, [QSTREAM_PAGE] = 5, [QSTREAM_ZERO] = 1101,
+	    [QSTREAM_RAM_END] = 1, [QSTREAM_SECTION] = 1 + 2 * 1 + 1 } },
+	{ "q72-xbzrle.c0.s2d", NULL, QSTREAM_MAIN, 111512, false, "pc-i440fx-7.2", 2,
+	  { [QSTREAM_HEADER] = 1, [QSTREAM_OPEN_RETURN_PATH] = 1, [QSTREAM_PING] = 1, [QSTREAM_ADVISE] = 1,
+	    [QSTREAM_BLOCK] = 6, [QSTREAM_BLOCKS_END] = 1, [QSTREAM_PAGE] = 229, [QSTREAM_ZERO] = 989,
+	    [QSTREAM_XBZRLE] = 112, [QSTREAM_RAM_END] = 1, [QSTREAM_SECTION] = 1 + 2 * 13 + 1 } },
 	{ "q72-preempt.c0.s2d", NULL, QSTREAM_MAIN, 0, true, "pc-i440fx-7.2", 2,
 	  { [QSTREAM_HEADER] = 1, [QSTREAM_OPEN_RETURN_PATH] = 1, [QSTREAM_PING] = 3, [QSTREAM_ADVISE] = 1,
 	    [QSTREAM_BLOCK] = 6, [QSTREAM_BLOCKS_END] = 1, [QSTREAM_PAGE] = 167, [QSTREAM_ZERO] = 972,
@@ -224,9 +233,9 @@ Test(qstream_golden, every_byte_is_decoded)
 
 		begin(&r, s);
 		feed(&r, g.bytes, g.len, (struct arrival){ .fixed = g.len });
-		cr_assert_eq(r.last, QSTREAM_NEED_MORE, "%s: %s (%s) at %lu", s->name, r.q.reason,
-			     r.q.detail, (unsigned long)r.q.position);
-		cr_assert_eq(r.end, g.len - s->cut, "%s: %zu of %zu", s->name, r.end, g.len);
+		cr_assert_eq(r.last, s->tail ? QSTREAM_TAIL : QSTREAM_NEED_MORE, "%s: %s (%s) at %lu",
+			     s->name, r.q.reason, r.q.detail, (unsigned long)r.q.position);
+		cr_assert_eq(r.end, g.len - s->tail, "%s: %zu of %zu", s->name, r.end, g.len);
 		cr_assert_eq(r.q.position, r.end);
 		cr_assert_arr_eq(r.counts, s->counts, sizeof(r.counts), "%s", s->name);
 		cr_assert_eq(r.counts[QSTREAM_EOF], s->ends);
@@ -387,6 +396,9 @@ static void rewrite(struct run *r, int event, const struct qstream_record *rec, 
 		qstream_put_page_head(&w->pen, rec->page.offset, name, event == QSTREAM_ZERO);
 		pen_bytes(&w->pen, rec->page.data, rec->page.len);
 		break;
+	case QSTREAM_XBZRLE:		/* no encoder: the bytes as they are */
+		pen_bytes(&w->pen, at, rec->used);
+		break;
 	case QSTREAM_DISCARD:
 		rewrite_discard(r, rec);
 		break;
@@ -425,23 +437,95 @@ Test(qstream_golden, the_encoders_write_the_same_bytes)
 	}
 }
 
+/* An exact copy, so that a sanitizer sees a read behind the last byte. */
+static uint8_t *exact(const uint8_t *bytes, size_t len)
+{
+	uint8_t *copy = malloc(len ? len : 1);
+
+	cr_assert_not_null(copy);
+	memcpy(copy, bytes, len);
+	return copy;
+}
+
 Test(qstream_golden, a_cut_wants_more)
 {
 	for (size_t i = 0; i < ARRAY_LEN(streams); i++) {
 		cleanup_golden struct golden g = golden_load(streams[i].name);
-		guard_run struct run whole = { 0 };
+		guard_run struct run ready = { 0 }, whole = { 0 };
 
-		begin(&whole, &streams[i]);
+		begin(&ready, &streams[i]);
+		whole.q = ready.q;
 		feed(&whole, g.bytes, g.len, (struct arrival){ .fixed = g.len });
 		for (size_t k = 0; k < whole.n_seen; k += 1 + k / 50) {
-			guard_run struct run r = { 0 };
+			size_t cut = whole.seen[k].position;
+			cleanup_free uint8_t *some = exact(g.bytes, cut);
+			guard_run struct run r = { .q = ready.q };
 
-			begin(&r, &streams[i]);
-			feed(&r, g.bytes, whole.seen[k].position, (struct arrival){ .fixed = g.len });
-			cr_assert_eq(r.last, QSTREAM_NEED_MORE, "%s cut at %lu: %s", streams[i].name,
-				     (unsigned long)whole.seen[k].position, r.q.reason);
+			feed(&r, some, cut, (struct arrival){ .fixed = cut });
+			cr_assert_eq(r.last, QSTREAM_NEED_MORE, "%s cut at %zu: %s", streams[i].name, cut,
+				     r.q.reason);
 			cr_assert_leq(r.n_seen, k + 1);
 			cr_assert_geq(r.n_seen, k, "only a header needs the byte behind it");
 		}
 	}
+}
+
+/* POSTCOPY_TEST_SEED repeats a run. */
+static uint64_t test_seed(void)
+{
+	const char *given = getenv("POSTCOPY_TEST_SEED");
+
+	return given ? strtoull(given, NULL, 0) : 20251120;
+}
+
+static size_t pick(struct arrival *a, size_t n)
+{
+	a->seed = a->seed * 6364136223846793005u + 1442695040888963407u;
+	return (a->seed >> 33) % n;
+}
+
+/* Mostly where records begin: a byte inside a page means nothing to the decoder. */
+static size_t pick_byte(struct arrival *random, const struct run *whole, size_t len)
+{
+	size_t at = pick(random, len);
+
+	if (whole->n_seen && pick(random, 8))
+		at = whole->seen[pick(random, whole->n_seen)].position + pick(random, 40);
+	return at < len ? at : len - 1;
+}
+
+/* Feed @g with one wrong byte to a decoder in the state of @ready; 1 when it found an error. */
+static unsigned spoil(const struct qstream *ready, struct golden *g, size_t at, uint8_t change)
+{
+	guard_run struct run r = { .q = *ready };
+
+	g->bytes[at] ^= change;
+	feed(&r, g->bytes, g->len, (struct arrival){ .fixed = g->len });
+	g->bytes[at] ^= change;
+	if (r.last == QSTREAM_NEED_MORE || r.last == QSTREAM_TAIL)
+		return 0;
+	cr_assert_eq(r.last, -EPROTO);
+	cr_assert_not_null(r.q.reason);
+	cr_assert_eq(r.q.position, r.end, "byte %zu, change %#x", at, change);
+	return 1;
+}
+
+Test(qstream_golden, a_wrong_byte_is_an_error_with_a_reason_or_another_record)
+{
+	struct arrival random = { .seed = test_seed() };
+	unsigned errors = 0;
+
+	cr_log_info("POSTCOPY_TEST_SEED=%lu", (unsigned long)random.seed);
+	for (size_t i = 0; i < ARRAY_LEN(streams); i++) {
+		cleanup_golden struct golden g = golden_load(streams[i].name);
+		guard_run struct run ready = { 0 }, whole = { 0 };
+
+		begin(&ready, &streams[i]);
+		whole.q = ready.q;
+		feed(&whole, g.bytes, g.len, (struct arrival){ .fixed = g.len });
+		for (unsigned n = 0; g.len && n < 150; n++)
+			errors += spoil(&ready.q, &g, pick_byte(&random, &whole, g.len),
+					(uint8_t)(1 + pick(&random, 255)));
+	}
+	cr_assert_gt(errors, 100, "seed %lu", (unsigned long)test_seed());
 }
