@@ -9,6 +9,7 @@
  */
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include "core/engine.h"
 #include "sys/mem.h"
 #include "wire/qstream.h"
@@ -22,6 +23,7 @@ struct lane {
 	struct qstream stream;
 	bool eof;			/* the peer sent its last byte */
 	bool ended;			/* the stream's own end was decoded (EOF record, EOS) */
+	bool holding;			/* the step at hand is not consumed: its page waits to be placed */
 	int error;			/* of the socket, positive errno */
 	size_t need;			/* bytes the next record needs at least; fewer are not looked at again */
 	uint64_t bytes, batches;	/* received; taken into the statistics by the engine's owner */

@@ -27,6 +27,13 @@ struct snapshot_block {
 	uint64_t present, missing, requested, stored, zero, lost;	/* pages by state, sum = pages */
 };
 
+/* What the fault thread waits for the main thread to do. */
+enum snapshot_need {
+	NEED_NOTHING,
+	NEED_BLOCKS,		/* the source's block list is here: say what backs each block */
+	NEED_ARM,		/* the package is here: prove and hand over every sharer, then say so */
+};
+
 enum snapshot_sharer_state {
 	SHARER_JOINING,		/* said hello, not yet proven */
 	SHARER_ACTIVE,		/* faults are served */
@@ -54,6 +61,7 @@ struct snapshot_sharer {
 struct snapshot {
 	uint64_t now_ns;		/* CLOCK_MONOTONIC when it was filled */
 	enum session_state state;
+	enum snapshot_need need;
 	uint64_t state_ns;		/* when the state was entered */
 	uint64_t started_ns;		/* connection accepted; 0: not yet */
 	uint64_t switchover_ns;		/* package received; 0 */
@@ -63,6 +71,8 @@ struct snapshot {
 	bool committed, commit_ping, urgent_lane;
 	bool ownership_unknown;		/* lost between the end of the stream and SHUT */
 	bool main_eof, shut_sent;
+	bool running_told;		/* our answer has left us: the main sharer may run its VM */
+	uint64_t strays;		/* pages found and punched at LISTENING that nobody may have written */
 	int error;			/* positive errno of FAILED / PAUSED */
 	char reason[512];		/* of FAILED / PAUSED: what happened, what is left where, what to do */
 	char machine[256];		/* machine type of the source */

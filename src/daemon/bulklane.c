@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "config.h"
+#include "daemon/bulklane.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/guard.h"
+#include "core/probe.h"
+#include "daemon/message.h"
+#include "sys/clock.h"
+#include "sys/fd.h"
+
+#define RECEIVE_MOST   (1u << 20)
+#define REPORT_PAGES   64
+#define REPORT_NS      50000
+#define RETRY_US       1000
+
+struct bulklane {
+	pthread_t thread;
+	struct lane lane;
+	struct engine *engine;
+	struct bulk_carrier carrier;
+	struct placer placer;
+	struct mailbox *outbox;
+	struct engine_report run;	/* pages placed and not yet reported; n == 0: none */
+	uint64_t unrung;		/* pages in the mailbox that the fault thread was not told of */
+	uint64_t rung_ns;
+	uint64_t duplicates;
+	uint64_t arrived_ns;		/* when the bytes at hand were received */
+	bool stopping;
+};
+
+/* --- reports ---------------------------------------------------------------------------------------- */
+
+static void put(struct bulklane *b, struct bulk_message *m)
+{
+	m->bytes = b->lane.bytes;
+	m->batches = b->lane.batches;
+	m->duplicates = b->duplicates;
+	m->fallbacks = b->placer.fallbacks;
+	m->again = b->placer.again;
+	while (!mailbox_put(b->outbox, m)) {
+		mailbox_ring(b->outbox);
+		usleep(50);
+		if (__atomic_load_n(&b->stopping, __ATOMIC_RELAXED))
+			return;
+	}
+}
+
+static void ring_now(struct bulklane *b, uint64_t now)
+{
+	mailbox_ring(b->outbox);
+	b->unrung = 0;
+	b->rung_ns = now;
+}
+
+static void flush_run(struct bulklane *b)
+{
+	struct bulk_message m = { .kind = BULK_REPORT, .report = b->run };
+
+	if (b->run.n == 0)
+		return;
+	put(b, &m);
+	b->unrung += b->run.n;
+	b->run.n = 0;
+}
+
+static void flush_all(struct bulklane *b)
+{
+	flush_run(b);
+	if (b->unrung)
+		ring_now(b, clock_ns());
+}
+
+static void report(struct bulklane *b, const struct engine_report *r)
+{
+	bool extends = b->run.n && !r->contested && r->result == PLACED && r->page == b->run.page + b->run.n &&
+		       r->from == b->run.from && r->how == b->run.how;
+
+	if (extends) {
+		b->run.n += r->n;
+	} else {
+		flush_run(b);
+		b->run = *r;
+	}
+	if (r->contested || r->result != PLACED) {
+		flush_run(b);
+		ring_now(b, r->placed_ns);
+	} else if (b->unrung + b->run.n >= REPORT_PAGES || r->placed_ns - b->rung_ns > REPORT_NS) {
+		flush_run(b);
+		ring_now(b, r->placed_ns);
+	}
+}
+
+static void tell(struct bulklane *b, enum bulk_kind kind, uint32_t value)
+{
+	struct bulk_message m = { .kind = kind };
+
+	if (kind == BULK_PING)
+		m.ping = value;
+	else
+		m.error = (int)value;
+	flush_run(b);
+	put(b, &m);
+	ring_now(b, clock_ns());
+}
+
+/* --- placing ------------------------------------------------------------------------------------------- */
+
+static void add_main(const struct bulklane *b, struct placer_job *job, unsigned block, uint64_t offset)
+{
+	const struct bulk_carrier *c = &b->carrier;
+
+	for (unsigned i = 0; c->main_uffd >= 0 && i < c->n_mappings; i++) {
+		const struct mapping *m = &c->mapping[i];
+
+		if (m->block != block || offset < m->offset || offset - m->offset >= m->length)
+			continue;
+		job->rung[job->n++] = (struct placer_rung){
+			.uffd = c->main_uffd, .address = mapping_address(m, offset),
+			.room = m->length - (offset - m->offset), .can_zero = m->can_zero,
+			.is_sharer = true, .sharer = c->main,
+		};
+		return;
+	}
+}
+
+static void make_job(const struct bulklane *b, struct placer_job *job, unsigned block, uint64_t offset)
+{
+	const struct bulk_carrier *c = &b->carrier;
+
+	job->n = 0;
+	add_main(b, job, block, offset);
+	if (c->own[block].address)
+		job->rung[job->n++] = (struct placer_rung){
+			.uffd = c->own_uffd, .address = c->own[block].address + offset,
+			.room = b->engine->blocks.block[block].length - offset, .can_zero = c->own[block].can_zero,
+		};
+}
+
+/* The first @done pages of the run are there: publish them and tell. */
+static void publish(struct bulklane *b, struct engine_report *r, uint64_t done, uint64_t page_size)
+{
+	uint64_t address = r->carrier.address;
+
+	r->n = 1;
+	r->placed_ns = clock_ns();
+	for (uint64_t i = 0; i < done; i++, r->page++) {
+		r->carrier.address = address + i * page_size;
+		r->contested = ledger_publish(&b->engine->ledger, r->page);
+		PROBE2(bulk_placed, r->page, r->contested);
+		report(b, r);
+	}
+	r->contested = false;
+}
+
+static void keep(struct bulklane *b, struct engine_report *r, const struct lane_page *p, uint64_t n, unsigned block)
+{
+	const struct block *bl = &b->engine->blocks.block[block];
+	uint8_t *to = b->carrier.own[block].store + block_offset(bl, r->page);
+
+	if (p->data)
+		memcpy(to, p->data, bl->page_size);
+	publish(b, r, n, bl->page_size);
+}
+
+/* Claimed pages [page, page+n), all from the same state: placed, however long it takes, or reported as not placeable. */
+static void place_claimed(struct bulklane *b, const struct lane_page *p, uint64_t page, uint64_t n, enum page_state from)
+{
+	const struct block *bl = block_of_page(&b->engine->blocks, page);
+	unsigned block = (unsigned)(bl - b->engine->blocks.block);
+	struct engine_report r = {
+		.page = page, .lane = LANE_MAIN, .how = p->data ? HOW_COPY : HOW_ZERO, .from = (uint8_t)from,
+		.result = PLACED, .arrived_ns = b->arrived_ns,
+	};
+
+	b->placer.page_size = bl->page_size;
+	if (bl->kind == BLOCK_HELD) {
+		keep(b, &r, p, n, block);
+		return;
+	}
+	while (r.page < page + n && !__atomic_load_n(&b->stopping, __ATOMIC_RELAXED)) {
+		struct placer_job job = { .data = p->data, .length = (page + n - r.page) << bl->page_shift };
+		enum placer_outcome outcome;
+		uint64_t done;
+		int used;
+
+		make_job(b, &job, block, block_offset(bl, r.page));
+		outcome = placer_run(&b->placer, &job, &done, &used);
+		r.carrier = (struct engine_carrier){ 0 };
+		if (used >= 0 && job.rung[used].is_sharer)
+			r.carrier = (struct engine_carrier){ true, job.rung[used].sharer, job.rung[used].address };
+		publish(b, &r, done >> bl->page_shift, bl->page_size);
+		if (outcome == PLACER_RETRY && done == 0) {
+			flush_all(b);
+			usleep(RETRY_US);
+		} else if (outcome == PLACER_EXISTS || outcome == PLACER_NOWHERE) {
+			r.result = outcome == PLACER_EXISTS ? PLACED_EXISTS : PLACED_NOWHERE;
+			r.n = 1;
+			report(b, &r);
+			r.result = PLACED;
+			r.page++;
+		}
+	}
+}
+
+static void take_pages(struct bulklane *b, const struct lane_page *p)
+{
+	uint64_t end = p->page + p->n, start = p->page;
+
+	for (uint64_t page = p->page; page < end; page++) {
+		enum page_state found = ledger_claim(&b->engine->ledger, page);
+
+		if (found == PAGE_MISSING)
+			continue;
+		if (page > start)
+			place_claimed(b, p, start, page - start, PAGE_MISSING);
+		start = page + 1;
+		if (found == PAGE_REQUESTED)
+			place_claimed(b, p, page, 1, found);
+		else
+			b->duplicates++;
+	}
+	if (end > start)
+		place_claimed(b, p, start, end - start, PAGE_MISSING);
+}
+
+/* --- the thread -------------------------------------------------------------------------------------------- */
+
+/* Everything that is complete in the buffer.  False when the stream is broken. */
+static bool drain(struct bulklane *b)
+{
+	struct lane_page page;
+	int step;
+
+	while ((step = lane_next(&b->lane, &b->engine->blocks, true, &page)) > LANE_MORE) {
+		if (step == LANE_PAGE)
+			take_pages(b, &page);
+		else if (b->lane.event == QSTREAM_PING)
+			tell(b, BULK_PING, b->lane.rec.ping);
+		else if (b->lane.event == QSTREAM_EOF)
+			tell(b, BULK_ENDED, 0);
+		lane_consume(&b->lane);
+	}
+	if (step < 0)
+		tell(b, BULK_BROKEN, (uint32_t)-step);
+	return step >= 0;
+}
+
+static ssize_t receive(struct bulklane *b)
+{
+	size_t most = lane_space(&b->lane, RECEIVE_MOST);
+	uint8_t *to = mem_ring_write(&b->lane.in);
+	ssize_t n = recv(b->lane.fd, to, most, MSG_DONTWAIT);
+
+	if (n < 0 && errno == EAGAIN) {
+		/* The socket is empty: what was placed is told before going to sleep. */
+		flush_all(b);
+		n = recv(b->lane.fd, to, most, 0);
+	}
+	return n < 0 ? -errno : n;
+}
+
+static void *run(void *arg)
+{
+	struct bulklane *b = arg;
+
+	while (drain(b) && !b->lane.eof) {
+		ssize_t n = receive(b);
+
+		if (n == -EINTR)
+			continue;
+		b->arrived_ns = clock_ns();
+		lane_received(&b->lane, n);
+	}
+	if (b->lane.eof)
+		tell(b, BULK_CLOSED, (uint32_t)b->lane.error);
+	return NULL;
+}
+
+int bulklane_start(struct bulklane **out, struct lane *lane, struct engine *engine, const struct bulk_carrier *carrier,
+		   const struct placer *placer, struct mailbox *outbox)
+{
+	struct bulklane *b = calloc(1, sizeof(*b));
+	int ret;
+
+	if (!b)
+		return -ENOMEM;
+	b->lane = *lane;
+	b->engine = engine;
+	b->carrier = *carrier;
+	b->placer = *placer;
+	b->placer.fallbacks = b->placer.again = b->placer.calls = 0;
+	b->lane.bytes = b->lane.batches = 0;
+	b->outbox = outbox;
+	b->arrived_ns = clock_ns();
+	ret = -pthread_create(&b->thread, NULL, run, b);
+	if (ret < 0) {
+		free(b);
+		return ret;
+	}
+	*lane = (struct lane){ .fd = -1 };
+	*out = b;
+	return 0;
+}
+
+const struct qstream *bulklane_stream(const struct bulklane *b)
+{
+	return &b->lane.stream;
+}
+
+void bulklane_stop(struct bulklane *b)
+{
+	if (!b)
+		return;
+	__atomic_store_n(&b->stopping, true, __ATOMIC_RELAXED);
+	shutdown(b->lane.fd, SHUT_RD);
+	pthread_join(b->thread, NULL);
+	close_fd(&b->carrier.main_uffd);
+	lane_close(&b->lane);
+	free(b);
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef PC_DAEMON_BULKLANE_H
+#define PC_DAEMON_BULKLANE_H
+/*
+ * The bulk lane: a thread that receives and places the background stream beside an urgent lane, so that demanded pages never
+ * queue behind it.  It claims each page in the ledger, has the kernel place it and publishes it; the fault thread hears of it in
+ * reports: at once when somebody waits for the page, else at 64 pages, 50 us or an empty socket, whichever is first.
+ *
+ * It may wait (for bytes, for room in the mailbox, for the kernel's memory); the fault thread never waits for it.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+#include "core/engine.h"
+#include "daemon/lane.h"
+#include "daemon/mailbox.h"
+#include "daemon/placer.h"
+
+/* The address spaces the bulk lane places through: the main sharer's, then our own. */
+struct bulk_carrier {
+	int main_uffd;				/* its own dup; -1 */
+	struct sharer_ref main;
+	unsigned n_mappings;
+	struct mapping mapping[SHARER_MAPPINGS];
+	int own_uffd;				/* borrowed */
+	struct {
+		uint64_t address;		/* of our mapping; 0: the block is not shared */
+		bool can_zero;
+		uint8_t *store;			/* HELD: where content is kept */
+	} own[BLOCK_MAX];
+};
+
+struct bulklane;
+
+/*
+ * Start the thread.  Takes @lane over (its buffer may hold bytes already).  @engine: only its ledger's claims and the constant part of
+ * its blocks are used.  @outbox: struct bulk_message slots.  0 or -errno.
+ */
+int bulklane_start(struct bulklane **out, struct lane *lane, struct engine *engine, const struct bulk_carrier *carrier,
+		   const struct placer *placer, struct mailbox *outbox);
+/* The decoder, for the reason of a broken stream; only after BULK_BROKEN. */
+const struct qstream *bulklane_stream(const struct bulklane *b);
+/* Ends the thread (its socket is shut down for reading) and joins it.  Only when the session is over. */
+void bulklane_stop(struct bulklane *b);
+
+#endif

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What other threads want of the fault thread: one handler per message.  A descriptor in a message is ours from here on.
+ */
+#include "config.h"
+#include "daemon/faultloop.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/guard.h"
+#include "sys/clock.h"
+#include "sys/fd.h"
+
+typedef void errand(struct faultloop *f, const struct message *m);
+
+static void on_main_lane(struct faultloop *f, const struct message *m)
+{
+	int ret = lane_open(&f->main, LANE_MAIN, m->lane.fd);
+
+	f->has_main = true;
+	f->return_fd = dup(m->lane.fd);
+	f->times.started = f->times.state = clock_ns();
+	memcpy(f->peer, m->lane.peer, sizeof(f->peer));
+	if (ret < 0 || f->return_fd < 0)
+		faultloop_halt(f, ENOMEM, "no memory for the source's receive buffer");
+	faultloop_changed(f);
+}
+
+static void on_lane(struct faultloop *f, const struct message *m)
+{
+	int ret;
+
+	if (!m->lane.urgent) {
+		on_main_lane(f, m);
+		return;
+	}
+	ret = lane_open(&f->urgent, LANE_URGENT, m->lane.fd);
+	f->has_urgent = true;
+	if (ret == 0)
+		ret = intake_urgent(f);
+	if (ret < 0)
+		faultloop_halt(f, -ret, "no memory for the urgent lane's receive buffer");
+	faultloop_changed(f);
+}
+
+static void on_block(struct faultloop *f, const struct message *m)
+{
+	const struct qstream_block *listed = &f->listed[m->block.index];
+	int file = m->block.file, index, ret;
+
+	index = block_add(&f->engine.blocks, listed->name, listed->length, listed->page_size, m->block.kind);
+	if (index < 0) {
+		close_fd(&file);
+		faultloop_halt(f, -index, "block %s of %" PRIu64 " bytes: %s", listed->name, listed->length,
+			       strerror(-index));
+		return;
+	}
+	ret = backing_open(&f->backing[index], &f->engine.blocks.block[index], file, m->block.file_offset);
+	f->n_backings = f->engine.blocks.n;
+	if (ret < 0)
+		faultloop_halt(f, -ret, "block %s cannot be backed: %s", listed->name, strerror(-ret));
+	if (m->block.kind != BLOCK_SHARED)
+		f->engine.blocks.block[index].store = f->backing[index].map;
+}
+
+static void on_blocks_done(struct faultloop *f, const struct message *m)
+{
+	int ret = f->engine.session.state == SESSION_FAILED ? 0 : intake_blocks_done(f);
+
+	(void)m;
+	if (ret < 0)
+		faultloop_halt(f, -ret, "no memory for the ledger");
+	faultloop_changed(f);
+}
+
+static void on_join(struct faultloop *f, const struct message *m)
+{
+	int uffd = m->join.uffd, ret;
+	struct sharer_ref ref;
+	struct member *member;
+
+	ret = engine_join(&f->engine, m->join.main, &ref);
+	if (ret < 0) {
+		close_fd(&uffd);
+		return;
+	}
+	member = roster_enter(&f->roster, ref);
+	member->id = m->join.id;
+	member->pid = m->join.pid;
+	member->main = m->join.main;
+	member->policy = m->join.policy;
+	member->uffd = uffd;
+	member->state = SHARER_ACTIVE;
+	member->state_ns = clock_ns();
+	/* It may have faulted before we poll: the first look is free. */
+	member->ready = true;
+	memcpy(member->name, m->join.name, sizeof(member->name));
+	faultloop_changed(f);
+}
+
+static void on_map(struct faultloop *f, const struct message *m)
+{
+	struct member *member = roster_find(&f->roster, m->map.id);
+	int ret = member ? engine_map(&f->engine, member->ref, &m->map.mapping) : -ENOENT;
+
+	if (ret < 0 && member)
+		faultloop_end_member(f, member, SHARER_DISABLED, -ret, "mapping at 0x%" PRIx64 " of block %u: %s",
+				     m->map.mapping.address, m->map.mapping.block, strerror(-ret));
+}
+
+static void on_armed(struct faultloop *f, const struct message *m)
+{
+	(void)m;
+	if (f->need == NEED_ARM)
+		intake_armed(f);
+}
+
+static void on_loaded(struct faultloop *f, const struct message *m)
+{
+	(void)m;
+	if (f->engine.session.state != SESSION_LOADING)
+		return;
+	/* The record stands before the answer leaves. */
+	ledger_commit(&f->engine.ledger);
+	faultloop_feed(f, SESSION_LOADED);
+	for (unsigned i = 0; i < f->n_pings; i++)
+		outbox_pong(&f->outbox, f->pings[i]);
+}
+
+static void on_gone(struct faultloop *f, const struct message *m)
+{
+	struct member *member = roster_find(&f->roster, m->gone.id);
+
+	if (member && member->state == SHARER_ACTIVE)
+		faultloop_end_member(f, member, m->gone.how, m->gone.error, "%s", m->gone.reason);
+	else if (member && member->state == SHARER_DISABLED && m->gone.how == SHARER_DEAD)
+		roster_end(member, SHARER_DEAD, member->error, member->reason, clock_ns());
+	faultloop_changed(f);
+}
+
+static void on_want(struct faultloop *f, const struct message *m)
+{
+	/* A hint: when too many are waiting it is dropped, demand still works. */
+	(void)engine_want(&f->engine, m->want.block, m->want.offset, m->want.length, m->want.class);
+}
+
+static void on_stop(struct faultloop *f, const struct message *m)
+{
+	faultloop_halt(f, m->stop.error, "%s", m->stop.reason);
+}
+
+static void on_snapshot(struct faultloop *f, const struct message *m)
+{
+	f->snapshot = m->snapshot;
+}
+
+static void on_quit(struct faultloop *f, const struct message *m)
+{
+	(void)m;
+	f->quit = true;
+}
+
+void errands_inbox(struct faultloop *f)
+{
+	static errand *const handlers[] = {
+		[MESSAGE_LANE] = on_lane, [MESSAGE_BLOCK] = on_block, [MESSAGE_BLOCKS_DONE] = on_blocks_done,
+		[MESSAGE_JOIN] = on_join, [MESSAGE_MAP] = on_map, [MESSAGE_ARMED] = on_armed,
+		[MESSAGE_LOADED] = on_loaded, [MESSAGE_GONE] = on_gone, [MESSAGE_WANT] = on_want,
+		[MESSAGE_STOP] = on_stop, [MESSAGE_SNAPSHOT] = on_snapshot, [MESSAGE_QUIT] = on_quit,
+	};
+	struct message m;
+
+	while (mailbox_get(&f->inbox, &m))
+		handlers[m.kind](f, &m);
+}
+
+static void take_counters(struct faultloop *f, const struct bulk_message *m)
+{
+	struct lane_stats *lane = &f->engine.stats.lane[LANE_MAIN];
+
+	lane->bytes += m->bytes - f->bulk_seen.bytes;
+	lane->batches += m->batches - f->bulk_seen.batches;
+	lane->duplicates += m->duplicates - f->bulk_seen.duplicates;
+	f->placer.fallbacks += m->fallbacks - f->bulk_seen.fallbacks;
+	f->placer.again += m->again - f->bulk_seen.again;
+	f->bulk_seen = *m;
+}
+
+void errands_reports(struct faultloop *f)
+{
+	struct bulk_message m;
+
+	while (mailbox_get(&f->reports, &m)) {
+		take_counters(f, &m);
+		switch (m.kind) {
+		case BULK_REPORT:
+			engine_report(&f->engine, &m.report, clock_ns());
+			perform_actions(f);
+			break;
+		case BULK_PING:
+			if (outbox_room(&f->outbox))
+				outbox_pong(&f->outbox, m.ping);
+			break;
+		case BULK_ENDED:
+			f->main_eof = true;
+			faultloop_changed(f);
+			break;
+		case BULK_CLOSED:
+			faultloop_lane_closed(f, m.error);
+			break;
+		case BULK_BROKEN: {
+			const struct qstream *q = bulklane_stream(f->bulk);
+
+			faultloop_halt(f, EPROTO, "main channel, byte %" PRIu64 ": %s%s%s", q->position, q->reason,
+				       q->detail[0] ? ": " : "", q->detail);
+			break;
+		}
+		}
+	}
+}

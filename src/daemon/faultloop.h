@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef PC_DAEMON_FAULTLOOP_H
+#define PC_DAEMON_FAULTLOOP_H
+/*
+ * The fault thread.  It owns the engine, the ring, the sharers' userfaultfds, the return path and, without an urgent lane, the main
+ * lane; everything here but the functions for the main thread belongs to it.  See faultloop.c for the theory.
+ */
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include "core/engine.h"
+#include "daemon/backing.h"
+#include "daemon/bulklane.h"
+#include "daemon/lane.h"
+#include "daemon/mailbox.h"
+#include "daemon/message.h"
+#include "daemon/outbox.h"
+#include "daemon/placer.h"
+#include "daemon/roster.h"
+#include "daemon/snapshot.h"
+#include "sys/ring.h"
+
+#define FAULTLOOP_PENDING 64
+
+struct faultloop_options {
+	unsigned spin_us;
+	uint64_t max_package;		/* bytes */
+	uint32_t max_waiters;
+	bool switchover_ack;
+	const struct uffd_ops *uffd_ops;	/* NULL: the kernel */
+};
+
+/* Marks in the life of a session, CLOCK_MONOTONIC; 0: not yet. */
+struct faultloop_times {
+	uint64_t state, started, switchover, listening, first_fault, first_served, running, complete;
+};
+
+struct faultloop {
+	struct faultloop_options options;
+	pthread_t thread;
+	struct mailbox inbox;		/* struct message, from the main thread */
+	struct mailbox reports;		/* struct bulk_message */
+	int doorbell;			/* rung by both writers */
+	int notify;			/* rung for the main thread: the state changed, or the snapshot is back */
+	struct snapshot *filled;	/* the way back of the snapshot (atomic exchange) */
+
+	/* --- the fault thread's own from here on --- */
+	struct engine engine;
+	void *ledger_memory;
+	uint64_t ledger_size;
+	struct backing backing[BLOCK_MAX];
+	unsigned n_backings;
+	int own_uffd;			/* our own address space; -1 */
+	struct roster roster;
+	struct ring *ring;
+	struct outbox outbox;
+	int return_fd;			/* the main connection, for sending; -1 */
+	struct lane main, urgent;	/* fd -1: none (or handed over) */
+	bool main_receiving, urgent_receiving;
+	bool has_main, has_urgent;
+	bool main_eof;			/* the stream's own end was decoded */
+	bool main_closed;		/* the connection ended */
+	bool closing;			/* SHUT is on its way: nothing that ends now is a loss */
+	struct bulklane *bulk;
+	struct bulk_message bulk_seen;	/* counters last taken over */
+	struct placer placer;
+	uint8_t *zeroes;
+	uint64_t zeroes_size;
+	struct engine_action pending[FAULTLOOP_PENDING];	/* placements to try again when time has passed */
+	unsigned n_pending;
+	bool stalled_main, stalled_urgent;	/* a page of that lane is pending: its buffer must not move */
+	uint64_t retry_ns;		/* when to try the pending ones again */
+	bool round_trip;		/* the doorbell's poll is armed */
+
+	enum snapshot_need need;
+	struct qstream_block listed[BLOCK_MAX];	/* the source's list, until the main thread matched it */
+	unsigned n_listed;
+	char machine[256], peer[128];
+	/* the package (or the naked tail of a precopy) */
+	uint8_t *body;			/* mapping or heap while it is being received */
+	uint64_t body_size, body_have;
+	bool tail;			/* it finished as precopy */
+	int package_fd;
+	uint64_t package_size, device_offset, device_size;
+	uint32_t pings[8];
+	unsigned n_pings;
+
+	uint64_t strays;
+	bool running_told;		/* our answer has left the socket: the VM may run */
+	bool ownership_unknown;
+	int error;
+	char reason[512];
+	struct faultloop_times times;
+	bool dirty;			/* the main thread has not been told of the last change */
+	bool quit;
+	struct snapshot *snapshot;	/* in hand, to be filled; NULL */
+};
+
+/* --- for the main thread -------------------------------------------------------------------------- */
+
+/* Starts the thread.  0 or -errno. */
+int faultloop_start(struct faultloop **out, const struct faultloop_options *options);
+/* Hand a message over; waits while the mailbox is full. */
+void faultloop_post(struct faultloop *f, const struct message *m);
+/* The descriptor that becomes readable when something changed. */
+int faultloop_notify_fd(const struct faultloop *f);
+/* Clear the notification; the snapshot if it came back, else NULL. */
+struct snapshot *faultloop_collect(struct faultloop *f);
+/* Ends the thread and frees everything. */
+void faultloop_stop(struct faultloop *f);
+
+/* --- between the files of the fault thread ------------------------------------------------------ */
+
+/* The session cannot go on: refused while the source then resumes its VM, held (PAUSED) afterwards. */
+void faultloop_halt(struct faultloop *f, int error, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* Feed the session; a change is told to the main thread.  As session_feed(). */
+int faultloop_feed(struct faultloop *f, enum session_event event);
+/* The main connection's end, error 0 at EOF. */
+void faultloop_lane_closed(struct faultloop *f, int error);
+/* A sharer ends; by its policy the session may end with it. */
+void faultloop_end_member(struct faultloop *f, struct member *m, enum snapshot_sharer_state how, int error,
+			  const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+static inline void faultloop_changed(struct faultloop *f)
+{
+	f->dirty = true;
+}
+
+/* intake.c: the main lane until faults are served.  Handles the record at hand; false: read no further now. */
+bool intake_record(struct faultloop *f, struct lane *l);
+/* Takes bytes of a package or tail out of the lane's buffer. */
+void intake_body(struct faultloop *f, struct lane *l);
+static inline bool intake_wants_body(const struct faultloop *f)
+{
+	return f->body != NULL;
+}
+int intake_blocks_done(struct faultloop *f);
+/* The urgent lane's decoder learns the blocks; whichever of the two comes last calls it. */
+int intake_urgent(struct faultloop *f);
+/* ARMED: sweep, register our own mappings, serve. */
+int intake_armed(struct faultloop *f);
+
+/* perform.c: do what the engine wants done. */
+void perform_actions(struct faultloop *f);
+void perform_pending(struct faultloop *f, uint64_t now);
+
+/* fill.c */
+void fill_snapshot(const struct faultloop *f, struct snapshot *s, uint64_t now);
+
+/* errands.c: messages of the other threads. */
+void errands_inbox(struct faultloop *f);
+void errands_reports(struct faultloop *f);
+
+#endif

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "config.h"
+#include "daemon/faultloop.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void fill_listed(const struct faultloop *f, struct snapshot *s)
+{
+	s->n_blocks = f->n_listed;
+	for (unsigned i = 0; i < f->n_listed; i++) {
+		struct snapshot_block *to = &s->block[i];
+
+		*to = (struct snapshot_block){
+			.length = f->listed[i].length, .page_size = f->listed[i].page_size,
+			.pages = f->listed[i].length / f->listed[i].page_size,
+		};
+		memcpy(to->name, f->listed[i].name, sizeof(to->name));
+	}
+}
+
+static unsigned count_sharers(const struct faultloop *f, unsigned block)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < SHARER_MAX; i++) {
+		const struct sharer *s = &f->engine.sharers.sharer[i];
+		unsigned m = 0;
+
+		while (s->active && m < s->n_mappings && s->mapping[m].block != block)
+			m++;
+		n += s->active && m < s->n_mappings;
+	}
+	return n;
+}
+
+/* Before faults are served the engine keeps no counters: the ledger is counted. */
+static void count_pages(const struct faultloop *f, const struct block *b, struct snapshot_block *to)
+{
+	uint64_t n[PAGE_STATES];
+
+	ledger_count(&f->engine.ledger, b->first, b->first + b->pages, n);
+	to->present = n[PAGE_PRESENT];
+	to->stored = n[PAGE_STORED];
+	to->zero = n[PAGE_ZERO];
+	to->missing = n[PAGE_MISSING] + n[PAGE_NEVER];
+}
+
+static void fill_blocks(const struct faultloop *f, struct snapshot *s)
+{
+	bool counted = f->engine.session.state >= SESSION_LISTENING;
+
+	if (f->n_backings == 0) {
+		fill_listed(f, s);
+		return;
+	}
+	s->n_blocks = f->engine.blocks.n;
+	for (unsigned i = 0; i < s->n_blocks; i++) {
+		const struct block *b = &f->engine.blocks.block[i];
+		struct snapshot_block *to = &s->block[i];
+
+		*to = (struct snapshot_block){
+			.kind = b->kind, .length = b->length, .page_size = b->page_size, .pages = b->pages,
+			.owed = b->owed, .present = b->present, .missing = b->missing, .requested = b->requested,
+			.stored = b->stored, .zero = b->zero, .lost = b->lost, .sharers = count_sharers(f, i),
+		};
+		memcpy(to->name, b->name, sizeof(to->name));
+		if (!counted)
+			count_pages(f, b, to);
+		s->store_bytes += b->kind == BLOCK_SHARED ? 0 : to->stored << b->page_shift;
+	}
+}
+
+static void fill_sharer(const struct faultloop *f, const struct member *m, struct snapshot_sharer *to, uint64_t now)
+{
+	const struct sharer *s = &f->engine.sharers.sharer[m->ref.slot];
+	uint64_t oldest = s->waiting ? waiter_oldest(&f->engine.waiters, m->ref.slot) : 0;
+
+	*to = (struct snapshot_sharer){
+		.id = m->id, .generation = m->ref.generation, .pid = m->pid, .main = m->main, .policy = m->policy,
+		.state = m->state, .error = m->error, .state_ns = m->state_ns, .mappings = s->n_mappings,
+		.waiting = m->state == SHARER_ACTIVE ? s->waiting : 0, .stats = s->stats,
+		.oldest_wait_ns = oldest ? now - oldest : 0,
+	};
+	memcpy(to->name, m->name, sizeof(to->name));
+	memcpy(to->reason, m->reason, sizeof(to->reason));
+	for (unsigned i = 0; i < s->n_mappings; i++)
+		to->mapped_bytes += s->mapping[i].length;
+	if (m->state == SHARER_ACTIVE && s->waiting)
+		to->stats.blocked_ns += now - s->blocked_since;
+}
+
+static void fill_sharers(const struct faultloop *f, struct snapshot *s, uint64_t now)
+{
+	s->total = f->engine.gone;
+	for (unsigned i = 0; i < SHARER_MAX; i++) {
+		const struct member *m = &f->roster.member[i];
+		struct snapshot_sharer *to = &s->sharer[s->n_sharers];
+
+		if (m->id == 0)
+			continue;
+		fill_sharer(f, m, to, now);
+		s->n_sharers++;
+		s->faults_in_flight += to->waiting;
+		if (m->state == SHARER_ACTIVE)
+			sharer_stats_add(&s->total, &to->stats);
+	}
+}
+
+static void fill_stats(const struct faultloop *f, struct snapshot *s)
+{
+	s->stats = f->engine.stats;
+	s->stats.lane[LANE_MAIN].bytes += f->main.bytes;
+	s->stats.lane[LANE_MAIN].batches += f->main.batches;
+	s->stats.lane[LANE_URGENT].bytes += f->urgent.bytes;
+	s->stats.lane[LANE_URGENT].batches += f->urgent.batches;
+	s->stats.again += f->placer.again;
+	s->stats.place_fallbacks += f->placer.fallbacks;
+	s->stats.return_bytes = f->outbox.sent;
+	s->stats.ring_syscalls = f->ring ? ring_syscalls(f->ring) : 0;
+	s->stats.other_syscalls += f->placer.calls;
+}
+
+void fill_snapshot(const struct faultloop *f, struct snapshot *s, uint64_t now)
+{
+	memset(s, 0, offsetof(struct snapshot, block));
+	s->now_ns = now;
+	s->state = f->engine.session.state;
+	s->need = f->need;
+	s->state_ns = f->times.state;
+	s->started_ns = f->times.started;
+	s->switchover_ns = f->times.switchover;
+	s->listening_ns = f->times.listening;
+	s->first_fault_ns = f->times.first_fault;
+	s->first_served_ns = f->times.first_served;
+	s->running_ns = f->times.running;
+	s->complete_ns = f->times.complete;
+	s->committed = f->engine.session.committed;
+	s->commit_ping = f->engine.session.answer_commits;
+	s->urgent_lane = f->has_urgent;
+	s->ownership_unknown = f->ownership_unknown;
+	s->main_eof = f->main_eof;
+	s->shut_sent = f->closing;
+	s->running_told = f->running_told;
+	s->strays = f->strays;
+	s->error = f->error;
+	s->package_bytes = f->package_size;
+	s->package_device_offset = f->device_offset;
+	s->package_device_bytes = f->device_size;
+	s->package_fd = f->package_fd;
+	s->owed = f->engine.owed;
+	s->owed_left = f->engine.owed_left;
+	s->requests_in_flight = f->engine.requested;
+	memcpy(s->reason, f->reason, sizeof(s->reason));
+	memcpy(s->machine, f->machine, sizeof(s->machine));
+	memcpy(s->source, f->peer, sizeof(s->source));
+	fill_blocks(f, s);
+	fill_sharers(f, s, now);
+	fill_stats(f, s);
+}

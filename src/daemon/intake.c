@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The main lane until faults are served: the source's blocks, what precopy brings, what the switch-over takes back, and the
+ * package.  One handler per record; a record that has no business here halts the session with its position.
+ *
+ * The lane stands still twice, while the main thread does what only it can do: matching the block list with what sharers
+ * registered (NEED_BLOCKS), and proving every sharer once the package is here (NEED_ARM).  The source just waits; before the package it
+ * also goes on running its VM.
+ */
+#include "config.h"
+#include "daemon/faultloop.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "core/guard.h"
+#include "sys/clock.h"
+#include "sys/fd.h"
+#include "sys/mem.h"
+#include "wire/qstream.h"
+
+#define TARGET_PAGE	4096u
+#define TAIL_FIRST	(1u << 20)	/* bytes reserved for the tail of a precopy, doubled as it grows */
+
+static void need(struct faultloop *f, enum snapshot_need what)
+{
+	f->need = what;
+	faultloop_changed(f);
+}
+
+/* --- records ------------------------------------------------------------------------------------------ */
+
+static int on_header(struct faultloop *f, const struct lane *l)
+{
+	memcpy(f->machine, l->rec.header.machine, sizeof(f->machine));
+	return 0;
+}
+
+static int on_open_return_path(struct faultloop *f, const struct lane *l)
+{
+	(void)l;
+	if (f->options.switchover_ack)
+		outbox_switchover_ack(&f->outbox);
+	return 0;
+}
+
+static int on_ping(struct faultloop *f, const struct lane *l)
+{
+	if (!outbox_room(&f->outbox)) {
+		faultloop_halt(f, EPROTO, "the source sends PINGs faster than it reads the answers");
+		return -EPROTO;
+	}
+	outbox_pong(&f->outbox, l->rec.ping);
+	return 0;
+}
+
+static int on_advise(struct faultloop *f, const struct lane *l)
+{
+	if (l->rec.advise.page_size != TARGET_PAGE) {
+		faultloop_halt(f, EPROTO, "the source's target pages are %" PRIu64 " bytes; only %u is supported",
+			       l->rec.advise.page_size, TARGET_PAGE);
+		return -EPROTO;
+	}
+	return faultloop_feed(f, SESSION_ADVISE) < 0 ? -EPROTO : 0;
+}
+
+static int on_block(struct faultloop *f, const struct lane *l)
+{
+	f->listed[f->n_listed++] = l->rec.block;
+	return 0;
+}
+
+static int on_blocks_end(struct faultloop *f, const struct lane *l)
+{
+	(void)l;
+	need(f, NEED_BLOCKS);
+	return 0;
+}
+
+static bool has_data(const struct faultloop *f, unsigned block, uint64_t offset)
+{
+	enum page_state state = ledger_get(&f->engine.ledger, block_page(&f->engine.blocks.block[block], offset));
+
+	return state == PAGE_PRESENT || state == PAGE_STORED;
+}
+
+static int on_page(struct faultloop *f, const struct lane *l)
+{
+	unsigned block = l->rec.page.block;
+	uint64_t offset = l->rec.page.offset;
+	bool zero = l->event == QSTREAM_ZERO;
+	int ret;
+
+	if (l->event == QSTREAM_XBZRLE)
+		ret = backing_delta(&f->backing[block], offset, TARGET_PAGE, l->rec.page.data, l->rec.page.len);
+	else
+		ret = backing_write(&f->backing[block], offset, zero ? NULL : l->rec.page.data, TARGET_PAGE,
+				    has_data(f, block, offset));
+	if (ret < 0) {
+		faultloop_halt(f, -ret, "block %s offset 0x%" PRIx64 ": cannot take precopy data: %s",
+			       f->engine.blocks.block[block].name, offset, strerror(-ret));
+		return ret;
+	}
+	engine_received(&f->engine, block, offset, TARGET_PAGE, zero);
+	return 0;
+}
+
+static int on_discard(struct faultloop *f, const struct lane *l)
+{
+	unsigned block = l->rec.discard.block;
+	bool first = f->engine.session.state == SESSION_ADVISED;
+	int ret = engine_discard(&f->engine, block, l->rec.discard.start, l->rec.discard.length);
+
+	if (ret == 0)
+		ret = backing_discard(&f->backing[block], l->rec.discard.start, l->rec.discard.length);
+	if (ret < 0) {
+		faultloop_halt(f, -ret, "discard of block %s, 0x%" PRIx64 " bytes at 0x%" PRIx64 " is not possible in "
+			       "state %s: %s", f->engine.blocks.block[block].name, l->rec.discard.length,
+			       l->rec.discard.start, session_state_name(f->engine.session.state), strerror(-ret));
+		return ret;
+	}
+	if (first) {
+		f->times.state = clock_ns();
+		faultloop_changed(f);
+	}
+	return 0;
+}
+
+static int on_nothing(struct faultloop *f, const struct lane *l)
+{
+	(void)f;
+	(void)l;
+	return 0;
+}
+
+static int on_packaged(struct faultloop *f, const struct lane *l)
+{
+	uint32_t size = l->rec.packaged;
+
+	if (size == 0 || size > f->options.max_package) {
+		faultloop_halt(f, EFBIG, "the package has %" PRIu32 " bytes; --max-package allows %" PRIu64, size,
+			       f->options.max_package);
+		return -EFBIG;
+	}
+	f->package_fd = mem_blob_new("postcopy-package", size);
+	if (f->package_fd >= 0)
+		f->body = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, f->package_fd, 0);
+	if (f->package_fd < 0 || f->body == MAP_FAILED) {
+		f->body = NULL;
+		faultloop_halt(f, ENOMEM, "no memory for a package of %" PRIu32 " bytes", size);
+		return -ENOMEM;
+	}
+	f->body_size = size;
+	f->body_have = 0;
+	return 0;
+}
+
+/* It finished as precopy: from here on there is device state without lengths, up to the end that only its own tail shows. */
+static int on_tail(struct faultloop *f, const struct lane *l)
+{
+	(void)l;
+	f->tail = true;
+	f->body_size = TAIL_FIRST;
+	f->body_have = 0;
+	f->body = malloc(f->body_size);
+	if (!f->body)
+		faultloop_halt(f, ENOMEM, "no memory for the device state");
+	return f->body ? 0 : -ENOMEM;
+}
+
+static int on_eof(struct faultloop *f, const struct lane *l)
+{
+	(void)l;
+	f->main_eof = true;
+	faultloop_changed(f);
+	return 0;
+}
+
+typedef int record_handler(struct faultloop *f, const struct lane *l);
+
+bool intake_record(struct faultloop *f, struct lane *l)
+{
+	static record_handler *const handlers[] = {
+		[QSTREAM_HEADER] = on_header, [QSTREAM_OPEN_RETURN_PATH] = on_open_return_path,
+		[QSTREAM_PING] = on_ping, [QSTREAM_ADVISE] = on_advise, [QSTREAM_BLOCK] = on_block,
+		[QSTREAM_BLOCKS_END] = on_blocks_end, [QSTREAM_PAGE] = on_page, [QSTREAM_ZERO] = on_page,
+		[QSTREAM_XBZRLE] = on_page, [QSTREAM_DISCARD] = on_discard, [QSTREAM_SECTION] = on_nothing,
+		[QSTREAM_SWITCHOVER_START] = on_nothing, [QSTREAM_PACKAGED] = on_packaged,
+		[QSTREAM_RAM_END] = on_nothing, [QSTREAM_TAIL] = on_tail, [QSTREAM_EOF] = on_eof,
+	};
+	record_handler *handler = (unsigned)l->event < ARRAY_LEN(handlers) ? handlers[l->event] : NULL;
+
+	if (!handler) {
+		faultloop_halt(f, EPROTO, "unexpected record at byte %" PRIu64 " of the stream", l->stream.position);
+		return false;
+	}
+	if (handler(f, l) < 0)
+		return false;
+	return f->need == NEED_NOTHING && !f->body;
+}
+
+/* --- the package --------------------------------------------------------------------------------------- */
+
+/* Everything of the switch-over is here: the session listens as soon as every sharer is proven. */
+static void package_complete(struct faultloop *f)
+{
+	uint64_t page;
+	int ret = engine_package(&f->engine, &page);
+
+	if (ret == -ENODATA) {
+		const struct block *b = block_of_page(&f->engine.blocks, page);
+
+		faultloop_halt(f, ENODATA, "block %s offset 0x%" PRIx64 " was neither sent nor discarded before the switch-over "
+			       "(a virtio-mem device's unplugged range is not supported yet): refused", b->name,
+			       block_offset(b, page));
+		return;
+	}
+	if (ret < 0) {
+		faultloop_halt(f, -ret, "a package in state %s", session_state_name(f->engine.session.state));
+		return;
+	}
+	f->times.switchover = f->times.state = clock_ns();
+	need(f, NEED_ARM);
+}
+
+static void split_package(struct faultloop *f)
+{
+	struct qstream_package p;
+	int ret = qstream_package(f->body, f->body_size, &p);
+
+	f->n_pings = ret < 0 ? 0 : p.n_pings;
+	if (ret == 0) {
+		f->device_offset = (uint64_t)(p.device - f->body);
+		f->device_size = p.device_len;
+		f->engine.session.answer_commits = p.has_commit_ping;
+		memcpy(f->pings, p.pings, p.n_pings * sizeof(p.pings[0]));
+	}
+	munmap(f->body, f->body_size);
+	f->body = NULL;
+	f->package_size = f->body_size;
+	if (ret == 0)
+		ret = mem_blob_seal(f->package_fd);
+	if (ret < 0)
+		faultloop_halt(f, EPROTO, "the package is not LISTEN ... RUN: this is no QEMU migration source");
+	else
+		package_complete(f);
+}
+
+static void take_package(struct faultloop *f, struct lane *l)
+{
+	size_t n = mem_ring_used(&l->in);
+
+	if (n > f->body_size - f->body_have)
+		n = f->body_size - f->body_have;
+	memcpy(f->body + f->body_have, mem_ring_read(&l->in), n);
+	f->body_have += n;
+	l->in.head += n;
+	qstream_took(&l->stream, n);
+	if (f->body_have == f->body_size)
+		split_package(f);
+}
+
+static int blob_of(const uint8_t *bytes, uint64_t len)
+{
+	cleanup_fd int fd = mem_blob_new("postcopy-device-state", len);
+
+	if (fd < 0)
+		return fd;
+	for (uint64_t done = 0; done < len;) {
+		ssize_t n = pwrite(fd, bytes + done, len - done, (off_t)done);
+
+		if (n < 0)
+			return -errno;
+		done += (uint64_t)n;
+	}
+	return mem_blob_seal(fd) < 0 ? -EIO : steal_fd(&fd);
+}
+
+/* The last thing that a source sends before it waits for SHUT; so losing it until then makes it resume its VM. */
+static void tail_complete(struct faultloop *f, size_t device_len)
+{
+	cleanup_free uint8_t *body = steal_ptr(&f->body);
+
+	f->package_fd = blob_of(body, device_len);
+	if (f->package_fd < 0) {
+		faultloop_halt(f, ENOMEM, "no memory for the device state");
+		return;
+	}
+	f->package_size = f->device_size = device_len;
+	f->device_offset = 0;
+	f->engine.session.answer_commits = true;
+	f->main_eof = true;
+	package_complete(f);
+}
+
+static void take_tail(struct faultloop *f, struct lane *l)
+{
+	size_t n = mem_ring_used(&l->in), device_len;
+
+	if (f->body_have + n > f->options.max_package) {
+		faultloop_halt(f, EFBIG, "the device state has more bytes than --max-package allows");
+		return;
+	}
+	while (f->body_have + n > f->body_size) {
+		uint8_t *more = realloc(f->body, f->body_size * 2);
+
+		if (!more) {
+			faultloop_halt(f, ENOMEM, "no memory for the device state");
+			return;
+		}
+		f->body = more;
+		f->body_size *= 2;
+	}
+	memcpy(f->body + f->body_have, mem_ring_read(&l->in), n);
+	f->body_have += n;
+	l->in.head += n;
+	if (qstream_tail(f->body, f->body_have, &device_len) == 1)
+		tail_complete(f, device_len);
+}
+
+void intake_body(struct faultloop *f, struct lane *l)
+{
+	if (mem_ring_used(&l->in) == 0)
+		return;
+	if (f->tail)
+		take_tail(f, l);
+	else
+		take_package(f, l);
+}
+
+/* --- what the main thread answered --------------------------------------------------------------------- */
+
+static int make_ledger(struct faultloop *f)
+{
+	f->ledger_size = ledger_size(f->engine.blocks.pages);
+	f->ledger_memory = mem_map_private(f->ledger_size);
+	if (!f->ledger_memory)
+		return -ENOMEM;
+	return engine_use_ledger(&f->engine, f->ledger_memory, f->ledger_size);
+}
+
+int intake_urgent(struct faultloop *f)
+{
+	if (!f->has_urgent || f->n_backings == 0)
+		return 0;
+	qstream_init(&f->urgent.stream, QSTREAM_URGENT, &f->main.stream);
+	return lane_use_pages(&f->urgent, f->zeroes_size);
+}
+
+int intake_blocks_done(struct faultloop *f)
+{
+	uint64_t longest = TARGET_PAGE;
+	int ret;
+
+	for (unsigned i = 0; i < f->engine.blocks.n; i++)
+		if (f->engine.blocks.block[i].page_size > longest)
+			longest = f->engine.blocks.block[i].page_size;
+	ret = make_ledger(f);
+	if (ret < 0)
+		return ret;
+	f->zeroes_size = longest;
+	f->zeroes = mem_map_private(longest);
+	f->placer.zeroes = f->zeroes;
+	if (!f->zeroes)
+		return -ENOMEM;
+	ret = lane_use_pages(&f->main, longest);
+	if (ret < 0)
+		return ret;
+	f->need = NEED_NOTHING;
+	return intake_urgent(f);
+}
+
+int intake_armed(struct faultloop *f)
+{
+	for (unsigned i = 0; i < f->n_backings; i++) {
+		struct block *b = &f->engine.blocks.block[i];
+		int ret = backing_sweep(&f->backing[i], b, &f->engine.ledger, &f->strays);
+
+		if (ret == 0)
+			ret = backing_arm(&f->backing[i], f->own_uffd);
+		if (ret < 0) {
+			faultloop_halt(f, -ret, "block %s cannot be put under our own watch: %s", b->name,
+				       strerror(-ret));
+			return ret;
+		}
+	}
+	f->need = NEED_NOTHING;
+	f->times.listening = clock_ns();
+	return faultloop_feed(f, SESSION_ARMED);
+}

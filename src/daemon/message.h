@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef PC_DAEMON_MESSAGE_H
+#define PC_DAEMON_MESSAGE_H
+/*
+ * What the main thread and the bulk lane tell the fault thread.  By value; a descriptor in a message belongs to the receiver.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+#include "core/engine.h"
+#include "daemon/snapshot.h"
+
+enum message_kind {
+	MESSAGE_LANE,		/* a connection of the source */
+	MESSAGE_BLOCK,		/* what backs a block of the source's list */
+	MESSAGE_BLOCKS_DONE,
+	MESSAGE_JOIN,		/* a sharer, proven; its mappings follow */
+	MESSAGE_MAP,
+	MESSAGE_ARMED,		/* every sharer there is has been told: serve faults */
+	MESSAGE_LOADED,		/* the main sharer loaded the device state */
+	MESSAGE_GONE,		/* a sharer ended */
+	MESSAGE_WANT,		/* pages ahead of need */
+	MESSAGE_STOP,		/* refuse or, after the commit, hold the session */
+	MESSAGE_SNAPSHOT,	/* fill it and give it back */
+	MESSAGE_QUIT,
+};
+
+struct message {
+	enum message_kind kind;
+	union {
+		struct {
+			int fd;
+			bool urgent;
+			char peer[128];
+		} lane;
+		struct {
+			unsigned index;		/* in the source's list */
+			enum block_kind kind;
+			int file;		/* SHARED; -1 */
+			uint64_t file_offset;
+		} block;
+		struct {
+			uint32_t id;
+			char name[64];
+			int32_t pid;
+			bool main;
+			uint32_t policy;
+			int uffd;
+		} join;
+		struct {
+			uint32_t id;
+			struct mapping mapping;
+		} map;
+		struct {
+			uint32_t id;
+			enum snapshot_sharer_state how;
+			int error;
+			char reason[256];
+		} gone;
+		struct {
+			unsigned block;
+			uint64_t offset, length;
+			enum request_class class;
+		} want;
+		struct {
+			int error;
+			char reason[512];
+		} stop;
+		struct snapshot *snapshot;	/* ownership goes along, and comes back */
+	};
+};
+
+enum bulk_kind {
+	BULK_REPORT,		/* pages were placed */
+	BULK_PING,		/* answer it */
+	BULK_ENDED,		/* the stream's own end */
+	BULK_CLOSED,		/* the connection's end: error 0 at EOF, else positive errno */
+	BULK_BROKEN,		/* the stream cannot be understood; the reason is in the lane's decoder */
+};
+
+struct bulk_message {
+	enum bulk_kind kind;
+	uint64_t bytes, batches, duplicates;	/* of the lane, since the hand-over */
+	uint64_t fallbacks, again;
+	union {
+		struct engine_report report;
+		uint32_t ping;
+		int error;
+	};
+};
+
+#endif

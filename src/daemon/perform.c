@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Does what the engine decided: placements, wakes, alarms.  Nothing here waits; a placement that the kernel wants retried is kept
+ * and its lane stands still until it is done, because the page's bytes are in that lane's buffer.
+ */
+#include "config.h"
+#include "daemon/faultloop.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "core/probe.h"
+#include "sys/clock.h"
+
+#define RETRY_NS 1000000
+
+static void add_rung(struct faultloop *f, struct placer_job *job, struct sharer_ref ref, unsigned block, uint64_t offset)
+{
+	const struct member *m = roster_active(&f->roster, ref);
+	const struct sharer *s = m ? sharer_get(&f->engine.sharers, ref) : NULL;
+	const struct mapping *map;
+	unsigned from = 0;
+
+	map = s ? sharer_alias(s, block, offset, &from) : NULL;
+	if (!map)
+		return;
+	job->rung[job->n++] = (struct placer_rung){
+		.uffd = m->uffd, .address = mapping_address(map, offset),
+		.room = map->length - (offset - map->offset), .can_zero = map->can_zero,
+		.is_sharer = true, .sharer = ref,
+	};
+}
+
+static void add_own(struct faultloop *f, struct placer_job *job, unsigned block, uint64_t offset)
+{
+	const struct backing *b = &f->backing[block];
+
+	if (!b->armed)
+		return;
+	job->rung[job->n++] = (struct placer_rung){
+		.uffd = f->own_uffd, .address = (uint64_t)(uintptr_t)b->map + offset,
+		.room = b->length - offset, .can_zero = b->can_zero,
+	};
+}
+
+static void make_job(struct faultloop *f, const struct engine_action *a, struct placer_job *job)
+{
+	const struct block *b = &f->engine.blocks.block[a->block];
+	uint64_t offset = block_offset(b, a->page);
+	int main = f->engine.sharers.main;
+
+	*job = (struct placer_job){ .data = a->data, .length = a->n << b->page_shift };
+	if (a->via)
+		add_rung(f, job, a->sharer, a->block, offset);
+	if (main >= 0 && !(a->via && a->sharer.slot == main))
+		add_rung(f, job, f->roster.member[main].ref, a->block, offset);
+	add_own(f, job, a->block, offset);
+}
+
+/* The content of a HELD block stays with us. */
+static void keep(struct faultloop *f, struct engine_action *a)
+{
+	const struct block *b = &f->engine.blocks.block[a->block];
+	const struct engine_carrier nobody = { 0 };
+
+	if (a->data)
+		memcpy(b->store + block_offset(b, a->page), a->data, b->page_size);
+	engine_placed(&f->engine, a, a->n, PLACED, &nobody, clock_ns());
+}
+
+/* Is the answer for a page that is there.  Only the descriptor the message came from is asked. */
+static bool answer(struct faultloop *f, struct engine_action *a)
+{
+	const struct member *m = roster_active(&f->roster, a->sharer);
+	const struct sharer *s = m ? sharer_get(&f->engine.sharers, a->sharer) : NULL;
+	const struct mapping *map = s ? sharer_locate(s, a->address) : NULL;
+	const struct engine_carrier nobody = { 0 };
+	struct placer_job job = { .length = f->placer.page_size, .n = 1 };
+	enum placer_outcome outcome;
+	uint64_t done;
+	int used;
+
+	if (!map)
+		return true;
+	job.rung[0] = (struct placer_rung){
+		.uffd = m->uffd, .address = a->address, .room = f->placer.page_size, .can_zero = map->can_zero,
+	};
+	outcome = placer_run(&f->placer, &job, &done, &used);
+	if (outcome == PLACER_RETRY)
+		return false;
+	engine_placed(&f->engine, a, 0, outcome == PLACER_EXISTS ? PLACED_EXISTS : PLACED, &nobody, clock_ns());
+	return true;
+}
+
+/* True when the action is over, false when it must be tried again later. */
+static bool place(struct faultloop *f, struct engine_action *a)
+{
+	const struct block *b = &f->engine.blocks.block[a->block];
+
+	if (a->how == PLACE_KEEP) {
+		keep(f, a);
+		return true;
+	}
+	f->placer.page_size = b->page_size;
+	if (a->how == PLACE_ANSWER)
+		return answer(f, a);
+	while (a->n) {
+		struct engine_carrier carrier = { 0 };
+		struct placer_job job;
+		enum placer_outcome outcome;
+		enum engine_result result;
+		uint64_t done;
+		int used;
+
+		make_job(f, a, &job);
+		outcome = placer_run(&f->placer, &job, &done, &used);
+		if (used >= 0 && job.rung[used].is_sharer)
+			carrier = (struct engine_carrier){ true, job.rung[used].sharer, job.rung[used].address };
+		if (outcome == PLACER_RETRY && done == 0)
+			return false;
+		result = outcome == PLACER_EXISTS ? PLACED_EXISTS :
+			 outcome == PLACER_NOWHERE ? PLACED_NOWHERE : PLACED;
+		PROBE3(placed, a->page, done, result);
+		engine_placed(&f->engine, a, done >> b->page_shift, result, &carrier, clock_ns());
+	}
+	return true;
+}
+
+static void wake(struct faultloop *f, const struct engine_action *a)
+{
+	const struct member *m = roster_active(&f->roster, a->sharer);
+	struct sharer *s = m ? sharer_get(&f->engine.sharers, a->sharer) : NULL;
+	const struct block *b = &f->engine.blocks.block[a->block];
+	uint64_t offset = block_offset(b, a->page);
+	const struct mapping *map;
+	unsigned from = 0;
+
+	while (s && (map = sharer_alias(s, a->block, offset, &from))) {
+		uint64_t address = mapping_address(map, offset);
+		struct uffd_result result;
+
+		if (address == a->address)
+			continue;
+		uffd_place(f->placer.ops, m->uffd, UFFD_WAKE, address, b->page_size, NULL, true, &result);
+		s->stats.wakes++;
+		f->placer.calls++;
+	}
+	PROBE2(woken, a->page, a->sharer.slot);
+	engine_woken(&f->engine, a, clock_ns());
+}
+
+static void defer(struct faultloop *f, const struct engine_action *a)
+{
+	f->pending[f->n_pending++] = *a;
+	if (f->retry_ns == 0)
+		f->retry_ns = clock_ns() + RETRY_NS;
+	f->stalled_main |= a->lane == LANE_MAIN;
+	f->stalled_urgent |= a->lane == LANE_URGENT;
+}
+
+static void tell_unplaced(struct faultloop *f, const struct engine_action *a)
+{
+	const struct block *b = &f->engine.blocks.block[a->block];
+	unsigned long long offset = block_offset(b, a->page);
+
+	if (a->verb == ENGINE_ALARM)
+		faultloop_halt(f, EEXIST, "memory integrity lost: block %s offset 0x%llx had content that nobody placed: a process "
+			       "maps this memory without being served; find it with `grep -l` over /proc/*/maps and end it", b->name, offset);
+	else
+		faultloop_halt(f, EIO, "block %s offset 0x%llx could not be placed in any address space; its content "
+			       "is still at the source", b->name, offset);
+}
+
+void perform_actions(struct faultloop *f)
+{
+	struct engine_action a;
+
+	while (f->n_pending < FAULTLOOP_PENDING && engine_next(&f->engine, &a)) {
+		if (a.verb == ENGINE_WAKE)
+			wake(f, &a);
+		else if (a.verb != ENGINE_PLACE)
+			tell_unplaced(f, &a);
+		else if (!place(f, &a))
+			defer(f, &a);
+	}
+}
+
+void perform_pending(struct faultloop *f, uint64_t now)
+{
+	struct engine_action again[FAULTLOOP_PENDING];
+	unsigned n = f->n_pending;
+
+	if (n == 0 || now < f->retry_ns)
+		return;
+	memcpy(again, f->pending, n * sizeof(again[0]));
+	f->n_pending = 0;
+	f->retry_ns = 0;
+	f->stalled_main = f->stalled_urgent = false;
+	for (unsigned i = 0; i < n; i++)
+		if (!place(f, &again[i]))
+			defer(f, &again[i]);
+	perform_actions(f);
+}

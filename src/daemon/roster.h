@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef PC_DAEMON_ROSTER_H
+#define PC_DAEMON_ROSTER_H
+/*
+ * The sharers as the fault thread holds them: who they are, their userfaultfds, and how they ended.  The engine knows the same
+ * slots as address spaces; the main thread knows them by id.
+ *
+ * A userfaultfd stays open until its process is gone or the session has ended: closing it earlier would turn the missing pages
+ * of a living process into zeroes (O11).  An ended sharer's descriptor is therefore kept, unread; its threads sleep.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include "core/sharer.h"
+#include "daemon/snapshot.h"
+
+struct member {
+	uint32_t id;			/* the main thread's; 0: the slot was never used */
+	char name[64];
+	pid_t pid;
+	bool main;
+	uint32_t policy;		/* enum regmsg_policy */
+	int uffd;			/* owned; -1 */
+	struct sharer_ref ref;
+	enum snapshot_sharer_state state;
+	int error;
+	char reason[256];
+	uint64_t state_ns;
+	bool armed;			/* a poll is with the ring */
+	bool ready;			/* has more messages than were read */
+};
+
+struct roster {
+	struct member member[SHARER_MAX];
+	bool gone_main;			/* the main sharer ended before its time */
+};
+
+void roster_init(struct roster *r);
+void roster_deinit(struct roster *r);
+/* The slot the engine gave. */
+struct member *roster_enter(struct roster *r, struct sharer_ref ref);
+struct member *roster_find(struct roster *r, uint32_t id);
+/* NULL unless it is active and this generation. */
+struct member *roster_active(struct roster *r, struct sharer_ref ref);
+/* It ends alone: recorded with its reason.  DEAD and LEFT close the descriptor, DISABLED keeps it. */
+void roster_end(struct member *m, enum snapshot_sharer_state how, int error, const char *reason, uint64_t now);
+
+#endif
