@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the self-checking guest (guest/boot.S) must have in its memory, seen from outside.
+
+Everything works on a descriptor of the guest's RAM (offset == guest-physical address, which holds
+below 3 GiB on the pc machine) and reads with pread(2), so it neither faults nor instantiates a page.
+"""
+import collections
+import os
+import struct
+import subprocess
+
+from harness import TOP_BUILDDIR, TOP_SRCDIR, Failure, check
+
+PAGE = 4096
+STATUS = 0x8000
+MAGIC = 0x31474350
+SALT = 0x5A5AA5A5
+TAIL = PAGE - 16
+CHUNK = 4 << 20
+_U32 = 0xFFFFFFFF
+
+Status = collections.namedtuple(
+    "Status", "magic round done beat errors bad_page bad_code start live step cursor")
+
+
+def image(case, mib):
+    """The boot disk of a machine with @mib MiB, built on the spot when make did not."""
+    ready = os.path.join(TOP_BUILDDIR, "tests", "lib", "guest", f"guest-{mib}.img")
+    if os.path.exists(ready):
+        return ready
+    path = case.path(f"guest-{mib}.img")
+    if not os.path.exists(path):
+        script = os.path.join(TOP_SRCDIR, "tests", "lib", "guest", "build.sh")
+        done = subprocess.run(["/bin/sh", script, str(mib), path], capture_output=True, text=True,
+                              timeout=30, check=False)
+        check(done.returncode == 0, f"guest image: {done.stderr}")
+    return path
+
+
+def status(fd):
+    """The guest's status words; None before its first round."""
+    words = Status(*struct.unpack("<11I", os.pread(fd, 44, STATUS)))
+    return words if words.magic == MAGIC else None
+
+
+def _sum(round_, visits, address):
+    return ((round_ << 7 | round_ >> 25) & _U32) ^ visits ^ address ^ SALT
+
+
+def _pattern(address, length):
+    return struct.pack("<II", address, address ^ _U32) * (length // 8)
+
+
+def _live_page(page, address, rounds):
+    """None, or what is wrong with a live page that may be of one of these rounds."""
+    head, tail = page[:16], page[TAIL:]
+    if head != tail:
+        return f"head {head.hex()} and tail {tail.hex()} differ"
+    round_, where, visits, sum_ = struct.unpack("<4I", head)
+    if where != address:
+        return f"belongs to {where:#x}"
+    if round_ not in rounds:
+        return f"is of round {round_}, not {' or '.join(map(str, rounds))}"
+    if visits != round_ or sum_ != _sum(round_, visits, address):
+        return f"visits {visits}, sum {sum_:#x} do not fit round {round_}"
+    if page[16:TAIL] != _pattern(address, TAIL - 16):
+        return "has a damaged pattern"
+    return None
+
+
+def _idle_page(page, address):
+    wanted = bytes(PAGE) if address & 0x1F000 == 0x1F000 else _pattern(address, PAGE)
+    return None if page == wanted else "is not what the guest made"
+
+
+def _done_in_round(st):
+    """Which live pages were finished in the round under way."""
+    done, index = bytearray(st.live), 0
+    for _ in range(st.done):
+        done[index] = 1
+        index = (index + st.step) % st.live
+    return done
+
+
+def verify(fd, limit=5):
+    """Hold all the guest's memory against its rules, while it is stopped.
+
+    Returns its status; raises Failure with the first @limit pages that are wrong.
+    """
+    st = status(fd)
+    check(st is not None, "the guest has not begun")
+    check(st.errors == 0, f"the guest found {st.errors} errors itself, "
+          f"first at {st.bad_page:#x}, code {st.bad_code}")
+    bad = []
+    done = _done_in_round(st)
+    end = st.start + 2 * PAGE * st.live
+    for base in range(st.start, end, CHUNK):
+        chunk = os.pread(fd, min(CHUNK, end - base), base)
+        for at in range(0, len(chunk), PAGE):
+            wrong = _verify_page(st, done, chunk[at:at + PAGE], base + at)
+            if wrong:
+                bad.append(f"{base + at:#x} {wrong}")
+    if bad:
+        raise Failure(f"{len(bad)} pages break the guest's rules: " + "; ".join(bad[:limit]))
+    return st
+
+
+def _verify_page(st, done, page, address):
+    if address & PAGE:
+        return _idle_page(page, address)
+    if address == st.cursor:
+        return None                     # stopped in the middle of it
+    wanted = st.round if done[(address - st.start) // (2 * PAGE)] else st.round - 1
+    return _live_page(page, address, (wanted,))
+
+
+def compare(fd_a, fd_b, length, page=PAGE):
+    """Offsets of the pages in which two memories differ."""
+    differ = []
+    for base in range(0, length, CHUNK):
+        count = min(CHUNK, length - base)
+        a, b = os.pread(fd_a, count, base), os.pread(fd_b, count, base)
+        if len(a) != count or len(b) != count:
+            raise Failure(f"short read at {base:#x}: {len(a)} and {len(b)} of {count} bytes")
+        if a != b:
+            differ += [base + at for at in range(0, count, page)
+                       if a[at:at + page] != b[at:at + page]]
+    return differ
