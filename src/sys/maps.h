@@ -36,7 +36,7 @@ int maps_released(pid_t pid, uint64_t start, uint64_t end);
  */
 int maps_users(uint64_t dev, uint64_t inode, pid_t **out, unsigned *hidden);
 
-/* Kernel's dev_t of a file as /proc/PID/maps prints it, from an open fd (st_dev of a memfd agrees). */
-int maps_name(pid_t pid, char *out, size_t len);	/* comm of a process, for messages */
+/* The comm of a process, for messages; not printable bytes become '?'.  0 or -errno. */
+int maps_name(pid_t pid, char *out, size_t len);
 
 #endif

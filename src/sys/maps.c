@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * smaps prints, per mapping, the head line of maps, then lines "Name: value", the last of which is
+ * VmFlags.  Both files are generated while they are read, a buffer at a time: a mapping that
+ * changes meanwhile may be missed or be seen twice, so callers look only at processes whose
+ * mappings rest (held, or waiting for us), or look again.
+ */
+#include "config.h"
+
+#include "sys/maps.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "core/guard.h"
+#include "sys/maps_text.h"
+
+static void close_file(FILE **f)
+{
+	if (*f)
+		fclose(*f);
+}
+#define cleanup_file __attribute__((cleanup(close_file)))
+
+static void close_dir(DIR **d)
+{
+	if (*d)
+		closedir(*d);
+}
+#define cleanup_dir __attribute__((cleanup(close_dir)))
+
+/* --- lines --- */
+
+bool maps_text_vma(const char *line, struct maps_vma *vma)
+{
+	unsigned major, minor;
+	char perms[5];
+
+	if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %x:%x %" SCNu64, &vma->start,
+		   &vma->end, perms, &vma->offset, &major, &minor, &vma->inode) != 7)
+		return false;
+	if (strlen(perms) != 4 || vma->start >= vma->end)
+		return false;
+	vma->dev = makedev(major, minor);
+	vma->readable = perms[0] == 'r';
+	vma->writable = perms[1] == 'w';
+	vma->shared = perms[3] == 's';
+	vma->uffd_missing = false;
+	return true;
+}
+
+bool maps_text_flags(const char *line, bool *um)
+{
+	static const char key[] = "VmFlags:";
+
+	if (strncmp(line, key, strlen(key)) != 0)
+		return false;
+	*um = false;
+	for (const char *p = line + strlen(key); *p; p += strcspn(p, " \n")) {
+		p += strspn(p, " \n");
+		if (strncmp(p, "um", 2) == 0 && strcspn(p, " \n") == 2)
+			*um = true;
+	}
+	return true;
+}
+
+/* getline() that tells an error from the end: 1, 0 or -errno. */
+static int next_line(FILE *f, char **line, size_t *size)
+{
+	errno = 0;
+	if (getline(line, size, f) >= 0)
+		return 1;
+	if (errno)
+		return -errno;
+	return ferror(f) ? -EIO : 0;
+}
+
+/* The next mapping of smaps with its flags: 1, 0 at the end, or -errno. */
+static int next_flagged(FILE *smaps, char **line, size_t *size, struct maps_vma *vma)
+{
+	struct maps_vma head = { 0 };
+	bool um;
+	int rc;
+
+	while ((rc = next_line(smaps, line, size)) > 0) {
+		struct maps_vma found;
+
+		if (maps_text_vma(*line, &found)) {
+			head = found;
+		} else if (maps_text_flags(*line, &um) && head.end) {
+			*vma = head;
+			vma->uffd_missing = um;
+			return 1;
+		}
+	}
+	return rc;
+}
+
+/* --- whole texts --- */
+
+struct vma_list {
+	struct maps_vma *vma;
+	size_t n, room;
+};
+
+static int vma_list_add(struct vma_list *l, const struct maps_vma *vma)
+{
+	if (l->n == l->room) {
+		size_t room = l->room ? 2 * l->room : 8;
+		void *grown = reallocarray(l->vma, room, sizeof(*vma));
+
+		if (!grown)
+			return -ENOMEM;
+		l->vma = grown;
+		l->room = room;
+	}
+	l->vma[l->n++] = *vma;
+	return 0;
+}
+
+static int collect(FILE *maps, uint64_t dev, uint64_t inode, struct vma_list *l)
+{
+	cleanup_free char *line = NULL;
+	struct maps_vma vma;
+	size_t size = 0;
+	int rc;
+
+	while ((rc = next_line(maps, &line, &size)) > 0) {
+		if (!maps_text_vma(line, &vma) || vma.inode != inode || vma.dev != dev)
+			continue;
+		rc = vma_list_add(l, &vma);
+		if (rc < 0)
+			break;
+	}
+	return rc;
+}
+
+int maps_text_of_file(FILE *maps, uint64_t dev, uint64_t inode, struct maps_vma **out)
+{
+	struct vma_list l = { 0 };
+	int rc = collect(maps, dev, inode, &l);
+
+	if (rc < 0) {
+		free(l.vma);
+		return rc;
+	}
+	*out = l.vma;
+	return (int)l.n;
+}
+
+int maps_text_proven(FILE *smaps, uint64_t start, uint64_t end, uint64_t *at)
+{
+	cleanup_free char *line = NULL;
+	struct maps_vma vma;
+	size_t size = 0;
+	int rc = 1;
+
+	*at = start;
+	while (*at < end && (rc = next_flagged(smaps, &line, &size, &vma)) > 0) {
+		if (vma.end <= *at)
+			continue;
+		if (vma.start > *at || !vma.uffd_missing)
+			return 0;
+		*at = vma.end;
+	}
+	return rc;
+}
+
+int maps_text_released(FILE *smaps, uint64_t start, uint64_t end)
+{
+	cleanup_free char *line = NULL;
+	struct maps_vma vma;
+	size_t size = 0;
+	int rc;
+
+	while ((rc = next_flagged(smaps, &line, &size, &vma)) > 0)
+		if (vma.uffd_missing && vma.start < end && vma.end > start)
+			return 0;
+	return rc < 0 ? rc : 1;
+}
+
+/* --- processes --- */
+
+/* A file of a process; -ESRCH when the process is gone. */
+static int open_proc(pid_t pid, const char *name, FILE **out)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
+	*out = fopen(path, "re");
+	if (*out)
+		return 0;
+	return errno == ENOENT ? -ESRCH : -errno;
+}
+
+/**
+ * maps_of_file - where a process has mapped a memory object
+ *
+ * @dev, @inode: as of mem_identify().  *out is NULL when the number is 0.  -ESRCH: no such process
+ * (any more); -EACCES: no right to look into it.
+ */
+int maps_of_file(pid_t pid, uint64_t dev, uint64_t inode, struct maps_vma **out)
+{
+	cleanup_file FILE *f = NULL;
+	int rc = open_proc(pid, "maps", &f);
+
+	*out = NULL;
+	return rc < 0 ? rc : maps_text_of_file(f, dev, inode, out);
+}
+
+/**
+ * maps_proven - is all of a range registered for missing faults?
+ *
+ * An empty range is proven.  Reading smaps walks the page tables of the whole process: this is for
+ * milestones, not for faults.
+ */
+int maps_proven(pid_t pid, uint64_t start, uint64_t end, uint64_t *at)
+{
+	cleanup_file FILE *f = NULL;
+	int rc = open_proc(pid, "smaps", &f);
+
+	return rc < 0 ? rc : maps_text_proven(f, start, end, at);
+}
+
+/**
+ * maps_released - is nothing of a range registered any more?
+ */
+int maps_released(pid_t pid, uint64_t start, uint64_t end)
+{
+	cleanup_file FILE *f = NULL;
+	int rc = open_proc(pid, "smaps", &f);
+
+	return rc < 0 ? rc : maps_text_released(f, start, end);
+}
+
+/* Does this task's address space map the file?  1, 0, -ENODATA when it has none, or -errno. */
+static int task_uses(pid_t pid, const char *name, uint64_t dev, uint64_t inode)
+{
+	cleanup_free char *line = NULL;
+	cleanup_file FILE *f = NULL;
+	struct maps_vma vma;
+	size_t size = 0, lines = 0;
+	int rc = open_proc(pid, name, &f);
+
+	if (rc < 0)
+		return rc;
+	for (; (rc = next_line(f, &line, &size)) > 0; lines++)
+		if (maps_text_vma(line, &vma) && vma.inode == inode && vma.dev == dev)
+			return 1;
+	return rc == 0 && lines == 0 ? -ENODATA : rc;
+}
+
+static pid_t pid_of_name(const char *name)
+{
+	char *rest;
+	long pid = isdigit((unsigned char)name[0]) ? strtol(name, &rest, 10) : 0;
+
+	return pid > 0 && pid <= INT32_MAX && *rest == '\0' ? (pid_t)pid : 0;
+}
+
+/*
+ * Does the process map the file?  1, 0, or -errno.  A first thread that has ended shows no
+ * mappings, though the process lives on in its others; a kernel thread has none in any task.
+ */
+static int process_uses(pid_t pid, uint64_t dev, uint64_t inode)
+{
+	int rc = task_uses(pid, "maps", dev, inode);
+	cleanup_dir DIR *tasks = NULL;
+	char name[64];
+	struct dirent *e;
+
+	if (rc != -ENODATA)
+		return rc;
+	snprintf(name, sizeof(name), "/proc/%d/task", (int)pid);
+	tasks = opendir(name);
+	while (tasks && rc == -ENODATA && (e = readdir(tasks))) {
+		snprintf(name, sizeof(name), "task/%d/maps", (int)pid_of_name(e->d_name));
+		if (pid_of_name(e->d_name) > 0)
+			rc = task_uses(pid, name, dev, inode);
+	}
+	return rc == -ENODATA ? 0 : rc;
+}
+
+static int pid_list_add(pid_t **list, size_t n, pid_t pid)
+{
+	pid_t *grown = n % 16 ? *list : reallocarray(*list, n + 16, sizeof(pid));
+
+	if (!grown)
+		return -ENOMEM;
+	grown[n] = pid;
+	*list = grown;
+	return 0;
+}
+
+/* One entry of /proc: counts a process that hides, keeps one that maps the file.  0 or -ENOMEM. */
+static int users_visit(pid_t pid, uint64_t dev, uint64_t inode, pid_t **list, size_t *n,
+		       unsigned *hidden)
+{
+	int rc = process_uses(pid, dev, inode);
+
+	if (rc == 0 || rc == -ESRCH)
+		return 0;
+	if (rc < 0) {
+		(*hidden)++;
+		return 0;
+	}
+	rc = pid_list_add(list, *n, pid);
+	*n += rc == 0;
+	return rc;
+}
+
+/**
+ * maps_users - who else maps a memory object
+ *
+ * A snapshot: a process that maps the file while we look may be missed, and one that holds only a
+ * descriptor is not seen at all.  Other pid namespaces are invisible (design.md 2), not hidden.
+ */
+int maps_users(uint64_t dev, uint64_t inode, pid_t **out, unsigned *hidden)
+{
+	cleanup_free pid_t *list = NULL;
+	cleanup_dir DIR *proc = opendir("/proc");
+	unsigned hide = 0;
+	struct dirent *e;
+	size_t n = 0;
+	int rc = 0;
+
+	*out = NULL;
+	if (!proc)
+		return -errno;
+	while (rc == 0 && (e = readdir(proc))) {
+		pid_t pid = pid_of_name(e->d_name);
+
+		if (pid > 0 && pid != getpid())
+			rc = users_visit(pid, dev, inode, &list, &n, &hide);
+	}
+	if (rc < 0)
+		return rc;
+	if (hidden)
+		*hidden = hide;
+	*out = steal_ptr(&list);
+	return (int)n;
+}
+
+/**
+ * maps_name - what a process calls itself, for messages only
+ *
+ * Anything that is not printable ASCII is shown as '?': the name is the other's choice.  0 or
+ * -errno.
+ */
+int maps_name(pid_t pid, char *out, size_t len)
+{
+	cleanup_file FILE *f = NULL;
+	int rc = open_proc(pid, "comm", &f);
+
+	if (len == 0)
+		return -EINVAL;
+	out[0] = '\0';
+	if (rc < 0)
+		return rc;
+	if (!fgets(out, (int)(len < 64 ? len : 64), f))
+		return ferror(f) ? -errno : -ESRCH;
+	out[strcspn(out, "\n")] = '\0';
+	for (char *p = out; *p; p++)
+		if (*p < 0x20 || *p > 0x7e)
+			*p = '?';
+	return 0;
+}
