@@ -162,7 +162,7 @@ static const struct command {
 	[QCMD_RUN] = { "POSTCOPY_RUN", 0, 0, ANYWHERE, .refusal = outside_package },
 	/* read range by range: read_discard() */
 	[QCMD_DISCARD] = { "POSTCOPY_RAM_DISCARD", DISCARD_HEAD + 1 + RANGE_LEN, UINT16_MAX,
-			   STAGE_PRECOPY },
+			   .stages = STAGE_PRECOPY },
 	[QCMD_PACKAGED] = { "PACKAGED", 4, 4, STAGE_PRECOPY, STAGE_POSTCOPY,
 			    .read = read_packaged },
 	[QCMD_COLO] = { "ENABLE_COLO", 0, 0, ANYWHERE,
