@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "config.h"
+
+#include "source_lane.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+
+#include "core/guard.h"
+#include "sys/fd.h"
+
+void source_lane_init(struct source_lane *l)
+{
+	memset(l, 0, sizeof(*l));
+	l->fd = -1;
+	pthread_mutex_init(&l->mutex, NULL);
+	pthread_cond_init(&l->cond, NULL);
+}
+
+void source_lane_deinit(struct source_lane *l)
+{
+	close_fd(&l->fd);
+	pthread_cond_destroy(&l->cond);
+	pthread_mutex_destroy(&l->mutex);
+}
+
+/* --- connecting ----------------------------------------------------------------------------- */
+
+static int dial_unix(const char *path)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	int fd cleanup_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -errno;
+	if (strlen(path) >= sizeof(sun.sun_path))
+		return -ENAMETOOLONG;
+	strcpy(sun.sun_path, path);
+	if (connect(fd, (struct sockaddr *)&sun, sizeof(sun)) < 0)
+		return -errno;
+	return steal_fd(&fd);
+}
+
+static int dial_one(const struct addrinfo *ai)
+{
+	int fd cleanup_fd = socket(ai->ai_family, ai->ai_socktype | SOCK_CLOEXEC, ai->ai_protocol);
+	int on = 1;
+
+	if (fd < 0 || connect(fd, ai->ai_addr, ai->ai_addrlen) < 0)
+		return -errno;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	return steal_fd(&fd);
+}
+
+static void free_list(struct addrinfo **list)
+{
+	if (*list)
+		freeaddrinfo(*list);
+}
+
+/* Every address of the name, in the resolver's order. */
+static int dial_host(const char *host, const char *port)
+{
+	struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM };
+	struct addrinfo *list __attribute__((cleanup(free_list))) = NULL;
+	int fd = -EHOSTUNREACH;
+
+	if (getaddrinfo(host, port, &hints, &list) != 0)
+		return -EHOSTUNREACH;
+	for (struct addrinfo *ai = list; ai && fd < 0; ai = ai->ai_next)
+		fd = dial_one(ai);
+	return fd;
+}
+
+static int dial_tcp(const char *text)
+{
+	cleanup_free char *copy = strdup(text);
+	char *host = copy, *port, *end;
+
+	if (!copy)
+		return -ENOMEM;
+	port = strrchr(copy, ':');
+	if (!port || !port[1] || port == copy)
+		return -EINVAL;
+	*port++ = '\0';
+	end = host + strlen(host) - 1;
+	if (*host == '[' && *end == ']') {
+		host++;
+		*end = '\0';
+	}
+	return dial_host(host, port);
+}
+
+static const struct {
+	const char *prefix;
+	int (*dial)(const char *rest);
+	bool tcp;
+} schemes[] = {
+	{ "tcp:", dial_tcp, true },
+	{ "unix:", dial_unix, false },
+};
+
+int source_lane_dial(struct source_lane *l, const char *address)
+{
+	for (size_t i = 0; i < ARRAY_LEN(schemes); i++) {
+		size_t len = strlen(schemes[i].prefix);
+
+		if (strncmp(address, schemes[i].prefix, len) != 0)
+			continue;
+		l->tcp = schemes[i].tcp;
+		l->fd = schemes[i].dial(address + len);
+		return l->fd < 0 ? l->fd : 0;
+	}
+	return -EINVAL;
+}
+
+/* --- turns ---------------------------------------------------------------------------------- */
+
+void source_lane_begin_turn(struct source_lane *l, bool urgent)
+{
+	pthread_mutex_lock(&l->mutex);
+	l->urgent_waiting += urgent;
+	while (l->busy || (!urgent && l->urgent_waiting))
+		pthread_cond_wait(&l->cond, &l->mutex);
+	l->urgent_waiting -= urgent;
+	l->busy = true;
+	pthread_mutex_unlock(&l->mutex);
+}
+
+void source_lane_end_turn(struct source_lane *l)
+{
+	pthread_mutex_lock(&l->mutex);
+	l->busy = false;
+	pthread_cond_broadcast(&l->cond);
+	pthread_mutex_unlock(&l->mutex);
+}
+
+/* --- bytes ---------------------------------------------------------------------------------- */
+
+int source_lane_write(struct source_lane *l, const void *buf, size_t len)
+{
+	const uint8_t *at = buf;
+
+	while (len) {
+		ssize_t n = send(l->fd, at, len, MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		at += n;
+		len -= (size_t)n;
+		atomic_fetch_add_explicit(&l->bytes, (uint64_t)n, memory_order_relaxed);
+	}
+	return 0;
+}
+
+void source_lane_hang_up(struct source_lane *l)
+{
+	if (l->fd >= 0)
+		shutdown(l->fd, SHUT_RDWR);
+}
+
+void source_lane_finish(struct source_lane *l)
+{
+	if (l->fd >= 0)
+		shutdown(l->fd, SHUT_WR);
+}
+
+static void drain(const struct source_lane *l)
+{
+	const struct timespec tick = { .tv_nsec = 1000000 };
+	int queued;
+
+	for (int i = 0; i < 1000 && ioctl(l->fd, SIOCOUTQ, &queued) == 0 && queued > 0; i++)
+		nanosleep(&tick, NULL);
+}
+
+/*
+ * Disconnecting a TCP socket sends RST and wakes whoever is blocked on it, while the descriptor stays
+ * open: another thread may be about to use it.
+ */
+void source_lane_reset(struct source_lane *l)
+{
+	struct sockaddr none = { .sa_family = AF_UNSPEC };
+
+	if (l->fd < 0)
+		return;
+	drain(l);
+	if (!l->tcp || connect(l->fd, &none, sizeof(none)) < 0)
+		source_lane_hang_up(l);
+}
