@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * postcopy-source: the other end of a migration, for tests and benchmarks.  It speaks QEMU's protocol
+ * to any destination, watches whether the destination keeps to it, and does wrong what it is told to.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <locale.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/guard.h"
+#include "tools/source_options.h"
+#include "tools/source_report.h"
+#include "tools/source_run.h"
+
+enum status { DONE = 0, FAILED = 1, USAGE = 2 };
+
+static int complain(const char *what, const char *why)
+{
+	fprintf(stderr, "postcopy-source: %s: %s\n", what, why);
+	return FAILED;
+}
+
+static int run(struct source_session *s)
+{
+	uint64_t began = source_session_now();
+	int r;
+
+	fprintf(stderr, "postcopy-source: seed %" G_GUINT64_FORMAT "\n", s->options->seed);
+	r = source_run(s);
+	if (r < 0)
+		return complain(s->options->to, s->problem[0] ? s->problem : strerror(-r));
+	source_report_print(s, source_session_now() - began);
+	return source_report_is_good(s) ? DONE : FAILED;
+}
+
+static int migrate(struct source_options *o)
+{
+	struct source_session session;
+	int r = source_session_init(&session, o);
+	int status = FAILED;
+
+	if (r < 0) {
+		const struct source_block *bad = session.n_ready ? &session.blocks[session.n_ready - 1] : NULL;
+
+		complain(bad && bad->spec.file ? bad->spec.file : "set-up", strerror(-r));
+	} else {
+		status = run(&session);
+	}
+	source_session_deinit(&session);
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	g_autoptr(GError) error = NULL;
+	struct source_options options;
+	int status = USAGE;
+
+	setlocale(LC_ALL, "");
+	if (!source_options_parse(&options, &argc, &argv, &error)) {
+		fprintf(stderr, "postcopy-source: %s\n", error->message);
+	} else if (options.list_faults) {
+		g_autofree char *help = source_options_fault_help();
+
+		fputs(help, stdout);
+		status = DONE;
+	} else {
+		status = migrate(&options);
+	}
+	source_options_deinit(&options);
+	return status;
+}

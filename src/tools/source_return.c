@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "config.h"
+
+#include "source_return.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+
+#include "core/guard.h"
+#include "tools/source_pager.h"
+#include "wire/qreturn.h"
+
+#define WINDOW         16384
+#define GRACE_AFTER_SHUT 2		/* seconds in which the destination should close */
+
+struct reader {
+	struct source_session *session;
+	struct source_pager pager;
+	struct qreturn_reader wire;
+	struct source_block *last;	/* of the last request */
+	uint8_t window[WINDOW];
+	size_t have;
+};
+
+static struct source_block *find_block(struct reader *r, const char *name)
+{
+	struct source_session *s = r->session;
+
+	if (r->last && strcmp(r->last->spec.name, name) == 0)
+		return r->last;
+	for (unsigned i = 0; i < s->n_ready; i++)
+		if (strcmp(s->blocks[i].spec.name, name) == 0)
+			return r->last = &s->blocks[i];
+	return NULL;
+}
+
+/* Every page once: a page asked for again, or sent already, is not answered (as QEMU). */
+static int on_request(struct reader *r, const struct qreturn_message *m)
+{
+	struct source_session *s = r->session;
+	struct source_block *b = find_block(r, m->name);
+	uint64_t page, end;
+
+	atomic_store_explicit(&s->asked_at, source_session_now(), memory_order_relaxed);
+	if (!source_check_request(&s->check, atomic_load(&s->phase), b, m->name, m->start, m->length))
+		return 0;
+	end = (m->start + m->length) / b->spec.page_size;
+	for (page = m->start / b->spec.page_size; page < end; page++) {
+		source_check_page(&s->check, b, page);
+		if (source_pager_answer(&r->pager, b, page) < 0)
+			return -ECONNABORTED;
+	}
+	return 0;
+}
+
+/*
+ * Whoever waits for the end of the migration is told, and we stay to see that nothing follows.  The
+ * destination closes once it has seen us do so; one that does not is not waited for longer.
+ */
+static int on_shut(struct reader *r, const struct qreturn_message *m)
+{
+	struct source_session *s = r->session;
+	struct timeval grace = { .tv_sec = GRACE_AFTER_SHUT };
+
+	setsockopt(s->main.fd, SOL_SOCKET, SO_RCVTIMEO, &grace, sizeof(grace));
+	source_check_shut(&s->check, atomic_load(&s->phase), m->value);
+	source_session_end(s, SOURCE_FINISHED, "SHUT %" PRIu32, m->value);
+	return 0;
+}
+
+static int on_pong(struct reader *r, const struct qreturn_message *m)
+{
+	source_check_pong(&r->session->check, m->value);
+	source_session_notify(r->session);
+	return 0;
+}
+
+static int on_switchover_ack(struct reader *r, const struct qreturn_message *m)
+{
+	(void)m;
+	source_check_switchover_ack(&r->session->check);
+	return 0;
+}
+
+/* Only an answer to what we never ask. */
+static int on_unasked(struct reader *r, const struct qreturn_message *m)
+{
+	source_check_violation(&r->session->check, "message of type %d outside a recovery", m->type);
+	return -EPROTO;
+}
+
+static int (*const handlers[])(struct reader *r, const struct qreturn_message *m) = {
+	[QRETURN_SHUT] = on_shut,
+	[QRETURN_PONG] = on_pong,
+	[QRETURN_REQ_PAGES_ID] = on_request,
+	[QRETURN_REQ_PAGES] = on_request,
+	[QRETURN_RECV_BITMAP] = on_unasked,
+	[QRETURN_RESUME_ACK] = on_unasked,
+	[QRETURN_SWITCHOVER_ACK] = on_switchover_ack,
+};
+
+static int handle(struct reader *r, const struct qreturn_message *m)
+{
+	struct source_check *c = &r->session->check;
+
+	if (atomic_load(&c->has_shut) && m->type != QRETURN_SHUT) {
+		source_check_violation(c, "message of type %d after SHUT", m->type);
+		return 0;
+	}
+	return handlers[m->type](r, m);
+}
+
+/* All whole messages of the window.  0, or -errno when nothing can be read any more. */
+static int drain_window(struct reader *r)
+{
+	struct qreturn_message m;
+	size_t used = 0;
+	int type;
+
+	while ((type = qreturn_next(&r->wire, r->window + used, r->have - used, &m)) > 0) {
+		int e = handle(r, &m);
+
+		used += m.used;
+		if (e < 0)
+			return e;
+	}
+	memmove(r->window, r->window + used, r->have - used);
+	r->have -= used;
+	if (type < 0)
+		source_check_violation(&r->session->check, "return path at byte %" PRIu64 ": %s",
+				       r->wire.position, r->wire.reason);
+	return type;
+}
+
+/* 1: more to handle; 0: the connection ended. */
+static int receive(struct reader *r)
+{
+	ssize_t n;
+
+	do {
+		n = recv(r->session->main.fd, r->window + r->have, WINDOW - r->have, 0);
+	} while (n < 0 && errno == EINTR);
+	if (n > 0) {
+		r->have += (size_t)n;
+		return 1;
+	}
+	source_session_end(r->session, SOURCE_LOST, "return path: %s",
+			   n == 0 ? "closed by the destination" : strerror(errno));
+	return 0;
+}
+
+static void read_on(struct reader *r)
+{
+	int e = 0;
+
+	while (e == 0 && receive(r))
+		e = drain_window(r);
+	if (e == -EPROTO)
+		source_session_end(r->session, SOURCE_GARBAGE, "%s", r->session->check.first);
+}
+
+void *source_return_main(void *session)
+{
+	struct source_session *s = session;
+	struct reader r = { .session = s };
+	struct source_lane *lane = s->options->preempt ? &s->urgent : &s->main;
+
+	qreturn_reader_init(&r.wire);
+	if (source_pager_init(&r.pager, s, lane, true) < 0)
+		source_session_end(s, SOURCE_FAILED, "out of memory");
+	else
+		read_on(&r);
+	source_pager_deinit(&r.pager);
+	return NULL;
+}

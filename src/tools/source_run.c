@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The order of a migration, as QEMU keeps it:
+ *
+ *	main thread					return thread
+ *	header, ADVISE, block list
+ *	precopy						PONG 1
+ *	[urgent connection, once a PONG came]
+ *	discards, package				from here on: requests -> pages
+ *	background, until nothing is owed
+ *	[wait for PONG 0x42]
+ *	END, end of the stream
+ *	wait						SHUT -> wakes the main thread
+ *	close our direction				sees the destination close
+ */
+#include "config.h"
+
+#include "source_run.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "core/guard.h"
+#include "tools/source_device.h"
+#include "tools/source_pace.h"
+#include "tools/source_pager.h"
+#include "tools/source_precopy.h"
+#include "tools/source_return.h"
+#include "tools/source_stream.h"
+
+#define MS 1000000u			/* ns */
+
+static bool has_pong(const struct source_session *s)
+{
+	return atomic_load(&s->check.pongs) > 0;
+}
+
+static bool is_committed(const struct source_session *s)
+{
+	return atomic_load(&s->check.committed);
+}
+
+static bool is_served(const struct source_session *s)
+{
+	return atomic_load(&s->owed) == 0 || atomic_load(&s->early_eof);
+}
+
+static bool never(const struct source_session *s)
+{
+	(void)s;
+	return false;
+}
+
+static int dial_urgent(struct source_session *s)
+{
+	int r = source_lane_dial(&s->urgent, s->options->to);
+
+	if (r < 0)
+		source_session_end(s, SOURCE_LOST, "urgent connection: %s", strerror(-r));
+	return r < 0 ? -ECONNABORTED : 0;
+}
+
+/* --- the postcopy phase --------------------------------------------------------------------- */
+
+/* Only requests.  Ends when all is served, or when none came for the time to linger. */
+static int serve_only(struct source_session *s)
+{
+	uint64_t quiet = s->options->linger_ms * MS, since;
+	int r;
+
+	if (!s->options->has_linger)
+		return source_session_wait(s, is_served, UINT64_MAX);
+	atomic_store(&s->asked_at, source_session_now());
+	do {
+		since = atomic_load(&s->asked_at);
+		r = source_session_wait(s, is_served, since + quiet);
+	} while (r == 0 && atomic_load(&s->asked_at) != since);
+	return r;
+}
+
+/* What is claimed but not yet sent at the end is the return thread's: wait for it. */
+static int push_rest(struct source_session *s, struct source_pager *p)
+{
+	struct source_pace pace = source_pace_begin(s->options->rate);
+	size_t portion = source_pace_portion(&pace, SOURCE_PAGER_BUFFER);
+	int64_t sent;
+
+	while ((sent = source_pager_background(p, portion)) > 0)
+		if (source_pace_wait(&pace, s, (uint64_t)sent) < 0)
+			return -ECONNABORTED;
+	return sent < 0 ? -ECONNABORTED : source_session_wait(s, is_served, UINT64_MAX);
+}
+
+static int serve(struct source_session *s, struct source_pager *p)
+{
+	const struct source_options *o = s->options;
+
+	if (o->no_background && serve_only(s) < 0)
+		return -ECONNABORTED;
+	if (push_rest(s, p) < 0)
+		return -ECONNABORTED;
+	if (o->has_linger && !o->no_background &&
+	    source_session_wait(s, never, source_session_now() + o->linger_ms * MS) < 0)
+		return -ECONNABORTED;
+	return o->commit_ping ? source_session_wait(s, is_committed, UINT64_MAX) : 0;
+}
+
+static int postcopy(struct source_session *s, struct source_pager *p, const struct source_device *d)
+{
+	const struct source_options *o = s->options;
+
+	if (source_precopy_run(p, false) < 0)
+		return -ECONNABORTED;
+	if (o->preempt && !o->old_preempt &&
+	    (source_session_wait(s, has_pong, UINT64_MAX) < 0 || dial_urgent(s) < 0))
+		return -ECONNABORTED;
+	if (source_stream_discard(s) < 0 || source_stream_package(s, d) < 0 || serve(s, p) < 0)
+		return -ECONNABORTED;
+	return source_stream_close(s, NULL);
+}
+
+static int precopy(struct source_session *s, struct source_pager *p, const struct source_device *d)
+{
+	return source_precopy_run(p, true) < 0 ? -ECONNABORTED : source_stream_close(s, d);
+}
+
+/* --- around it ------------------------------------------------------------------------------ */
+
+static void migrate(struct source_session *s, struct source_pager *p)
+{
+	struct source_device device cleanup_source_device = { 0 };
+	const struct source_options *o = s->options;
+	int r = source_device_init(&device, o->device_state);
+
+	if (r < 0) {
+		source_session_end(s, SOURCE_FAILED, "device state %s: %s", o->device_state, strerror(-r));
+		return;
+	}
+	if (source_stream_open(s) < 0)
+		return;
+	if ((o->finish_as_precopy ? precopy : postcopy)(s, p, &device) < 0)
+		return;
+	source_session_wait(s, never, UINT64_MAX);
+}
+
+static int with_pager(struct source_session *s)
+{
+	struct source_pager pager;
+	pthread_t thread;
+	int r = source_pager_init(&pager, s, &s->main, false);
+
+	if (r == 0)
+		r = -pthread_create(&thread, NULL, source_return_main, s);
+	if (r == 0) {
+		migrate(s, &pager);
+		source_lane_finish(&s->urgent);
+		source_lane_finish(&s->main);
+		pthread_join(thread, NULL);
+		if (strcmp(source_session_outcome(s), "completed") == 0)
+			source_check_complete(&s->check);
+	}
+	source_pager_deinit(&pager);
+	return r;
+}
+
+int source_run(struct source_session *s)
+{
+	int r = source_lane_dial(&s->main, s->options->to);
+
+	if (r < 0)
+		return r;
+	if (s->options->old_preempt && dial_urgent(s) < 0)
+		return -ECONNREFUSED;
+	return with_pager(s);
+}
