@@ -1,0 +1,753 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "config.h"
+#include "daemon/door_native.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <glib-unix.h>
+
+#include "core/guard.h"
+#include "daemon/prove.h"
+#include "sys/clock.h"
+#include "sys/fd.h"
+#include "sys/fdpass.h"
+#include "sys/uffd.h"
+#include "wire/regmsg.h"
+
+#define LINGER_MS 100		/* between a closed socket and the verdict, so that a death is told from a departure */
+
+/* A block of the source, as the sharers' offers were matched with it. */
+struct matched {
+	struct offer offer;		/* of the first who offered it; its file is not owned */
+	enum block_kind kind;
+};
+
+struct door {
+	int listen_fd;
+	guint watch;
+	unsigned max_sharers;
+	uint32_t next_id;
+	struct faultloop *loop;
+	struct door_ops ops;
+	GPtrArray *clients;		/* struct client */
+	GPtrArray *peers;		/* struct peer */
+	bool is_matched;
+	unsigned n_matched;
+	struct matched matched[BLOCK_MAX];
+};
+
+/* The connection of a client. */
+struct peer {
+	struct door *door;
+	struct client *client;
+	int sock;
+	guint watch, death, linger;
+};
+
+/* --- answers ------------------------------------------------------------------------------------------- */
+
+static void send_packet(struct peer *p, const union regmsg *m, size_t len, int fd)
+{
+	ssize_t n;
+
+	if (p->sock < 0)
+		return;
+	n = fdpass_send(p->sock, m, len, &fd, fd >= 0 ? 1 : 0);
+	/* A sharer that does not read its events loses them, not us our time. */
+	if (n < 0 && n != -EPIPE)
+		g_warning("sharer %s: cannot send %s: %s", p->client->name, regmsg_type_name(m->head.type),
+			  strerror((int)-n));
+}
+
+static void send_text(struct peer *p, enum regmsg_type type, uint32_t serial, int error, const char *text)
+{
+	union regmsg m;
+	size_t len = regmsg_text(&m, type, serial, error, "%s", text);
+
+	send_packet(p, &m, len, -1);
+}
+
+static void send_plain(struct peer *p, enum regmsg_type type)
+{
+	union regmsg m;
+	size_t len = regmsg_init(&m, type, 0);
+
+	send_packet(p, &m, len, -1);
+}
+
+static void result(struct peer *p, uint32_t serial, int error, const char *text)
+{
+	send_text(p, REGMSG_RESULT, serial, error < 0 ? -error : error, text);
+}
+
+/* --- ends ---------------------------------------------------------------------------------------------- */
+
+static void client_ended(struct peer *p, enum snapshot_sharer_state how, int error, const char *reason)
+{
+	struct client *c = p->client;
+	struct message m = { .kind = MESSAGE_GONE };
+
+	if (c->state == CLIENT_JOINED) {
+		m.gone.id = c->id;
+		m.gone.how = how;
+		m.gone.error = error;
+		g_strlcpy(m.gone.reason, reason, sizeof(m.gone.reason));
+		faultloop_post(p->door->loop, &m);
+	}
+	if (c->state != CLIENT_ENDED && c->state != CLIENT_NEW)
+		g_message("sharer %s (process %d): %s", c->name, (int)c->pid, reason);
+	/* Disabled only: its memory is still mapped, and its userfaultfd stays until the process ends. */
+	if (how != SHARER_DISABLED || c->state != CLIENT_JOINED)
+		c->state = CLIENT_ENDED;
+	p->door->ops.changed(p->door->ops.ctx);
+}
+
+static void close_socket(struct peer *p)
+{
+	if (p->watch)
+		g_source_remove(p->watch);
+	p->watch = 0;
+	close_fd(&p->sock);
+}
+
+static void peer_free(gpointer data)
+{
+	struct peer *p = data;
+
+	close_socket(p);
+	if (p->death)
+		g_source_remove(p->death);
+	if (p->linger)
+		g_source_remove(p->linger);
+	g_ptr_array_remove(p->door->clients, p->client);
+	client_free(p->client);
+	g_free(p);
+}
+
+/* Nothing refers to it any more: no socket, and a process that is gone or never mattered. */
+static void maybe_forget(struct peer *p)
+{
+	if (p->sock < 0 && p->client->state == CLIENT_ENDED)
+		g_ptr_array_remove(p->door->peers, p);
+}
+
+static gboolean on_death(gint fd, GIOCondition condition, gpointer data)
+{
+	struct peer *p = data;
+
+	(void)fd;
+	(void)condition;
+	p->death = 0;
+	client_ended(p, SHARER_DEAD, EOWNERDEAD, "its process ended");
+	p->client->state = CLIENT_ENDED;
+	close_socket(p);
+	maybe_forget(p);
+	return G_SOURCE_REMOVE;
+}
+
+static gboolean on_linger(gpointer data)
+{
+	struct peer *p = data;
+
+	p->linger = 0;
+	if (p->client->policy == REGMSG_POLICY_IGNORE && p->client->state == CLIENT_JOINED) {
+		g_message("sharer %s closed its registration; it is served on (policy ignore)", p->client->name);
+		return G_SOURCE_REMOVE;
+	}
+	client_ended(p, SHARER_DISABLED, ECONNRESET, "closed its registration without leaving; its threads stay blocked");
+	maybe_forget(p);
+	return G_SOURCE_REMOVE;
+}
+
+static void hung_up(struct peer *p)
+{
+	close_socket(p);
+	if (p->client->state == CLIENT_JOINED && !(p->client->told & (TOLD_COMPLETE | TOLD_FAILED))) {
+		p->linger = g_timeout_add(LINGER_MS, on_linger, p);
+		return;
+	}
+	p->client->state = CLIENT_ENDED;
+	p->door->ops.changed(p->door->ops.ctx);
+	maybe_forget(p);
+}
+
+/* --- requests -------------------------------------------------------------------------------------------- */
+
+static const char *hello_problem(struct door *d, const struct regmsg_hello *h, int uffd, int *error)
+{
+	bool was_blocking = false;
+	enum uffd_fitness fit;
+
+	*error = EEXIST;
+	if (door_has(d, h->name) || (h->role == REGMSG_ROLE_MAIN && door_has_main(d)))
+		return h->role == REGMSG_ROLE_MAIN ? "there is a main sharer already, or one of this name" :
+						     "a sharer of this name is there already";
+	*error = ENOSPC;
+	if (d->clients->len > d->max_sharers)
+		return "too many sharers (--max-sharers)";
+	fit = uffd_probe(uffd, h->flags & REGMSG_HELLO_KERNEL, &was_blocking);
+	*error = EINVAL;
+	if (fit != UFFD_FIT)
+		return uffd_fitness_text(fit);
+	if (was_blocking)
+		g_warning("sharer %s: its userfaultfd was blocking; made O_NONBLOCK (it must stay so)", h->name);
+	*error = 0;
+	return NULL;
+}
+
+static int on_hello(struct peer *p, const union regmsg *m, struct fdpass *fds)
+{
+	struct client *c = p->client;
+	union regmsg welcome;
+	int error = EPROTO;
+	const char *problem = "hello was said before";
+	size_t len;
+
+	if (c->state == CLIENT_NEW)
+		problem = hello_problem(p->door, &m->hello, fds->fd[0], &error);
+	if (problem) {
+		g_message("sharer %s (process %d) refused: %s", m->hello.name, (int)c->pid, problem);
+		send_text(p, REGMSG_REFUSED, m->head.serial, error, problem);
+		return -EPERM;
+	}
+	c->uffd = fdpass_steal(fds, 0);
+	c->main = m->hello.role == REGMSG_ROLE_MAIN;
+	c->policy = m->hello.policy;
+	c->needs_kernel = m->hello.flags & REGMSG_HELLO_KERNEL;
+	g_strlcpy(c->name, m->hello.name, sizeof(c->name));
+	c->state = CLIENT_DECLARING;
+	len = regmsg_init(&welcome, REGMSG_WELCOME, m->head.serial);
+	welcome.welcome.sharer = c->id;
+	welcome.welcome.generation = 1;
+	welcome.welcome.token = c->token;
+	send_packet(p, &welcome, len, -1);
+	return 0;
+}
+
+static const struct matched *find_matched(const struct door *d, const char *name)
+{
+	for (unsigned i = 0; i < d->n_matched; i++)
+		if (strcmp(d->matched[i].offer.name, name) == 0)
+			return &d->matched[i];
+	return NULL;
+}
+
+/* An offer of a block that somebody offered before must be the same bytes; after the match it must be known and shared. */
+static const char *conflict(const struct peer *p, const struct offer *o)
+{
+	const struct door *d = p->door;
+	const struct matched *m = d->is_matched ? find_matched(d, o->name) : NULL;
+
+	if (d->is_matched && !m)
+		return "the source has no block of this name";
+	if (m && m->kind == BLOCK_HELD)
+		return "the daemon holds this block already: register it before the migration starts";
+	if (m)
+		return offer_same(o, &m->offer) ? NULL : "not the memory that others share as this block";
+	for (unsigned i = 0; i < d->clients->len; i++) {
+		const struct client *other = g_ptr_array_index(d->clients, i);
+		int at = other == p->client || other->state == CLIENT_ENDED ? -1 : client_find(other, o->name);
+
+		if (at >= 0 && !offer_same(o, &other->offer[at]))
+			return "another sharer offers different memory (or private memory) as this block";
+	}
+	return NULL;
+}
+
+static int on_block(struct peer *p, const union regmsg *m, struct fdpass *fds)
+{
+	struct client *c = p->client;
+	const struct regmsg_block *b = &m->block;
+	const char *why = "the file is not memory that userfaultfd can serve (memfd, tmpfs, hugetlbfs), or length, offset "
+			  "and page size do not fit it";
+	int ret;
+
+	if (b->flags & REGMSG_BLOCK_PRIVATE)
+		ret = client_offer_private(c, b->name, b->length, b->page_size);
+	else
+		ret = client_offer(c, b->name, b->length, b->page_size, b->file_offset, fdpass_steal(fds, 0));
+	if (ret == -EEXIST)
+		why = "this block was declared before";
+	if (ret == 0 && (why = conflict(p, &c->offer[c->n_offers - 1]))) {
+		close_fd(&c->offer[--c->n_offers].file);
+		ret = -EINVAL;
+	}
+	result(p, m->head.serial, ret, ret < 0 ? why : "");
+	return 0;
+}
+
+static int on_mapping(struct peer *p, const union regmsg *m, struct fdpass *fds)
+{
+	struct client *c = p->client;
+	const struct regmsg_mapping *g = &m->mapping;
+	int at = client_find(c, g->name);
+
+	(void)fds;
+	if (at < 0 || !range_inside(g->block_offset, g->length, c->offer[at].length) || c->n_given == SHARER_MAPPINGS) {
+		result(p, m->head.serial, EINVAL, "a mapping of a block that was not declared, or outside of it");
+		return 0;
+	}
+	c->given[c->n_given++] = (struct given_mapping){
+		.offer = (unsigned)at, .address = g->address, .length = g->length, .block_offset = g->block_offset,
+		.registered = g->flags & REGMSG_MAPPING_REGISTERED,
+	};
+	result(p, m->head.serial, 0, "");
+	return 0;
+}
+
+static int on_ready(struct peer *p, const union regmsg *m, struct fdpass *fds)
+{
+	(void)fds;
+	if (p->client->n_offers == 0) {
+		result(p, m->head.serial, EINVAL, "no block was declared");
+		return 0;
+	}
+	p->client->state = CLIENT_READY;
+	result(p, m->head.serial, 0, "");
+	p->door->ops.changed(p->door->ops.ctx);
+	return 0;
+}
+
+static int on_want(struct peer *p, const union regmsg *m, struct fdpass *fds)
+{
+	const struct matched *b = find_matched(p->door, m->want.name);
+	struct message want = { .kind = MESSAGE_WANT };
+
+	(void)fds;
+	if (!b || !range_inside(m->want.block_offset, m->want.length, b->offer.length)) {
+		result(p, m->head.serial, EINVAL, "no such range");
+		return 0;
+	}
+	want.want.block = (unsigned)(b - p->door->matched);
+	want.want.offset = m->want.block_offset;
+	want.want.length = m->want.length;
+	want.want.class = (enum request_class)m->want.klass;
+	faultloop_post(p->door->loop, &want);
+	result(p, m->head.serial, 0, "");
+	return 0;
+}
+
+static int on_loaded(struct peer *p, const union regmsg *m, struct fdpass *fds)
+{
+	const struct message loaded = { .kind = MESSAGE_LOADED };
+
+	(void)m;
+	(void)fds;
+	if (p->client->main && p->client->told & TOLD_PACKAGE)
+		faultloop_post(p->door->loop, &loaded);
+	return 0;
+}
+
+static int on_load_failed(struct peer *p, const union regmsg *m, struct fdpass *fds)
+{
+	struct message stop = { .kind = MESSAGE_STOP, .stop.error = ECANCELED };
+
+	(void)fds;
+	if (!p->client->main)
+		return 0;
+	snprintf(stop.stop.reason, sizeof(stop.stop.reason), "the main sharer %s could not load the device state: %s",
+		 p->client->name, m->text.text);
+	faultloop_post(p->door->loop, &stop);
+	return 0;
+}
+
+static int on_leave(struct peer *p, const union regmsg *m, struct fdpass *fds)
+{
+	(void)fds;
+	if (!prove_unmapped(p->client)) {
+		result(p, m->head.serial, EBUSY, "its blocks are still mapped: munmap() them first");
+		return 0;
+	}
+	result(p, m->head.serial, 0, "");
+	client_ended(p, SHARER_LEFT, 0, "left");
+	return 0;
+}
+
+typedef int request_handler(struct peer *p, const union regmsg *m, struct fdpass *fds);
+
+/* Which requests are legal in which state of the client. */
+static const struct {
+	request_handler *handler;
+	unsigned states;
+} requests[] = {
+	[REGMSG_HELLO] = { on_hello, 1u << CLIENT_NEW | 1u << CLIENT_DECLARING },
+	[REGMSG_BLOCK] = { on_block, 1u << CLIENT_DECLARING },
+	[REGMSG_MAPPING] = { on_mapping, 1u << CLIENT_DECLARING },
+	[REGMSG_READY] = { on_ready, 1u << CLIENT_DECLARING },
+	[REGMSG_WANT] = { on_want, 1u << CLIENT_JOINED },
+	[REGMSG_LOADED] = { on_loaded, 1u << CLIENT_JOINED },
+	[REGMSG_LOAD_FAILED] = { on_load_failed, 1u << CLIENT_JOINED },
+	[REGMSG_LEAVE] = { on_leave, 1u << CLIENT_DECLARING | 1u << CLIENT_READY | 1u << CLIENT_JOINED },
+};
+
+/* 0, or a negative code when the connection must end. */
+static int handle(struct peer *p, union regmsg *m, size_t len, struct fdpass *fds)
+{
+	const char *why = "";
+	int ret = regmsg_check(m, len, &why);
+
+	if (ret == 0 && (m->head.type >= ARRAY_LEN(requests) || !requests[m->head.type].handler))
+		ret = -EPROTO, why = "not a request";
+	if (ret == 0 && fds->n != regmsg_fds(m))
+		ret = -EBADMSG, why = "wrong number of descriptors";
+	if (ret == 0 && !(requests[m->head.type].states & 1u << p->client->state))
+		ret = -EPROTO, why = "not possible now";
+	if (ret == 0)
+		return requests[m->head.type].handler(p, m, fds);
+	g_message("process %d on the register socket: %s (%s)", (int)p->client->pid, why, strerror(-ret));
+	if (len >= sizeof(m->head))
+		send_text(p, p->client->state == CLIENT_NEW ? REGMSG_REFUSED : REGMSG_RESULT, m->head.serial, -ret, why);
+	return ret;
+}
+
+static gboolean on_readable(gint fd, GIOCondition condition, gpointer data)
+{
+	struct peer *p = data;
+	cleanup_fdpass struct fdpass fds;
+	union regmsg m;
+	ssize_t n;
+
+	(void)condition;
+	fdpass_init(&fds);
+	n = fdpass_recv(fd, &m, sizeof(m), &fds);
+	if (n == -EAGAIN)
+		return G_SOURCE_CONTINUE;
+	if (n <= 0 || handle(p, &m, (size_t)n, &fds) < 0) {
+		p->watch = 0;
+		hung_up(p);
+		return G_SOURCE_REMOVE;
+	}
+	return G_SOURCE_CONTINUE;
+}
+
+static gboolean on_connection(gint fd, GIOCondition condition, gpointer data)
+{
+	struct door *d = data;
+	cleanup_fd int sock = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct fdpass_peer cred;
+	struct peer *p;
+
+	(void)condition;
+	if (sock < 0 || fdpass_peer(sock, &cred) < 0)
+		return G_SOURCE_CONTINUE;
+	p = g_new0(struct peer, 1);
+	p->door = d;
+	p->client = client_new();
+	p->client->id = ++d->next_id;
+	p->client->pid = cred.pid;
+	if (getrandom(&p->client->token, sizeof(p->client->token), 0) < 0)
+		p->client->token = clock_ns();
+	p->client->pidfd = pidfd_open(cred.pid, 0);
+	p->sock = steal_fd(&sock);
+	g_ptr_array_add(d->clients, p->client);
+	g_ptr_array_add(d->peers, p);
+	p->watch = g_unix_fd_add(p->sock, G_IO_IN | G_IO_HUP, on_readable, p);
+	if (p->client->pidfd >= 0)
+		p->death = g_unix_fd_add(p->client->pidfd, G_IO_IN, on_death, p);
+	return G_SOURCE_CONTINUE;
+}
+
+struct door *door_new(int listen_fd, unsigned max_sharers, struct faultloop *loop, const struct door_ops *ops)
+{
+	struct door *d = g_new0(struct door, 1);
+
+	d->listen_fd = listen_fd;
+	d->max_sharers = max_sharers;
+	d->loop = loop;
+	d->ops = *ops;
+	d->clients = g_ptr_array_new();
+	d->peers = g_ptr_array_new_with_free_func(peer_free);
+	d->watch = g_unix_fd_add(listen_fd, G_IO_IN, on_connection, d);
+	return d;
+}
+
+void door_free(struct door *d)
+{
+	if (!d)
+		return;
+	g_source_remove(d->watch);
+	close_fd(&d->listen_fd);
+	g_ptr_array_unref(d->peers);
+	g_ptr_array_unref(d->clients);
+	g_free(d);
+}
+
+/* --- for the phases of the session ------------------------------------------------------------------------ */
+
+GPtrArray *door_clients(struct door *d)
+{
+	return d->clients;
+}
+
+static bool present(const struct client *c)
+{
+	return c->state == CLIENT_READY || c->state == CLIENT_JOINED;
+}
+
+bool door_has(struct door *d, const char *name)
+{
+	for (unsigned i = 0; i < d->clients->len; i++) {
+		const struct client *c = g_ptr_array_index(d->clients, i);
+
+		if (present(c) && strcmp(c->name, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+bool door_has_main(struct door *d)
+{
+	for (unsigned i = 0; i < d->clients->len; i++) {
+		const struct client *c = g_ptr_array_index(d->clients, i);
+
+		if (present(c) && c->main)
+			return true;
+	}
+	return false;
+}
+
+unsigned door_connected(struct door *d)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < d->peers->len; i++)
+		n += ((struct peer *)g_ptr_array_index(d->peers, i))->sock >= 0;
+	return n;
+}
+
+static const struct offer *find_offer(const struct door *d, const char *name)
+{
+	for (unsigned i = 0; i < d->clients->len; i++) {
+		const struct client *c = g_ptr_array_index(d->clients, i);
+		int at = present(c) ? client_find(c, name) : -1;
+
+		if (at >= 0)
+			return &c->offer[at];
+	}
+	return NULL;
+}
+
+static int match_block(struct door *d, const struct snapshot_block *b, char *why)
+{
+	const struct offer *o = find_offer(d, b->name);
+	struct matched *m = &d->matched[d->n_matched];
+
+	if (o && (o->length != b->length || o->page_size != b->page_size)) {
+		snprintf(why, 512, "block %s: the source has %" PRIu64 " bytes in pages of %" PRIu64 ", sharers registered %" PRIu64
+			 " in pages of %" PRIu64, b->name, b->length, b->page_size, o->length, o->page_size);
+		return -EINVAL;
+	}
+	*m = (struct matched){ .kind = !o ? BLOCK_HELD : o->private ? BLOCK_PRIVATE : BLOCK_SHARED };
+	if (o)
+		m->offer = *o;
+	g_strlcpy(m->offer.name, b->name, sizeof(m->offer.name));
+	d->n_matched++;
+	return 0;
+}
+
+/* A block that sharers have and the source does not: its memory would never be filled. */
+static int check_surplus(const struct door *d, char *why)
+{
+	for (unsigned i = 0; i < d->clients->len; i++) {
+		const struct client *c = g_ptr_array_index(d->clients, i);
+
+		for (unsigned j = 0; present(c) && j < c->n_offers; j++)
+			if (!find_matched(d, c->offer[j].name)) {
+				snprintf(why, 512, "sharer %s registered block %s, which the source does not have (idstr "
+					 "as in `info ramblock` of its monitor)", c->name, c->offer[j].name);
+				return -EINVAL;
+			}
+	}
+	return 0;
+}
+
+int door_match(struct door *d, const struct snapshot *s, char *why)
+{
+	struct message done = { .kind = MESSAGE_BLOCKS_DONE };
+
+	d->n_matched = 0;
+	for (unsigned i = 0; i < s->n_blocks; i++) {
+		int ret = match_block(d, &s->block[i], why);
+
+		if (ret < 0)
+			return ret;
+	}
+	if (check_surplus(d, why) < 0)
+		return -EINVAL;
+	for (unsigned i = 0; i < d->n_matched; i++) {
+		const struct matched *m = &d->matched[i];
+		struct message b = { .kind = MESSAGE_BLOCK };
+
+		b.block.index = i;
+		b.block.kind = m->kind;
+		b.block.file = m->kind == BLOCK_SHARED ? dup(m->offer.file) : -1;
+		b.block.file_offset = m->offer.file_offset;
+		faultloop_post(d->loop, &b);
+	}
+	d->is_matched = true;
+	faultloop_post(d->loop, &done);
+	return 0;
+}
+
+static void hand_over(struct door *d, struct client *c)
+{
+	struct message join = { .kind = MESSAGE_JOIN };
+
+	join.join.id = c->id;
+	join.join.pid = c->pid;
+	join.join.main = c->main;
+	join.join.policy = c->policy;
+	join.join.uffd = dup(c->uffd);
+	g_strlcpy(join.join.name, c->name, sizeof(join.join.name));
+	faultloop_post(d->loop, &join);
+	for (unsigned i = 0; i < c->n_proven; i++) {
+		struct message map = { .kind = MESSAGE_MAP, .map = { .id = c->id, .mapping = c->proven[i] } };
+
+		faultloop_post(d->loop, &map);
+	}
+	c->state = CLIENT_JOINED;
+	c->problem[0] = '\0';
+}
+
+static int join(struct door *d, struct client *c)
+{
+	unsigned number[REGISTRY_BLOCKS];
+	int ret;
+
+	for (unsigned i = 0; i < c->n_offers; i++) {
+		const struct matched *m = find_matched(d, c->offer[i].name);
+
+		if (!m || m->kind == BLOCK_HELD) {
+			g_strlcpy(c->problem, "it shares a block that came too late", sizeof(c->problem));
+			return -EINVAL;
+		}
+		number[i] = (unsigned)(m - d->matched);
+	}
+	ret = prove_client(c, number, c->problem);
+	if (ret == 0)
+		hand_over(d, c);
+	return ret;
+}
+
+unsigned door_join(struct door *d)
+{
+	unsigned problems = 0;
+
+	for (unsigned i = 0; i < d->clients->len; i++) {
+		struct client *c = g_ptr_array_index(d->clients, i);
+
+		if (c->state == CLIENT_READY)
+			problems += join(d, c) < 0;
+	}
+	return problems;
+}
+
+int door_strangers(struct door *d, char *why)
+{
+	for (unsigned i = 0; i < d->n_matched; i++)
+		if (d->matched[i].kind == BLOCK_SHARED) {
+			int ret = prove_strangers(&d->matched[i].offer, d->clients, why);
+
+			if (ret != 0)
+				return ret;
+		}
+	return 0;
+}
+
+static void tell_package(struct peer *p, const struct snapshot *s)
+{
+	union regmsg m;
+	size_t len = regmsg_init(&m, REGMSG_PACKAGE, 0);
+
+	m.package.body_length = s->package_bytes;
+	m.package.device_offset = s->package_device_offset;
+	m.package.device_length = s->package_device_bytes;
+	send_packet(p, &m, len, s->package_fd);
+}
+
+static const struct snapshot_sharer *find_sharer(const struct snapshot *s, uint32_t id)
+{
+	for (unsigned i = 0; i < s->n_sharers; i++)
+		if (s->sharer[i].id == id)
+			return &s->sharer[i];
+	return NULL;
+}
+
+/* True once: the event is due and was not told. */
+static bool due(struct client *c, unsigned what, bool when)
+{
+	if (!when || c->told & what)
+		return false;
+	c->told |= what;
+	return true;
+}
+
+static void tell(struct peer *p, const struct snapshot *s)
+{
+	struct client *c = p->client;
+	const struct snapshot_sharer *known = find_sharer(s, c->id);
+	bool joined = c->state == CLIENT_JOINED && known;
+	bool serving = s->state >= SESSION_LOADING && s->state <= SESSION_COMPLETE;
+
+	if (due(c, TOLD_LISTENING, joined && serving))
+		send_plain(p, REGMSG_LISTENING);
+	if (due(c, TOLD_PACKAGE, joined && serving && c->main && s->package_fd >= 0))
+		tell_package(p, s);
+	if (due(c, TOLD_RUNNING, joined && c->main && s->running_told))
+		send_plain(p, REGMSG_RUNNING);
+	if (due(c, TOLD_DISABLED, joined && known->state == SHARER_DISABLED))
+		send_text(p, REGMSG_DISABLED, 0, known->error, known->reason);
+	if (due(c, TOLD_PAUSED, s->state == SESSION_PAUSED && c->state >= CLIENT_DECLARING))
+		send_text(p, REGMSG_PAUSED, 0, s->error, s->reason);
+	if (due(c, TOLD_FAILED, s->state == SESSION_FAILED && c->state >= CLIENT_DECLARING))
+		send_text(p, REGMSG_FAILED, 0, s->error, s->reason);
+	if (due(c, TOLD_COMPLETE, joined && s->state == SESSION_COMPLETE && s->running_told))
+		send_plain(p, REGMSG_COMPLETE);
+}
+
+void door_tell(struct door *d, const struct snapshot *s)
+{
+	for (unsigned i = 0; i < d->peers->len; i++)
+		tell(g_ptr_array_index(d->peers, i), s);
+}
+
+bool door_release(struct door *d)
+{
+	bool clean = true;
+
+	for (unsigned i = 0; i < d->clients->len; i++) {
+		struct client *c = g_ptr_array_index(d->clients, i);
+
+		if (c->state == CLIENT_JOINED && !prove_release(c)) {
+			g_warning("sharer %s: some of its memory is still registered", c->name);
+			clean = false;
+		}
+	}
+	return clean;
+}
+
+void door_fill(struct door *d, struct snapshot *s)
+{
+	for (unsigned i = 0; i < d->clients->len && s->n_sharers < SNAPSHOT_SHARERS; i++) {
+		const struct client *c = g_ptr_array_index(d->clients, i);
+		struct snapshot_sharer *to = &s->sharer[s->n_sharers];
+
+		if (c->state != CLIENT_DECLARING && c->state != CLIENT_READY)
+			continue;
+		*to = (struct snapshot_sharer){
+			.id = c->id, .generation = 1, .pid = c->pid, .main = c->main, .policy = c->policy,
+			.state = SHARER_JOINING,
+		};
+		g_strlcpy(to->name, c->name, sizeof(to->name));
+		g_strlcpy(to->reason, c->problem, sizeof(to->reason));
+		s->n_sharers++;
+	}
+}

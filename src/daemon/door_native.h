@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef PC_DAEMON_DOOR_NATIVE_H
+#define PC_DAEMON_DOOR_NATIVE_H
+/*
+ * The door of libpostcopy: the `register` socket.  Speaks regmsg with every sharer, keeps the registry, and tells sharers what the
+ * session does.  Main thread only.
+ */
+#include <stdbool.h>
+#include <glib.h>
+#include "daemon/faultloop.h"
+#include "daemon/registry.h"
+#include "daemon/snapshot.h"
+
+struct door;
+
+struct door_ops {
+	/* The registry changed: blockers may be gone, the session may go on. */
+	void (*changed)(void *ctx);
+	void *ctx;
+};
+
+/* @listen_fd: a listening SOCK_SEQPACKET socket, owned from here on. */
+struct door *door_new(int listen_fd, unsigned max_sharers, struct faultloop *loop, const struct door_ops *ops);
+void door_free(struct door *d);
+/* struct client, in order of arrival. */
+GPtrArray *door_clients(struct door *d);
+/* The named sharer is READY or JOINED. */
+bool door_has(struct door *d, const char *name);
+bool door_has_main(struct door *d);
+/*
+ * What backs each block of the source's list?  Posts BLOCK and BLOCKS_DONE.  0, or -EINVAL with @why (512 bytes) when what sharers
+ * registered does not fit the list.
+ */
+int door_match(struct door *d, const struct snapshot *s, char *why);
+/* Prove and hand over every READY sharer that can be.  Number of those that could not (c->problem says why). */
+unsigned door_join(struct door *d);
+/* Does anybody unproven map the memory?  1 with @why (256 bytes). */
+int door_strangers(struct door *d, char *why);
+/* Tell every sharer what it has not been told of @s. */
+void door_tell(struct door *d, const struct snapshot *s);
+/* The session is complete: undo the registrations.  False when some `um` is left. */
+bool door_release(struct door *d);
+/* Add the sharers that the fault thread does not know yet. */
+void door_fill(struct door *d, struct snapshot *s);
+/* Sharers that are still connected. */
+unsigned door_connected(struct door *d);
+
+#endif

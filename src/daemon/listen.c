@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "config.h"
+#include "daemon/listen.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include <gio/gio.h>
+
+#include "sys/fd.h"
+
+#define BACKLOG 8
+
+static int fail(GError **error, const char *what, const char *where, int err)
+{
+	g_set_error(error, G_IO_ERROR, (gint)g_io_error_from_errno(err), "%s %s: %s", what, where, g_strerror(err));
+	return -1;
+}
+
+/* Is somebody accepting there? */
+static gboolean is_served(const struct sockaddr_un *addr, int type)
+{
+	cleanup_fd int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	return fd >= 0 && (connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) == 0 || errno == EAGAIN);
+}
+
+static int set_group(const char *path, const char *group, GError **error)
+{
+	struct group *g = getgrnam(group);
+
+	if (!g)
+		return fail(error, "no such group:", group, ENOENT);
+	if (chown(path, (uid_t)-1, g->gr_gid) < 0 || chmod(path, 0660) < 0)
+		return fail(error, "cannot give the group access to", path, errno);
+	return 0;
+}
+
+int listen_unix(const char *path, int type, const char *group, GError **error)
+{
+	cleanup_fd int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	mode_t mask;
+	int ret;
+
+	if (fd < 0)
+		return fail(error, "cannot make a socket for", path, errno);
+	if (strlen(path) >= sizeof(addr.sun_path))
+		return fail(error, "cannot listen on", path, ENAMETOOLONG);
+	strcpy(addr.sun_path, path);
+	if (is_served(&addr, type))
+		return fail(error, "another process serves", path, EADDRINUSE);
+	unlink(path);
+	mask = umask(0177);
+	ret = bind(fd, (struct sockaddr *)&addr, sizeof(addr));
+	umask(mask);
+	if (ret < 0 || listen(fd, BACKLOG) < 0)
+		return fail(error, "cannot listen on", path, errno);
+	if (group && set_group(path, group, error) < 0)
+		return -1;
+	return steal_fd(&fd);
+}
+
+static int try_tcp(const struct addrinfo *ai)
+{
+	cleanup_fd int fd = socket(ai->ai_family, ai->ai_socktype | SOCK_CLOEXEC, ai->ai_protocol);
+	int one = 1, zero = 0;
+
+	if (fd < 0)
+		return -1;
+	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	/* One socket for both families when every address is meant. */
+	if (ai->ai_family == AF_INET6)
+		(void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof(zero));
+	if (bind(fd, ai->ai_addr, ai->ai_addrlen) < 0 || listen(fd, BACKLOG) < 0)
+		return -1;
+	return steal_fd(&fd);
+}
+
+static char *shown_tcp(int fd)
+{
+	struct sockaddr_storage addr;
+	socklen_t len = sizeof(addr);
+	char host[96] = "?", port[16] = "?";
+
+	if (getsockname(fd, (struct sockaddr *)&addr, &len) == 0)
+		getnameinfo((struct sockaddr *)&addr, len, host, sizeof(host), port, sizeof(port),
+			    NI_NUMERICHOST | NI_NUMERICSERV);
+	return g_strdup_printf(strchr(host, ':') ? "tcp:[%s]:%s" : "tcp:%s:%s", host, port);
+}
+
+static int listen_tcp(const struct options_address *a, char **shown, GError **error)
+{
+	struct addrinfo hints = { .ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM }, *list = NULL;
+	int ret, fd = -1;
+
+	/* Every address: the IPv6 wildcard serves IPv4 as well. */
+	if (!a->host[0])
+		hints.ai_family = AF_INET6;
+	ret = getaddrinfo(a->host[0] ? a->host : NULL, a->port, &hints, &list);
+	if (ret != 0) {
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "cannot resolve %s port %s: %s", a->host, a->port,
+			    gai_strerror(ret));
+		return -1;
+	}
+	for (struct addrinfo *ai = list; ai && fd < 0; ai = ai->ai_next)
+		fd = try_tcp(ai);
+	freeaddrinfo(list);
+	if (fd < 0)
+		return fail(error, "cannot listen on port", a->port, errno);
+	*shown = shown_tcp(fd);
+	return fd;
+}
+
+int listen_incoming(const struct options_address *address, char **shown, GError **error)
+{
+	if (address->transport == OPTIONS_TCP)
+		return listen_tcp(address, shown, error);
+	*shown = g_strdup_printf("unix:%s", address->path);
+	return listen_unix(address->path, SOCK_STREAM, NULL, error);
+}

@@ -1,0 +1,433 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "config.h"
+#include "daemon/phases.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+
+#include <gio/gio.h>
+#include <glib-unix.h>
+
+#include "daemon/channel.h"
+#include "sys/clock.h"
+#include "sys/fd.h"
+
+#define RETRY_MS	100		/* while something blocks */
+#define GRACE_MS	5000		/* for sharers and source to close after the end */
+#define FLUSH_MS	200		/* for the last messages to be read */
+#define AGAIN_NS	5000000000ull
+#define BLOCKERS_MAX	40
+
+struct phases {
+	const struct options *options;
+	struct faultloop *loop;
+	struct door *door;
+	struct channel *channel;
+	struct control *control;
+	int state_fd;
+	struct snapshot *snapshot;	/* the last one; NULL while it is with the fault thread and none was seen */
+	struct snapshot *spare;		/* the one to send next; NULL while it is out */
+	bool refresh_again;
+	guint notify, retry, end_timer;
+	enum session_state seen;
+	enum snapshot_need needed;
+	uint64_t need_since;
+	unsigned n_blockers;
+	struct control_blocker blocker[BLOCKERS_MAX];
+	bool released, state_written, ending;
+	uint64_t stop_asked;
+	void (*ended)(void *ctx, int code);
+	void *ctx;
+};
+
+/* --- snapshots -------------------------------------------------------------------------------------- */
+
+static void refresh(void *ctx)
+{
+	struct phases *p = ctx;
+	struct message m = { .kind = MESSAGE_SNAPSHOT, .snapshot = p->spare };
+
+	if (!p->spare) {
+		p->refresh_again = true;
+		return;
+	}
+	p->spare = NULL;
+	faultloop_post(p->loop, &m);
+}
+
+static const struct snapshot *last_snapshot(void *ctx)
+{
+	return ((struct phases *)ctx)->snapshot;
+}
+
+/* --- blockers ----------------------------------------------------------------------------------------- */
+
+__attribute__((format(printf, 4, 5)))
+static void block(struct phases *p, const char *name, const char *step, const char *fmt, ...)
+{
+	struct control_blocker *b = &p->blocker[p->n_blockers];
+	va_list args;
+
+	if (p->n_blockers == BLOCKERS_MAX)
+		return;
+	p->n_blockers++;
+	*b = (struct control_blocker){ .since_ns = p->need_since };
+	g_strlcpy(b->name, name, sizeof(b->name));
+	g_strlcpy(b->step, step, sizeof(b->step));
+	va_start(args, fmt);
+	vsnprintf(b->text, sizeof(b->text), fmt, args);
+	va_end(args);
+}
+
+static unsigned list_blockers(void *ctx, struct control_blocker *out, unsigned max)
+{
+	struct phases *p = ctx;
+	unsigned n = p->n_blockers < max ? p->n_blockers : max;
+
+	memcpy(out, p->blocker, n * sizeof(out[0]));
+	return n;
+}
+
+/* Who must be there before faults can be served, and is not? */
+static void find_missing(struct phases *p)
+{
+	char name[64];
+
+	for (char **e = p->options->expect; *e; e++)
+		if (!door_has(p->door, *e)) {
+			snprintf(name, sizeof(name), "sharer:%s", *e);
+			block(p, name, "listening", "sharer %s (--expect) has not registered: start it, or drop the option", *e);
+		}
+	if (!door_has_main(p->door))
+		block(p, "main-sharer", "listening", "no main sharer (the VMM) has registered on %s",
+		      p->options->register_path ? p->options->register_path : "the register socket");
+}
+
+static void stop_session(struct phases *p, int error, const char *reason)
+{
+	struct message m = { .kind = MESSAGE_STOP, .stop.error = error };
+
+	g_strlcpy(m.stop.reason, reason, sizeof(m.stop.reason));
+	faultloop_post(p->loop, &m);
+}
+
+static bool expired(const struct phases *p, const struct snapshot *s)
+{
+	/* After the commit there is nobody who could go on instead: wait. */
+	return p->options->expect_timeout_s && !s->committed &&
+	       clock_ns() - p->need_since > p->options->expect_timeout_s * 1000000000ull;
+}
+
+static gboolean on_retry(gpointer data)
+{
+	struct phases *p = data;
+
+	p->retry = 0;
+	refresh(p);
+	return G_SOURCE_REMOVE;
+}
+
+/* Something blocks: look again soon, and give up when it takes too long. */
+static void wait_for_blockers(struct phases *p, const struct snapshot *s)
+{
+	char reason[512];
+
+	if (expired(p, s)) {
+		snprintf(reason, sizeof(reason), "gave up after %u s (--expect-timeout): %s", p->options->expect_timeout_s,
+			 p->blocker[0].text);
+		stop_session(p, ETIMEDOUT, reason);
+	} else if (!p->retry) {
+		p->retry = g_timeout_add(RETRY_MS, on_retry, p);
+	}
+}
+
+/* --- needs ---------------------------------------------------------------------------------------------- */
+
+/* The source's blocks are known: once everybody is there, say what backs each. */
+static void match_blocks(struct phases *p, const struct snapshot *s)
+{
+	char why[512];
+
+	find_missing(p);
+	if (p->n_blockers) {
+		wait_for_blockers(p, s);
+		return;
+	}
+	if (door_match(p->door, s, why) < 0)
+		stop_session(p, EINVAL, why);
+	p->needed = NEED_NOTHING;
+}
+
+static void list_problems(struct phases *p)
+{
+	GPtrArray *clients = door_clients(p->door);
+
+	for (unsigned i = 0; i < clients->len; i++) {
+		const struct client *c = g_ptr_array_index(clients, i);
+		char name[80];
+
+		if (c->state != CLIENT_READY || !c->problem[0])
+			continue;
+		snprintf(name, sizeof(name), "sharer:%s", c->name);
+		block(p, name, "listening", "%s", c->problem);
+	}
+}
+
+/* The package is here: prove everybody, then serve. */
+static void arm(struct phases *p, const struct snapshot *s)
+{
+	const struct message armed = { .kind = MESSAGE_ARMED };
+	char why[256];
+
+	find_missing(p);
+	if (door_join(p->door) > 0)
+		list_problems(p);
+	if (door_strangers(p->door, why) > 0)
+		block(p, "stranger", "listening", "%s", why);
+	if (p->n_blockers) {
+		wait_for_blockers(p, s);
+		return;
+	}
+	faultloop_post(p->loop, &armed);
+	p->needed = NEED_NOTHING;
+}
+
+static void write_state(struct phases *p, const struct snapshot *s)
+{
+	off_t at = 0;
+
+	if (p->state_fd < 0 || p->state_written || s->package_fd < 0)
+		return;
+	p->state_written = true;
+	while ((uint64_t)at < s->package_bytes)
+		if (sendfile(p->state_fd, s->package_fd, &at, s->package_bytes - (uint64_t)at) <= 0) {
+			g_warning("cannot write the device state to %s: %s", p->options->device_state, g_strerror(errno));
+			return;
+		}
+	g_message("device state: %" PRIu64 " bytes written to %s", s->package_bytes, p->options->device_state);
+}
+
+static void do_needed(struct phases *p, const struct snapshot *s)
+{
+	if (s->need != p->needed) {
+		p->needed = s->need;
+		p->need_since = clock_ns();
+	}
+	p->n_blockers = 0;
+	if (s->state == SESSION_FAILED || s->state == SESSION_PAUSED)
+		return;
+	if (s->need == NEED_BLOCKS)
+		match_blocks(p, s);
+	else if (s->need == NEED_ARM)
+		arm(p, s);
+	else if (s->state >= SESSION_LOADING && s->state <= SESSION_RUNNING)
+		door_join(p->door);	/* whoever came later */
+	if (s->state == SESSION_LOADING) {
+		p->need_since = s->state_ns;
+		block(p, "load", "running", "the main sharer has not said that the device state is loaded");
+	}
+	if (s->state == SESSION_RUNNING && s->owed_left)
+		block(p, "memory", "complete", "%" PRIu64 " of %" PRIu64 " owed pages are not here yet", s->owed_left,
+		      s->owed);
+}
+
+/* --- ends ------------------------------------------------------------------------------------------------- */
+
+static void end(struct phases *p, int code)
+{
+	if (p->ending)
+		return;
+	p->ending = true;
+	p->ended(p->ctx, code);
+}
+
+static gboolean on_end_timer(gpointer data)
+{
+	struct phases *p = data;
+
+	p->end_timer = 0;
+	end(p, p->seen == SESSION_COMPLETE ? 0 : 1);
+	return G_SOURCE_REMOVE;
+}
+
+static void end_after(struct phases *p, unsigned ms)
+{
+	if (!p->end_timer)
+		p->end_timer = g_timeout_add(ms, on_end_timer, p);
+}
+
+static void maybe_end(struct phases *p, const struct snapshot *s)
+{
+	if (!p->options->exit_when_done)
+		return;
+	if (s->state == SESSION_FAILED)
+		end_after(p, FLUSH_MS);
+	if (s->state != SESSION_COMPLETE || !s->running_told)
+		return;
+	end_after(p, GRACE_MS);
+	if (s->source_closed && door_connected(p->door) == 0)
+		end(p, 0);
+}
+
+static void log_change(struct phases *p, const struct snapshot *s)
+{
+	const char *name = session_state_name(s->state);
+
+	if (s->state == p->seen)
+		return;
+	p->seen = s->state;
+	if (s->state == SESSION_FAILED || s->state == SESSION_PAUSED)
+		g_warning("session %s: %s", name, s->reason);
+	else
+		g_message("session %s", name);
+	if (p->control)
+		control_event(p->control, name, s->reason);
+}
+
+static void take_snapshot(struct phases *p, struct snapshot *s)
+{
+	p->spare = p->snapshot ? p->snapshot : p->spare;
+	p->snapshot = s;
+	door_fill(p->door, s);
+	log_change(p, s);
+	do_needed(p, s);
+	write_state(p, s);
+	if (s->state == SESSION_COMPLETE && s->running_told && !p->released) {
+		p->released = true;
+		door_release(p->door);
+	}
+	door_tell(p->door, s);
+	control_refreshed(p->control);
+	maybe_end(p, s);
+}
+
+static gboolean on_notify(gint fd, GIOCondition condition, gpointer data)
+{
+	struct phases *p = data;
+	struct snapshot *s = faultloop_collect(p->loop);
+	bool again = p->refresh_again || !s;
+
+	(void)fd;
+	(void)condition;
+	p->refresh_again = false;
+	if (s)
+		take_snapshot(p, s);
+	if (again)
+		refresh(p);
+	return G_SOURCE_CONTINUE;
+}
+
+static void door_changed(void *ctx)
+{
+	refresh(ctx);
+}
+
+static void connection_refused(void *ctx, const char *text)
+{
+	(void)ctx;
+	g_warning("%s", text);
+}
+
+static bool may_quit(const struct phases *p)
+{
+	const struct snapshot *s = p->snapshot;
+
+	return !s || !s->committed || s->state == SESSION_COMPLETE || s->state == SESSION_FAILED;
+}
+
+static gboolean quit_soon(gpointer data)
+{
+	end(data, 0);
+	return G_SOURCE_REMOVE;
+}
+
+static bool control_quit(void *ctx, bool force, const char **why)
+{
+	struct phases *p = ctx;
+
+	if (!force && !may_quit(p)) {
+		*why = "a committed VM depends on this daemon: its missing pages would never come (force ends it all the same)";
+		return false;
+	}
+	g_timeout_add(FLUSH_MS, quit_soon, p);
+	return true;
+}
+
+bool phases_stop(struct phases *p)
+{
+	uint64_t now = clock_ns();
+
+	if (!may_quit(p) && now - p->stop_asked > AGAIN_NS) {
+		p->stop_asked = now;
+		g_warning("a committed VM depends on this daemon: not stopping; ask again within 5 s to end it all the same");
+		return false;
+	}
+	end(p, p->seen == SESSION_COMPLETE || p->seen == SESSION_IDLE ? 0 : 1);
+	return true;
+}
+
+struct phases *phases_new(const struct options *o, const struct phases_fds *fds, void (*ended)(void *ctx, int code),
+			  void *ctx, GError **error)
+{
+	struct faultloop_options loop_options = {
+		.spin_us = o->spin_us, .max_package = o->max_package, .max_waiters = o->max_waiters,
+		.switchover_ack = o->switchover_ack,
+	};
+	static const struct control_ops control_ops = { refresh, last_snapshot, list_blockers, control_quit };
+	struct phases *p = g_new0(struct phases, 1);
+	struct door_ops door_ops = { door_changed, p };
+	struct channel_ops channel_ops = { connection_refused, p };
+	int ret;
+
+	p->options = o;
+	p->state_fd = fds->state;
+	p->ended = ended;
+	p->ctx = ctx;
+	p->spare = g_new0(struct snapshot, 1);
+	ret = faultloop_start(&p->loop, &loop_options);
+	if (ret < 0) {
+		g_set_error(error, G_IO_ERROR, (gint)g_io_error_from_errno(-ret), "cannot start the fault thread: %s (it needs "
+			    "userfaultfd with kernel faults, and io_uring)", g_strerror(-ret));
+		phases_free(p);
+		return NULL;
+	}
+	p->notify = g_unix_fd_add(faultloop_notify_fd(p->loop), G_IO_IN, on_notify, p);
+	p->door = door_new(fds->door, o->max_sharers, p->loop, &door_ops);
+	p->channel = channel_new(fds->incoming, p->loop, &channel_ops);
+	ret = control_new(&p->control, fds->control, &control_ops, p);
+	if (ret < 0) {
+		g_set_error(error, G_IO_ERROR, (gint)g_io_error_from_errno(-ret), "control socket: %s", g_strerror(-ret));
+		phases_free(p);
+		return NULL;
+	}
+	refresh(p);
+	return p;
+}
+
+void phases_free(struct phases *p)
+{
+	if (!p)
+		return;
+	if (p->control)
+		control_free(p->control);
+	channel_free(p->channel);
+	door_free(p->door);
+	if (p->notify)
+		g_source_remove(p->notify);
+	if (p->retry)
+		g_source_remove(p->retry);
+	if (p->end_timer)
+		g_source_remove(p->end_timer);
+	if (p->loop) {
+		g_free(faultloop_collect(p->loop));
+		faultloop_stop(p->loop);
+	}
+	g_free(p->snapshot);
+	g_free(p->spare);
+	close_fd(&p->state_fd);
+	g_free(p);
+}

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "config.h"
+#include "daemon/prove.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "core/guard.h"
+#include "sys/maps.h"
+#include "sys/uffd.h"
+
+#define WHY 256
+
+/* One range of one block: register unless the sharer did, verify, remember. */
+static int prove_range(struct client *c, struct mapping m, char *why)
+{
+	uint64_t at = 0;
+	unsigned can = 0;
+	int ret;
+
+	/* Again through the same userfaultfd is harmless, and tells what the range can do, so self-registered ones take it too. */
+	ret = uffd_register(c->uffd, m.address, m.length, &can);
+	if (ret < 0) {
+		snprintf(why, WHY, "cannot register 0x%" PRIx64 "+0x%" PRIx64 " of process %d: %s%s", m.address, m.length,
+			 (int)c->pid, strerror(-ret), ret == -EBUSY ? " (another userfaultfd has it)" : "");
+		return ret;
+	}
+	ret = maps_proven(c->pid, m.address, m.address + m.length, &at);
+	if (ret <= 0) {
+		snprintf(why, WHY, "0x%" PRIx64 " of process %d is not registered although the kernel said so (is the "
+			 "userfaultfd that of another process, or is /proc/%d hidden from us?)", at, (int)c->pid, (int)c->pid);
+		return ret < 0 ? ret : -EPERM;
+	}
+	if (c->n_proven == SHARER_MAPPINGS) {
+		snprintf(why, WHY, "more than %d mappings", SHARER_MAPPINGS);
+		return -ENOSPC;
+	}
+	m.can_zero = can & UFFD_CAN_ZERO;
+	c->proven[c->n_proven++] = m;
+	return 0;
+}
+
+/* The part of a file mapping that shows the block. */
+static bool clip(const struct offer *o, const struct maps_vma *v, struct mapping *m)
+{
+	uint64_t start = v->offset, end = v->offset + (v->end - v->start);
+	uint64_t first = o->file_offset, last = o->file_offset + o->length;
+
+	if (start < first)
+		start = first;
+	if (end > last)
+		end = last;
+	if (start >= end)
+		return false;
+	m->address = v->start + (start - v->offset);
+	m->length = end - start;
+	m->offset = start - first;
+	return true;
+}
+
+static int prove_shared(struct client *c, const struct offer *o, unsigned number, char *why)
+{
+	cleanup_free struct maps_vma *vma = NULL;
+	int n = maps_of_file(c->pid, o->identity.dev, o->identity.inode, &vma);
+	unsigned before = c->n_proven;
+
+	if (n < 0) {
+		snprintf(why, WHY, "cannot read /proc/%d/maps: %s", (int)c->pid, strerror(-n));
+		return n;
+	}
+	for (int i = 0; i < n; i++) {
+		struct mapping m = { .block = (uint16_t)number };
+		int ret;
+
+		if (!clip(o, &vma[i], &m))
+			continue;
+		if (!vma[i].shared) {
+			snprintf(why, WHY, "block %s is mapped MAP_PRIVATE at 0x%" PRIx64 ": a copy-on-write view would never "
+				 "see later pages; map it MAP_SHARED", o->name, vma[i].start);
+			return -EINVAL;
+		}
+		ret = prove_range(c, m, why);
+		if (ret < 0)
+			return ret;
+	}
+	if (c->n_proven == before) {
+		snprintf(why, WHY, "block %s is not mapped in process %d", o->name, (int)c->pid);
+		return -ENOENT;
+	}
+	return 0;
+}
+
+/* Private memory has no file to find it by: every byte must lie in a mapping that was named. */
+static int prove_private(struct client *c, unsigned offer, unsigned number, char *why)
+{
+	uint64_t covered = 0;
+
+	for (unsigned i = 0; i < c->n_given; i++) {
+		const struct given_mapping *g = &c->given[i];
+		struct mapping m = {
+			.block = (uint16_t)number, .address = g->address, .length = g->length, .offset = g->block_offset,
+		};
+		int ret = g->offer == offer ? prove_range(c, m, why) : 0;
+
+		if (ret < 0)
+			return ret;
+		covered += g->offer == offer ? g->length : 0;
+	}
+	if (covered == c->offer[offer].length)
+		return 0;
+	snprintf(why, WHY, "private block %s: %" PRIu64 " of %" PRIu64 " bytes have an address", c->offer[offer].name,
+		 covered, c->offer[offer].length);
+	return -EINVAL;
+}
+
+/* The kernel touches this memory for the sharer: does its userfaultfd let such accesses wait? */
+static int prove_kernel(const struct client *c, char *why)
+{
+	for (unsigned i = 0; i < c->n_proven; i++) {
+		const struct mapping *m = &c->proven[i];
+
+		for (uint64_t at = 0; at < m->length; at += (m->length / 8 & ~4095ull) + 4096) {
+			int ret = uffd_probe_kernel(c->pid, m->address + at);
+
+			if (ret == UFFD_FIT || (ret < 0 && ret != -EEXIST))
+				return 0;
+			if (ret == UFFD_USER_ONLY) {
+				snprintf(why, WHY, "its userfaultfd is USER_MODE_ONLY: kernel accesses (KVM, read, O_DIRECT) would "
+					 "get EFAULT; open it with privilege or through /dev/userfaultfd");
+				return -EACCES;
+			}
+		}
+	}
+	return 0;
+}
+
+int prove_client(struct client *c, const unsigned *number, char *why)
+{
+	c->n_proven = 0;
+	for (unsigned i = 0; i < c->n_offers; i++) {
+		const struct offer *o = &c->offer[i];
+		int ret = o->private ? prove_private(c, i, number[i], why) : prove_shared(c, o, number[i], why);
+
+		if (ret < 0)
+			return ret;
+	}
+	return c->needs_kernel ? prove_kernel(c, why) : 0;
+}
+
+bool prove_release(struct client *c)
+{
+	bool clean = true;
+
+	for (unsigned i = 0; i < c->n_proven; i++) {
+		const struct mapping *m = &c->proven[i];
+
+		uffd_unregister(c->uffd, m->address, m->length);
+		clean &= maps_released(c->pid, m->address, m->address + m->length) != 0;
+	}
+	return clean;
+}
+
+bool prove_unmapped(const struct client *c)
+{
+	for (unsigned i = 0; i < c->n_offers; i++) {
+		cleanup_free struct maps_vma *vma = NULL;
+
+		if (!c->offer[i].private &&
+		    maps_of_file(c->pid, c->offer[i].identity.dev, c->offer[i].identity.inode, &vma) > 0)
+			return false;
+	}
+	for (unsigned i = 0; i < c->n_given; i++)
+		if (maps_released(c->pid, c->given[i].address, c->given[i].address + c->given[i].length) == 0)
+			return false;
+	return true;
+}
+
+static bool known(const GPtrArray *clients, pid_t pid)
+{
+	for (unsigned i = 0; i < clients->len; i++) {
+		const struct client *c = g_ptr_array_index(clients, i);
+
+		if (c->pid == pid && (c->state == CLIENT_JOINED || c->state == CLIENT_READY))
+			return true;
+	}
+	return false;
+}
+
+int prove_strangers(const struct offer *o, const GPtrArray *clients, char *why)
+{
+	cleanup_free pid_t *pid = NULL;
+	unsigned hidden = 0;
+	int n = maps_users(o->identity.dev, o->identity.inode, &pid, &hidden);
+
+	for (int i = 0; i < n; i++) {
+		char name[32] = "?";
+
+		if (known(clients, pid[i]))
+			continue;
+		maps_name(pid[i], name, sizeof(name));
+		snprintf(why, WHY, "process %d (%s) maps block %.96s without being served: it would read zeroes and make them "
+			 "everybody's; register it or end it", (int)pid[i], name, o->name);
+		return 1;
+	}
+	return n < 0 ? n : 0;
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef PC_DAEMON_PROVE_H
+#define PC_DAEMON_PROVE_H
+/*
+ * Universal registration: the daemon registers a sharer's mappings through the userfaultfd it was handed (which acts on the
+ * address space that opened it) and proves it by the `um` flag in smaps.  Fail closed: what is not proven is not served, and
+ * nothing may run while somebody unproven maps the memory.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include "daemon/registry.h"
+
+/*
+ * Register and verify every mapping that @c declared or has of its shared blocks.  @number: the engine's block number of each of its
+ * offers.  Fills c->proven.  0, or -errno with @why (256 bytes) saying what is wrong and what to do.
+ */
+int prove_client(struct client *c, const unsigned *number, char *why);
+/* Undo it; true when no `um` is left (or the process is gone). */
+bool prove_release(struct client *c);
+/* Does nothing of it map the blocks any more? */
+bool prove_unmapped(const struct client *c);
+/*
+ * Is some process mapping the memory of @o that is not among @clients (GPtrArray of struct client, READY or JOINED) and not
+ * us?  1 with @why, 0 no, -errno.
+ */
+int prove_strangers(const struct offer *o, const GPtrArray *clients, char *why);
+
+#endif

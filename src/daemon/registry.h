@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef PC_DAEMON_REGISTRY_H
+#define PC_DAEMON_REGISTRY_H
+/*
+ * Who wants to share which memory: what sharers declared at any door, before and after they are proven.  Main thread only.
+ *
+ * A sharer is identified by the process at the other end of its socket (SO_PEERCRED), watched through a pidfd.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <glib.h>
+#include "core/sharer.h"
+#include "sys/mem.h"
+
+#define REGISTRY_BLOCKS 64
+
+/* One RAM block as a sharer declared it. */
+struct offer {
+	char name[256];
+	uint64_t length, page_size;
+	bool private;
+	int file;			/* owned; -1 when private */
+	uint64_t file_offset;
+	struct mem_identity identity;
+};
+
+/* A mapping a sharer named itself (private memory, or self-registered). */
+struct given_mapping {
+	unsigned offer;			/* index */
+	uint64_t address, length, block_offset;
+	bool registered;		/* by the sharer; only to be verified */
+};
+
+enum client_state {
+	CLIENT_NEW,			/* connected, no hello yet */
+	CLIENT_DECLARING,		/* hello accepted */
+	CLIENT_READY,			/* everything declared, not yet proven */
+	CLIENT_JOINED,			/* proven and handed to the fault thread */
+	CLIENT_ENDED,			/* left, dead, or refused: kept for its socket only */
+};
+
+enum client_told {			/* events that were sent, each once */
+	TOLD_LISTENING = 1, TOLD_PACKAGE = 2, TOLD_RUNNING = 4, TOLD_COMPLETE = 8, TOLD_FAILED = 16,
+	TOLD_PAUSED = 32, TOLD_DISABLED = 64,
+};
+
+struct client {
+	uint32_t id;			/* unique in this daemon's life */
+	uint64_t token;
+	enum client_state state;
+	char name[64];
+	bool main, needs_kernel;
+	uint32_t policy;		/* enum regmsg_policy */
+	pid_t pid;
+	int pidfd;			/* owned */
+	int uffd;			/* owned */
+	unsigned n_offers, n_given, n_proven;
+	struct offer offer[REGISTRY_BLOCKS];
+	struct given_mapping given[SHARER_MAPPINGS];
+	struct mapping proven[SHARER_MAPPINGS];	/* what was handed to the fault thread */
+	unsigned told;			/* enum client_told */
+	char problem[256];		/* why it cannot join yet; "" */
+};
+
+struct client *client_new(void);
+void client_free(struct client *c);
+/* -EEXIST same name, -ENOSPC, -EINVAL the file is no memory that can be served, or too short.  Takes @file over in any case. */
+int client_offer(struct client *c, const char *name, uint64_t length, uint64_t page_size, uint64_t file_offset, int file);
+int client_offer_private(struct client *c, const char *name, uint64_t length, uint64_t page_size);
+/* The offer's index, or -ENOENT. */
+int client_find(const struct client *c, const char *name);
+/* Do both stand for the same bytes? */
+bool offer_same(const struct offer *a, const struct offer *b);
+
+#endif
