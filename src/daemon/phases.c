@@ -29,7 +29,7 @@ struct phases {
 	struct channel *channel;
 	struct control *control;
 	int state_fd;
-	struct snapshot *snapshot;	/* the last one; NULL while it is with the fault thread and none was seen */
+	struct snapshot *snapshot;	/* the last one; NULL: none yet */
 	struct snapshot *spare;		/* the one to send next; NULL while it is out */
 	bool refresh_again;
 	guint notify, retry, end_timer;
@@ -290,7 +290,7 @@ static void log_change(struct phases *p, const struct snapshot *s)
 
 static void take_snapshot(struct phases *p, struct snapshot *s)
 {
-	p->spare = p->snapshot ? p->snapshot : p->spare;
+	p->spare = p->snapshot ? p->snapshot : g_new0(struct snapshot, 1);
 	p->snapshot = s;
 	door_fill(p->door, s);
 	log_change(p, s);
