@@ -9,7 +9,7 @@ struct cursor cursor_init(const void *buf, size_t len)
 {
 	const uint8_t *bytes = buf;
 
-	return (struct cursor){ .at = bytes, .end = len ? bytes + len : bytes };
+	return (struct cursor){.at = bytes, .end = len ? bytes + len : bytes};
 }
 
 /* 0 when bad: nothing can be read any more. */
@@ -82,7 +82,7 @@ struct pen pen_init(void *buf, size_t len)
 {
 	uint8_t *bytes = buf;
 
-	return (struct pen){ .start = bytes, .at = bytes, .end = len ? bytes + len : bytes };
+	return (struct pen){.start = bytes, .at = bytes, .end = len ? bytes + len : bytes};
 }
 
 size_t pen_used(const struct pen *p)

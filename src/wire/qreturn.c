@@ -21,7 +21,7 @@ static struct pen message(uint8_t *out, enum qreturn_type type, size_t payload)
 
 static size_t finish(const struct pen *p)
 {
-	assert(!p->bad);	/* the caller's name was longer than a block's can be */
+	assert(!p->bad); /* the caller's name was longer than a block's can be */
 	return pen_used(p);
 }
 
@@ -34,8 +34,8 @@ size_t qreturn_request(struct qreturn_writer *w, uint8_t *out, int block, const 
 		       uint64_t start, uint32_t len)
 {
 	bool named = block != w->last_block;
-	struct pen p = named ? message(out, QRETURN_REQ_PAGES_ID, 8 + 4 + 1 + strlen(name)) :
-			       message(out, QRETURN_REQ_PAGES, 8 + 4);
+	struct pen p = named ? message(out, QRETURN_REQ_PAGES_ID, 8 + 4 + 1 + strlen(name))
+			     : message(out, QRETURN_REQ_PAGES, 8 + 4);
 
 	pen_be64(&p, start);
 	pen_be32(&p, len);
@@ -86,7 +86,7 @@ size_t qreturn_bitmap_head(uint8_t *out, const char *name, uint64_t size)
 
 void qreturn_reader_init(struct qreturn_reader *r)
 {
-	*r = (struct qreturn_reader){ 0 };
+	*r = (struct qreturn_reader){0};
 }
 
 static int fail(struct qreturn_reader *r, const char *reason)
@@ -158,16 +158,16 @@ static int read_nothing(struct qreturn_reader *r, struct cursor *c, struct qretu
 }
 
 static const struct shape {
-	uint16_t min, max;		/* payload, bytes */
+	uint16_t min, max; /* payload, bytes */
 	int (*read)(struct qreturn_reader *r, struct cursor *c, struct qreturn_message *m);
 } shapes[] = {
-	[QRETURN_SHUT]		 = { 4, 4, read_value },
-	[QRETURN_PONG]		 = { 4, 4, read_value },
-	[QRETURN_REQ_PAGES_ID]	 = { 14, 13 + 255, read_request_id },
-	[QRETURN_REQ_PAGES]	 = { 12, 12, read_request },
-	[QRETURN_RECV_BITMAP]	 = { 2, 1 + 255, read_name },
-	[QRETURN_RESUME_ACK]	 = { 4, 4, read_resume_ack },
-	[QRETURN_SWITCHOVER_ACK] = { 0, 0, read_nothing },
+	[QRETURN_SHUT] = {4, 4, read_value},
+	[QRETURN_PONG] = {4, 4, read_value},
+	[QRETURN_REQ_PAGES_ID] = {14, 13 + 255, read_request_id},
+	[QRETURN_REQ_PAGES] = {12, 12, read_request},
+	[QRETURN_RECV_BITMAP] = {2, 1 + 255, read_name},
+	[QRETURN_RESUME_ACK] = {4, 4, read_resume_ack},
+	[QRETURN_SWITCHOVER_ACK] = {0, 0, read_nothing},
 };
 
 /* The be64 behind a RECV_BITMAP is outside of its payload, but read with it. */
@@ -200,7 +200,8 @@ static int read_message(struct qreturn_reader *r, uint16_t type, struct cursor p
 	return err;
 }
 
-int qreturn_next(struct qreturn_reader *r, const uint8_t *buf, size_t len, struct qreturn_message *m)
+int qreturn_next(struct qreturn_reader *r, const uint8_t *buf, size_t len,
+		 struct qreturn_message *m)
 {
 	struct cursor c = cursor_init(buf, len);
 	uint16_t type = cursor_be16(&c);

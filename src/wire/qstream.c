@@ -3,14 +3,14 @@
  * The spine of the stream decoder: what may come next, and the words of a ram section.
  *
  * Two things decide that.  The phase says how to read the byte at hand: a record of its own, or
- * something that only has a meaning inside one (an entry of the block list, a page, a discard range,
- * a package body).  The stage says how far the migration is, and with it which records are at home.
- * A record is read in one go or not at all, so neither needs to remember half a record.
+ * something that only has a meaning inside one (an entry of the block list, a page, a discard
+ * range, a package body).  The stage says how far the migration is, and with it which records are
+ * at home. A record is read in one go or not at all, so neither needs to remember half a record.
  *
- * A ram section has no length and may hold any number of pages; its brackets (head, EOS word with the
- * footer) are records too.  The only sections read here are ram's.  Whatever else a source may put
- * before the package has a body without a length that only the device knows how to read, so it is
- * refused by name while the source can still resume its VM.
+ * A ram section has no length and may hold any number of pages; its brackets (head, EOS word with
+ * the footer) are records too.  The only sections read here are ram's.  Whatever else a source may
+ * put before the package has a body without a length that only the device knows how to read, so it
+ * is refused by name while the source can still resume its VM.
  *
  *   main      header . commands . START ram, blocks . PART ram* . discards . PACKAGED
  *             . PART ram* . END ram . EOF             (or END ram without PACKAGED: the tail)
@@ -30,7 +30,8 @@
 
 #define TARGET_PAGE_DEFAULT 4096
 
-const char qstream_multifd_channel[] = "multifd channel: turn off the multifd capability at the source";
+const char qstream_multifd_channel[] =
+	"multifd channel: turn off the multifd capability at the source";
 
 static int record_fail(struct qstream *q, const char *reason, const uint8_t *name, size_t len)
 {
@@ -61,7 +62,7 @@ struct qstream_name qstream_take_name(struct cursor *c)
 {
 	size_t len = cursor_u8(c);
 
-	return (struct qstream_name){ cursor_bytes(c, len), len };
+	return (struct qstream_name){cursor_bytes(c, len), len};
 }
 
 bool qstream_name_is_sane(struct qstream_name name)
@@ -91,8 +92,8 @@ int qstream_find_block(const struct qstream *q, struct qstream_name name)
 }
 
 /*
- * Which page is a word about?  1, with rec->used behind word and name, and rec->page.block and offset
- * set; else as a reader.
+ * Which page is a word about?  1, with rec->used behind word and name, and rec->page.block and
+ * offset set; else as a reader.
  */
 static inline int locate(struct qstream *q, uint64_t word, const uint8_t *buf, size_t len,
 			 struct qstream_record *rec)
@@ -109,14 +110,16 @@ static inline int locate(struct qstream *q, uint64_t word, const uint8_t *buf, s
 		rec->used += 1 + name.len;
 		block = qstream_find_block(q, name);
 		if (block < 0)
-			return qstream_fail_name(q, "page of a block that is not in the list", name);
+			return qstream_fail_name(q, "page of a block that is not in the list",
+						 name);
 	} else if (block < 0) {
 		return qstream_fail(q, "page without a block name before any with one");
 	}
 	rec->page.block = (unsigned)block;
 	rec->page.offset = word & ~(q->target_page - 1);
 	if (rec->page.offset >= q->blocks[block].length)
-		return qstream_fail_text(q, "page beyond the end of its block", q->blocks[block].name);
+		return qstream_fail_text(q, "page beyond the end of its block",
+					 q->blocks[block].name);
 	return 1;
 }
 
@@ -193,8 +196,8 @@ static int read_eos(struct qstream *q, const uint8_t *buf, size_t len, struct qs
 
 	if (len < used)
 		return qstream_short(rec, used);
-	if (footer && (buf[WORD_LEN] != TYPE_FOOTER ||
-		       qstream_be32(buf + WORD_LEN + 1) != q->ram_section))
+	if (footer &&
+	    (buf[WORD_LEN] != TYPE_FOOTER || qstream_be32(buf + WORD_LEN + 1) != q->ram_section))
 		return qstream_fail(q, "section of ram does not end with its footer");
 	rec->used = used;
 	if (q->phase == PHASE_URGENT) {
@@ -217,13 +220,12 @@ static int refuse_word(struct qstream *q, uint64_t word)
 		uint64_t flag;
 		const char *reason;
 	} refusals[] = {
-		{ FLAG_FULL, "page in a form obsolete since 2009" },
-		{ FLAG_MEM_SIZE, "block list outside of the START section of ram" },
-		{ FLAG_HOOK, "page hook of an RDMA migration: migrate over tcp, unix or vsock" },
-		{ FLAG_COMPRESS,
-		  "compressed page: turn off the compress capability at the source" },
-		{ FLAG_MULTIFD_FLUSH,
-		  "multifd flush: turn off the multifd capability at the source" },
+		{FLAG_FULL, "page in a form obsolete since 2009"},
+		{FLAG_MEM_SIZE, "block list outside of the START section of ram"},
+		{FLAG_HOOK, "page hook of an RDMA migration: migrate over tcp, unix or vsock"},
+		{FLAG_COMPRESS, "compressed page: turn off the compress capability at the source"},
+		{FLAG_MULTIFD_FLUSH,
+		 "multifd flush: turn off the multifd capability at the source"},
 	};
 
 	if (q->channel == QSTREAM_URGENT && q->position == 0 && word >> 32 == QSTREAM_MAGIC)
@@ -268,10 +270,12 @@ static int read_named(struct qstream *q, const uint8_t *buf, size_t len, struct 
 	if (c.bad)
 		return qstream_short(rec, len + 1);
 	if (q->stage != STAGE_SETUP && q->stage != STAGE_PRECOPY)
-		return qstream_fail_name(q, "only PART and END of ram may follow the package", name);
+		return qstream_fail_name(q, "only PART and END of ram may follow the package",
+					 name);
 	if (buf[0] == TYPE_FULL || name.len != strlen(RAM_IDSTR) ||
 	    memcmp(name.bytes, RAM_IDSTR, name.len) != 0)
-		return qstream_fail_name(q, "device state before the package is not supported", name);
+		return qstream_fail_name(q, "device state before the package is not supported",
+					 name);
 	if (q->stage != STAGE_SETUP)
 		return qstream_fail(q, "second START section of ram");
 	return qstream_read_list_head(q, buf, len, rec);
@@ -311,14 +315,11 @@ static int read_end_of_stream(struct qstream *q, const uint8_t *buf, size_t len,
 static int read_record(struct qstream *q, const uint8_t *buf, size_t len,
 		       struct qstream_record *rec)
 {
-	static int (*const by_type[])(struct qstream *q, const uint8_t *buf, size_t len,
+	static int (*const by_type[])(struct qstream * q, const uint8_t *buf, size_t len,
 				      struct qstream_record *rec) = {
-		[TYPE_EOF] = read_end_of_stream,
-		[TYPE_START] = read_named,
-		[TYPE_PART] = read_bracket,
-		[TYPE_END] = read_bracket,
-		[TYPE_FULL] = read_named,
-		[TYPE_COMMAND] = qstream_read_command,
+		[TYPE_EOF] = read_end_of_stream, [TYPE_START] = read_named,
+		[TYPE_PART] = read_bracket,	 [TYPE_END] = read_bracket,
+		[TYPE_FULL] = read_named,	 [TYPE_COMMAND] = qstream_read_command,
 	};
 
 	if (len == 0)
@@ -329,9 +330,11 @@ static int read_record(struct qstream *q, const uint8_t *buf, size_t len,
 		return QSTREAM_TAIL;
 	}
 	if (q->stage == STAGE_TAIL)
-		return qstream_fail(q, "neither device state nor the end after the END section of ram");
+		return qstream_fail(
+			q, "neither device state nor the end after the END section of ram");
 	if (q->channel == QSTREAM_RECOVERY && q->position == 0 && buf[0] == (QSTREAM_MAGIC >> 24))
-		return qstream_fail(q, "a new migration, but a paused one is waiting to be recovered");
+		return qstream_fail(q,
+				    "a new migration, but a paused one is waiting to be recovered");
 	if (buf[0] >= ARRAY_LEN(by_type) || !by_type[buf[0]])
 		return qstream_fail(q, "unknown record type");
 	return by_type[buf[0]](q, buf, len, rec);
@@ -342,8 +345,8 @@ static int wait_for_body(struct qstream *q, const uint8_t *buf, size_t len,
 {
 	(void)buf;
 	(void)len;
-	return qstream_short(rec, q->body_left < QSTREAM_RECORD_MAX ? q->body_left :
-								     QSTREAM_RECORD_MAX);
+	return qstream_short(rec,
+			     q->body_left < QSTREAM_RECORD_MAX ? q->body_left : QSTREAM_RECORD_MAX);
 }
 
 static int stay_at_tail(struct qstream *q, const uint8_t *buf, size_t len,
@@ -377,8 +380,8 @@ static int stay_failed(struct qstream *q, const uint8_t *buf, size_t len,
 
 int qstream_next(struct qstream *q, const uint8_t *buf, size_t len, struct qstream_record *rec)
 {
-	static int (*const by_phase[])(struct qstream *q, const uint8_t *buf, size_t len,
-				      struct qstream_record *rec) = {
+	static int (*const by_phase[])(struct qstream * q, const uint8_t *buf, size_t len,
+				       struct qstream_record *rec) = {
 		[PHASE_HEADER] = qstream_read_header,
 		[PHASE_RECORD] = read_record,
 		[PHASE_LIST] = qstream_read_list,
@@ -413,7 +416,7 @@ void qstream_init(struct qstream *q, enum qstream_channel channel, const struct 
 {
 	assert((channel == QSTREAM_MAIN) == !blocks_of);
 	if (channel == QSTREAM_MAIN) {
-		*q = (struct qstream){ .phase = PHASE_HEADER, .stage = STAGE_SETUP };
+		*q = (struct qstream){.phase = PHASE_HEADER, .stage = STAGE_SETUP};
 		q->target_page = TARGET_PAGE_DEFAULT;
 	} else {
 		assert(blocks_of->n_blocks > 0 && blocks_of->list_left == 0);

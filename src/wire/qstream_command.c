@@ -7,13 +7,13 @@
 #include "core/guard.h"
 #include "wire/qstream_parts.h"
 
-#define TARGET_PAGE_MIN	 1024u
-#define TARGET_PAGE_MAX	 65536u
-#define DISCARD_VERSION	 0
-#define DISCARD_HEAD	 3u		/* version, length of the name, NUL behind the name */
-#define PACKAGE_MIN	 (2 * COMMAND_LEN)	/* LISTEN and RUN */
-#define PAGE_SIZES_MAX	 ((1ull << 56) - 1)	/* see is_page_size() in qstream_setup.c */
-#define ANYWHERE	 (STAGE_SETUP | STAGE_PRECOPY | STAGE_POSTCOPY | STAGE_RECOVERY | STAGE_DONE)
+#define TARGET_PAGE_MIN 1024u
+#define TARGET_PAGE_MAX 65536u
+#define DISCARD_VERSION 0
+#define DISCARD_HEAD	3u		   /* version, length of the name, NUL behind the name */
+#define PACKAGE_MIN	(2 * COMMAND_LEN)  /* LISTEN and RUN */
+#define PAGE_SIZES_MAX	((1ull << 56) - 1) /* see is_page_size() in qstream_setup.c */
+#define ANYWHERE	(STAGE_SETUP | STAGE_PRECOPY | STAGE_POSTCOPY | STAGE_RECOVERY | STAGE_DONE)
 
 static const char outside_package[] = "this command belongs into the package";
 
@@ -83,7 +83,8 @@ static int read_recv_bitmap(struct qstream *q, struct cursor *payload, struct qs
 		return qstream_fail(q, "length of RECV_BITMAP");
 	block = qstream_find_block(q, name);
 	if (block < 0)
-		return qstream_fail_name(q, "bitmap wanted of a block that is not in the list", name);
+		return qstream_fail_name(q, "bitmap wanted of a block that is not in the list",
+					 name);
 	rec->recv_bitmap.block = (unsigned)block;
 	return QSTREAM_RECV_BITMAP;
 }
@@ -95,9 +96,11 @@ static int take_range(struct qstream *q, const uint8_t *at, struct qstream_recor
 	uint64_t start = qstream_be64(at), length = qstream_be64(at + 8);
 
 	if (!range_inside(start, length, block->length))
-		return qstream_fail_text(q, "discarded range is empty or outside of its block", block->name);
+		return qstream_fail_text(q, "discarded range is empty or outside of its block",
+					 block->name);
 	if (start % block->page_size != 0 || length % block->page_size != 0)
-		return qstream_fail_text(q, "discarded range is not made of whole pages", block->name);
+		return qstream_fail_text(q, "discarded range is not made of whole pages",
+					 block->name);
 	rec->discard.block = q->discard_block;
 	rec->discard.start = start;
 	rec->discard.length = length;
@@ -106,7 +109,8 @@ static int take_range(struct qstream *q, const uint8_t *at, struct qstream_recor
 	return QSTREAM_DISCARD;
 }
 
-int qstream_read_range(struct qstream *q, const uint8_t *buf, size_t len, struct qstream_record *rec)
+int qstream_read_range(struct qstream *q, const uint8_t *buf, size_t len,
+		       struct qstream_record *rec)
 {
 	if (len < RANGE_LEN)
 		return qstream_short(rec, RANGE_LEN);
@@ -147,31 +151,30 @@ static int read_discard(struct qstream *q, const uint8_t *buf, size_t len, size_
 
 static const struct command {
 	const char *name;
-	uint16_t min, max;		/* payload, bytes */
-	uint8_t stages;			/* where it is at home */
-	uint8_t then;			/* the stage it begins; 0: the same goes on */
-	int event;			/* what it is, where it says nothing else */
+	uint16_t min, max; /* payload, bytes */
+	uint8_t stages;	   /* where it is at home */
+	uint8_t then;	   /* the stage it begins; 0: the same goes on */
+	int event;	   /* what it is, where it says nothing else */
 	int (*read)(struct qstream *q, struct cursor *payload, struct qstream_record *rec);
 	const char *refusal;
 } commands[] = {
-	[QCMD_OPEN_RETURN_PATH] = { "OPEN_RETURN_PATH", 0, 0, STAGE_SETUP,
-				    .event = QSTREAM_OPEN_RETURN_PATH },
-	[QCMD_PING] = { "PING", 4, 4, ANYWHERE, .read = read_ping },
-	[QCMD_ADVISE] = { "POSTCOPY_ADVISE", 0, 16, STAGE_SETUP, .read = read_advise },
-	[QCMD_LISTEN] = { "POSTCOPY_LISTEN", 0, 0, ANYWHERE, .refusal = outside_package },
-	[QCMD_RUN] = { "POSTCOPY_RUN", 0, 0, ANYWHERE, .refusal = outside_package },
+	[QCMD_OPEN_RETURN_PATH] = {"OPEN_RETURN_PATH", 0, 0, STAGE_SETUP,
+				   .event = QSTREAM_OPEN_RETURN_PATH},
+	[QCMD_PING] = {"PING", 4, 4, ANYWHERE, .read = read_ping},
+	[QCMD_ADVISE] = {"POSTCOPY_ADVISE", 0, 16, STAGE_SETUP, .read = read_advise},
+	[QCMD_LISTEN] = {"POSTCOPY_LISTEN", 0, 0, ANYWHERE, .refusal = outside_package},
+	[QCMD_RUN] = {"POSTCOPY_RUN", 0, 0, ANYWHERE, .refusal = outside_package},
 	/* read range by range: read_discard() */
-	[QCMD_DISCARD] = { "POSTCOPY_RAM_DISCARD", DISCARD_HEAD + 1 + RANGE_LEN, UINT16_MAX,
-			   .stages = STAGE_PRECOPY },
-	[QCMD_PACKAGED] = { "PACKAGED", 4, 4, STAGE_PRECOPY, STAGE_POSTCOPY,
-			    .read = read_packaged },
-	[QCMD_COLO] = { "ENABLE_COLO", 0, 0, ANYWHERE,
-			.refusal = "turn off the x-colo capability at the source" },
-	[QCMD_RESUME] = { "POSTCOPY_RESUME", 0, 0, STAGE_RECOVERY, STAGE_POSTCOPY,
-			  .event = QSTREAM_RESUME },
-	[QCMD_RECV_BITMAP] = { "RECV_BITMAP", 2, 256, STAGE_RECOVERY, .read = read_recv_bitmap },
-	[QCMD_SWITCHOVER_START] = { "SWITCHOVER_START", 0, 0, STAGE_PRECOPY,
-				    .event = QSTREAM_SWITCHOVER_START },
+	[QCMD_DISCARD] = {"POSTCOPY_RAM_DISCARD", DISCARD_HEAD + 1 + RANGE_LEN, UINT16_MAX,
+			  .stages = STAGE_PRECOPY},
+	[QCMD_PACKAGED] = {"PACKAGED", 4, 4, STAGE_PRECOPY, STAGE_POSTCOPY, .read = read_packaged},
+	[QCMD_COLO] = {"ENABLE_COLO", 0, 0, ANYWHERE,
+		       .refusal = "turn off the x-colo capability at the source"},
+	[QCMD_RESUME] = {"POSTCOPY_RESUME", 0, 0, STAGE_RECOVERY, STAGE_POSTCOPY,
+			 .event = QSTREAM_RESUME},
+	[QCMD_RECV_BITMAP] = {"RECV_BITMAP", 2, 256, STAGE_RECOVERY, .read = read_recv_bitmap},
+	[QCMD_SWITCHOVER_START] = {"SWITCHOVER_START", 0, 0, STAGE_PRECOPY,
+				   .event = QSTREAM_SWITCHOVER_START},
 };
 
 static const char *command_fault(const struct qstream *q, const struct command *command,

@@ -2,10 +2,10 @@
 #ifndef PC_WIRE_QSTREAM_PARTS_H
 #define PC_WIRE_QSTREAM_PARTS_H
 /*
- * What the files of the stream decoder share: the numbers on the wire, the states of the grammar and
- * the readers.  A reader looks at the window from its first byte and has three outcomes, those of
- * qstream_next(): an event with rec->used set, qstream_short(), or qstream_fail().  It changes *q
- * only when the record is complete.
+ * What the files of the stream decoder share: the numbers on the wire, the states of the grammar
+ * and the readers.  A reader looks at the window from its first byte and has three outcomes, those
+ * of qstream_next(): an event with rec->used set, qstream_short(), or qstream_fail().  It changes
+ * *q only when the record is complete.
  */
 #include <endian.h>
 #include <errno.h>
@@ -14,8 +14,8 @@
 #include "wire/cursor.h"
 #include "wire/qstream.h"
 
-#define QSTREAM_MAGIC	0x5145564du
-#define QSTREAM_VERSION 3
+#define QSTREAM_MAGIC	      0x5145564du
+#define QSTREAM_VERSION	      3
 #define QSTREAM_MULTIFD_MAGIC 0x11223344u
 
 enum qstream_type {
@@ -45,24 +45,24 @@ enum qstream_flag {
 	FLAG_MULTIFD_FLUSH = 0x200,
 };
 
-#define RAM_IDSTR	"ram"
-#define RAM_VERSION	4
-#define WORD_LEN	8u		/* of a ram word */
-#define FOOTER_LEN	5u
-#define BRACKET_LEN	5u		/* type and section id */
-#define COMMAND_LEN	5u		/* type, number, payload length */
-#define RANGE_LEN	16u
+#define RAM_IDSTR   "ram"
+#define RAM_VERSION 4
+#define WORD_LEN    8u /* of a ram word */
+#define FOOTER_LEN  5u
+#define BRACKET_LEN 5u /* type and section id */
+#define COMMAND_LEN 5u /* type, number, payload length */
+#define RANGE_LEN   16u
 
 /* What the next byte begins. */
 enum qstream_phase {
 	PHASE_HEADER,
 	PHASE_RECORD,
-	PHASE_LIST,			/* an entry of the block list, or its end */
-	PHASE_PART,			/* a ram word */
-	PHASE_END,			/* a ram word, in the END section */
-	PHASE_RANGES,			/* the next range of a discard command */
-	PHASE_BODY,			/* package body; the caller takes it */
-	PHASE_URGENT,			/* a ram word, outside of any section */
+	PHASE_LIST,   /* an entry of the block list, or its end */
+	PHASE_PART,   /* a ram word */
+	PHASE_END,    /* a ram word, in the END section */
+	PHASE_RANGES, /* the next range of a discard command */
+	PHASE_BODY,   /* package body; the caller takes it */
+	PHASE_URGENT, /* a ram word, outside of any section */
 	PHASE_TAIL,
 	PHASE_EOF,
 	PHASE_FAILED,
@@ -70,12 +70,12 @@ enum qstream_phase {
 
 /* How far the migration is; one bit each, so that a table can say where a record is at home. */
 enum qstream_stage {
-	STAGE_SETUP = 1,		/* up to the block list */
+	STAGE_SETUP = 1, /* up to the block list */
 	STAGE_PRECOPY = 2,
-	STAGE_POSTCOPY = 4,		/* from the package on, or from POSTCOPY_RESUME */
-	STAGE_RECOVERY = 8,		/* new connection, up to POSTCOPY_RESUME */
-	STAGE_DONE = 16,		/* after END of ram */
-	STAGE_TAIL = 32,		/* the same, but no package came: precopy */
+	STAGE_POSTCOPY = 4, /* from the package on, or from POSTCOPY_RESUME */
+	STAGE_RECOVERY = 8, /* new connection, up to POSTCOPY_RESUME */
+	STAGE_DONE = 16,    /* after END of ram */
+	STAGE_TAIL = 32,    /* the same, but no package came: precopy */
 };
 
 /* A length-prefixed name where it lies in the window; bytes is NULL when it is not all there. */
@@ -119,19 +119,22 @@ bool qstream_name_is_sane(struct qstream_name name);
 /* Number of the block, -1 when there is none. */
 int qstream_find_block(const struct qstream *q, struct qstream_name name);
 
-extern const char qstream_multifd_channel[];	/* reason of a refusal */
+extern const char qstream_multifd_channel[]; /* reason of a refusal */
 
 /* For good: -EPROTO now and ever after. */
 int qstream_fail(struct qstream *q, const char *reason);
 int qstream_fail_name(struct qstream *q, const char *reason, struct qstream_name name);
 int qstream_fail_text(struct qstream *q, const char *reason, const char *detail);
 
-int qstream_read_header(struct qstream *q, const uint8_t *buf, size_t len, struct qstream_record *rec);
+int qstream_read_header(struct qstream *q, const uint8_t *buf, size_t len,
+			struct qstream_record *rec);
 int qstream_read_list_head(struct qstream *q, const uint8_t *buf, size_t len,
 			   struct qstream_record *rec);
-int qstream_read_list(struct qstream *q, const uint8_t *buf, size_t len, struct qstream_record *rec);
+int qstream_read_list(struct qstream *q, const uint8_t *buf, size_t len,
+		      struct qstream_record *rec);
 int qstream_read_command(struct qstream *q, const uint8_t *buf, size_t len,
 			 struct qstream_record *rec);
-int qstream_read_range(struct qstream *q, const uint8_t *buf, size_t len, struct qstream_record *rec);
+int qstream_read_range(struct qstream *q, const uint8_t *buf, size_t len,
+		       struct qstream_record *rec);
 
 #endif

@@ -8,7 +8,7 @@
 
 #include "wire/qstream_parts.h"
 
-#define DISCARD_RANGES_MAX 12		/* what QEMU puts into one command */
+#define DISCARD_RANGES_MAX 12 /* what QEMU puts into one command */
 #define PING_LEN	   (COMMAND_LEN + 4)
 
 void qstream_put_header(struct pen *p, const char *machine)
@@ -48,8 +48,8 @@ void qstream_put_advise(struct pen *p, uint64_t summary, uint64_t target_page)
 	pen_be64(p, target_page);
 }
 
-void qstream_put_blocks(struct pen *p, uint32_t section, const struct qstream_block *blocks, unsigned n,
-			uint64_t default_page)
+void qstream_put_blocks(struct pen *p, uint32_t section, const struct qstream_block *blocks,
+			unsigned n, uint64_t default_page)
 {
 	uint64_t total = 0;
 

@@ -7,8 +7,8 @@
 #include "core/guard.h"
 #include "wire/qstream_parts.h"
 
-#define PAGE_BITS	  12
-#define TLS_HANDSHAKE	  0x16		/* first byte of a ClientHello */
+#define PAGE_BITS	   12
+#define TLS_HANDSHAKE	   0x16 /* first byte of a ClientHello */
 #define SUBSECTION_VERSION 1
 
 /* What else might have been at the other end of the connection? */
@@ -31,8 +31,8 @@ static const char *version_fault(uint32_t version)
 {
 	if (version == QSTREAM_VERSION)
 		return NULL;
-	return version < QSTREAM_VERSION ? "obsolete version of the migration stream" :
-					   "unknown version of the migration stream";
+	return version < QSTREAM_VERSION ? "obsolete version of the migration stream"
+					 : "unknown version of the migration stream";
 }
 
 static int read_page_bits(struct qstream *q, struct cursor *c, struct qstream_record *rec)
@@ -76,9 +76,9 @@ static const struct subsection {
 	const char *name;
 	int (*read)(struct qstream *q, struct cursor *c, struct qstream_record *rec);
 } subsections[] = {
-	{ "configuration/target-page-bits", read_page_bits },
-	{ "configuration/capabilities", read_capabilities },
-	{ "configuration/uuid", read_uuid },
+	{"configuration/target-page-bits", read_page_bits},
+	{"configuration/capabilities", read_capabilities},
+	{"configuration/uuid", read_uuid},
 };
 
 static const struct subsection *find_subsection(struct qstream_name name)
@@ -110,7 +110,7 @@ static int read_subsection(struct qstream *q, struct cursor *c, struct qstream_r
 static int read_machine(struct qstream *q, struct cursor *c, struct qstream_record *rec)
 {
 	uint32_t len = cursor_be32(c);
-	struct qstream_name name = { .len = len };
+	struct qstream_name name = {.len = len};
 
 	if (c->bad)
 		return 0;
@@ -140,7 +140,8 @@ static int read_configuration(struct qstream *q, struct cursor *c, struct qstrea
 	return err;
 }
 
-int qstream_read_header(struct qstream *q, const uint8_t *buf, size_t len, struct qstream_record *rec)
+int qstream_read_header(struct qstream *q, const uint8_t *buf, size_t len,
+			struct qstream_record *rec)
 {
 	struct cursor c = cursor_init(buf, len);
 	const char *fault;
@@ -172,7 +173,8 @@ int qstream_read_header(struct qstream *q, const uint8_t *buf, size_t len, struc
 }
 
 /*
- * START of ram, up to the word with the sum of all block lengths.  The caller saw the idstr already.
+ * START of ram, up to the word with the sum of all block lengths.  The caller saw the idstr
+ * already.
  */
 int qstream_read_list_head(struct qstream *q, const uint8_t *buf, size_t len,
 			   struct qstream_record *rec)
@@ -201,9 +203,10 @@ int qstream_read_list_head(struct qstream *q, const uint8_t *buf, size_t len,
 }
 
 /*
- * The page size of a block is there or not, and nothing says which.  It is one bit of the summary that
- * ADVISE gave, so below 2^56 and its first byte is zero; what follows a block without one begins with
- * the length of a name, which is not zero, or is an EOS word, which is smaller than any page.
+ * The page size of a block is there or not, and nothing says which.  It is one bit of the summary
+ * that ADVISE gave, so below 2^56 and its first byte is zero; what follows a block without one
+ * begins with the length of a name, which is not zero, or is an EOS word, which is smaller than any
+ * page.
  */
 static bool is_page_size(const struct qstream *q, uint64_t v)
 {
@@ -271,8 +274,8 @@ static const char *list_fault(const struct qstream *q, uint64_t word)
 }
 
 /*
- * Old machine types write no footers, and the stream does not say so either: the byte behind the first
- * ram section decides for all of them.
+ * Old machine types write no footers, and the stream does not say so either: the byte behind the
+ * first ram section decides for all of them.
  */
 static int read_list_end(struct qstream *q, const uint8_t *buf, size_t len,
 			 struct qstream_record *rec)

@@ -11,7 +11,8 @@
  * The naked state ends with a zero byte and QEMU's description of it: 0x06, be32 length, JSON.  The
  * source then waits for our answer, so the description ends where the bytes end, and it is the only
  * place where a length in front of an object reaches exactly that far.  JSON has no control
- * characters, so an object that begins inside the device state cannot reach across the real one's head.
+ * characters, so an object that begins inside the device state cannot reach across the real one's
+ * head.
  */
 #include "config.h"
 
@@ -20,9 +21,9 @@
 #include "core/guard.h"
 #include "wire/qstream_parts.h"
 
-#define PING_LEN      (COMMAND_LEN + 4)
-#define TAIL_HEAD     6u		/* EOF, 0x06, be32 length */
-#define JSON_DEPTH    64
+#define PING_LEN   (COMMAND_LEN + 4)
+#define TAIL_HEAD  6u /* EOF, 0x06, be32 length */
+#define JSON_DEPTH 64
 
 static bool is_command(const uint8_t *at, uint16_t cmd, uint16_t len)
 {
@@ -43,7 +44,7 @@ int qstream_package(const uint8_t *body, size_t len, struct qstream_package *out
 {
 	const uint8_t *device, *end;
 
-	*out = (struct qstream_package){ 0 };
+	*out = (struct qstream_package){0};
 	if (len < 2 * COMMAND_LEN)
 		return -EPROTO;
 	device = body + COMMAND_LEN;
@@ -66,7 +67,7 @@ int qstream_package(const uint8_t *body, size_t len, struct qstream_package *out
 
 /* Enough of a JSON reader to tell one whole object from anything else. */
 struct json {
-	uint64_t arrays;		/* bit n: the open bracket at depth n + 1 is [ */
+	uint64_t arrays; /* bit n: the open bracket at depth n + 1 is [ */
 	unsigned depth;
 	bool in_string, escaped;
 };
@@ -124,7 +125,7 @@ static bool json_feed(struct json *j, uint8_t c)
 /* One object, brackets paired, and nothing behind it. */
 static bool is_json_object(const uint8_t *text, size_t len)
 {
-	struct json j = { 0 };
+	struct json j = {0};
 
 	if (len < 2 || text[0] != '{' || text[len - 1] != '}')
 		return false;

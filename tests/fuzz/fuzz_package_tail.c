@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The parts that are cut, not decoded.  Byte 0 chooses: a package body, naked device state, an XBZRLE
- * delta.  The parts always lie within the input and add up to it.
+ * The parts that are cut, not decoded.  Byte 0 chooses: a package body, naked device state, an
+ * XBZRLE delta.  The parts always lie within the input and add up to it.
  */
 #include "config.h"
 
@@ -18,10 +18,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define COMMAND_LEN 5
 #define PING_LEN    9
 #define PAGE_LEN    4096
-#define CHECK(condition)         \
-	do {                     \
-		if (!(condition)) \
-			abort(); \
+#define CHECK(condition)                                                                           \
+	do {                                                                                       \
+		if (!(condition))                                                                  \
+			abort();                                                                   \
 	} while (0)
 
 static void package(const uint8_t *body, size_t len)
@@ -59,12 +59,12 @@ static void delta(const uint8_t *bytes, size_t len)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static void (*const parts[])(const uint8_t *bytes, size_t len) = { package, tail, delta };
+	static void (*const parts[])(const uint8_t *bytes, size_t len) = {package, tail, delta};
 	cleanup_free uint8_t *exact = NULL;
 
 	if (size < 2)
 		return 0;
-	exact = malloc(size - 1);	/* so that a read past the end is seen */
+	exact = malloc(size - 1); /* so that a read past the end is seen */
 	CHECK(exact);
 	memcpy(exact, data + 1, size - 1);
 	parts[data[0] % ARRAY_LEN(parts)](exact, size - 1);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * qreturn: any bytes as a return path.  What is read stays within the window, and the writer makes the
- * same bytes of it again.
+ * qreturn: any bytes as a return path.  What is read stays within the window, and the writer makes
+ * the same bytes of it again.
  */
 #include "config.h"
 
@@ -15,10 +15,10 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define CHECK(condition)         \
-	do {                     \
-		if (!(condition)) \
-			abort(); \
+#define CHECK(condition)                                                                           \
+	do {                                                                                       \
+		if (!(condition))                                                                  \
+			abort();                                                                   \
 	} while (0)
 
 static size_t write_again(struct qreturn_writer *w, const struct qreturn_message *m, uint8_t *out)
@@ -43,7 +43,8 @@ static size_t write_again(struct qreturn_writer *w, const struct qreturn_message
 }
 
 /* The next message or bitmap of @bytes; how many bytes it took, 0 at the end. */
-static size_t step(struct qreturn_reader *r, struct qreturn_writer *w, const uint8_t *bytes, size_t len)
+static size_t step(struct qreturn_reader *r, struct qreturn_writer *w, const uint8_t *bytes,
+		   size_t len)
 {
 	uint8_t again[QRETURN_MESSAGE_MAX];
 	cleanup_free uint8_t *window = malloc(len ? len : 1);

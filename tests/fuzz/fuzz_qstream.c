@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * qstream: byte 0 chooses where the stream begins, byte 1 how it arrives (0: at once; else the seed of the
- * piece sizes), the rest is the stream.  Whatever it holds, every record stays within the window and its
- * block, an error has a reason, and the pieces give the same records as the whole.
+ * qstream: byte 0 chooses where the stream begins, byte 1 how it arrives (0: at once; else the seed
+ * of the piece sizes), the rest is the stream.  Whatever it holds, every record stays within the
+ * window and its block, an error has a reason, and the pieces give the same records as the whole.
  */
 #include "config.h"
 
@@ -17,18 +17,21 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define SECTION 2			/* as in tests/fixtures/q72-* */
-#define CHECK(condition)         \
-	do {                     \
-		if (!(condition)) \
-			abort(); \
+#define SECTION 2 /* as in tests/fixtures/q72-* */
+#define CHECK(condition)                                                                           \
+	do {                                                                                       \
+		if (!(condition))                                                                  \
+			abort();                                                                   \
 	} while (0)
 
 static const struct qstream_block blocks[] = {
-	{ "pc.ram", 4 << 20, 4096 },		  { "/rom@etc/acpi/tables", 128 << 10, 4096 },
-	{ "pc.rom", 128 << 10, 4096 },		  { "pc.bios", 64 << 10, 4096 },
-	{ "/rom@etc/table-loader", 4096, 4096 },  { "/rom@etc/acpi/rsdp", 4096, 4096 },
-	{ "huge", 4 << 20, 2 << 20 },
+	{"pc.ram", 4 << 20, 4096},
+	{"/rom@etc/acpi/tables", 128 << 10, 4096},
+	{"pc.rom", 128 << 10, 4096},
+	{"pc.bios", 64 << 10, 4096},
+	{"/rom@etc/table-loader", 4096, 4096},
+	{"/rom@etc/acpi/rsdp", 4096, 4096},
+	{"huge", 4 << 20, 2 << 20},
 };
 
 /* A main channel behind its block list. */
@@ -47,7 +50,7 @@ static void past_blocks(struct qstream *q)
 	while (qstream_next(q, bytes + at, pen_used(&p) - at, &rec) > 0)
 		at += rec.used;
 	CHECK(at == pen_used(&p) && !q->reason);
-	q->position = 0;		/* of the part that is fuzzed */
+	q->position = 0; /* of the part that is fuzzed */
 }
 
 static void begin(struct qstream *q, uint8_t where)
@@ -164,7 +167,7 @@ static bool step(struct qstream *q, struct sum *s, const uint8_t *bytes, size_t 
 
 static struct sum run(uint8_t where, uint8_t pieces, const uint8_t *bytes, size_t len)
 {
-	struct sum s = { .hash = 14695981039346656037u };
+	struct sum s = {.hash = 14695981039346656037u};
 	uint64_t random = pieces;
 	size_t at = 0, have = pieces ? 0 : len;
 	struct qstream q;

@@ -10,7 +10,7 @@
 
 struct golden golden_load(const char *name)
 {
-	struct golden g = { 0 };
+	struct golden g = {0};
 	char command[512];
 	size_t room = 0, got;
 	FILE *pipe;

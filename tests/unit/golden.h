@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 struct golden {
-	uint8_t *bytes;			/* the caller frees */
+	uint8_t *bytes; /* the caller frees */
 	size_t len;
 };
 

@@ -9,8 +9,8 @@
 
 Test(cursor, reads_every_width_big_endian)
 {
-	static const uint8_t bytes[] = { 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08,
-					 0x09, 0x0a, 0x0b, 0x0c, 0x0d, 0x0e, 0xff };
+	static const uint8_t bytes[] = {0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08,
+					0x09, 0x0a, 0x0b, 0x0c, 0x0d, 0x0e, 0xff};
 	struct cursor c = cursor_init(bytes, sizeof(bytes));
 
 	cr_expect_eq(cursor_be64(&c), 0x0102030405060708u);
@@ -24,7 +24,7 @@ Test(cursor, reads_every_width_big_endian)
 
 Test(cursor, a_short_read_is_bad_for_ever_and_consumes_nothing)
 {
-	static const uint8_t bytes[] = { 0xaa, 0xbb, 0xcc };
+	static const uint8_t bytes[] = {0xaa, 0xbb, 0xcc};
 	struct cursor c = cursor_init(bytes, sizeof(bytes));
 
 	cr_expect_eq(cursor_be32(&c), 0);
@@ -56,7 +56,7 @@ Test(cursor, a_length_near_the_top_of_the_address_space_is_short)
 
 Test(cursor, bytes_point_into_the_buffer)
 {
-	static const uint8_t bytes[] = { 1, 2, 3 };
+	static const uint8_t bytes[] = {1, 2, 3};
 	struct cursor c = cursor_init(bytes, sizeof(bytes));
 
 	cr_expect_eq(cursor_bytes(&c, 2), bytes);
@@ -122,7 +122,7 @@ Test(pen, writes_what_the_cursor_reads)
 
 Test(pen, what_does_not_fit_is_bad_for_ever_and_writes_nothing)
 {
-	uint8_t buf[4] = { 0, 0, 0, 0x55 };
+	uint8_t buf[4] = {0, 0, 0, 0x55};
 	struct pen p = pen_init(buf, 3);
 
 	pen_be32(&p, 0xffffffffu);
@@ -130,7 +130,7 @@ Test(pen, what_does_not_fit_is_bad_for_ever_and_writes_nothing)
 	cr_expect_eq(pen_used(&p), 0);
 	pen_u8(&p, 1);
 	cr_expect_eq(pen_used(&p), 0);
-	cr_expect_arr_eq(buf, ((uint8_t[]){ 0, 0, 0, 0x55 }), 4);
+	cr_expect_arr_eq(buf, ((uint8_t[]){0, 0, 0, 0x55}), 4);
 }
 
 Test(pen, a_name_longer_than_its_length_byte_is_bad)

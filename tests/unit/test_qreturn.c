@@ -13,8 +13,8 @@
 #include "golden.h"
 #include "wire/cursor.h"
 
-static const uint8_t pc_bios_request[] = { 0, 3, 0, 0x14, 0, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0x10, 0,
-					   7, 'p', 'c', '.', 'b', 'i', 'o', 's' };
+static const uint8_t pc_bios_request[] = {0, 3, 0,    0x14, 0, 0,   0,	 0,   0,   0,	0x10, 0,
+					  0, 0, 0x10, 0,    7, 'p', 'c', '.', 'b', 'i', 'o',  's'};
 
 Test(qreturn, request_names_the_block_once_per_connection)
 {
@@ -24,7 +24,8 @@ Test(qreturn, request_names_the_block_once_per_connection)
 	qreturn_writer_init(&w);
 	cr_assert_eq(qreturn_request(&w, out, 3, "pc.bios", 0x1000, 4096), sizeof(pc_bios_request));
 	cr_assert_eq(qreturn_request(&w, out, 3, "pc.bios", 0x2000, 4096), 16);
-	cr_assert_arr_eq(out, ((uint8_t[]){ 0, 4, 0, 12, 0, 0, 0, 0, 0, 0, 0x20, 0, 0, 0, 0x10, 0 }), 16);
+	cr_assert_arr_eq(out, ((uint8_t[]){0, 4, 0, 12, 0, 0, 0, 0, 0, 0, 0x20, 0, 0, 0, 0x10, 0}),
+			 16);
 	cr_assert_eq(qreturn_request(&w, out, 0, "pc.ram", 0, 4096), 4 + 13 + 6, "another block");
 	cr_assert_eq(qreturn_request(&w, out, 3, "pc.bios", 0, 4096), 4 + 13 + 7, "and back");
 	qreturn_writer_init(&w);
@@ -78,8 +79,9 @@ Test(qreturn, fixed_messages_round_trip)
 	cr_assert_eq(m.value, 0x42);
 	cr_assert_eq(qreturn_next(&r, out, qreturn_resume_ack(out), &m), QRETURN_RESUME_ACK);
 	cr_assert_eq(m.value, 1);
-	cr_assert_eq(qreturn_next(&r, out, qreturn_switchover_ack(out), &m), QRETURN_SWITCHOVER_ACK);
-	cr_assert_arr_eq(out, ((uint8_t[]){ 0, 7, 0, 0 }), 4);
+	cr_assert_eq(qreturn_next(&r, out, qreturn_switchover_ack(out), &m),
+		     QRETURN_SWITCHOVER_ACK);
+	cr_assert_arr_eq(out, ((uint8_t[]){0, 7, 0, 0}), 4);
 	cr_assert_eq(qreturn_next(&r, out, qreturn_shut(out, 0xffffffff), &m), QRETURN_SHUT);
 	cr_assert_eq(m.value, 0xffffffff);
 	cr_assert_eq(r.position, 8 + 8 + 4 + 8);
@@ -101,7 +103,8 @@ static unsigned replay(const struct golden *g, unsigned counts[8])
 	for (; (what = qreturn_next(&r, g->bytes + at, g->len - at, &m)) > 0; total++) {
 		counts[what]++;
 		if (what == QRETURN_REQ_PAGES_ID)
-			len = qreturn_request(&w, again, w.last_block + 1, m.name, m.start, m.length);
+			len = qreturn_request(&w, again, w.last_block + 1, m.name, m.start,
+					      m.length);
 		else if (what == QRETURN_REQ_PAGES)
 			len = qreturn_request(&w, again, w.last_block, m.name, m.start, m.length);
 		else if (what == QRETURN_PONG)
@@ -134,20 +137,20 @@ Test(qreturn, golden_return_paths)
 {
 	static const struct {
 		const char *name;
-		unsigned counts[8];		/* by type */
+		unsigned counts[8]; /* by type */
 	} rows[] = {
-		{ "q72-plain.c0.d2s", { [1] = 1, [2] = 4, [3] = 1 } },
-		{ "q72-preempt.c0.d2s", { [1] = 1, [2] = 4, [3] = 2, [4] = 44 } },
-		{ "q72-preempt.c1.d2s", { 0 } },
-		{ "q100-preempt-recover.c0.d2s", { [2] = 4, [3] = 1, [4] = 128 } },
-		{ "q100-preempt-recover.c1.d2s", { 0 } },
-		{ "q100-preempt-recover.rec.c0.d2s", { [1] = 1, [5] = 6, [6] = 1 } },
-		{ "q100-preempt-recover.rec.c1.d2s", { 0 } },
+		{"q72-plain.c0.d2s", {[1] = 1, [2] = 4, [3] = 1}},
+		{"q72-preempt.c0.d2s", {[1] = 1, [2] = 4, [3] = 2, [4] = 44}},
+		{"q72-preempt.c1.d2s", {0}},
+		{"q100-preempt-recover.c0.d2s", {[2] = 4, [3] = 1, [4] = 128}},
+		{"q100-preempt-recover.c1.d2s", {0}},
+		{"q100-preempt-recover.rec.c0.d2s", {[1] = 1, [5] = 6, [6] = 1}},
+		{"q100-preempt-recover.rec.c1.d2s", {0}},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		cleanup_golden struct golden g = golden_load(rows[i].name);
-		unsigned counts[8] = { 0 };
+		unsigned counts[8] = {0};
 
 		replay(&g, counts);
 		cr_assert_arr_eq(counts, rows[i].counts, sizeof(counts), "%s", rows[i].name);
@@ -181,27 +184,50 @@ struct refusal {
 Test(qreturn, refusals)
 {
 	static const struct refusal rows[] = {
-		{ "unknown message type", BYTES("\0\0\0\0") },
-		{ "unknown message type", BYTES("\0\10\0\0") },
-		{ "unknown message type", BYTES("\377\377\377\377") },
-		{ "wrong length", BYTES("\0\1\0\3") },
-		{ "wrong length", BYTES("\0\2\0\5") },
-		{ "wrong length", BYTES("\0\3\0\15") },
-		{ "wrong length", BYTES("\0\3\1\15") },
-		{ "wrong length", BYTES("\0\4\0\13") },
-		{ "wrong length", BYTES("\0\7\0\1") },
-		{ "without a block name", BYTES("\0\4\0\14" "\0\0\0\0\0\0\0\0" "\0\0\20\0") },
-		{ "no bytes", BYTES("\0\3\0\16" "\0\0\0\0\0\0\0\0" "\0\0\0\0" "\1a") },
-		{ "end of the address space", BYTES("\0\3\0\16" "\377\377\377\377\377\377\360\0"
-						    "\0\0\20\0" "\1a") },
-		{ "malformed block name", BYTES("\0\3\0\16" "\0\0\0\0\0\0\0\0" "\0\0\20\0" "\2a") },
-		{ "malformed block name", BYTES("\0\3\0\17" "\0\0\0\0\0\0\0\0" "\0\0\20\0" "\1ab") },
-		{ "malformed block name", BYTES("\0\3\0\17" "\0\0\0\0\0\0\0\0" "\0\0\20\0" "\2a\0") },
-		{ "malformed block name", BYTES("\0\3\0\16" "\0\0\0\0\0\0\0\0" "\0\0\20\0" "\0a") },
-		{ "value other than 1", BYTES("\0\6\0\4" "\0\0\0\0") },
-		{ "multiple of 8", BYTES("\0\5\0\2\1a" "\0\0\0\0\0\0\0\0") },
-		{ "multiple of 8", BYTES("\0\5\0\2\1a" "\0\0\0\0\0\0\0\1") },
-		{ "end of the address space", BYTES("\0\5\0\2\1a" "\377\377\377\377\377\377\377\370") },
+		{"unknown message type", BYTES("\0\0\0\0")},
+		{"unknown message type", BYTES("\0\10\0\0")},
+		{"unknown message type", BYTES("\377\377\377\377")},
+		{"wrong length", BYTES("\0\1\0\3")},
+		{"wrong length", BYTES("\0\2\0\5")},
+		{"wrong length", BYTES("\0\3\0\15")},
+		{"wrong length", BYTES("\0\3\1\15")},
+		{"wrong length", BYTES("\0\4\0\13")},
+		{"wrong length", BYTES("\0\7\0\1")},
+		{"without a block name", BYTES("\0\4\0\14"
+					       "\0\0\0\0\0\0\0\0"
+					       "\0\0\20\0")},
+		{"no bytes", BYTES("\0\3\0\16"
+				   "\0\0\0\0\0\0\0\0"
+				   "\0\0\0\0"
+				   "\1a")},
+		{"end of the address space", BYTES("\0\3\0\16"
+						   "\377\377\377\377\377\377\360\0"
+						   "\0\0\20\0"
+						   "\1a")},
+		{"malformed block name", BYTES("\0\3\0\16"
+					       "\0\0\0\0\0\0\0\0"
+					       "\0\0\20\0"
+					       "\2a")},
+		{"malformed block name", BYTES("\0\3\0\17"
+					       "\0\0\0\0\0\0\0\0"
+					       "\0\0\20\0"
+					       "\1ab")},
+		{"malformed block name", BYTES("\0\3\0\17"
+					       "\0\0\0\0\0\0\0\0"
+					       "\0\0\20\0"
+					       "\2a\0")},
+		{"malformed block name", BYTES("\0\3\0\16"
+					       "\0\0\0\0\0\0\0\0"
+					       "\0\0\20\0"
+					       "\0a")},
+		{"value other than 1", BYTES("\0\6\0\4"
+					     "\0\0\0\0")},
+		{"multiple of 8", BYTES("\0\5\0\2\1a"
+					"\0\0\0\0\0\0\0\0")},
+		{"multiple of 8", BYTES("\0\5\0\2\1a"
+					"\0\0\0\0\0\0\0\1")},
+		{"end of the address space", BYTES("\0\5\0\2\1a"
+						   "\377\377\377\377\377\377\377\370")},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -209,11 +235,11 @@ Test(qreturn, refusals)
 		struct qreturn_message m;
 
 		qreturn_reader_init(&r);
-		cr_assert_eq(qreturn_next(&r, (const uint8_t *)rows[i].bytes, rows[i].len, &m), -EPROTO,
-			     "row %zu (%s)", i, rows[i].reason);
+		cr_assert_eq(qreturn_next(&r, (const uint8_t *)rows[i].bytes, rows[i].len, &m),
+			     -EPROTO, "row %zu (%s)", i, rows[i].reason);
 		cr_assert_not_null(strstr(r.reason, rows[i].reason), "row %zu: %s", i, r.reason);
 		cr_assert_eq(r.position, 0);
-		cr_assert_eq(qreturn_next(&r, pc_bios_request, sizeof(pc_bios_request), &m), -EPROTO,
-			     "an error is for ever");
+		cr_assert_eq(qreturn_next(&r, pc_bios_request, sizeof(pc_bios_request), &m),
+			     -EPROTO, "an error is for ever");
 	}
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The stream decoder on recorded migrations of QEMU 7.2 and 10.0 (F54, F55 need what it yields):
- * every byte is decoded, the way the bytes arrive does not matter, the encoders write the same bytes
- * again, a cut is never more than "more bytes wanted", and a flipped byte is never more than an error.
+ * every byte is decoded, the way the bytes arrive does not matter, the encoders write the same
+ * bytes again, a cut is never more than "more bytes wanted", and a flipped byte is never more than
+ * an error.
  */
 #include "config.h"
 
@@ -20,7 +21,7 @@
 
 /* How many bytes arrive next? */
 struct arrival {
-	uint64_t seed;			/* of random sizes; 0: @fixed bytes each time */
+	uint64_t seed; /* of random sizes; 0: @fixed bytes each time */
 	size_t fixed;
 };
 
@@ -44,8 +45,8 @@ struct run {
 	struct qstream q;
 	unsigned counts[QSTREAM_SECTION + 1];
 	struct seen *seen;
-	size_t n_seen, end;		/* end: bytes of the stream consumed */
-	int last;			/* what qstream_next() said last: NEED_MORE, TAIL or an error */
+	size_t n_seen, end; /* end: bytes of the stream consumed */
+	int last;	    /* what qstream_next() said last: NEED_MORE, TAIL or an error */
 	void (*look)(struct run *r, int event, const struct qstream_record *rec, const uint8_t *at);
 	void *look_at;
 };
@@ -62,7 +63,7 @@ static uint64_t digest(const void *bytes, size_t len)
 
 static struct seen see(int event, const struct qstream_record *rec, uint64_t position)
 {
-	struct seen s = { .event = (uint64_t)event, .position = position };
+	struct seen s = {.event = (uint64_t)event, .position = position};
 
 	switch (event) {
 	case QSTREAM_HEADER:
@@ -163,55 +164,67 @@ static void cleanup_run(struct run *r)
 #define guard_run __attribute__((cleanup(cleanup_run)))
 
 struct golden_stream {
-	const char *name, *main;	/* main: the stream with the block list; NULL: this one */
+	const char *name, *main; /* main: the stream with the block list; NULL: this one */
 	enum qstream_channel channel;
-	size_t tail;			/* bytes of naked device state, and what is behind it */
-	bool ends;			/* with EOF */
-	const char *machine;
 	uint32_t section;
-	unsigned counts[QSTREAM_SECTION + 1];
+	const char *machine;
+	bool end; /* END of ram, and EOF or the tail */
+	unsigned pages, zeros, xbzrle, discards, parts;
+	size_t tail; /* bytes of naked device state, and what is behind it */
 };
 
 /* Counted by a second decoder, written independently of this one. */
 static const struct golden_stream streams[] = {
-	{ "q72-plain.c0.s2d", NULL, QSTREAM_MAIN, 0, true, "pc-i440fx-7.2", 2,
-	  { [QSTREAM_HEADER] = 1, [QSTREAM_OPEN_RETURN_PATH] = 1, [QSTREAM_PING] = 3, [QSTREAM_ADVISE] = 1,
-	    [QSTREAM_BLOCK] = 6, [QSTREAM_BLOCKS_END] = 1, [QSTREAM_PAGE] = 181, [QSTREAM_ZERO] = 972,
-	    [QSTREAM_DISCARD] = 52, [QSTREAM_PACKAGED] = 1, [QSTREAM_RAM_END] = 1, [QSTREAM_EOF] = 1,
-	    [QSTREAM_SECTION] = 1 + 2 * 7 + 1 } },
-	{ "q72-precopy.c0.s2d", NULL, QSTREAM_MAIN, 111512, false, "pc-i440fx-7.2", 2,
-	  { [QSTREAM_HEADER] = 1, [QSTREAM_OPEN_RETURN_PATH] = 1, [QSTREAM_PING] = 1, [QSTREAM_ADVISE] = 1,
-	    [QSTREAM_BLOCK] = 6, [QSTREAM_BLOCKS_END] = 1, [QSTREAM_PAGE] = 5, [QSTREAM_ZERO] = 1101,
-	    [QSTREAM_RAM_END] = 1, [QSTREAM_SECTION] = 1 + 2 * 1 + 1 } },
-	{ "q72-xbzrle.c0.s2d", NULL, QSTREAM_MAIN, 111512, false, "pc-i440fx-7.2", 2,
-	  { [QSTREAM_HEADER] = 1, [QSTREAM_OPEN_RETURN_PATH] = 1, [QSTREAM_PING] = 1, [QSTREAM_ADVISE] = 1,
-	    [QSTREAM_BLOCK] = 6, [QSTREAM_BLOCKS_END] = 1, [QSTREAM_PAGE] = 229, [QSTREAM_ZERO] = 989,
-	    [QSTREAM_XBZRLE] = 112, [QSTREAM_RAM_END] = 1, [QSTREAM_SECTION] = 1 + 2 * 13 + 1 } },
-	{ "q72-preempt.c0.s2d", NULL, QSTREAM_MAIN, 0, true, "pc-i440fx-7.2", 2,
-	  { [QSTREAM_HEADER] = 1, [QSTREAM_OPEN_RETURN_PATH] = 1, [QSTREAM_PING] = 3, [QSTREAM_ADVISE] = 1,
-	    [QSTREAM_BLOCK] = 6, [QSTREAM_BLOCKS_END] = 1, [QSTREAM_PAGE] = 167, [QSTREAM_ZERO] = 972,
-	    [QSTREAM_DISCARD] = 84, [QSTREAM_PACKAGED] = 1, [QSTREAM_RAM_END] = 1, [QSTREAM_EOF] = 1,
-	    [QSTREAM_SECTION] = 1 + 2 * 22 + 1 } },
-	{ "q72-preempt.c1.s2d", "q72-preempt.c0.s2d", QSTREAM_URGENT, 0, true, "", 2,
-	  { [QSTREAM_PAGE] = 46, [QSTREAM_EOF] = 1 } },
-	{ "q100-preempt-recover.c0.s2d", NULL, QSTREAM_MAIN, 0, false, "pc-i440fx-10.0", 1,
-	  { [QSTREAM_HEADER] = 1, [QSTREAM_OPEN_RETURN_PATH] = 1, [QSTREAM_PING] = 3, [QSTREAM_ADVISE] = 1,
-	    [QSTREAM_BLOCK] = 6, [QSTREAM_BLOCKS_END] = 1, [QSTREAM_PAGE] = 295, [QSTREAM_ZERO] = 971,
-	    [QSTREAM_DISCARD] = 129, [QSTREAM_SWITCHOVER_START] = 1, [QSTREAM_PACKAGED] = 1,
-	    [QSTREAM_SECTION] = 1 + 2 * 10 } },
-	{ "q100-preempt-recover.c1.s2d", "q100-preempt-recover.c0.s2d", QSTREAM_URGENT, 0, false, "", 1,
-	  { [QSTREAM_PAGE] = 129 } },
-	{ "q100-preempt-recover.rec.c0.s2d", "q100-preempt-recover.c0.s2d", QSTREAM_RECOVERY, 0, true, "", 1,
-	  { [QSTREAM_RECV_BITMAP] = 6, [QSTREAM_RESUME] = 1, [QSTREAM_SECTION] = 1, [QSTREAM_RAM_END] = 1,
-	    [QSTREAM_EOF] = 1 } },
-	{ "q100-preempt-recover.rec.c1.s2d", "q100-preempt-recover.c0.s2d", QSTREAM_URGENT, 0, false, "", 1,
-	  { 0 } },
+	{"q72-plain.c0.s2d", NULL, QSTREAM_MAIN, 2, "pc-i440fx-7.2", true, 181, 972, 0, 52, 7, 0},
+	{"q72-precopy.c0.s2d", NULL, QSTREAM_MAIN, 2, "pc-i440fx-7.2", true, 5, 1101, 0, 0, 1,
+	 111512},
+	{"q72-xbzrle.c0.s2d", NULL, QSTREAM_MAIN, 2, "pc-i440fx-7.2", true, 229, 989, 112, 0, 13,
+	 111512},
+	{"q72-preempt.c0.s2d", NULL, QSTREAM_MAIN, 2, "pc-i440fx-7.2", true, 167, 972, 0, 84, 22,
+	 0},
+	{"q72-preempt.c1.s2d", "q72-preempt.c0.s2d", QSTREAM_URGENT, 2, "", true, 46, 0, 0, 0, 0,
+	 0},
+	{"q100-preempt-recover.c0.s2d", NULL, QSTREAM_MAIN, 1, "pc-i440fx-10.0", false, 295, 971, 0,
+	 129, 10, 0},
+	{"q100-preempt-recover.c1.s2d", "q100-preempt-recover.c0.s2d", QSTREAM_URGENT, 1, "", false,
+	 129, 0, 0, 0, 0, 0},
+	{"q100-preempt-recover.rec.c0.s2d", "q100-preempt-recover.c0.s2d", QSTREAM_RECOVERY, 1, "",
+	 true, 0, 0, 0, 0, 0, 0},
+	{"q100-preempt-recover.rec.c1.s2d", "q100-preempt-recover.c0.s2d", QSTREAM_URGENT, 1, "",
+	 false, 0, 0, 0, 0, 0, 0},
 };
+
+static void expected_counts(const struct golden_stream *s, unsigned counts[QSTREAM_SECTION + 1])
+{
+	bool urgent = s->channel == QSTREAM_URGENT, postcopy = s->discards > 0;
+
+	counts[QSTREAM_PAGE] = s->pages;
+	counts[QSTREAM_ZERO] = s->zeros;
+	counts[QSTREAM_XBZRLE] = s->xbzrle;
+	counts[QSTREAM_DISCARD] = s->discards;
+	counts[QSTREAM_RAM_END] = s->end && !urgent;
+	counts[QSTREAM_EOF] = s->end && !s->tail;
+	/* heads of PART and END, ends of PART */
+	counts[QSTREAM_SECTION] = 2 * s->parts + (s->end && !urgent);
+	if (s->channel == QSTREAM_RECOVERY) {
+		counts[QSTREAM_RECV_BITMAP] = 6;
+		counts[QSTREAM_RESUME] = 1;
+	}
+	if (s->channel != QSTREAM_MAIN)
+		return;
+	counts[QSTREAM_SECTION] += 1; /* head of START */
+	counts[QSTREAM_HEADER] = counts[QSTREAM_OPEN_RETURN_PATH] = counts[QSTREAM_ADVISE] = 1;
+	counts[QSTREAM_BLOCK] = 6;
+	counts[QSTREAM_BLOCKS_END] = 1;
+	counts[QSTREAM_PACKAGED] = postcopy;
+	counts[QSTREAM_PING] = postcopy ? 3 : 1;
+	counts[QSTREAM_SWITCHOVER_START] = strcmp(s->machine, "pc-i440fx-10.0") == 0;
+}
 
 /* A decoder ready for @s, after the main channel's block list where it needs one. */
 static void begin(struct run *r, const struct golden_stream *s)
 {
-	guard_run struct run earlier = { 0 };
+	guard_run struct run earlier = {0};
 
 	if (!s->main) {
 		qstream_init(&r->q, s->channel, NULL);
@@ -220,7 +233,7 @@ static void begin(struct run *r, const struct golden_stream *s)
 	cleanup_golden struct golden g = golden_load(s->main);
 
 	qstream_init(&earlier.q, QSTREAM_MAIN, NULL);
-	feed(&earlier, g.bytes, g.len, (struct arrival){ .fixed = g.len });
+	feed(&earlier, g.bytes, g.len, (struct arrival){.fixed = g.len});
 	qstream_init(&r->q, s->channel, &earlier.q);
 }
 
@@ -229,22 +242,25 @@ Test(qstream_golden, every_byte_is_decoded)
 	for (size_t i = 0; i < ARRAY_LEN(streams); i++) {
 		const struct golden_stream *s = &streams[i];
 		cleanup_golden struct golden g = golden_load(s->name);
-		guard_run struct run r = { 0 };
+		unsigned counts[QSTREAM_SECTION + 1] = {0};
+		guard_run struct run r = {0};
 
 		begin(&r, s);
-		feed(&r, g.bytes, g.len, (struct arrival){ .fixed = g.len });
-		cr_assert_eq(r.last, s->tail ? QSTREAM_TAIL : QSTREAM_NEED_MORE, "%s: %s (%s) at %lu",
-			     s->name, r.q.reason, r.q.detail, (unsigned long)r.q.position);
+		feed(&r, g.bytes, g.len, (struct arrival){.fixed = g.len});
+		cr_assert_eq(r.last, s->tail ? QSTREAM_TAIL : QSTREAM_NEED_MORE,
+			     "%s: %s (%s) at %lu", s->name, r.q.reason, r.q.detail,
+			     (unsigned long)r.q.position);
 		cr_assert_eq(r.end, g.len - s->tail, "%s: %zu of %zu", s->name, r.end, g.len);
 		cr_assert_eq(r.q.position, r.end);
-		cr_assert_arr_eq(r.counts, s->counts, sizeof(r.counts), "%s", s->name);
-		cr_assert_eq(r.counts[QSTREAM_EOF], s->ends);
+		expected_counts(s, counts);
+		cr_assert_arr_eq(r.counts, counts, sizeof(counts), "%s", s->name);
 		cr_assert_eq(r.q.ram_section, s->section);
 		cr_assert_eq(r.q.target_page, 4096);
 	}
 }
 
-static void check_blocks(struct run *r, int event, const struct qstream_record *rec, const uint8_t *at)
+static void check_blocks(struct run *r, int event, const struct qstream_record *rec,
+			 const uint8_t *at)
 {
 	const char *machine = r->look_at;
 
@@ -266,17 +282,21 @@ Test(qstream_golden, blocks_have_their_names_lengths_and_page_sizes)
 		const char *name;
 		uint64_t length;
 	} blocks[] = {
-		{ "pc.ram", 4 << 20 },		   { "/rom@etc/acpi/tables", 128 << 10 },
-		{ "pc.rom", 128 << 10 },	   { "pc.bios", 64 << 10 },
-		{ "/rom@etc/table-loader", 4096 }, { "/rom@etc/acpi/rsdp", 4096 },
+		{"pc.ram", 4 << 20},
+		{"/rom@etc/acpi/tables", 128 << 10},
+		{"pc.rom", 128 << 10},
+		{"pc.bios", 64 << 10},
+		{"/rom@etc/table-loader", 4096},
+		{"/rom@etc/acpi/rsdp", 4096},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(streams); i++) {
 		cleanup_golden struct golden g = golden_load(streams[i].name);
-		guard_run struct run r = { .look = check_blocks, .look_at = (void *)streams[i].machine };
+		guard_run struct run r = {.look = check_blocks,
+					  .look_at = (void *)streams[i].machine};
 
 		begin(&r, &streams[i]);
-		feed(&r, g.bytes, g.len, (struct arrival){ .fixed = g.len });
+		feed(&r, g.bytes, g.len, (struct arrival){.fixed = g.len});
 		cr_assert_eq(r.q.n_blocks, ARRAY_LEN(blocks));
 		for (size_t b = 0; b < ARRAY_LEN(blocks); b++) {
 			cr_assert_str_eq(r.q.blocks[b].name, blocks[b].name);
@@ -288,17 +308,17 @@ Test(qstream_golden, blocks_have_their_names_lengths_and_page_sizes)
 
 Test(qstream_golden, how_the_bytes_arrive_does_not_matter)
 {
-	const struct arrival arrivals[] = { { .fixed = 1 }, { .seed = 20251120 }, { .seed = 7 },
-					    { .fixed = 4096 }, { .fixed = 65536 } };
+	const struct arrival arrivals[] = {
+		{.fixed = 1}, {.seed = 20251120}, {.seed = 7}, {.fixed = 4096}, {.fixed = 65536}};
 
 	for (size_t i = 0; i < ARRAY_LEN(streams); i++) {
 		cleanup_golden struct golden g = golden_load(streams[i].name);
-		guard_run struct run whole = { 0 };
+		guard_run struct run whole = {0};
 
 		begin(&whole, &streams[i]);
-		feed(&whole, g.bytes, g.len, (struct arrival){ .fixed = g.len });
+		feed(&whole, g.bytes, g.len, (struct arrival){.fixed = g.len});
 		for (size_t k = 0; k < ARRAY_LEN(arrivals); k++) {
-			guard_run struct run r = { 0 };
+			guard_run struct run r = {0};
 
 			begin(&r, &streams[i]);
 			feed(&r, g.bytes, g.len, arrivals[k]);
@@ -307,7 +327,8 @@ Test(qstream_golden, how_the_bytes_arrive_does_not_matter)
 			if (r.n_seen)
 				cr_assert_arr_eq(r.seen, whole.seen, r.n_seen * sizeof(*r.seen),
 						 "%s seed %lu fixed %zu", streams[i].name,
-						 (unsigned long)arrivals[k].seed, arrivals[k].fixed);
+						 (unsigned long)arrivals[k].seed,
+						 arrivals[k].fixed);
 			cr_assert_eq(r.end, whole.end);
 		}
 	}
@@ -316,10 +337,10 @@ Test(qstream_golden, how_the_bytes_arrive_does_not_matter)
 /* Writes what was read. */
 struct rewriter {
 	struct pen pen;
-	const uint8_t *discard_at;	/* ranges of a command come one by one */
+	const uint8_t *discard_at; /* ranges of a command come one by one */
 	uint64_t ranges[12][2];
 	unsigned n_ranges;
-	const uint8_t *body;		/* where the package's begins in the stream */
+	const uint8_t *body; /* where the package's begins in the stream */
 };
 
 static void rewrite_discard(struct run *r, const struct qstream_record *rec)
@@ -396,7 +417,7 @@ static void rewrite(struct run *r, int event, const struct qstream_record *rec, 
 		qstream_put_page_head(&w->pen, rec->page.offset, name, event == QSTREAM_ZERO);
 		pen_bytes(&w->pen, rec->page.data, rec->page.len);
 		break;
-	case QSTREAM_XBZRLE:		/* no encoder: the bytes as they are */
+	case QSTREAM_XBZRLE: /* no encoder: the bytes as they are */
 		pen_bytes(&w->pen, at, rec->used);
 		break;
 	case QSTREAM_DISCARD:
@@ -425,11 +446,11 @@ Test(qstream_golden, the_encoders_write_the_same_bytes)
 	for (size_t i = 0; i < ARRAY_LEN(streams); i++) {
 		cleanup_golden struct golden g = golden_load(streams[i].name);
 		cleanup_free uint8_t *again = malloc(g.len + 1);
-		struct rewriter w = { .pen = pen_init(again, g.len) };
-		guard_run struct run r = { .look = rewrite, .look_at = &w };
+		struct rewriter w = {.pen = pen_init(again, g.len)};
+		guard_run struct run r = {.look = rewrite, .look_at = &w};
 
 		begin(&r, &streams[i]);
-		feed(&r, g.bytes, g.len, (struct arrival){ .fixed = g.len });
+		feed(&r, g.bytes, g.len, (struct arrival){.fixed = g.len});
 		cr_assert_not(w.pen.bad, "%s", streams[i].name);
 		cr_assert_eq(pen_used(&w.pen), r.end, "%s", streams[i].name);
 		if (r.end)
@@ -451,19 +472,19 @@ Test(qstream_golden, a_cut_wants_more)
 {
 	for (size_t i = 0; i < ARRAY_LEN(streams); i++) {
 		cleanup_golden struct golden g = golden_load(streams[i].name);
-		guard_run struct run ready = { 0 }, whole = { 0 };
+		guard_run struct run ready = {0}, whole = {0};
 
 		begin(&ready, &streams[i]);
 		whole.q = ready.q;
-		feed(&whole, g.bytes, g.len, (struct arrival){ .fixed = g.len });
+		feed(&whole, g.bytes, g.len, (struct arrival){.fixed = g.len});
 		for (size_t k = 0; k < whole.n_seen; k += 1 + k / 50) {
 			size_t cut = whole.seen[k].position;
 			cleanup_free uint8_t *some = exact(g.bytes, cut);
-			guard_run struct run r = { .q = ready.q };
+			guard_run struct run r = {.q = ready.q};
 
-			feed(&r, some, cut, (struct arrival){ .fixed = cut });
-			cr_assert_eq(r.last, QSTREAM_NEED_MORE, "%s cut at %zu: %s", streams[i].name, cut,
-				     r.q.reason);
+			feed(&r, some, cut, (struct arrival){.fixed = cut});
+			cr_assert_eq(r.last, QSTREAM_NEED_MORE, "%s cut at %zu: %s",
+				     streams[i].name, cut, r.q.reason);
 			cr_assert_leq(r.n_seen, k + 1);
 			cr_assert_geq(r.n_seen, k, "only a header needs the byte behind it");
 		}
@@ -497,10 +518,10 @@ static size_t pick_byte(struct arrival *random, const struct run *whole, size_t 
 /* Feed @g with one wrong byte to a decoder in the state of @ready; 1 when it found an error. */
 static unsigned spoil(const struct qstream *ready, struct golden *g, size_t at, uint8_t change)
 {
-	guard_run struct run r = { .q = *ready };
+	guard_run struct run r = {.q = *ready};
 
 	g->bytes[at] ^= change;
-	feed(&r, g->bytes, g->len, (struct arrival){ .fixed = g->len });
+	feed(&r, g->bytes, g->len, (struct arrival){.fixed = g->len});
 	g->bytes[at] ^= change;
 	if (r.last == QSTREAM_NEED_MORE || r.last == QSTREAM_TAIL)
 		return 0;
@@ -512,17 +533,17 @@ static unsigned spoil(const struct qstream *ready, struct golden *g, size_t at, 
 
 Test(qstream_golden, a_wrong_byte_is_an_error_with_a_reason_or_another_record)
 {
-	struct arrival random = { .seed = test_seed() };
+	struct arrival random = {.seed = test_seed()};
 	unsigned errors = 0;
 
 	cr_log_info("POSTCOPY_TEST_SEED=%lu", (unsigned long)random.seed);
 	for (size_t i = 0; i < ARRAY_LEN(streams); i++) {
 		cleanup_golden struct golden g = golden_load(streams[i].name);
-		guard_run struct run ready = { 0 }, whole = { 0 };
+		guard_run struct run ready = {0}, whole = {0};
 
 		begin(&ready, &streams[i]);
 		whole.q = ready.q;
-		feed(&whole, g.bytes, g.len, (struct arrival){ .fixed = g.len });
+		feed(&whole, g.bytes, g.len, (struct arrival){.fixed = g.len});
 		for (unsigned n = 0; g.len && n < 150; n++)
 			errors += spoil(&ready.q, &g, pick_byte(&random, &whole, g.len),
 					(uint8_t)(1 + pick(&random, 255)));
