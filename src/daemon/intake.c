@@ -199,7 +199,7 @@ bool intake_record(struct faultloop *f, struct lane *l)
 	}
 	if (handler(f, l) < 0)
 		return false;
-	return f->need == NEED_NOTHING && !f->body;
+	return f->need == NEED_NOTHING;
 }
 
 /* --- the package --------------------------------------------------------------------------------------- */
