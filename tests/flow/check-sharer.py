@@ -16,7 +16,6 @@ import mmap
 import os
 import random
 import select
-import signal
 import socket
 import struct
 import subprocess
@@ -24,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 
 BUILD = os.environ.get("POSTCOPY_TOP_BUILDDIR", os.getcwd())
 SHARER = os.path.join(BUILD, "tests/lib/sharer")
@@ -541,8 +541,8 @@ def main():
             print("ok %d - %s" % (n, test.__doc__), flush=True)
         except Exception as e:
             failed += 1
-            print("not ok %d - %s\n# %s: %s" % (n, test.__doc__, type(e).__name__,
-                                             str(e).replace("\n", "\n# ")), flush=True)
+            trace = "".join(traceback.format_exception(e)).rstrip().replace("\n", "\n# ")
+            print("not ok %d - %s\n# %s" % (n, test.__doc__, trace), flush=True)
     return 1 if failed else 0
 
 

@@ -233,30 +233,45 @@ static void on_touched(struct sharer *s)
 
 /* --- digests ----------------------------------------------------------------------------------- */
 
-static int write_digest(FILE *file, const struct sharer_block *b)
+static void print_digest(FILE *file, const struct sharer_block *b)
 {
-	char quoted[600], digest[33];
+	char quoted[600];
 
-	sharer_memory_digest(b->address, b->size, digest);
 	sharer_report_quote(quoted, sizeof(quoted), b->name);
-	sharer_report("digest", ",\"block\":%s,\"size\":%" PRIu64 ",\"xxh3_128\":\"%s\"", quoted,
-		      b->size, digest);
-	if (!file)
-		return 0;
-	return fprintf(file, "{\"block\":%s,\"size\":%" PRIu64 ",\"xxh3_128\":\"%s\"}\n", quoted,
-		       b->size, digest) < 0 ? -EIO : 0;
+	if (file)
+		fprintf(file, "{\"block\":%s,\"size\":%" PRIu64 ",\"xxh3_128\":\"%s\"}\n", quoted,
+			b->size, b->digest);
+	else
+		sharer_report("digest", ",\"block\":%s,\"size\":%" PRIu64 ",\"xxh3_128\":\"%s\"",
+			      quoted, b->size, b->digest);
 }
 
+static int write_file(const struct sharer_options *o)
+{
+	FILE *file = fopen(o->digest, "we");
+	bool bad;
+
+	if (!file)
+		return -errno;
+	for (unsigned i = 0; i < o->n_blocks; i++)
+		print_digest(file, &o->block[i]);
+	bad = ferror(file);
+	return fclose(file) != 0 || bad ? -EIO : 0;
+}
+
+/* The file is whole before stdout says a word: who reads a digest there may open it. */
 static int write_digests(struct sharer *s)
 {
-	FILE *file = s->options.digest ? fopen(s->options.digest, "we") : NULL;
-	int err = s->options.digest && !file ? -errno : 0;
+	struct sharer_options *o = &s->options;
+	int err = 0;
 
-	for (unsigned i = 0; !err && i < s->options.n_blocks; i++)
-		err = write_digest(file, &s->options.block[i]);
-	if (file && fclose(file) != 0 && !err)
-		err = -errno;
-	return err ? fail("digest", err, s->options.digest) : 0;
+	for (unsigned i = 0; i < o->n_blocks; i++)
+		sharer_memory_digest(o->block[i].address, o->block[i].size, o->block[i].digest);
+	if (o->digest)
+		err = write_file(o);
+	for (unsigned i = 0; i < o->n_blocks; i++)
+		print_digest(NULL, &o->block[i]);
+	return err ? fail("digest", err, NULL) : 0;
 }
 
 /* Nothing waits any more, and nothing will change: say what is there. */

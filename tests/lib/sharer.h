@@ -26,6 +26,7 @@ struct sharer_block {
 	bool private, hugetlb;
 	int fd;				/* -1: private */
 	uint8_t *address;
+	char digest[33];		/* XXH3-128, at the end */
 };
 
 struct sharer_want {
