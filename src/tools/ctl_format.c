@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "config.h"
+#include "tools/ctl_format.h"
+#include <string.h>
+#include "core/guard.h"
+
+#define NS_PER_US  1000ull
+#define NS_PER_MS  (1000 * NS_PER_US)
+#define NS_PER_S   (1000 * NS_PER_MS)
+#define MAX_COLUMNS 16
+
+G_GNUC_PRINTF(2, 3)
+static const char *put(struct ctl_text *buf, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	g_vsnprintf(buf->s, sizeof(buf->s), fmt, ap);
+	va_end(ap);
+	return buf->s;
+}
+
+/* Three significant digits at least, none behind the point from 100 on. */
+static const char *put_scaled(struct ctl_text *buf, double v, const char *unit)
+{
+	return put(buf, "%.*f%s", v < 9.995 ? 2 : v < 99.95 ? 1 : 0, v, unit);
+}
+
+const char *ctl_format_bytes(struct ctl_text *buf, uint64_t bytes)
+{
+	static const char *const units[] = {" KiB", " MiB", " GiB", " TiB", " PiB", " EiB"};
+	double v = (double)bytes / 1024;
+	unsigned i = 0;
+
+	if (bytes < 1024)
+		return put(buf, "%u B", (unsigned)bytes);
+	for (; v >= 1023.5 && i + 1 < ARRAY_LEN(units); i++)
+		v /= 1024;
+	return put_scaled(buf, v, units[i]);
+}
+
+static const char *put_long_time(struct ctl_text *buf, uint64_t seconds)
+{
+	unsigned long long s = seconds % 60, m = seconds / 60 % 60, h = seconds / 3600;
+
+	return h ? put(buf, "%lluh%02llum", h, m) : put(buf, "%llum%02llus", m, s);
+}
+
+const char *ctl_format_time(struct ctl_text *buf, uint64_t ns)
+{
+	if (ns == 0)
+		return put(buf, "-");
+	if (ns < NS_PER_US)
+		return put(buf, "%u ns", (unsigned)ns);
+	if (ns < 999500)
+		return put_scaled(buf, (double)ns / NS_PER_US, " us");
+	if (ns < 999500 * NS_PER_US)
+		return put_scaled(buf, (double)ns / NS_PER_MS, " ms");
+	if (ns < 60 * NS_PER_S)
+		return put(buf, "%.1f s", (double)ns / NS_PER_S);
+	return put_long_time(buf, ns / NS_PER_S);
+}
+
+const char *ctl_format_rate(struct ctl_text *buf, double per_second)
+{
+	static const char *const units[] = {"k", "M", "G", "T"};
+	double v = per_second / 1000;
+	unsigned i = 0;
+
+	if (per_second < 999.5)
+		return put(buf, "%.0f", per_second);
+	for (; v >= 999.5 && i + 1 < ARRAY_LEN(units); i++)
+		v /= 1000;
+	return put_scaled(buf, v, units[i]);
+}
+
+const char *ctl_format_percent(struct ctl_text *buf, uint64_t part, uint64_t whole)
+{
+	double v = whole ? 100.0 * (double)part / (double)whole : 0;
+
+	if (whole == 0)
+		return put(buf, "-");
+	return put(buf, "%.1f%%", part < whole ? MIN(v, 99.9) : v);
+}
+
+unsigned ctl_format_width(const char *text)
+{
+	unsigned width = 0;
+
+	for (; *text; text = g_utf8_next_char(text)) {
+		gunichar c = g_utf8_get_char(text);
+
+		width += g_unichar_iszerowidth(c) ? 0 : g_unichar_iswide(c) ? 2 : 1;
+	}
+	return width;
+}
+
+/* --- tables ------------------------------------------------------------------------------- */
+
+struct column {
+	unsigned width;
+	gboolean right;
+};
+
+static void measure(struct column *columns, char **cells)
+{
+	for (unsigned i = 0; cells[i] && i < MAX_COLUMNS; i++)
+		columns[i].width = MAX(columns[i].width, ctl_format_width(cells[i]));
+}
+
+static void pad(GString *out, unsigned n)
+{
+	while (n--)
+		g_string_append_c(out, ' ');
+}
+
+static void put_row(GString *out, const struct column *columns, char **cells)
+{
+	for (unsigned i = 0; cells[i] && i < MAX_COLUMNS; i++) {
+		unsigned gap = columns[i].width - ctl_format_width(cells[i]);
+
+		if (i)
+			g_string_append(out, "  ");
+		if (columns[i].right)
+			pad(out, gap);
+		g_string_append(out, cells[i]);
+		if (!columns[i].right && cells[i + 1])
+			pad(out, gap);
+	}
+	g_string_append_c(out, '\n');
+}
+
+/* The marks of the head cells say how their columns are aligned. */
+static void read_head(struct column *columns, char **cells)
+{
+	for (unsigned i = 0; cells[i] && i < MAX_COLUMNS; i++) {
+		columns[i].right = cells[i][0] == '>';
+		if (columns[i].right)
+			memmove(cells[i], cells[i] + 1, strlen(cells[i]));
+	}
+}
+
+void ctl_format_table(GString *out, char **rows)
+{
+	g_autoptr(GPtrArray) split = g_ptr_array_new_with_free_func((GDestroyNotify)g_strfreev);
+	struct column columns[MAX_COLUMNS] = {0};
+
+	for (char **row = rows; *row; row++)
+		g_ptr_array_add(split, g_strsplit(*row, "\t", -1));
+	if (split->len)
+		read_head(columns, split->pdata[0]);
+	for (guint i = 0; i < split->len; i++)
+		measure(columns, split->pdata[i]);
+	for (guint i = 0; i < split->len; i++)
+		put_row(out, columns, split->pdata[i]);
+}

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "config.h"
+#include "tools/ctl_view.h"
+#include <stddef.h>
+#include <string.h>
+#include <glib.h>
+#include "core/guard.h"
+
+/* A uint64_t of some struct under the name it has in JSON. */
+struct count {
+	const char *name;
+	size_t at;
+};
+
+static void get_counts(void *base, const struct count *counts, size_t n, const struct jsonmsg *from)
+{
+	for (size_t i = 0; i < n; i++)
+		*(uint64_t *)((char *)base + counts[i].at) = jsonmsg_u64(from, counts[i].name, 0);
+}
+#define GET_COUNTS(base, counts, from) get_counts(base, counts, ARRAY_LEN(counts), from)
+
+/* Copy what fits in whole characters; whatever could command a terminal becomes '?'. */
+static void get_text(char *out, size_t size, const struct jsonmsg *from, const char *key)
+{
+	const char *text = jsonmsg_text(from, key, "");
+	size_t used = 0;
+
+	while (*text) {
+		const char *next = g_utf8_next_char(text);
+		size_t len = (size_t)(next - text);
+		bool plain = g_unichar_isprint(g_utf8_get_char(text));
+
+		if (used + (plain ? len : 1) >= size)
+			break;
+		if (plain)
+			memcpy(out + used, text, len);
+		else
+			out[used] = '?';
+		used += plain ? len : 1;
+		text = next;
+	}
+	out[used] = '\0';
+}
+#define GET_TEXT(array, from, key) get_text(array, sizeof(array), from, key)
+
+#define ST(field) offsetof(struct ctl_status, field)
+#define BL(field) offsetof(struct ctl_block, field)
+#define SH(field) offsetof(struct ctl_sharer, field)
+#define LA(field) offsetof(struct ctl_latency, field)
+#define SS(field) offsetof(struct ctl_sharer_stats, field)
+#define GS(field) offsetof(struct ctl_stats, field)
+
+static void read_status(struct ctl_view *v, const struct jsonmsg *from)
+{
+	static const struct count counts[] = {
+		{"now_ns", ST(now_ns)}, {"state_since_ns", ST(state_since_ns)}, {"owed_pages", ST(owed)},
+		{"owed_pages_left", ST(owed_left)}, {"faults_in_flight", ST(faults_in_flight)},
+		{"requests_in_flight", ST(requests_in_flight)}, {"store_bytes", ST(store_bytes)},
+		{"blocks", ST(n_blocks)}, {"sharers", ST(n_sharers)},
+	};
+	static const struct count times[] = {
+		{"started_ns", ST(started_ns)}, {"switchover_ns", ST(switchover_ns)},
+		{"listening_ns", ST(listening_ns)}, {"first_fault_ns", ST(first_fault_ns)},
+		{"first_served_ns", ST(first_served_ns)}, {"running_ns", ST(running_ns)},
+		{"complete_ns", ST(complete_ns)},
+	};
+	static const struct count package[] = {
+		{"bytes", ST(package_bytes)}, {"device_bytes", ST(package_device_bytes)},
+	};
+	struct ctl_status *s = &v->status;
+
+	GET_COUNTS(s, counts, from);
+	GET_COUNTS(s, times, jsonmsg_member(from, "times"));
+	GET_COUNTS(s, package, jsonmsg_member(from, "package"));
+	GET_TEXT(s->state, from, "state");
+	GET_TEXT(s->machine, from, "machine");
+	GET_TEXT(s->source, from, "source");
+	GET_TEXT(s->reason, jsonmsg_member(from, "error"), "reason");
+	s->committed = jsonmsg_bool(from, "committed", false);
+	s->commit_ping = jsonmsg_bool(from, "commit_ping", false);
+	s->urgent_lane = jsonmsg_bool(from, "urgent_lane", false);
+	s->ownership_unknown = jsonmsg_bool(from, "ownership_unknown", false);
+}
+
+static void get_block(struct ctl_block *b, const struct jsonmsg *from)
+{
+	static const struct count counts[] = {
+		{"sharers", BL(sharers)}, {"length", BL(length)}, {"page_size", BL(page_size)}, {"pages", BL(pages)},
+		{"owed", BL(owed)}, {"present", BL(present)}, {"missing", BL(missing)}, {"requested", BL(requested)},
+		{"stored", BL(stored)}, {"zero", BL(zero)}, {"lost", BL(lost)},
+	};
+
+	GET_COUNTS(b, counts, from);
+	GET_TEXT(b->name, from, "name");
+	GET_TEXT(b->kind, from, "kind");
+}
+
+static void read_blocks(struct ctl_view *v, const struct jsonmsg *from)
+{
+	v->n_blocks = MIN(jsonmsg_count(from), CTL_VIEW_BLOCKS);
+	for (unsigned i = 0; i < v->n_blocks; i++)
+		get_block(&v->block[i], jsonmsg_element(from, i));
+}
+
+static void get_sharer(struct ctl_sharer *s, const struct jsonmsg *from)
+{
+	static const struct count counts[] = {
+		{"id", SH(id)}, {"generation", SH(generation)}, {"state_since_ns", SH(state_since_ns)},
+		{"mappings", SH(mappings)}, {"mapped_bytes", SH(mapped_bytes)}, {"waiting", SH(waiting)},
+		{"oldest_wait_ns", SH(oldest_wait_ns)},
+	};
+
+	GET_COUNTS(s, counts, from);
+	GET_TEXT(s->name, from, "name");
+	GET_TEXT(s->policy, from, "policy");
+	GET_TEXT(s->state, from, "state");
+	GET_TEXT(s->reason, jsonmsg_member(from, "error"), "reason");
+	s->main = jsonmsg_bool(from, "main", false);
+	s->pid = jsonmsg_i64(from, "pid", 0);
+}
+
+static void read_sharers(struct ctl_view *v, const struct jsonmsg *from)
+{
+	v->n_sharers = MIN(jsonmsg_count(from), CTL_VIEW_SHARERS);
+	for (unsigned i = 0; i < v->n_sharers; i++)
+		get_sharer(&v->sharer[i], jsonmsg_element(from, i));
+}
+
+static void get_sharer_stats(struct ctl_sharer_stats *s, const struct jsonmsg *from)
+{
+	static const struct count counts[] = {
+		{"id", SS(id)}, {"faults", SS(faults)}, {"reads", SS(reads)}, {"writes", SS(writes)},
+		{"duplicates", SS(duplicates)}, {"refaults", SS(refaults)}, {"present", SS(present)},
+		{"requests", SS(requests)}, {"wakes", SS(wakes)}, {"spurious", SS(spurious)},
+		{"blocked_ns", SS(blocked_ns)}, {"blocked_threads_ns", SS(blocked_threads_ns)},
+	};
+	static const struct count latency[] = {
+		{"count", LA(count)}, {"mean_ns", LA(mean_ns)}, {"p50_ns", LA(p50_ns)}, {"p90_ns", LA(p90_ns)},
+		{"p99_ns", LA(p99_ns)}, {"max_ns", LA(max_ns)},
+	};
+
+	GET_COUNTS(s, counts, from);
+	GET_TEXT(s->name, from, "name");
+	for (unsigned i = 0; i < STAGE_COUNT; i++)
+		GET_COUNTS(&s->latency[i], latency,
+			   jsonmsg_member(jsonmsg_member(from, "latency"), stats_stage_names[i]));
+}
+
+static void get_lane(struct ctl_lane *lane, const struct jsonmsg *from)
+{
+	const struct jsonmsg *pages = jsonmsg_member(from, "pages");
+
+	lane->bytes = jsonmsg_u64(from, "bytes", 0);
+	lane->duplicates = jsonmsg_u64(from, "duplicates", 0);
+	lane->batches = jsonmsg_u64(from, "batches", 0);
+	for (unsigned i = 0; i < HOW_COUNT; i++)
+		lane->pages[i] = jsonmsg_u64(pages, stats_how_names[i], 0);
+}
+
+static void read_stats(struct ctl_view *v, const struct jsonmsg *from)
+{
+	static const struct count counts[] = {
+		{"now_ns", GS(now_ns)}, {"requests", GS(requests)}, {"requested_pages", GS(requested_pages)},
+		{"rerequested", GS(rerequested)}, {"alarms", GS(alarms)}, {"again", GS(again)},
+		{"place_fallbacks", GS(place_fallbacks)}, {"return_bytes", GS(return_bytes)},
+	};
+	const struct jsonmsg *sharers = jsonmsg_member(from, "sharers"), *calls = jsonmsg_member(from, "syscalls");
+	struct ctl_stats *s = &v->stats;
+
+	GET_COUNTS(s, counts, from);
+	s->ring_syscalls = jsonmsg_u64(calls, "ring", 0);
+	s->other_syscalls = jsonmsg_u64(calls, "other", 0);
+	get_sharer_stats(&s->total, jsonmsg_member(from, "total"));
+	s->n_sharers = MIN(jsonmsg_count(sharers), CTL_VIEW_SHARERS);
+	for (unsigned i = 0; i < s->n_sharers; i++)
+		get_sharer_stats(&s->sharer[i], jsonmsg_element(sharers, i));
+	for (unsigned i = 0; i < LANE_COUNT; i++)
+		get_lane(&s->lane[i], jsonmsg_member(jsonmsg_member(from, "lanes"), stats_lane_names[i]));
+}
+
+static void read_blockers(struct ctl_view *v, const struct jsonmsg *from)
+{
+	v->n_blockers = MIN(jsonmsg_count(from), CTL_VIEW_BLOCKERS);
+	for (unsigned i = 0; i < v->n_blockers; i++) {
+		const struct jsonmsg *b = jsonmsg_element(from, i);
+
+		GET_TEXT(v->blocker[i].name, b, "name");
+		GET_TEXT(v->blocker[i].step, b, "step");
+		GET_TEXT(v->blocker[i].text, b, "text");
+		v->blocker[i].since_ns = jsonmsg_u64(b, "since_ns", 0);
+	}
+}
+
+static const struct {
+	const char *command;
+	void (*read)(struct ctl_view *v, const struct jsonmsg *from);
+} parts[] = {
+	[CTL_STATUS] = {"status", read_status},
+	[CTL_SHARERS] = {"sharers", read_sharers},
+	[CTL_BLOCKS] = {"blocks", read_blocks},
+	[CTL_STATS] = {"stats", read_stats},
+	[CTL_BLOCKERS] = {"blockers", read_blockers},
+};
+_Static_assert(ARRAY_LEN(parts) == CTL_PARTS, "every part has a command");
+
+const char *ctl_view_command(enum ctl_part part)
+{
+	return parts[part].command;
+}
+
+void ctl_view_read(struct ctl_view *v, enum ctl_part part, const struct jsonmsg *from)
+{
+	parts[part].read(v, from);
+}
