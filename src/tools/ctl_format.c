@@ -26,6 +26,7 @@ static const char *put_scaled(struct ctl_text *buf, double v, const char *unit)
 	return put(buf, "%.*f%s", v < 9.995 ? 2 : v < 99.95 ? 1 : 0, v, unit);
 }
 
+/* Sizes that are whole stay whole: "4 KiB", not "4.00 KiB". */
 const char *ctl_format_bytes(struct ctl_text *buf, uint64_t bytes)
 {
 	static const char *const units[] = {" KiB", " MiB", " GiB", " TiB", " PiB", " EiB"};
@@ -36,6 +37,8 @@ const char *ctl_format_bytes(struct ctl_text *buf, uint64_t bytes)
 		return put(buf, "%u B", (unsigned)bytes);
 	for (; v >= 1023.5 && i + 1 < ARRAY_LEN(units); i++)
 		v /= 1024;
+	if (v == (double)(unsigned)v)
+		return put(buf, "%u%s", (unsigned)v, units[i]);
 	return put_scaled(buf, v, units[i]);
 }
 
@@ -114,8 +117,11 @@ static void pad(GString *out, unsigned n)
 		g_string_append_c(out, ' ');
 }
 
+/* Empty cells at the end of a row leave no blanks behind. */
 static void put_row(GString *out, const struct column *columns, char **cells)
 {
+	gsize end = out->len;
+
 	for (unsigned i = 0; cells[i] && i < MAX_COLUMNS; i++) {
 		unsigned gap = columns[i].width - ctl_format_width(cells[i]);
 
@@ -124,9 +130,12 @@ static void put_row(GString *out, const struct column *columns, char **cells)
 		if (columns[i].right)
 			pad(out, gap);
 		g_string_append(out, cells[i]);
-		if (!columns[i].right && cells[i + 1])
+		if (*cells[i])
+			end = out->len;
+		if (!columns[i].right)
 			pad(out, gap);
 	}
+	g_string_truncate(out, end);
 	g_string_append_c(out, '\n');
 }
 

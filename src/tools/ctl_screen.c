@@ -17,13 +17,13 @@ static void put_head(GString *out, const struct ctl_status *s, const struct ctl_
 
 	g_string_append_printf(out, "%s for %s", s->state,
 			       ctl_format_time(&age, ctl_render_age(s->now_ns, s->state_since_ns)));
+	if (r->eta_ns)
+		g_string_append_printf(out, "  ETA %s", ctl_format_time(&eta, r->eta_ns));
+	g_string_append(out, s->committed ? "  committed" : "  not committed");
 	if (*s->source)
 		g_string_append_printf(out, "  from %s", s->source);
 	if (*s->machine)
 		g_string_append_printf(out, "  %s", s->machine);
-	g_string_append(out, s->committed ? "  committed" : "  not committed");
-	if (r->eta_ns)
-		g_string_append_printf(out, "  ETA %s", ctl_format_time(&eta, r->eta_ns));
 	g_string_append_c(out, '\n');
 	if (s->ownership_unknown)
 		g_string_append(out, "OWNERSHIP UNKNOWN: the source may run this VM again\n");
@@ -78,9 +78,17 @@ static void put_block(GString *out, const struct ctl_block *b, unsigned bar)
 	put_name(out, b->name, NAME_COLUMNS);
 	g_string_append_c(out, ' ');
 	put_bar(out, b, bar);
-	g_string_append_printf(out, " %6s %10" G_GUINT64_FORMAT " present %10" G_GUINT64_FORMAT " missing x %s\n",
+	g_string_append_printf(out, " %6s %10" G_GUINT64_FORMAT " %10" G_GUINT64_FORMAT " %8s\n",
 			       ctl_format_percent(&percent, b->present, b->pages), b->present,
 			       b->pages - MIN(b->present, b->pages), ctl_format_bytes(&page, b->page_size));
+}
+
+static void put_blocks(GString *out, const struct ctl_view *v, unsigned bar)
+{
+	g_string_append_printf(out, "%-*s %-*s %6s %10s %10s %8s\n", NAME_COLUMNS, "BLOCK", (int)bar + 2, "", "",
+			       "PRESENT", "MISSING", "PAGE");
+	for (unsigned i = 0; i < v->n_blocks; i++)
+		put_block(out, &v->block[i], bar);
 }
 
 /* --- lanes, faults, latency, blockers ----------------------------------------------------- */
@@ -168,7 +176,7 @@ static void put_fitting(GString *out, const char *text, const struct ctl_size *s
 
 static unsigned bar_columns(unsigned columns)
 {
-	const unsigned others = NAME_COLUMNS + 55;
+	const unsigned others = NAME_COLUMNS + sizeof(" [] 100.0% 1234567890 1234567890    4 KiB") - 1;
 
 	return columns > others ? CLAMP(columns - others, MIN_BAR, MAX_BAR) : MIN_BAR;
 }
@@ -180,8 +188,7 @@ void ctl_screen_page(GString *out, const struct ctl_view *v, const struct ctl_ra
 	put_head(page, &v->status, r);
 	put_trouble(page, v);
 	g_string_append_c(page, '\n');
-	for (unsigned i = 0; i < v->n_blocks; i++)
-		put_block(page, &v->block[i], bar_columns(size->columns));
+	put_blocks(page, v, bar_columns(size->columns));
 	g_string_append_c(page, '\n');
 	put_faults(page, v, r);
 	g_string_append_c(page, '\n');
