@@ -315,7 +315,8 @@ static const struct {
  *
  * Works on a userfaultfd received from another process: it acts on the address space of whoever
  * opened it.  The range is a multiple of the pages it is made of.  @can may be NULL.  -EBUSY:
- * another userfaultfd has it; -ENOMEM or -EINVAL: no such mapping; -EPERM: sealed against writing.
+ * another userfaultfd has it; -ENOMEM: the owner has ended; -ENOMEM or -EINVAL: no such mapping;
+ * -EPERM: sealed against writing.
  */
 int uffd_register(int uffd, uint64_t addr, uint64_t len, unsigned *can)
 {
