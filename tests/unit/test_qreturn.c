@@ -181,63 +181,65 @@ struct refusal {
 };
 #define BYTES(s) (s), sizeof(s) - 1
 
+static const struct refusal refusals[] = {
+	{"unknown message type", BYTES("\0\0\0\0")},
+	{"unknown message type", BYTES("\0\10\0\0")},
+	{"unknown message type", BYTES("\377\377\377\377")},
+	{"wrong length", BYTES("\0\1\0\3")},
+	{"wrong length", BYTES("\0\2\0\5")},
+	{"wrong length", BYTES("\0\3\0\15")},
+	{"wrong length", BYTES("\0\3\1\15")},
+	{"wrong length", BYTES("\0\4\0\13")},
+	{"wrong length", BYTES("\0\7\0\1")},
+	{"without a block name", BYTES("\0\4\0\14"
+				       "\0\0\0\0\0\0\0\0"
+				       "\0\0\20\0")},
+	{"no bytes", BYTES("\0\3\0\16"
+			   "\0\0\0\0\0\0\0\0"
+			   "\0\0\0\0"
+			   "\1a")},
+	{"end of the address space", BYTES("\0\3\0\16"
+					   "\377\377\377\377\377\377\360\0"
+					   "\0\0\20\0"
+					   "\1a")},
+	{"malformed block name", BYTES("\0\3\0\16"
+				       "\0\0\0\0\0\0\0\0"
+				       "\0\0\20\0"
+				       "\2a")},
+	{"malformed block name", BYTES("\0\3\0\17"
+				       "\0\0\0\0\0\0\0\0"
+				       "\0\0\20\0"
+				       "\1ab")},
+	{"malformed block name", BYTES("\0\3\0\17"
+				       "\0\0\0\0\0\0\0\0"
+				       "\0\0\20\0"
+				       "\2a\0")},
+	{"malformed block name", BYTES("\0\3\0\16"
+				       "\0\0\0\0\0\0\0\0"
+				       "\0\0\20\0"
+				       "\0a")},
+	{"value other than 1", BYTES("\0\6\0\4"
+				     "\0\0\0\0")},
+	{"multiple of 8", BYTES("\0\5\0\2\1a"
+				"\0\0\0\0\0\0\0\0")},
+	{"multiple of 8", BYTES("\0\5\0\2\1a"
+				"\0\0\0\0\0\0\0\1")},
+	{"end of the address space", BYTES("\0\5\0\2\1a"
+					   "\377\377\377\377\377\377\377\370")},
+};
+
 Test(qreturn, refusals)
 {
-	static const struct refusal rows[] = {
-		{"unknown message type", BYTES("\0\0\0\0")},
-		{"unknown message type", BYTES("\0\10\0\0")},
-		{"unknown message type", BYTES("\377\377\377\377")},
-		{"wrong length", BYTES("\0\1\0\3")},
-		{"wrong length", BYTES("\0\2\0\5")},
-		{"wrong length", BYTES("\0\3\0\15")},
-		{"wrong length", BYTES("\0\3\1\15")},
-		{"wrong length", BYTES("\0\4\0\13")},
-		{"wrong length", BYTES("\0\7\0\1")},
-		{"without a block name", BYTES("\0\4\0\14"
-					       "\0\0\0\0\0\0\0\0"
-					       "\0\0\20\0")},
-		{"no bytes", BYTES("\0\3\0\16"
-				   "\0\0\0\0\0\0\0\0"
-				   "\0\0\0\0"
-				   "\1a")},
-		{"end of the address space", BYTES("\0\3\0\16"
-						   "\377\377\377\377\377\377\360\0"
-						   "\0\0\20\0"
-						   "\1a")},
-		{"malformed block name", BYTES("\0\3\0\16"
-					       "\0\0\0\0\0\0\0\0"
-					       "\0\0\20\0"
-					       "\2a")},
-		{"malformed block name", BYTES("\0\3\0\17"
-					       "\0\0\0\0\0\0\0\0"
-					       "\0\0\20\0"
-					       "\1ab")},
-		{"malformed block name", BYTES("\0\3\0\17"
-					       "\0\0\0\0\0\0\0\0"
-					       "\0\0\20\0"
-					       "\2a\0")},
-		{"malformed block name", BYTES("\0\3\0\16"
-					       "\0\0\0\0\0\0\0\0"
-					       "\0\0\20\0"
-					       "\0a")},
-		{"value other than 1", BYTES("\0\6\0\4"
-					     "\0\0\0\0")},
-		{"multiple of 8", BYTES("\0\5\0\2\1a"
-					"\0\0\0\0\0\0\0\0")},
-		{"multiple of 8", BYTES("\0\5\0\2\1a"
-					"\0\0\0\0\0\0\0\1")},
-		{"end of the address space", BYTES("\0\5\0\2\1a"
-						   "\377\377\377\377\377\377\377\370")},
-	};
-
-	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(refusals); i++) {
 		struct qreturn_reader r;
 		struct qreturn_message m;
 
 		qreturn_reader_init(&r);
-		cr_assert_eq(qreturn_next(&r, (const uint8_t *)rows[i].bytes, rows[i].len, &m),
-			     -EPROTO, "row %zu (%s)", i, rows[i].reason);
-		cr_assert_not_null(strstr(r.reason, rows[i].reason), "row %zu: %s", i, r.reason);
+		cr_assert_eq(
+			qreturn_next(&r, (const uint8_t *)refusals[i].bytes, refusals[i].len, &m),
+			-EPROTO, "row %zu (%s)", i, refusals[i].reason);
+		cr_assert_not_null(strstr(r.reason, refusals[i].reason), "row %zu: %s", i,
+				   r.reason);
 		cr_assert_eq(r.position, 0);
 		cr_assert_eq(qreturn_next(&r, pc_bios_request, sizeof(pc_bios_request), &m),
 			     -EPROTO, "an error is for ever");

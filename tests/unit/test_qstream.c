@@ -103,6 +103,47 @@ Test(qstream, list_ends_where_its_total_says)
 	refuse_list_end(BYTES("\0\0\0\0\0\0\2\0"), "turn off the multifd capability");
 }
 
+/* At the end of a list of one block, its last 13 bytes yet to come. */
+static struct script *at_list_end(void)
+{
+	struct script *s = script_begin(FRESH);
+
+	script_put_step(s, SETUP);
+	qstream_put_advise(&s->pen, 4096, 4096);
+	script_put_list_head(&s->pen, 4096);
+	pen_cstr(&s->pen, "all");
+	pen_be64(&s->pen, 4096);
+	pen_be64(&s->pen, 0x10);
+	while (s->q.list_left || !s->q.n_blocks)
+		cr_assert_gt(script_next(s), 0);
+	return s;
+}
+
+/* Whether there are footers shows only behind the last word, so that is no end yet. */
+Test(qstream, the_end_of_the_list_waits_for_the_footer)
+{
+	static const size_t wanted[] = {8, 8, 8, 8, 8, 8, 8, 8, 9, 13, 13, 13, 13};
+	cleanup_free struct script *s = at_list_end();
+
+	pen_u8(&s->pen, 0x7e);
+	pen_be32(&s->pen, SCRIPT_SECTION);
+	for (size_t len = 0; len < 13; len++) {
+		cr_assert_eq(qstream_next(&s->q, s->buf + s->at, len, &s->rec), QSTREAM_NEED_MORE);
+		cr_assert_eq(s->rec.need, wanted[len], "%zu bytes", len);
+	}
+	cr_assert_eq(script_next(s), QSTREAM_BLOCKS_END);
+}
+
+Test(qstream, the_footer_of_the_list_is_its_own)
+{
+	cleanup_free struct script *s = at_list_end();
+
+	pen_u8(&s->pen, 0x7e);
+	pen_be32(&s->pen, SCRIPT_SECTION + 1);
+	cr_assert_eq(script_next(s), -EPROTO);
+	cr_assert_not_null(strstr(s->q.reason, "footer"));
+}
+
 Test(qstream, a_block_is_listed_once)
 {
 	cleanup_free struct script *s = script_begin(IN_LIST);

@@ -377,29 +377,44 @@ static void rewrite_section(struct rewriter *w, const struct qstream *q, const u
 		qstream_put_ram_end(&w->pen, q->ram_section);
 }
 
+static void rewrite_page(struct run *r, int event, const struct qstream_record *rec,
+			 const uint8_t *at)
+{
+	struct rewriter *w = r->look_at;
+	const char *name = at[7] & 0x20 ? NULL : r->q.blocks[rec->page.block].name;
+
+	if (event == QSTREAM_XBZRLE) { /* no encoder: the bytes as they are */
+		pen_bytes(&w->pen, at, rec->used);
+		return;
+	}
+	qstream_put_page_head(&w->pen, rec->page.offset, name, event == QSTREAM_ZERO);
+	pen_bytes(&w->pen, rec->page.data, rec->page.len);
+}
+
+static void rewrite_command(struct run *r, int event, const struct qstream_record *rec)
+{
+	static const uint16_t plain[] = {
+		[QSTREAM_OPEN_RETURN_PATH] = QCMD_OPEN_RETURN_PATH,
+		[QSTREAM_SWITCHOVER_START] = QCMD_SWITCHOVER_START,
+		[QSTREAM_RESUME] = QCMD_RESUME,
+		[QSTREAM_RECV_BITMAP] = QCMD_RECV_BITMAP,
+	};
+	struct rewriter *w = r->look_at;
+	uint8_t payload[256];
+	struct pen p = pen_init(payload, sizeof(payload));
+
+	if (event == QSTREAM_RECV_BITMAP)
+		pen_cstr(&p, r->q.blocks[rec->recv_bitmap.block].name);
+	qstream_put_command(&w->pen, plain[event], payload, (uint16_t)pen_used(&p));
+}
+
 static void rewrite(struct run *r, int event, const struct qstream_record *rec, const uint8_t *at)
 {
 	struct rewriter *w = r->look_at;
-	const char *name;
-	uint8_t payload[256];
-	struct pen p = pen_init(payload, sizeof(payload));
 
 	switch (event) {
 	case QSTREAM_HEADER:
 		qstream_put_header(&w->pen, rec->header.machine);
-		break;
-	case QSTREAM_OPEN_RETURN_PATH:
-		qstream_put_command(&w->pen, QCMD_OPEN_RETURN_PATH, NULL, 0);
-		break;
-	case QSTREAM_SWITCHOVER_START:
-		qstream_put_command(&w->pen, QCMD_SWITCHOVER_START, NULL, 0);
-		break;
-	case QSTREAM_RESUME:
-		qstream_put_command(&w->pen, QCMD_RESUME, NULL, 0);
-		break;
-	case QSTREAM_RECV_BITMAP:
-		pen_cstr(&p, r->q.blocks[rec->recv_bitmap.block].name);
-		qstream_put_command(&w->pen, QCMD_RECV_BITMAP, payload, (uint16_t)pen_used(&p));
 		break;
 	case QSTREAM_PING:
 		qstream_put_ping(&w->pen, rec->ping);
@@ -407,18 +422,16 @@ static void rewrite(struct run *r, int event, const struct qstream_record *rec, 
 	case QSTREAM_ADVISE:
 		qstream_put_advise(&w->pen, rec->advise.summary, rec->advise.page_size);
 		break;
+	case QSTREAM_BLOCK: /* with the others, at the end of the list */
+		break;
 	case QSTREAM_BLOCKS_END:
 		qstream_put_blocks(&w->pen, r->q.ram_section, r->q.blocks, r->q.n_blocks,
 				   r->q.default_page);
 		break;
 	case QSTREAM_PAGE:
 	case QSTREAM_ZERO:
-		name = at[7] & 0x20 ? NULL : r->q.blocks[rec->page.block].name;
-		qstream_put_page_head(&w->pen, rec->page.offset, name, event == QSTREAM_ZERO);
-		pen_bytes(&w->pen, rec->page.data, rec->page.len);
-		break;
-	case QSTREAM_XBZRLE: /* no encoder: the bytes as they are */
-		pen_bytes(&w->pen, at, rec->used);
+	case QSTREAM_XBZRLE:
+		rewrite_page(r, event, rec, at);
 		break;
 	case QSTREAM_DISCARD:
 		rewrite_discard(r, rec);
@@ -433,11 +446,10 @@ static void rewrite(struct run *r, int event, const struct qstream_record *rec, 
 		qstream_put_ram_end(&w->pen, r->q.ram_section);
 		break;
 	case QSTREAM_EOF:
-		if (r->q.channel == QSTREAM_URGENT)
-			pen_be64(&w->pen, 0x10);
-		else
-			pen_u8(&w->pen, 0);
+		pen_bytes(&w->pen, at, rec->used);
 		break;
+	default:
+		rewrite_command(r, event, rec);
 	}
 }
 

@@ -172,6 +172,7 @@ Test(tail, is_nothing_else)
 	cr_assert_eq(TAIL_OF("\0\6\0\0\0\3{\"}"), -1, "an open string");
 	cr_assert_eq(TAIL_OF("\0\6\0\0\0\3{\n}"), -1, "control characters");
 	cr_assert_eq(TAIL_OF("\0\6\0\0\0\2[]"), -1);
+	cr_assert_eq(TAIL_OF("\0\6\0\0\0\2[}"), -1);
 }
 
 /* An object that begins in a device's bytes cannot reach over the real one's head. */
