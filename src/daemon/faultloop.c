@@ -417,6 +417,9 @@ static void maybe_end(struct faultloop *f)
 			return;
 		outbox_shut(&f->outbox, 0);
 		f->closing = true;
+		/* No more requests: the urgent lane is ours to end (the source only waits for it). */
+		if (f->urgent.fd >= 0)
+			shutdown(f->urgent.fd, SHUT_RDWR);
 		f->times.complete = clock_ns();
 		faultloop_feed(f, SESSION_OWED_NOTHING);
 	} else if (f->engine.owed_left && lanes_exhausted(f)) {
