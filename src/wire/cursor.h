@@ -3,8 +3,8 @@
 #define PC_WIRE_CURSOR_H
 /*
  * Bounded big-endian reader and writer.  Short input is an outcome, never a crash: a read past the
- * end sets `bad`, returns zero and every later read does the same, so a decoder reads a whole record
- * and looks once.
+ * end sets `bad`, returns zero and every later read does the same, so a decoder reads a whole
+ * record and looks once.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -23,7 +23,8 @@ uint32_t cursor_be32(struct cursor *c);
 uint64_t cursor_be64(struct cursor *c);
 /* Points into the buffer; NULL (and bad) when fewer than @len bytes are left. */
 const uint8_t *cursor_bytes(struct cursor *c, size_t len);
-/* u8 length + bytes, copied with a NUL into @out (256 bytes).  An embedded NUL makes the cursor bad. */
+/* u8 length + bytes, copied with a NUL into @out (256 bytes).  An embedded NUL makes the cursor
+ * bad. */
 void cursor_cstr(struct cursor *c, char out[256]);
 
 struct pen {

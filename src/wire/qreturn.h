@@ -13,15 +13,20 @@
 #include <stdint.h>
 
 enum qreturn_type {
-	QRETURN_SHUT = 1, QRETURN_PONG = 2, QRETURN_REQ_PAGES_ID = 3, QRETURN_REQ_PAGES = 4,
-	QRETURN_RECV_BITMAP = 5, QRETURN_RESUME_ACK = 6, QRETURN_SWITCHOVER_ACK = 7,
+	QRETURN_SHUT = 1,
+	QRETURN_PONG = 2,
+	QRETURN_REQ_PAGES_ID = 3,
+	QRETURN_REQ_PAGES = 4,
+	QRETURN_RECV_BITMAP = 5,
+	QRETURN_RESUME_ACK = 6,
+	QRETURN_SWITCHOVER_ACK = 7,
 };
-#define QRETURN_MESSAGE_MAX (4 + 13 + 255)	/* longest message the writer makes */
+#define QRETURN_MESSAGE_MAX (4 + 13 + 255) /* longest message the writer makes */
 #define QRETURN_NEED_MORE   0
-#define QRETURN_BITMAP_END  0x0123456789abcdefull	/* be64 after the bitmap */
+#define QRETURN_BITMAP_END  0x0123456789abcdefull /* be64 after the bitmap */
 
 struct qreturn_writer {
-	int last_block;				/* caller's block number; -1: none on this connection */
+	int last_block; /* caller's block number; -1: none on this connection */
 };
 
 void qreturn_writer_init(struct qreturn_writer *w);
@@ -35,23 +40,24 @@ size_t qreturn_pong(uint8_t *out, uint32_t value);
 size_t qreturn_shut(uint8_t *out, uint32_t error);
 size_t qreturn_resume_ack(uint8_t *out);
 size_t qreturn_switchover_ack(uint8_t *out);
-/* RECV_BITMAP and the be64 @size; @size bytes of bitmap and QRETURN_BITMAP_END follow, by the caller. */
+/* RECV_BITMAP and the be64 @size; @size bytes of bitmap and QRETURN_BITMAP_END follow, by the
+ * caller. */
 size_t qreturn_bitmap_head(uint8_t *out, const char *name, uint64_t size);
 
 struct qreturn_message {
 	enum qreturn_type type;
-	size_t used;				/* bytes of the window it took */
-	uint32_t value;				/* SHUT, PONG, RESUME_ACK */
-	uint64_t start;				/* REQ_PAGES: bytes in the block */
+	size_t used;	/* bytes of the window it took */
+	uint32_t value; /* SHUT, PONG, RESUME_ACK */
+	uint64_t start; /* REQ_PAGES: bytes in the block */
 	uint32_t length;
-	uint64_t bitmap_size;			/* RECV_BITMAP: bytes, without QRETURN_BITMAP_END */
-	char name[256];				/* REQ_PAGES_ID, RECV_BITMAP; for REQ_PAGES the last one's */
+	uint64_t bitmap_size; /* RECV_BITMAP: bytes, without QRETURN_BITMAP_END */
+	char name[256];	      /* REQ_PAGES_ID, RECV_BITMAP; for REQ_PAGES the last one's */
 };
 
 struct qreturn_reader {
-	char last_name[256];			/* "": none yet */
-	uint64_t position;			/* bytes consumed since the connection began */
-	uint64_t body_left;			/* bytes of a bitmap and its end mark not yet taken */
+	char last_name[256]; /* "": none yet */
+	uint64_t position;   /* bytes consumed since the connection began */
+	uint64_t body_left;  /* bytes of a bitmap and its end mark not yet taken */
 	const char *reason;
 };
 
@@ -60,10 +66,12 @@ void qreturn_reader_init(struct qreturn_reader *r);
  * >0: enum qreturn_type; QRETURN_NEED_MORE; or -EPROTO with r->reason, and r->position at the
  * offending message.  After an error every call fails the same way.
  */
-int qreturn_next(struct qreturn_reader *r, const uint8_t *buf, size_t len, struct qreturn_message *m);
+int qreturn_next(struct qreturn_reader *r, const uint8_t *buf, size_t len,
+		 struct qreturn_message *m);
 /*
- * The caller took @n bytes of a RECV_BITMAP's body (m->bitmap_size + 8 bytes, the end mark included:
- * checking that is the caller's) out of the window.  Until it took all, qreturn_next() wants more.
+ * The caller took @n bytes of a RECV_BITMAP's body (m->bitmap_size + 8 bytes, the end mark
+ * included: checking that is the caller's) out of the window.  Until it took all, qreturn_next()
+ * wants more.
  */
 void qreturn_took(struct qreturn_reader *r, uint64_t n);
 

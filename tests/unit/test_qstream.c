@@ -246,6 +246,8 @@ Test(qstream, configuration_with_every_part)
 				    "0123456789abcdef";
 
 	pen_bytes(&s->pen, parts, sizeof(parts) - 1);
+	for (size_t len = 0; len < pen_used(&s->pen); len++)
+		cr_assert_eq(qstream_next(&s->q, s->buf, len, &s->rec), QSTREAM_NEED_MORE);
 	cr_assert_eq(script_next(s), QSTREAM_NEED_MORE, "another part may follow");
 	cr_assert_eq(s->rec.need, pen_used(&s->pen) + 1);
 	qstream_put_advise(&s->pen, 4096, 16384);
