@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "config.h"
-#include "daemon/door_native.h"
+#include "daemon/door_parts.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -20,41 +20,12 @@
 #include "sys/fd.h"
 #include "sys/fdpass.h"
 #include "sys/uffd.h"
-#include "wire/regmsg.h"
 
 #define LINGER_MS 100		/* between a closed socket and the verdict, so that a death is told from a departure */
 
-/* A block of the source, as the sharers' offers were matched with it. */
-struct matched {
-	struct offer offer;		/* of the first who offered it; its file is not owned */
-	enum block_kind kind;
-};
-
-struct door {
-	int listen_fd;
-	guint watch;
-	unsigned max_sharers;
-	uint32_t next_id;
-	struct faultloop *loop;
-	struct door_ops ops;
-	GPtrArray *clients;		/* struct client */
-	GPtrArray *peers;		/* struct peer */
-	bool is_matched;
-	unsigned n_matched;
-	struct matched matched[BLOCK_MAX];
-};
-
-/* The connection of a client. */
-struct peer {
-	struct door *door;
-	struct client *client;
-	int sock;
-	guint watch, death, linger;
-};
-
 /* --- answers ------------------------------------------------------------------------------------------- */
 
-static void send_packet(struct peer *p, const union regmsg *m, size_t len, int fd)
+void door_send(struct peer *p, const union regmsg *m, size_t len, int fd)
 {
 	ssize_t n;
 
@@ -67,25 +38,17 @@ static void send_packet(struct peer *p, const union regmsg *m, size_t len, int f
 			  strerror((int)-n));
 }
 
-static void send_text(struct peer *p, enum regmsg_type type, uint32_t serial, int error, const char *text)
+void door_send_text(struct peer *p, enum regmsg_type type, uint32_t serial, int error, const char *text)
 {
 	union regmsg m;
 	size_t len = regmsg_text(&m, type, serial, error, "%s", text);
 
-	send_packet(p, &m, len, -1);
-}
-
-static void send_plain(struct peer *p, enum regmsg_type type)
-{
-	union regmsg m;
-	size_t len = regmsg_init(&m, type, 0);
-
-	send_packet(p, &m, len, -1);
+	door_send(p, &m, len, -1);
 }
 
 static void result(struct peer *p, uint32_t serial, int error, const char *text)
 {
-	send_text(p, REGMSG_RESULT, serial, error < 0 ? -error : error, text);
+	door_send_text(p, REGMSG_RESULT, serial, error < 0 ? -error : error, text);
 }
 
 /* --- ends ---------------------------------------------------------------------------------------------- */
@@ -215,7 +178,7 @@ static int on_hello(struct peer *p, const union regmsg *m, struct fdpass *fds)
 		problem = hello_problem(p->door, &m->hello, fds->fd[0], &error);
 	if (problem) {
 		g_message("sharer %s (process %d) refused: %s", m->hello.name, (int)c->pid, problem);
-		send_text(p, REGMSG_REFUSED, m->head.serial, error, problem);
+		door_send_text(p, REGMSG_REFUSED, m->head.serial, error, problem);
 		return -EPERM;
 	}
 	c->uffd = fdpass_steal(fds, 0);
@@ -228,23 +191,15 @@ static int on_hello(struct peer *p, const union regmsg *m, struct fdpass *fds)
 	welcome.welcome.sharer = c->id;
 	welcome.welcome.generation = 1;
 	welcome.welcome.token = c->token;
-	send_packet(p, &welcome, len, -1);
+	door_send(p, &welcome, len, -1);
 	return 0;
-}
-
-static const struct matched *find_matched(const struct door *d, const char *name)
-{
-	for (unsigned i = 0; i < d->n_matched; i++)
-		if (strcmp(d->matched[i].offer.name, name) == 0)
-			return &d->matched[i];
-	return NULL;
 }
 
 /* An offer of a block that somebody offered before must be the same bytes; after the match it must be known and shared. */
 static const char *conflict(const struct peer *p, const struct offer *o)
 {
 	const struct door *d = p->door;
-	const struct matched *m = d->is_matched ? find_matched(d, o->name) : NULL;
+	const struct matched *m = d->is_matched ? door_find_matched(d, o->name) : NULL;
 
 	if (d->is_matched && !m)
 		return "the source has no block of this name";
@@ -318,7 +273,7 @@ static int on_ready(struct peer *p, const union regmsg *m, struct fdpass *fds)
 
 static int on_want(struct peer *p, const union regmsg *m, struct fdpass *fds)
 {
-	const struct matched *b = find_matched(p->door, m->want.name);
+	const struct matched *b = door_find_matched(p->door, m->want.name);
 	struct message want = { .kind = MESSAGE_WANT };
 
 	(void)fds;
@@ -404,7 +359,7 @@ static int handle(struct peer *p, union regmsg *m, size_t len, struct fdpass *fd
 		return requests[m->head.type].handler(p, m, fds);
 	g_message("process %d on the register socket: %s (%s)", (int)p->client->pid, why, strerror(-ret));
 	if (len >= sizeof(m->head))
-		send_text(p, p->client->state == CLIENT_NEW ? REGMSG_REFUSED : REGMSG_RESULT, m->head.serial, -ret, why);
+		door_send_text(p, p->client->state == CLIENT_NEW ? REGMSG_REFUSED : REGMSG_RESULT, m->head.serial, -ret, why);
 	return ret;
 }
 
@@ -478,276 +433,4 @@ void door_free(struct door *d)
 	g_ptr_array_unref(d->peers);
 	g_ptr_array_unref(d->clients);
 	g_free(d);
-}
-
-/* --- for the phases of the session ------------------------------------------------------------------------ */
-
-GPtrArray *door_clients(struct door *d)
-{
-	return d->clients;
-}
-
-static bool present(const struct client *c)
-{
-	return c->state == CLIENT_READY || c->state == CLIENT_JOINED;
-}
-
-bool door_has(struct door *d, const char *name)
-{
-	for (unsigned i = 0; i < d->clients->len; i++) {
-		const struct client *c = g_ptr_array_index(d->clients, i);
-
-		if (present(c) && strcmp(c->name, name) == 0)
-			return true;
-	}
-	return false;
-}
-
-bool door_has_main(struct door *d)
-{
-	for (unsigned i = 0; i < d->clients->len; i++) {
-		const struct client *c = g_ptr_array_index(d->clients, i);
-
-		if (present(c) && c->main)
-			return true;
-	}
-	return false;
-}
-
-unsigned door_connected(struct door *d)
-{
-	unsigned n = 0;
-
-	for (unsigned i = 0; i < d->peers->len; i++)
-		n += ((struct peer *)g_ptr_array_index(d->peers, i))->sock >= 0;
-	return n;
-}
-
-static const struct offer *find_offer(const struct door *d, const char *name)
-{
-	for (unsigned i = 0; i < d->clients->len; i++) {
-		const struct client *c = g_ptr_array_index(d->clients, i);
-		int at = present(c) ? client_find(c, name) : -1;
-
-		if (at >= 0)
-			return &c->offer[at];
-	}
-	return NULL;
-}
-
-static int match_block(struct door *d, const struct snapshot_block *b, char *why)
-{
-	const struct offer *o = find_offer(d, b->name);
-	struct matched *m = &d->matched[d->n_matched];
-
-	if (o && (o->length != b->length || o->page_size != b->page_size)) {
-		snprintf(why, 512, "block %s: the source has %" PRIu64 " bytes in pages of %" PRIu64 ", sharers registered %" PRIu64
-			 " in pages of %" PRIu64, b->name, b->length, b->page_size, o->length, o->page_size);
-		return -EINVAL;
-	}
-	*m = (struct matched){ .kind = !o ? BLOCK_HELD : o->private ? BLOCK_PRIVATE : BLOCK_SHARED };
-	if (o)
-		m->offer = *o;
-	g_strlcpy(m->offer.name, b->name, sizeof(m->offer.name));
-	d->n_matched++;
-	return 0;
-}
-
-/* A block that sharers have and the source does not: its memory would never be filled. */
-static int check_surplus(const struct door *d, char *why)
-{
-	for (unsigned i = 0; i < d->clients->len; i++) {
-		const struct client *c = g_ptr_array_index(d->clients, i);
-
-		for (unsigned j = 0; present(c) && j < c->n_offers; j++)
-			if (!find_matched(d, c->offer[j].name)) {
-				snprintf(why, 512, "sharer %s registered block %s, which the source does not have (idstr "
-					 "as in `info ramblock` of its monitor)", c->name, c->offer[j].name);
-				return -EINVAL;
-			}
-	}
-	return 0;
-}
-
-int door_match(struct door *d, const struct snapshot *s, char *why)
-{
-	struct message done = { .kind = MESSAGE_BLOCKS_DONE };
-
-	d->n_matched = 0;
-	for (unsigned i = 0; i < s->n_blocks; i++) {
-		int ret = match_block(d, &s->block[i], why);
-
-		if (ret < 0)
-			return ret;
-	}
-	if (check_surplus(d, why) < 0)
-		return -EINVAL;
-	for (unsigned i = 0; i < d->n_matched; i++) {
-		const struct matched *m = &d->matched[i];
-		struct message b = { .kind = MESSAGE_BLOCK };
-
-		b.block.index = i;
-		b.block.kind = m->kind;
-		b.block.file = m->kind == BLOCK_SHARED ? dup(m->offer.file) : -1;
-		b.block.file_offset = m->offer.file_offset;
-		faultloop_post(d->loop, &b);
-	}
-	d->is_matched = true;
-	faultloop_post(d->loop, &done);
-	return 0;
-}
-
-static void hand_over(struct door *d, struct client *c)
-{
-	struct message join = { .kind = MESSAGE_JOIN };
-
-	join.join.id = c->id;
-	join.join.pid = c->pid;
-	join.join.main = c->main;
-	join.join.policy = c->policy;
-	join.join.uffd = dup(c->uffd);
-	g_strlcpy(join.join.name, c->name, sizeof(join.join.name));
-	faultloop_post(d->loop, &join);
-	for (unsigned i = 0; i < c->n_proven; i++) {
-		struct message map = { .kind = MESSAGE_MAP, .map = { .id = c->id, .mapping = c->proven[i] } };
-
-		faultloop_post(d->loop, &map);
-	}
-	c->state = CLIENT_JOINED;
-	c->problem[0] = '\0';
-}
-
-static int join(struct door *d, struct client *c)
-{
-	unsigned number[REGISTRY_BLOCKS];
-	int ret;
-
-	for (unsigned i = 0; i < c->n_offers; i++) {
-		const struct matched *m = find_matched(d, c->offer[i].name);
-
-		if (!m || m->kind == BLOCK_HELD) {
-			g_strlcpy(c->problem, "it shares a block that came too late", sizeof(c->problem));
-			return -EINVAL;
-		}
-		number[i] = (unsigned)(m - d->matched);
-	}
-	ret = prove_client(c, number, c->problem);
-	if (ret == 0)
-		hand_over(d, c);
-	return ret;
-}
-
-unsigned door_join(struct door *d)
-{
-	unsigned problems = 0;
-
-	for (unsigned i = 0; i < d->clients->len; i++) {
-		struct client *c = g_ptr_array_index(d->clients, i);
-
-		if (c->state == CLIENT_READY)
-			problems += join(d, c) < 0;
-	}
-	return problems;
-}
-
-int door_strangers(struct door *d, char *why)
-{
-	for (unsigned i = 0; i < d->n_matched; i++)
-		if (d->matched[i].kind == BLOCK_SHARED) {
-			int ret = prove_strangers(&d->matched[i].offer, d->clients, why);
-
-			if (ret != 0)
-				return ret;
-		}
-	return 0;
-}
-
-static void tell_package(struct peer *p, const struct snapshot *s)
-{
-	union regmsg m;
-	size_t len = regmsg_init(&m, REGMSG_PACKAGE, 0);
-
-	m.package.body_length = s->package_bytes;
-	m.package.device_offset = s->package_device_offset;
-	m.package.device_length = s->package_device_bytes;
-	send_packet(p, &m, len, s->package_fd);
-}
-
-static const struct snapshot_sharer *find_sharer(const struct snapshot *s, uint32_t id)
-{
-	for (unsigned i = 0; i < s->n_sharers; i++)
-		if (s->sharer[i].id == id)
-			return &s->sharer[i];
-	return NULL;
-}
-
-/* True once: the event is due and was not told. */
-static bool due(struct client *c, unsigned what, bool when)
-{
-	if (!when || c->told & what)
-		return false;
-	c->told |= what;
-	return true;
-}
-
-static void tell(struct peer *p, const struct snapshot *s)
-{
-	struct client *c = p->client;
-	const struct snapshot_sharer *known = find_sharer(s, c->id);
-	bool joined = c->state == CLIENT_JOINED && known;
-	bool serving = s->state >= SESSION_LOADING && s->state <= SESSION_COMPLETE;
-
-	if (due(c, TOLD_LISTENING, joined && serving))
-		send_plain(p, REGMSG_LISTENING);
-	if (due(c, TOLD_PACKAGE, joined && serving && c->main && s->package_fd >= 0))
-		tell_package(p, s);
-	if (due(c, TOLD_RUNNING, joined && c->main && s->running_told))
-		send_plain(p, REGMSG_RUNNING);
-	if (due(c, TOLD_DISABLED, joined && known->state == SHARER_DISABLED))
-		send_text(p, REGMSG_DISABLED, 0, known->error, known->reason);
-	if (due(c, TOLD_PAUSED, s->state == SESSION_PAUSED && c->state >= CLIENT_DECLARING))
-		send_text(p, REGMSG_PAUSED, 0, s->error, s->reason);
-	if (due(c, TOLD_FAILED, s->state == SESSION_FAILED && c->state >= CLIENT_DECLARING))
-		send_text(p, REGMSG_FAILED, 0, s->error, s->reason);
-	if (due(c, TOLD_COMPLETE, joined && s->state == SESSION_COMPLETE && s->running_told))
-		send_plain(p, REGMSG_COMPLETE);
-}
-
-void door_tell(struct door *d, const struct snapshot *s)
-{
-	for (unsigned i = 0; i < d->peers->len; i++)
-		tell(g_ptr_array_index(d->peers, i), s);
-}
-
-bool door_release(struct door *d)
-{
-	bool clean = true;
-
-	for (unsigned i = 0; i < d->clients->len; i++) {
-		struct client *c = g_ptr_array_index(d->clients, i);
-
-		if (c->state == CLIENT_JOINED && !prove_release(c)) {
-			g_warning("sharer %s: some of its memory is still registered", c->name);
-			clean = false;
-		}
-	}
-	return clean;
-}
-
-void door_fill(struct door *d, struct snapshot *s)
-{
-	for (unsigned i = 0; i < d->clients->len && s->n_sharers < SNAPSHOT_SHARERS; i++) {
-		const struct client *c = g_ptr_array_index(d->clients, i);
-		struct snapshot_sharer *to = &s->sharer[s->n_sharers];
-
-		if (c->state != CLIENT_DECLARING && c->state != CLIENT_READY)
-			continue;
-		*to = (struct snapshot_sharer){
-			.id = c->id, .generation = 1, .pid = c->pid, .main = c->main, .policy = c->policy,
-			.state = SHARER_JOINING,
-		};
-		g_strlcpy(to->name, c->name, sizeof(to->name));
-		g_strlcpy(to->reason, c->problem, sizeof(to->reason));
-		s->n_sharers++;
-	}
 }

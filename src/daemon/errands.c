@@ -26,7 +26,7 @@ static void on_main_lane(struct faultloop *f, const struct message *m)
 	f->times.started = f->times.state = clock_ns();
 	memcpy(f->peer, m->lane.peer, sizeof(f->peer));
 	if (ret < 0 || f->return_fd < 0)
-		faultloop_halt(f, ENOMEM, "no memory for the source's receive buffer");
+		verdict_halt(f, ENOMEM, "no memory for the source's receive buffer");
 	faultloop_changed(f);
 }
 
@@ -43,7 +43,7 @@ static void on_lane(struct faultloop *f, const struct message *m)
 	if (ret == 0)
 		ret = intake_urgent(f);
 	if (ret < 0)
-		faultloop_halt(f, -ret, "no memory for the urgent lane's receive buffer");
+		verdict_halt(f, -ret, "no memory for the urgent lane's receive buffer");
 	faultloop_changed(f);
 }
 
@@ -55,14 +55,14 @@ static void on_block(struct faultloop *f, const struct message *m)
 	index = block_add(&f->engine.blocks, listed->name, listed->length, listed->page_size, m->block.kind);
 	if (index < 0) {
 		close_fd(&file);
-		faultloop_halt(f, -index, "block %s of %" PRIu64 " bytes: %s", listed->name, listed->length,
+		verdict_halt(f, -index, "block %s of %" PRIu64 " bytes: %s", listed->name, listed->length,
 			       strerror(-index));
 		return;
 	}
 	ret = backing_open(&f->backing[index], &f->engine.blocks.block[index], file, m->block.file_offset);
 	f->n_backings = f->engine.blocks.n;
 	if (ret < 0)
-		faultloop_halt(f, -ret, "block %s cannot be backed: %s", listed->name, strerror(-ret));
+		verdict_halt(f, -ret, "block %s cannot be backed: %s", listed->name, strerror(-ret));
 	if (m->block.kind != BLOCK_SHARED)
 		f->engine.blocks.block[index].store = f->backing[index].map;
 }
@@ -73,7 +73,7 @@ static void on_blocks_done(struct faultloop *f, const struct message *m)
 
 	(void)m;
 	if (ret < 0)
-		faultloop_halt(f, -ret, "no memory for the ledger");
+		verdict_halt(f, -ret, "no memory for the ledger");
 	faultloop_changed(f);
 }
 
@@ -108,7 +108,7 @@ static void on_map(struct faultloop *f, const struct message *m)
 	int ret = member ? engine_map(&f->engine, member->ref, &m->map.mapping) : -ENOENT;
 
 	if (ret < 0 && member)
-		faultloop_end_member(f, member, SHARER_DISABLED, -ret, "mapping at 0x%" PRIx64 " of block %u: %s",
+		verdict_member(f, member, SHARER_DISABLED, -ret, "mapping at 0x%" PRIx64 " of block %u: %s",
 				     m->map.mapping.address, m->map.mapping.block, strerror(-ret));
 }
 
@@ -136,7 +136,7 @@ static void on_gone(struct faultloop *f, const struct message *m)
 	struct member *member = roster_find(&f->roster, m->gone.id);
 
 	if (member && member->state == SHARER_ACTIVE)
-		faultloop_end_member(f, member, m->gone.how, m->gone.error, "%s", m->gone.reason);
+		verdict_member(f, member, m->gone.how, m->gone.error, "%s", m->gone.reason);
 	else if (member && member->state == SHARER_DISABLED && m->gone.how == SHARER_DEAD)
 		roster_end(member, SHARER_DEAD, member->error, member->reason, clock_ns());
 	faultloop_changed(f);
@@ -150,7 +150,7 @@ static void on_want(struct faultloop *f, const struct message *m)
 
 static void on_stop(struct faultloop *f, const struct message *m)
 {
-	faultloop_halt(f, m->stop.error, "%s", m->stop.reason);
+	verdict_halt(f, m->stop.error, "%s", m->stop.reason);
 }
 
 static void on_snapshot(struct faultloop *f, const struct message *m)
@@ -210,12 +210,12 @@ void errands_reports(struct faultloop *f)
 			faultloop_changed(f);
 			break;
 		case BULK_CLOSED:
-			faultloop_lane_closed(f, m.error);
+			verdict_closed(f, m.error);
 			break;
 		case BULK_BROKEN: {
 			const struct qstream *q = bulklane_stream(f->bulk);
 
-			faultloop_halt(f, EPROTO, "main channel, byte %" PRIu64 ": %s%s%s", q->position, q->reason,
+			verdict_halt(f, EPROTO, "main channel, byte %" PRIu64 ": %s%s%s", q->position, q->reason,
 				       q->detail[0] ? ": " : "", q->detail);
 			break;
 		}

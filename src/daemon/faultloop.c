@@ -42,14 +42,9 @@
 #define COMPLETIONS	64
 #define TICK_NS		1000000
 #define RECEIVE_MOST	(256u << 10)
-#define LANE_BUDGET	16		/* steps a lane may take in a turn */
 #define PUSH_PAGES	32		/* stored pages handed over in a turn */
 #define INBOX_SLOTS	256
 #define REPORT_SLOTS	1024
-
-enum cookie { COOKIE_DOORBELL = 1, COOKIE_UFFD, COOKIE_MAIN, COOKIE_URGENT, COOKIE_SEND };
-
-/* --- the session ----------------------------------------------------------------------------------- */
 
 int faultloop_feed(struct faultloop *f, enum session_event event)
 {
@@ -60,98 +55,6 @@ int faultloop_feed(struct faultloop *f, enum session_event event)
 		faultloop_changed(f);
 	}
 	return ret;
-}
-
-static bool halted(const struct faultloop *f)
-{
-	return f->engine.session.state == SESSION_FAILED || f->engine.session.state == SESSION_PAUSED;
-}
-
-static bool serving(const struct faultloop *f)
-{
-	return f->engine.session.state >= SESSION_LOADING && f->engine.session.state <= SESSION_PAUSED;
-}
-
-static void set_reason(struct faultloop *f, int error, const char *fmt, va_list args)
-{
-	f->error = error;
-	vsnprintf(f->reason, sizeof(f->reason), fmt, args);
-	faultloop_changed(f);
-}
-
-/* The peer must see the end now; the descriptors stay until nothing in the ring refers to them. */
-static void hang_up(struct faultloop *f)
-{
-	if (f->return_fd >= 0)
-		shutdown(f->return_fd, SHUT_RDWR);
-	if (f->urgent.fd >= 0)
-		shutdown(f->urgent.fd, SHUT_RDWR);
-}
-
-void faultloop_halt(struct faultloop *f, int error, const char *fmt, ...)
-{
-	bool refuse = session_may_refuse(&f->engine.session);
-	va_list args;
-
-	if (halted(f) || f->closing)
-		return;
-	va_start(args, fmt);
-	set_reason(f, error, fmt, args);
-	va_end(args);
-	faultloop_feed(f, refuse ? SESSION_REFUSE : SESSION_SOURCE_LOST);
-	if (refuse)
-		hang_up(f);
-}
-
-/* What is left where, for the operator. */
-static const char *loss_text(const struct faultloop *f, bool unknown)
-{
-	const struct session *s = &f->engine.session;
-
-	if (session_may_refuse(s))
-		return "the source resumes its VM, nothing is lost; start a new migration";
-	if (unknown)
-		return "ownership unknown: a source >= 10.0 has restarted its VM; end one of the two by hand before the other goes on";
-	return "the rest of the memory is only at the source, which keeps its VM stopped (postcopy-paused, or postcopy-active "
-	       "with 7.2): do not restart it there while this VM has run";
-}
-
-static void lost(struct faultloop *f, int error)
-{
-	const struct session *s = &f->engine.session;
-	bool unknown = !session_may_refuse(s) && (f->main_eof || (s->answer_commits && !f->running_told));
-
-	if (f->closing || halted(f))
-		return;
-	f->error = error ? error : ECONNRESET;
-	snprintf(f->reason, sizeof(f->reason), "source lost in state %s, %" PRIu64 " of %" PRIu64 " owed pages missing (%s): %s",
-		 session_state_name(s->state), f->engine.owed_left, f->engine.owed,
-		 error ? strerror(error) : "connection closed", loss_text(f, unknown));
-	f->ownership_unknown = unknown;
-	faultloop_feed(f, SESSION_SOURCE_LOST);
-	faultloop_changed(f);
-}
-
-void faultloop_end_member(struct faultloop *f, struct member *m, enum snapshot_sharer_state how, int error,
-			  const char *fmt, ...)
-{
-	bool fatal = how != SHARER_LEFT && m->policy == REGMSG_POLICY_FAIL && f->engine.session.state < SESSION_COMPLETE;
-	char reason[256];
-	va_list args;
-
-	if (m->state != SHARER_ACTIVE)
-		return;
-	va_start(args, fmt);
-	vsnprintf(reason, sizeof(reason), fmt, args);
-	va_end(args);
-	if (m->armed)
-		ring_cancel(f->ring, (struct ring_cookie){ COOKIE_UFFD, 0, m->ref.slot, m->ref.generation });
-	m->armed = false;
-	engine_gone(&f->engine, m->ref, clock_ns());
-	roster_end(m, how, error, reason, clock_ns());
-	faultloop_changed(f);
-	if (fatal)
-		faultloop_halt(f, error, "sharer %s: %s", m->name, reason);
 }
 
 /* --- faults ---------------------------------------------------------------------------------------------- */
@@ -174,7 +77,7 @@ static void take_event(struct faultloop *f, struct member *m, const struct uffd_
 		f->times.first_fault = now;
 	outcome = engine_fault(&f->engine, m->ref, e->address, e->tid, e->flags, now);
 	if (outcome == ENGINE_OUTSIDE)
-		faultloop_end_member(f, m, SHARER_DISABLED, EFAULT, "fault at 0x%" PRIx64 ", outside of every mapping it "
+		verdict_member(f, m, SHARER_DISABLED, EFAULT, "fault at 0x%" PRIx64 ", outside of every mapping it "
 				     "declared", e->address);
 }
 
@@ -191,7 +94,7 @@ static void read_faults(struct faultloop *f, struct member *m)
 	n = uffd_read(m->uffd, events, most);
 	f->engine.stats.other_syscalls++;
 	if (n < 0) {
-		faultloop_end_member(f, m, SHARER_DISABLED, -n, "reading its userfaultfd: %s",
+		verdict_member(f, m, SHARER_DISABLED, -n, "reading its userfaultfd: %s",
 				     n == -EBADMSG ? "short message, alignment lost" : strerror(-n));
 		return;
 	}
@@ -209,7 +112,7 @@ static bool serve_faults(struct faultloop *f)
 {
 	bool more = false;
 
-	if (!serving(f) || f->n_pending == FAULTLOOP_PENDING)
+	if (!faultloop_serving(f) || f->n_pending == FAULTLOOP_PENDING)
 		return false;
 	for (unsigned i = 0; i < SHARER_MAX; i++) {
 		struct member *m = &f->roster.member[i];
@@ -223,7 +126,7 @@ static bool serve_faults(struct faultloop *f)
 
 static void arm_members(struct faultloop *f)
 {
-	if (!serving(f))
+	if (!faultloop_serving(f))
 		return;
 	for (unsigned i = 0; i < SHARER_MAX; i++) {
 		struct member *m = &f->roster.member[i];
@@ -234,114 +137,7 @@ static void arm_members(struct faultloop *f)
 	}
 }
 
-/* --- lanes ---------------------------------------------------------------------------------------------- */
-
-static bool stalled(const struct faultloop *f, const struct lane *l)
-{
-	return l->id == LANE_MAIN ? f->stalled_main : f->stalled_urgent;
-}
-
-/* False when the lane must not be read further now. */
-static bool take_page(struct faultloop *f, struct lane *l, const struct lane_page *p)
-{
-	uint64_t now = clock_ns();
-
-	PROBE3(page, l->id, p->page, p->n);
-	if (p->n == 1)
-		engine_page(&f->engine, l->id, p->page, p->data, now);
-	else
-		engine_zero_run(&f->engine, l->id, p->page, p->n, now);
-	perform_actions(f);
-	l->holding = stalled(f, l);
-	return !l->holding;
-}
-
-static bool take_urgent_record(struct faultloop *f, struct lane *l)
-{
-	if (l->event != QSTREAM_EOF) {
-		faultloop_halt(f, EPROTO, "urgent channel, byte %" PRIu64 ": not a page", l->stream.position);
-		return false;
-	}
-	l->ended = true;
-	return true;
-}
-
-/* One step; false when there is nothing more to do now. */
-static bool step_lane(struct faultloop *f, struct lane *l)
-{
-	struct lane_page page;
-	bool go_on;
-	int step;
-
-	if (l->id == LANE_MAIN && intake_wants_body(f)) {
-		intake_body(f, l);
-		return !intake_wants_body(f);
-	}
-	step = lane_next(l, &f->engine.blocks, serving(f), &page);
-	if (step == LANE_MORE)
-		return false;
-	if (step < 0) {
-		faultloop_halt(f, EPROTO, "%s channel, byte %" PRIu64 ": %s%s%s", l->id == LANE_MAIN ? "main" : "urgent",
-			       l->stream.position, l->stream.reason, l->stream.detail[0] ? ": " : "", l->stream.detail);
-		return false;
-	}
-	if (step == LANE_PAGE)
-		go_on = take_page(f, l, &page);
-	else
-		go_on = l->id == LANE_MAIN ? intake_record(f, l) : take_urgent_record(f, l);
-	if (!l->holding)
-		lane_consume(l);
-	return go_on;
-}
-
-static bool may_read(const struct faultloop *f, const struct lane *l)
-{
-	if (l->fd < 0 || halted(f) || f->n_pending == FAULTLOOP_PENDING || stalled(f, l))
-		return false;
-	return l->id == LANE_MAIN ? f->need == NEED_NOTHING : serving(f);
-}
-
-void faultloop_lane_closed(struct faultloop *f, int error)
-{
-	f->main_closed = true;
-	lost(f, error);
-}
-
-static void lane_ended(struct faultloop *f, struct lane *l)
-{
-	if (l->id == LANE_MAIN) {
-		faultloop_lane_closed(f, l->error);
-	} else if (!l->ended) {
-		l->ended = true;
-		/* After the main stream's end the source closes it; before, the main connection tells what happened. */
-		faultloop_changed(f);
-	}
-}
-
-/* True when there is more in the buffer than one turn may take. */
-static bool work_lane(struct faultloop *f, struct lane *l)
-{
-	unsigned budget = LANE_BUDGET;
-
-	if (l->holding && !stalled(f, l)) {
-		lane_consume(l);
-		l->holding = false;
-	}
-	while (may_read(f, l) && budget > 0) {
-		if (!step_lane(f, l)) {
-			if (l->eof && !l->holding && f->need == NEED_NOTHING)
-				lane_ended(f, l);
-			return false;
-		}
-		budget--;
-	}
-	/* Waiting for the main thread must not hide that the source is gone. */
-	if (l->eof && l->fd >= 0 && f->need != NEED_NOTHING)
-		lane_ended(f, l);
-	return budget == 0;
-}
-
-static void arm_receive(struct faultloop *f, struct lane *l, bool *receiving, enum cookie kind)
+static void arm_receive(struct faultloop *f, struct lane *l, bool *receiving, enum faultloop_cookie kind)
 {
 	size_t room;
 
@@ -352,95 +148,6 @@ static void arm_receive(struct faultloop *f, struct lane *l, bool *receiving, en
 		return;
 	*receiving = ring_recv(f->ring, l->fd, mem_ring_write(&l->in), room,
 			       (struct ring_cookie){ (uint8_t)kind, 0, 0, 0 }) == 0;
-}
-
-/* --- the bulk lane ------------------------------------------------------------------------------------ */
-
-static void fill_carrier(struct faultloop *f, struct bulk_carrier *c)
-{
-	int main = f->engine.sharers.main;
-
-	*c = (struct bulk_carrier){ .main_uffd = -1, .own_uffd = f->own_uffd };
-	if (main >= 0) {
-		const struct sharer *s = &f->engine.sharers.sharer[main];
-
-		c->main_uffd = dup(f->roster.member[main].uffd);
-		c->main = f->roster.member[main].ref;
-		c->n_mappings = s->n_mappings;
-		memcpy(c->mapping, s->mapping, s->n_mappings * sizeof(s->mapping[0]));
-	}
-	for (unsigned i = 0; i < f->n_backings; i++) {
-		const struct backing *b = &f->backing[i];
-
-		if (b->armed) {
-			c->own[i].address = (uint64_t)(uintptr_t)b->map;
-			c->own[i].can_zero = b->can_zero;
-		}
-		c->own[i].store = b->kind == BLOCK_SHARED ? NULL : b->map;
-	}
-}
-
-/* As soon as faults are served and an urgent lane is there, the main lane goes to its own thread. */
-static void maybe_hand_over(struct faultloop *f)
-{
-	struct bulk_carrier carrier;
-	int ret;
-
-	if (f->bulk || !f->has_urgent || f->main.fd < 0 || !serving(f) || halted(f) || f->main.holding || f->tail)
-		return;
-	if (f->main_receiving) {
-		ring_cancel(f->ring, (struct ring_cookie){ COOKIE_MAIN, 0, 0, 0 });
-		return;
-	}
-	f->engine.stats.lane[LANE_MAIN].bytes += f->main.bytes;
-	f->engine.stats.lane[LANE_MAIN].batches += f->main.batches;
-	fill_carrier(f, &carrier);
-	ret = bulklane_start(&f->bulk, &f->main, &f->engine, &carrier, &f->placer, &f->reports);
-	if (ret < 0)
-		faultloop_halt(f, -ret, "cannot start the bulk thread: %s", strerror(-ret));
-}
-
-/* --- the end ----------------------------------------------------------------------------------------------- */
-
-static bool lanes_exhausted(const struct faultloop *f)
-{
-	return f->main_eof && (!f->has_urgent || f->urgent.ended) && f->n_pending == 0;
-}
-
-/* SHUT(0) goes out with the last owed placement, never before it and with no delay after it. */
-static void maybe_end(struct faultloop *f)
-{
-	if (halted(f) || !f->main_eof || f->closing || f->engine.session.state < SESSION_LOADING)
-		return;
-	if (engine_drained(&f->engine) && f->n_pending == 0) {
-		if (f->engine.session.state != SESSION_RUNNING)
-			return;
-		outbox_shut(&f->outbox, 0);
-		f->closing = true;
-		/* No more requests: the urgent lane is ours to end (the source only waits for it). */
-		if (f->urgent.fd >= 0)
-			shutdown(f->urgent.fd, SHUT_RDWR);
-		f->times.complete = clock_ns();
-		faultloop_feed(f, SESSION_OWED_NOTHING);
-	} else if (f->engine.owed_left && lanes_exhausted(f)) {
-		faultloop_halt(f, EPROTO, "the source ended its stream with %" PRIu64 " pages still owed; its connection is kept "
-			       "open and no success is reported, so that it keeps its copy", f->engine.owed_left);
-	}
-}
-
-/* Our answer must have reached the source before the VM runs here: until then it may resume its own. */
-static void maybe_tell_running(struct faultloop *f)
-{
-	enum session_state state = f->engine.session.state;
-	bool answered = f->tail ? state == SESSION_COMPLETE : state == SESSION_RUNNING || state == SESSION_COMPLETE;
-
-	if (f->running_told || !answered || !outbox_empty(&f->outbox))
-		return;
-	if (f->engine.session.answer_commits && sock_unsent(f->return_fd) > 0)
-		return;
-	f->running_told = true;
-	f->times.running = clock_ns();
-	faultloop_changed(f);
 }
 
 static void note_first_served(struct faultloop *f)
@@ -458,7 +165,7 @@ static void ask(struct faultloop *f)
 {
 	struct engine_request r;
 
-	if (!halted(f) && !f->closing && serving(f))
+	if (!faultloop_halted(f) && !f->closing && faultloop_serving(f))
 		while (outbox_room(&f->outbox) && engine_next_request(&f->engine, &r, clock_ns())) {
 			PROBE3(request, r.block, r.offset, r.length);
 			outbox_request(&f->outbox, &f->engine.blocks, &r);
@@ -471,7 +178,7 @@ static void ask(struct faultloop *f)
 
 static void push(struct faultloop *f)
 {
-	if (!serving(f) || f->engine.stored_left == 0 || f->n_pending)
+	if (!faultloop_serving(f) || f->engine.stored_left == 0 || f->n_pending)
 		return;
 	engine_push(&f->engine, PUSH_PAGES, clock_ns());
 	perform_actions(f);
@@ -482,21 +189,21 @@ static bool turn(struct faultloop *f)
 {
 	bool more = serve_faults(f);
 
-	more |= work_lane(f, &f->urgent);
-	more |= work_lane(f, &f->main);
+	more |= lanework_run(f, &f->urgent);
+	more |= lanework_run(f, &f->main);
 	if (!more)
 		push(f);
 	perform_pending(f, clock_ns());
-	maybe_end(f);
-	maybe_tell_running(f);
+	verdict_end(f);
+	verdict_tell_running(f);
 	note_first_served(f);
-	maybe_hand_over(f);
+	lanework_hand_over(f);
 	ask(f);
 	arm_members(f);
 	arm_receive(f, &f->urgent, &f->urgent_receiving, COOKIE_URGENT);
-	if (!(f->has_urgent && serving(f)))
+	if (!(f->has_urgent && faultloop_serving(f)))
 		arm_receive(f, &f->main, &f->main_receiving, COOKIE_MAIN);
-	return more || (serving(f) && f->engine.stored_left && !f->n_pending && !halted(f));
+	return more || (faultloop_serving(f) && f->engine.stored_left && !f->n_pending && !faultloop_halted(f));
 }
 
 static void tell_main(struct faultloop *f)
@@ -531,7 +238,7 @@ static void on_uffd(struct faultloop *f, const struct ring_done *d)
 		return;
 	m->armed = d->more;
 	if (d->result < 0 || d->result & POLLERR)
-		faultloop_end_member(f, m, SHARER_DISABLED, EBADF, "its userfaultfd was made blocking, or closed under us "
+		verdict_member(f, m, SHARER_DISABLED, EBADF, "its userfaultfd was made blocking, or closed under us "
 				     "(POLLERR); it must stay O_NONBLOCK");
 	else
 		m->ready = true;
@@ -553,7 +260,7 @@ static void on_sent(struct faultloop *f, const struct ring_done *d)
 	if (d->result > 0)
 		outbox_took(&f->outbox, (size_t)d->result);
 	else if (d->result != -EINTR && d->result != -EAGAIN)
-		lost(f, -d->result);
+		verdict_lost(f, -d->result);
 }
 
 static void dispatch(struct faultloop *f, const struct ring_done *d)
@@ -601,7 +308,7 @@ static int loop(struct faultloop *f)
 			tell_main(f);
 		if (!f->round_trip)
 			f->round_trip = ring_poll(f->ring, f->doorbell, (struct ring_cookie){ COOKIE_DOORBELL, 0, 0, 0 }) == 0;
-		if (f->options.spin_us && wait != 0 && serving(f)) {
+		if (f->options.spin_us && wait != 0 && faultloop_serving(f)) {
 			n = ring_wait(f->ring, done, COMPLETIONS, 0);
 			if (n == 0)
 				spin(f);
@@ -626,7 +333,7 @@ static void *run(void *arg)
 	if (ret == 0)
 		ret = loop(f);
 	if (ret < 0) {
-		faultloop_halt(f, -ret, "the fault thread's io_uring failed: %s", strerror(-ret));
+		verdict_halt(f, -ret, "the fault thread's io_uring failed: %s", strerror(-ret));
 		tell_main(f);
 	}
 	if (f->ring)

@@ -22,6 +22,9 @@
 
 #define FAULTLOOP_PENDING 64
 
+/* Kinds of completions. */
+enum faultloop_cookie { COOKIE_DOORBELL = 1, COOKIE_UFFD, COOKIE_MAIN, COOKIE_URGENT, COOKIE_SEND };
+
 struct faultloop_options {
 	unsigned spin_us;
 	uint64_t max_package;		/* bytes */
@@ -111,19 +114,41 @@ void faultloop_stop(struct faultloop *f);
 
 /* --- between the files of the fault thread ------------------------------------------------------ */
 
-/* The session cannot go on: refused while the source then resumes its VM, held (PAUSED) afterwards. */
-void faultloop_halt(struct faultloop *f, int error, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* Feed the session; a change is told to the main thread.  As session_feed(). */
 int faultloop_feed(struct faultloop *f, enum session_event event);
-/* The main connection's end, error 0 at EOF. */
-void faultloop_lane_closed(struct faultloop *f, int error);
-/* A sharer ends; by its policy the session may end with it. */
-void faultloop_end_member(struct faultloop *f, struct member *m, enum snapshot_sharer_state how, int error,
-			  const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+static inline bool faultloop_halted(const struct faultloop *f)
+{
+	return f->engine.session.state == SESSION_FAILED || f->engine.session.state == SESSION_PAUSED;
+}
+/* Are faults answered (as far as pages are here)? */
+static inline bool faultloop_serving(const struct faultloop *f)
+{
+	return f->engine.session.state >= SESSION_LOADING && f->engine.session.state <= SESSION_PAUSED;
+}
 static inline void faultloop_changed(struct faultloop *f)
 {
 	f->dirty = true;
 }
+
+/* verdict.c: how a session ends. */
+/* It cannot go on: refused while the source then resumes its VM, held (PAUSED) afterwards. */
+void verdict_halt(struct faultloop *f, int error, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* A connection of the source broke: error 0 at EOF. */
+void verdict_lost(struct faultloop *f, int error);
+/* The main connection's end. */
+void verdict_closed(struct faultloop *f, int error);
+/* SHUT(0), once nothing is owed. */
+void verdict_end(struct faultloop *f);
+/* Has our answer left?  Then the VM may run. */
+void verdict_tell_running(struct faultloop *f);
+/* A sharer ends; by its policy the session may end with it. */
+void verdict_member(struct faultloop *f, struct member *m, enum snapshot_sharer_state how, int error,
+		    const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+
+/* lanework.c: the receive buffers.  True when there is more than one turn may take. */
+bool lanework_run(struct faultloop *f, struct lane *l);
+/* As soon as faults are served and an urgent lane is there, the main lane goes to its own thread. */
+void lanework_hand_over(struct faultloop *f);
 
 /* intake.c: the main lane until faults are served.  Handles the record at hand; false: read no further now. */
 bool intake_record(struct faultloop *f, struct lane *l);

@@ -50,7 +50,7 @@ static int on_open_return_path(struct faultloop *f, const struct lane *l)
 static int on_ping(struct faultloop *f, const struct lane *l)
 {
 	if (!outbox_room(&f->outbox)) {
-		faultloop_halt(f, EPROTO, "the source sends PINGs faster than it reads the answers");
+		verdict_halt(f, EPROTO, "the source sends PINGs faster than it reads the answers");
 		return -EPROTO;
 	}
 	outbox_pong(&f->outbox, l->rec.ping);
@@ -60,7 +60,7 @@ static int on_ping(struct faultloop *f, const struct lane *l)
 static int on_advise(struct faultloop *f, const struct lane *l)
 {
 	if (l->rec.advise.page_size != TARGET_PAGE) {
-		faultloop_halt(f, EPROTO, "the source's target pages are %" PRIu64 " bytes; only %u is supported",
+		verdict_halt(f, EPROTO, "the source's target pages are %" PRIu64 " bytes; only %u is supported",
 			       l->rec.advise.page_size, TARGET_PAGE);
 		return -EPROTO;
 	}
@@ -100,7 +100,7 @@ static int on_page(struct faultloop *f, const struct lane *l)
 		ret = backing_write(&f->backing[block], offset, zero ? NULL : l->rec.page.data, TARGET_PAGE,
 				    has_data(f, block, offset));
 	if (ret < 0) {
-		faultloop_halt(f, -ret, "block %s offset 0x%" PRIx64 ": cannot take precopy data: %s",
+		verdict_halt(f, -ret, "block %s offset 0x%" PRIx64 ": cannot take precopy data: %s",
 			       f->engine.blocks.block[block].name, offset, strerror(-ret));
 		return ret;
 	}
@@ -117,7 +117,7 @@ static int on_discard(struct faultloop *f, const struct lane *l)
 	if (ret == 0)
 		ret = backing_discard(&f->backing[block], l->rec.discard.start, l->rec.discard.length);
 	if (ret < 0) {
-		faultloop_halt(f, -ret, "discard of block %s, 0x%" PRIx64 " bytes at 0x%" PRIx64 " is not possible in "
+		verdict_halt(f, -ret, "discard of block %s, 0x%" PRIx64 " bytes at 0x%" PRIx64 " is not possible in "
 			       "state %s: %s", f->engine.blocks.block[block].name, l->rec.discard.length,
 			       l->rec.discard.start, session_state_name(f->engine.session.state), strerror(-ret));
 		return ret;
@@ -141,7 +141,7 @@ static int on_packaged(struct faultloop *f, const struct lane *l)
 	uint32_t size = l->rec.packaged;
 
 	if (size == 0 || size > f->options.max_package) {
-		faultloop_halt(f, EFBIG, "the package has %" PRIu32 " bytes; --max-package allows %" PRIu64, size,
+		verdict_halt(f, EFBIG, "the package has %" PRIu32 " bytes; --max-package allows %" PRIu64, size,
 			       f->options.max_package);
 		return -EFBIG;
 	}
@@ -150,7 +150,7 @@ static int on_packaged(struct faultloop *f, const struct lane *l)
 		f->body = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, f->package_fd, 0);
 	if (f->package_fd < 0 || f->body == MAP_FAILED) {
 		f->body = NULL;
-		faultloop_halt(f, ENOMEM, "no memory for a package of %" PRIu32 " bytes", size);
+		verdict_halt(f, ENOMEM, "no memory for a package of %" PRIu32 " bytes", size);
 		return -ENOMEM;
 	}
 	f->body_size = size;
@@ -167,7 +167,7 @@ static int on_tail(struct faultloop *f, const struct lane *l)
 	f->body_have = 0;
 	f->body = malloc(f->body_size);
 	if (!f->body)
-		faultloop_halt(f, ENOMEM, "no memory for the device state");
+		verdict_halt(f, ENOMEM, "no memory for the device state");
 	return f->body ? 0 : -ENOMEM;
 }
 
@@ -194,7 +194,7 @@ bool intake_record(struct faultloop *f, struct lane *l)
 	record_handler *handler = (unsigned)l->event < ARRAY_LEN(handlers) ? handlers[l->event] : NULL;
 
 	if (!handler) {
-		faultloop_halt(f, EPROTO, "unexpected record at byte %" PRIu64 " of the stream", l->stream.position);
+		verdict_halt(f, EPROTO, "unexpected record at byte %" PRIu64 " of the stream", l->stream.position);
 		return false;
 	}
 	if (handler(f, l) < 0)
@@ -213,13 +213,13 @@ static void package_complete(struct faultloop *f)
 	if (ret == -ENODATA) {
 		const struct block *b = block_of_page(&f->engine.blocks, page);
 
-		faultloop_halt(f, ENODATA, "block %s offset 0x%" PRIx64 " was neither sent nor discarded before the switch-over "
+		verdict_halt(f, ENODATA, "block %s offset 0x%" PRIx64 " was neither sent nor discarded before the switch-over "
 			       "(a virtio-mem device's unplugged range is not supported yet): refused", b->name,
 			       block_offset(b, page));
 		return;
 	}
 	if (ret < 0) {
-		faultloop_halt(f, -ret, "a package in state %s", session_state_name(f->engine.session.state));
+		verdict_halt(f, -ret, "a package in state %s", session_state_name(f->engine.session.state));
 		return;
 	}
 	f->times.switchover = f->times.state = clock_ns();
@@ -244,7 +244,7 @@ static void split_package(struct faultloop *f)
 	if (ret == 0)
 		ret = mem_blob_seal(f->package_fd);
 	if (ret < 0)
-		faultloop_halt(f, EPROTO, "the package is not LISTEN ... RUN: this is no QEMU migration source");
+		verdict_halt(f, EPROTO, "the package is not LISTEN ... RUN: this is no QEMU migration source");
 	else
 		package_complete(f);
 }
@@ -286,7 +286,7 @@ static void tail_complete(struct faultloop *f, size_t device_len)
 
 	f->package_fd = blob_of(body, device_len);
 	if (f->package_fd < 0) {
-		faultloop_halt(f, ENOMEM, "no memory for the device state");
+		verdict_halt(f, ENOMEM, "no memory for the device state");
 		return;
 	}
 	f->package_size = f->device_size = device_len;
@@ -301,14 +301,14 @@ static void take_tail(struct faultloop *f, struct lane *l)
 	size_t n = mem_ring_used(&l->in), device_len;
 
 	if (f->body_have + n > f->options.max_package) {
-		faultloop_halt(f, EFBIG, "the device state has more bytes than --max-package allows");
+		verdict_halt(f, EFBIG, "the device state has more bytes than --max-package allows");
 		return;
 	}
 	while (f->body_have + n > f->body_size) {
 		uint8_t *more = realloc(f->body, f->body_size * 2);
 
 		if (!more) {
-			faultloop_halt(f, ENOMEM, "no memory for the device state");
+			verdict_halt(f, ENOMEM, "no memory for the device state");
 			return;
 		}
 		f->body = more;
@@ -382,7 +382,7 @@ int intake_armed(struct faultloop *f)
 		if (ret == 0)
 			ret = backing_arm(&f->backing[i], f->own_uffd);
 		if (ret < 0) {
-			faultloop_halt(f, -ret, "block %s cannot be put under our own watch: %s", b->name,
+			verdict_halt(f, -ret, "block %s cannot be put under our own watch: %s", b->name,
 				       strerror(-ret));
 			return ret;
 		}

@@ -164,10 +164,10 @@ static void tell_unplaced(struct faultloop *f, const struct engine_action *a)
 	unsigned long long offset = block_offset(b, a->page);
 
 	if (a->verb == ENGINE_ALARM)
-		faultloop_halt(f, EEXIST, "memory integrity lost: block %s offset 0x%llx had content that nobody placed: a process "
+		verdict_halt(f, EEXIST, "memory integrity lost: block %s offset 0x%llx had content that nobody placed: a process "
 			       "maps this memory without being served; find it with `grep -l` over /proc/*/maps and end it", b->name, offset);
 	else
-		faultloop_halt(f, EIO, "block %s offset 0x%llx could not be placed in any address space; its content "
+		verdict_halt(f, EIO, "block %s offset 0x%llx could not be placed in any address space; its content "
 			       "is still at the source", b->name, offset);
 }
 

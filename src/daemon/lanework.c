@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Working off the receive buffers of the fault thread's lanes, and handing the main lane to the bulk thread.
+ *
+ * A lane takes a bounded number of steps each turn, so that faults are looked at in between.  It stands still while a page of it waits to
+ * be placed, while the main thread does what the session needs, and for good once the session is halted.
+ */
+#include "config.h"
+#include "daemon/faultloop.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/probe.h"
+#include "sys/clock.h"
+
+#define LANE_BUDGET 16		/* steps a lane may take in a turn */
+
+static bool stalled(const struct faultloop *f, const struct lane *l)
+{
+	return l->id == LANE_MAIN ? f->stalled_main : f->stalled_urgent;
+}
+
+/* False when the lane must not be read further now. */
+static bool take_page(struct faultloop *f, struct lane *l, const struct lane_page *p)
+{
+	uint64_t now = clock_ns();
+
+	PROBE3(page, l->id, p->page, p->n);
+	if (p->n == 1)
+		engine_page(&f->engine, l->id, p->page, p->data, now);
+	else
+		engine_zero_run(&f->engine, l->id, p->page, p->n, now);
+	perform_actions(f);
+	l->holding = stalled(f, l);
+	return !l->holding;
+}
+
+static bool take_urgent_record(struct faultloop *f, struct lane *l)
+{
+	if (l->event != QSTREAM_EOF) {
+		verdict_halt(f, EPROTO, "urgent channel, byte %" PRIu64 ": not a page", l->stream.position);
+		return false;
+	}
+	l->ended = true;
+	return true;
+}
+
+/* One step; false when there is nothing more to do now. */
+static bool step_lane(struct faultloop *f, struct lane *l)
+{
+	struct lane_page page;
+	bool go_on;
+	int step;
+
+	if (l->id == LANE_MAIN && intake_wants_body(f)) {
+		intake_body(f, l);
+		return !intake_wants_body(f);
+	}
+	step = lane_next(l, &f->engine.blocks, faultloop_serving(f), &page);
+	if (step == LANE_MORE)
+		return false;
+	if (step < 0) {
+		verdict_halt(f, EPROTO, "%s channel, byte %" PRIu64 ": %s%s%s", l->id == LANE_MAIN ? "main" : "urgent",
+			       l->stream.position, l->stream.reason, l->stream.detail[0] ? ": " : "", l->stream.detail);
+		return false;
+	}
+	if (step == LANE_PAGE)
+		go_on = take_page(f, l, &page);
+	else
+		go_on = l->id == LANE_MAIN ? intake_record(f, l) : take_urgent_record(f, l);
+	if (!l->holding)
+		lane_consume(l);
+	return go_on;
+}
+
+static bool may_read(const struct faultloop *f, const struct lane *l)
+{
+	if (l->fd < 0 || faultloop_halted(f) || f->n_pending == FAULTLOOP_PENDING || stalled(f, l))
+		return false;
+	return l->id == LANE_MAIN ? f->need == NEED_NOTHING : faultloop_serving(f);
+}
+
+static void lane_ended(struct faultloop *f, struct lane *l)
+{
+	if (l->id == LANE_MAIN) {
+		verdict_closed(f, l->error);
+	} else if (!l->ended) {
+		l->ended = true;
+		/* After the main stream's end the source closes it; before, the main connection tells what happened. */
+		faultloop_changed(f);
+	}
+}
+
+/* True when there is more in the buffer than one turn may take. */
+bool lanework_run(struct faultloop *f, struct lane *l)
+{
+	unsigned budget = LANE_BUDGET;
+
+	if (l->holding && !stalled(f, l)) {
+		lane_consume(l);
+		l->holding = false;
+	}
+	while (may_read(f, l) && budget > 0) {
+		if (!step_lane(f, l)) {
+			if (l->eof && !l->holding && f->need == NEED_NOTHING)
+				lane_ended(f, l);
+			return false;
+		}
+		budget--;
+	}
+	/* Waiting for the main thread must not hide that the source is gone. */
+	if (l->eof && l->fd >= 0 && f->need != NEED_NOTHING)
+		lane_ended(f, l);
+	return budget == 0;
+}
+
+static void fill_carrier(struct faultloop *f, struct bulk_carrier *c)
+{
+	int main = f->engine.sharers.main;
+
+	*c = (struct bulk_carrier){ .main_uffd = -1, .own_uffd = f->own_uffd };
+	if (main >= 0) {
+		const struct sharer *s = &f->engine.sharers.sharer[main];
+
+		c->main_uffd = dup(f->roster.member[main].uffd);
+		c->main = f->roster.member[main].ref;
+		c->n_mappings = s->n_mappings;
+		memcpy(c->mapping, s->mapping, s->n_mappings * sizeof(s->mapping[0]));
+	}
+	for (unsigned i = 0; i < f->n_backings; i++) {
+		const struct backing *b = &f->backing[i];
+
+		if (b->armed) {
+			c->own[i].address = (uint64_t)(uintptr_t)b->map;
+			c->own[i].can_zero = b->can_zero;
+		}
+		c->own[i].store = b->kind == BLOCK_SHARED ? NULL : b->map;
+	}
+}
+
+/* As soon as faults are served and an urgent lane is there, the main lane goes to its own thread. */
+void lanework_hand_over(struct faultloop *f)
+{
+	struct bulk_carrier carrier;
+	int ret;
+
+	if (f->bulk || !f->has_urgent || f->main.fd < 0 || !faultloop_serving(f) || faultloop_halted(f) || f->main.holding || f->tail)
+		return;
+	if (f->main_receiving) {
+		ring_cancel(f->ring, (struct ring_cookie){ COOKIE_MAIN, 0, 0, 0 });
+		return;
+	}
+	f->engine.stats.lane[LANE_MAIN].bytes += f->main.bytes;
+	f->engine.stats.lane[LANE_MAIN].batches += f->main.batches;
+	fill_carrier(f, &carrier);
+	ret = bulklane_start(&f->bulk, &f->main, &f->engine, &carrier, &f->placer, &f->reports);
+	if (ret < 0)
+		verdict_halt(f, -ret, "cannot start the bulk thread: %s", strerror(-ret));
+}

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * How a session ends: refused, held, lost or complete, and what the operator is told of it.
+ *
+ * Before the commit we may refuse: the source then resumes its VM and nothing is lost.  From the commit on nothing is closed by us;
+ * what cannot go on is held (PAUSED), its connection kept, so that the source keeps its copy.  SHUT(0) is the one
+ * statement that lets the source drop it, and leaves only when nothing is owed.
+ */
+#include "config.h"
+#include "daemon/faultloop.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "sys/clock.h"
+#include "sys/sock.h"
+#include "wire/regmsg.h"
+
+static void set_reason(struct faultloop *f, int error, const char *fmt, va_list args)
+{
+	f->error = error;
+	vsnprintf(f->reason, sizeof(f->reason), fmt, args);
+	faultloop_changed(f);
+}
+
+/* The peer must see the end now; the descriptors stay until nothing in the ring refers to them. */
+static void hang_up(struct faultloop *f)
+{
+	if (f->return_fd >= 0)
+		shutdown(f->return_fd, SHUT_RDWR);
+	if (f->urgent.fd >= 0)
+		shutdown(f->urgent.fd, SHUT_RDWR);
+}
+
+void verdict_halt(struct faultloop *f, int error, const char *fmt, ...)
+{
+	bool refuse = session_may_refuse(&f->engine.session);
+	va_list args;
+
+	if (faultloop_halted(f) || f->closing)
+		return;
+	va_start(args, fmt);
+	set_reason(f, error, fmt, args);
+	va_end(args);
+	faultloop_feed(f, refuse ? SESSION_REFUSE : SESSION_SOURCE_LOST);
+	if (refuse)
+		hang_up(f);
+}
+
+/* What is left where, for the operator. */
+static const char *loss_text(const struct faultloop *f, bool unknown)
+{
+	const struct session *s = &f->engine.session;
+
+	if (session_may_refuse(s))
+		return "the source resumes its VM, nothing is lost; start a new migration";
+	if (unknown)
+		return "ownership unknown: a source >= 10.0 has restarted its VM; end one of the two by hand before the other goes on";
+	return "the rest of the memory is only at the source, which keeps its VM stopped (postcopy-paused, or postcopy-active "
+	       "with 7.2): do not restart it there while this VM has run";
+}
+
+void verdict_lost(struct faultloop *f, int error)
+{
+	const struct session *s = &f->engine.session;
+	bool unknown = !session_may_refuse(s) && (f->main_eof || (s->answer_commits && !f->running_told));
+
+	if (f->closing || faultloop_halted(f))
+		return;
+	f->error = error ? error : ECONNRESET;
+	snprintf(f->reason, sizeof(f->reason), "source lost in state %s, %" PRIu64 " of %" PRIu64 " owed pages missing (%s): %s",
+		 session_state_name(s->state), f->engine.owed_left, f->engine.owed,
+		 error ? strerror(error) : "connection closed", loss_text(f, unknown));
+	f->ownership_unknown = unknown;
+	faultloop_feed(f, SESSION_SOURCE_LOST);
+	faultloop_changed(f);
+}
+
+void verdict_closed(struct faultloop *f, int error)
+{
+	f->main_closed = true;
+	verdict_lost(f, error);
+	faultloop_changed(f);
+}
+
+void verdict_member(struct faultloop *f, struct member *m, enum snapshot_sharer_state how, int error,
+			  const char *fmt, ...)
+{
+	bool fatal = how != SHARER_LEFT && m->policy == REGMSG_POLICY_FAIL && f->engine.session.state < SESSION_COMPLETE;
+	char reason[256];
+	va_list args;
+
+	if (m->state != SHARER_ACTIVE)
+		return;
+	va_start(args, fmt);
+	vsnprintf(reason, sizeof(reason), fmt, args);
+	va_end(args);
+	if (m->armed)
+		ring_cancel(f->ring, (struct ring_cookie){ COOKIE_UFFD, 0, m->ref.slot, m->ref.generation });
+	m->armed = false;
+	engine_gone(&f->engine, m->ref, clock_ns());
+	roster_end(m, how, error, reason, clock_ns());
+	faultloop_changed(f);
+	if (fatal)
+		verdict_halt(f, error, "sharer %s: %s", m->name, reason);
+}
+
+static bool lanes_exhausted(const struct faultloop *f)
+{
+	return f->main_eof && (!f->has_urgent || f->urgent.ended) && f->n_pending == 0;
+}
+
+/* SHUT(0) goes out with the last owed placement, never before it and with no delay after it. */
+void verdict_end(struct faultloop *f)
+{
+	if (faultloop_halted(f) || !f->main_eof || f->closing || f->engine.session.state < SESSION_LOADING)
+		return;
+	if (engine_drained(&f->engine) && f->n_pending == 0) {
+		if (f->engine.session.state != SESSION_RUNNING)
+			return;
+		outbox_shut(&f->outbox, 0);
+		f->closing = true;
+		/* No more requests: the urgent lane is ours to end (the source only waits for it). */
+		if (f->urgent.fd >= 0)
+			shutdown(f->urgent.fd, SHUT_RDWR);
+		f->times.complete = clock_ns();
+		faultloop_feed(f, SESSION_OWED_NOTHING);
+	} else if (f->engine.owed_left && lanes_exhausted(f)) {
+		verdict_halt(f, EPROTO, "the source ended its stream with %" PRIu64 " pages still owed; its connection is kept "
+			       "open and no success is reported, so that it keeps its copy", f->engine.owed_left);
+	}
+}
+
+/* Our answer must have reached the source before the VM runs here: until then it may resume its own. */
+void verdict_tell_running(struct faultloop *f)
+{
+	enum session_state state = f->engine.session.state;
+	bool answered = f->tail ? state == SESSION_COMPLETE : state == SESSION_RUNNING || state == SESSION_COMPLETE;
+
+	if (f->running_told || !answered || !outbox_empty(&f->outbox))
+		return;
+	if (f->engine.session.answer_commits && sock_unsent(f->return_fd) > 0)
+		return;
+	f->running_told = true;
+	f->times.running = clock_ns();
+	faultloop_changed(f);
+}
