@@ -167,6 +167,19 @@ int mem_each_extent(int fd, uint64_t offset, uint64_t len,
 }
 
 /**
+ * mem_held - how many bytes of a memory file are instantiated
+ */
+int mem_held(int fd, uint64_t *bytes)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	*bytes = (uint64_t)st.st_blocks * 512;
+	return 0;
+}
+
+/**
  * mem_blob_new - a memory file that can be sealed, @len bytes of zero
  *
  * Returns a CLOEXEC descriptor or -errno.

@@ -35,6 +35,12 @@ int mem_drop(void *addr, uint64_t len);
 int mem_each_extent(int fd, uint64_t offset, uint64_t len,
 		    int (*visit)(void *ctx, uint64_t start, uint64_t length), void *ctx);
 
+/*
+ * How many bytes of the file are instantiated, in all: also on hugetlbfs, where EEXIST from a COPY can mean an empty
+ * pool instead of a present page (tests/kernel/hugetlb).  0 or -errno.
+ */
+int mem_held(int fd, uint64_t *bytes);
+
 /* A memfd that takes seals, @len bytes; mem_blob_seal() makes it immutable (and shrinks nothing). */
 int mem_blob_new(const char *name, uint64_t len);
 int mem_blob_seal(int fd);

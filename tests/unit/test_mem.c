@@ -202,6 +202,23 @@ Test(mem, extents_stop_and_errors)
 		cr_assert_eq(mem_each_extent(huge, 0, PAGE, note, &s), -EOPNOTSUPP);
 }
 
+Test(mem, held_counts_what_is_there)
+{
+	cleanup_fd int fd = scratch(100 * PAGE);
+	uint64_t held = 1;
+
+	cr_assert_eq(mem_held(fd, &held), 0);
+	cr_assert_eq(held, 0);
+	put(fd, 7);
+	put(fd, 99);
+	cr_assert_eq(mem_held(fd, &held), 0);
+	cr_assert_eq(held, 2 * PAGE);
+	cr_assert_eq(mem_punch(fd, 7 * PAGE, PAGE), 0);
+	cr_assert_eq(mem_held(fd, &held), 0);
+	cr_assert_eq(held, PAGE);
+	cr_assert_eq(mem_held(-1, &held), -EBADF);
+}
+
 Test(mem, sealed_blob_is_immutable)
 {
 	cleanup_fd int fd = scratch(PAGE);
