@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * libpostcopy: the sharer's side of the registration protocol (wire/regmsg.h), one function per call.
- * The connection and its events are in conn.c; what is here is which message a call becomes, and what
- * has to be true of the memory before it is handed over.
+ * libpostcopy: the sharer's side of the registration protocol (wire/regmsg.h), one function per
+ * call.  The connection and its events are in conn.c; what is here is which message a call becomes,
+ * and what has to be true of the memory before it is handed over.
  */
 #include "config.h"
 
@@ -39,13 +39,16 @@ struct postcopy {
 };
 
 _Static_assert((int)POSTCOPY_ROLE_MAIN == REGMSG_ROLE_MAIN &&
-	       (int)POSTCOPY_ROLE_SHARER == REGMSG_ROLE_SHARER, "roles go over the wire as they are");
+		       (int)POSTCOPY_ROLE_SHARER == REGMSG_ROLE_SHARER,
+	       "roles go over the wire as they are");
 _Static_assert((int)POSTCOPY_POLICY_IGNORE == REGMSG_POLICY_IGNORE &&
-	       (int)POSTCOPY_POLICY_FAIL == REGMSG_POLICY_FAIL, "so do policies");
+		       (int)POSTCOPY_POLICY_FAIL == REGMSG_POLICY_FAIL,
+	       "so do policies");
 _Static_assert((int)POSTCOPY_CLASS_DEMAND == REGMSG_CLASS_DEMAND &&
-	       (int)POSTCOPY_CLASS_PREFETCH == REGMSG_CLASS_PREFETCH, "so do classes");
+		       (int)POSTCOPY_CLASS_PREFETCH == REGMSG_CLASS_PREFETCH,
+	       "so do classes");
 
-/* --- structs that begin with their size ------------------------------------------------------- */
+/* --- structs that begin with their size --- */
 
 /* Where a struct ended in version 0.1: no caller's is shorter. */
 #define END_OF(type, member) (offsetof(struct type, member) + sizeof(((struct type *)0)->member))
@@ -64,8 +67,8 @@ static bool all_zero(const uint8_t *bytes, size_t n)
 }
 
 /*
- * The caller's struct @src, built against an older or a newer header, as the one we know: what an older
- * caller lacks is zero; what a newer one adds must be zero, or it asks for what we cannot do.
+ * The caller's struct @src, built against an older or a newer header, as the one we know: what an
+ * older caller lacks is zero; what a newer one adds must be zero, or it asks for what we cannot do.
  */
 static int take_sized(void *dst, size_t size, size_t least, const void *src)
 {
@@ -93,7 +96,7 @@ static void give_event(struct postcopy_event *out, const struct postcopy_event *
 	out->size = theirs;
 }
 
-/* --- making a handle --------------------------------------------------------------------------- */
+/* --- making a handle --- */
 
 /* Names go into fixed fields with their terminator. */
 static int put_name(struct conn *c, char *field, size_t room, const char *name)
@@ -209,8 +212,8 @@ static int start(struct postcopy *p, int sock, const struct postcopy_options *op
 
 	err = take_sized(&o, sizeof(o), OPTIONS_V1, options);
 	if (err)
-		return conn_fail(&p->conn, err, "options have a wrong size, or fields set that "
-						"this version does not know");
+		return conn_fail(&p->conn, err,
+				 "options: wrong size, or a field set that this version lacks");
 	err = is_seqpacket(owned);
 	if (err)
 		return conn_fail(&p->conn, err, "not a SOCK_SEQPACKET socket");
@@ -254,8 +257,8 @@ PUBLIC int postcopy_new_fd(postcopy **out, int sock, const struct postcopy_optio
 }
 
 /*
- * Connected, or -errno.  connect() itself waits only for room in the listener's backlog, and a daemon
- * that accepts nobody must not hold us for ever.
+ * Connected, or -errno.  connect() itself waits only for room in the listener's backlog, and a
+ * daemon that accepts nobody must not hold us for ever.
  */
 static int connect_to(const char *path)
 {
@@ -292,7 +295,7 @@ PUBLIC void postcopy_free(postcopy *p)
 	handle_free(&p);
 }
 
-/* --- calls ------------------------------------------------------------------------------------- */
+/* --- calls --- */
 
 /* Nothing was wrong yet with this call. */
 static void begin(struct postcopy *p)
@@ -382,8 +385,8 @@ PUBLIC int postcopy_add_block(postcopy *p, const struct postcopy_block *block)
 	begin(p);
 	err = take_sized(&b, sizeof(b), BLOCK_V1, block);
 	if (err)
-		return conn_fail(&p->conn, err, "block has a wrong size, or fields set that this "
-						"version does not know");
+		return conn_fail(&p->conn, err,
+				 "block: wrong size, or a field set that this version lacks");
 	if (b.fd < 0 && !b.address)
 		return conn_fail(&p->conn, -EINVAL, "private memory needs its address");
 	err = make_block(&p->conn, &m, &b);
@@ -472,7 +475,7 @@ PUBLIC int postcopy_leave(postcopy *p)
 	return err;
 }
 
-/* --- events ------------------------------------------------------------------------------------ */
+/* --- events --- */
 
 PUBLIC int postcopy_fd(const postcopy *p)
 {

@@ -26,7 +26,8 @@ static const uint8_t event_types[] = {
 	[REGMSG_PAUSED] = POSTCOPY_EVENT_PAUSED,
 	[REGMSG_DISABLED] = POSTCOPY_EVENT_DISABLED,
 };
-_Static_assert(ARRAY_LEN(event_types) == REGMSG_DISABLED + 1, "a message of the daemon is not listed");
+_Static_assert(ARRAY_LEN(event_types) == REGMSG_DISABLED + 1,
+	       "a message of the daemon is not listed");
 
 int conn_fail(struct conn *c, int err, const char *fmt, ...)
 {
@@ -77,7 +78,7 @@ int conn_open(struct conn *c, int sock, unsigned limit_ms)
 	return 0;
 }
 
-/* Does the eventfd say what the queue says?  Called whenever control goes back to the application. */
+/* Let the eventfd say what the queue says, whenever control goes back to the application. */
 static void announce(struct conn *c)
 {
 	bool waiting = c->n > 0;
@@ -112,8 +113,8 @@ static void queue_pop(struct conn *c, struct postcopy_event *event)
 /**
  * conn_close - end the connection
  *
- * The socket leaves the epoll set by name: should the application hold a duplicate of it, closing ours
- * would leave it there, readable for ever.
+ * The socket leaves the epoll set by name: should the application hold a duplicate of it, closing
+ * ours would leave it there, readable for ever.
  */
 void conn_close(struct conn *c)
 {
@@ -162,8 +163,8 @@ static bool is_event(const union regmsg *m)
 }
 
 /*
- * One good packet, -EAGAIN, or the end of the connection: what a daemon sends that cannot be understood
- * leaves nothing to go on with.
+ * One good packet, -EAGAIN, or the end of the connection: what a daemon sends that cannot be
+ * understood leaves nothing to go on with.
  */
 static int receive(struct conn *c, union regmsg *m, struct fdpass *fds)
 {
@@ -171,7 +172,7 @@ static int receive(struct conn *c, union regmsg *m, struct fdpass *fds)
 	const char *why = NULL;
 	int err;
 
-	/* Told once when the peer left without reading all we sent; its last words are still there. */
+	/* Told once when the peer left without reading all we sent; its last words are there. */
 	if (len == -ECONNRESET)
 		len = fdpass_recv(c->sock, m, sizeof(*m), fds);
 	if (len == -EAGAIN)

@@ -2,8 +2,8 @@
 #ifndef PC_CLIENT_CONN_H
 #define PC_CLIENT_CONN_H
 /*
- * The connection of libpostcopy: one socket on which answers and events arrive in the order in which
- * the daemon sent them.
+ * The connection of libpostcopy: one socket on which answers and events arrive in the order in
+ * which the daemon sent them.
  *
  * A call has to read past events to get its answer.  Those wait in a bounded queue inside, and the
  * descriptor that the application polls is an epoll instance over the socket and an eventfd that
@@ -39,8 +39,9 @@ void conn_deinit(struct conn *c);
 void conn_close(struct conn *c);
 
 /*
- * Send the call @m with the descriptor @fd (-1: none) and wait for its answer, which replaces @m.  0, or what the daemon
- * answered as -errno; -ETIMEDOUT, -ENOBUFS (events must be taken first), -ECONNRESET.
+ * Send the call @m with the descriptor @fd (-1: none) and wait for its answer, which replaces @m.
+ * 0, or what the daemon answered as -errno; -ETIMEDOUT, -ENOBUFS (events must be taken first),
+ * -ECONNRESET.
  */
 int conn_call(struct conn *c, union regmsg *m, int fd);
 /* Send a call that has no answer. */

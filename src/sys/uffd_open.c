@@ -15,7 +15,7 @@
 /**
  * uffd_create - a userfaultfd of our own address space, without the handshake
  *
- * userfaultfd(2) needs a privilege or a sysctl for kernel faults; the device needs its file mode only.
+ * userfaultfd(2) needs a privilege or a sysctl for kernel faults, the device its file mode only.
  */
 int uffd_create(bool user_only)
 {
@@ -35,8 +35,8 @@ int uffd_create(bool user_only)
 /**
  * uffd_handshake - UFFDIO_API, once per userfaultfd
  *
- * @have (may be NULL) gets what the kernel offers.  -EINVAL: the kernel lacks a wanted feature (the fd
- * can be tried again with fewer), or the handshake was done before.  -EPERM: EVENT_FORK without
+ * @have (may be NULL) gets what the kernel offers.  -EINVAL: the kernel lacks a wanted feature (the
+ * fd can be tried again with fewer), or the handshake was done before.  -EPERM: EVENT_FORK without
  * CAP_SYS_PTRACE.
  */
 int uffd_handshake(int uffd, uint64_t want, uint64_t *have)

@@ -11,12 +11,12 @@
 /* A raw userfaultfd (O_CLOEXEC|O_NONBLOCK) without the handshake.  The fd or -errno. */
 int uffd_create(bool user_only);
 
-/* Does the handshake on a raw fd (the caller opened it); features offered by the kernel go to *have. */
+/* The handshake on a raw fd; the features that the kernel offers go to *have (may be NULL). */
 int uffd_handshake(int uffd, uint64_t want, uint64_t *have);
 
 /*
- * Open a userfaultfd (O_CLOEXEC|O_NONBLOCK) and do the API handshake.  @features: UFFD_FEATURE_* wanted;
- * @user_only: UFFD_USER_MODE_ONLY.  Tries userfaultfd(2), then /dev/userfaultfd.  Returns the fd or -errno.
+ * Both in one.  @features: UFFD_FEATURE_* wanted; @user_only: UFFD_USER_MODE_ONLY.  Tries
+ * userfaultfd(2), then /dev/userfaultfd.  The fd (O_CLOEXEC|O_NONBLOCK) or -errno.
  */
 int uffd_open(uint64_t features, bool user_only);
 

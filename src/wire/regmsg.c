@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Registration messages, checked in one place for both ends.  A packet that passed regmsg_check() can
- * be used field by field without another look: every string ends, every enum has a name, no sum wraps,
- * and what the sender did not know reads as zero.  What a number means (is this length the block's?)
- * is for the caller to judge.
+ * Registration messages, checked in one place for both ends.  A packet that passed regmsg_check()
+ * can be used field by field without another look: every string ends, every enum has a name, no sum
+ * wraps, and what the sender did not know reads as zero.  What a number means (is this length the
+ * block's?) is for the caller to judge.
  *
  * Growth: within one version a struct only ever gets longer, at its end, and a zero there means "as
- * before".  So the table holds the size of version 1 as a number that never changes again, beside the
- * size as we know it today.
+ * before".  So the table holds the size of version 1 as a number that never changes again, beside
+ * the size as we know it today.
  */
 #include "config.h"
 
@@ -170,9 +170,10 @@ static const char *check_nothing(const union regmsg *m)
 	return NULL;
 }
 
-#define KIND(NAME, v1, type, rule, nfds, fn)                                      \
-	[REGMSG_##NAME] = { #NAME, v1, sizeof(struct regmsg_##type), SERIAL_##rule, \
-			    nfds, check_##fn }
+#define KIND(NAME, v1, type, rule, nfds, fn)                                                       \
+	[REGMSG_##NAME] = {                                                                        \
+		#NAME, v1, sizeof(struct regmsg_##type), SERIAL_##rule, nfds, check_##fn           \
+	}
 
 static const struct kind kinds[] = {
 	KIND(HELLO, 104, hello, CALL, 1, hello),
@@ -293,8 +294,8 @@ static bool serial_is_good(enum serial_rule rule, uint32_t serial)
  * @len: bytes received
  * @why: what is wrong, static text; untouched when nothing is; may be NULL
  *
- * Returns 0; -EPROTO for what is no packet of ours; -EPROTONOSUPPORT for another version; -EBADMSG for
- * a known type with bad content.
+ * Returns 0; -EPROTO for what is no packet of ours; -EPROTONOSUPPORT for another version; -EBADMSG
+ * for a known type with bad content.
  */
 int regmsg_check(union regmsg *m, size_t len, const char **why)
 {

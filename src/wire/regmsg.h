@@ -4,10 +4,11 @@
 /*
  * Registration messages: a sharer's talk with postcopyd on the SOCK_SEQPACKET socket `register`.
  *
- * One message is one packet: struct regmsg_head, then a fixed struct of the type.  Host byte order (the
- * socket never leaves the host), natural alignment, no pointers.  `size` is the size of the whole packet as the sender's version
- * knows it: a receiver accepts a larger one (newer peer) and ignores the rest, fills what a smaller one (older peer, at least the
- * version 1 size) lacks with zeroes.  Descriptors ride on the packet that names them.
+ * One message is one packet: struct regmsg_head, then a fixed struct of the type.  Host byte order
+ * (the socket never leaves the host), natural alignment, no pointers.  `size` is the size of the
+ * whole packet as the sender's version knows it: a receiver accepts a larger one (newer peer) and
+ * ignores the rest, and fills with zeroes what a smaller one (older peer, at least the version 1
+ * size) lacks.  Descriptors ride on the packet that names them.
  *
  *   sharer                                   postcopyd
  *   HELLO + uffd                    ->
@@ -20,12 +21,13 @@
  *   WANT {class, range}             ->       <- RESULT       (any time after LISTENING)
  *                                   <-       PACKAGE + memfd (main sharer only)
  *   LOADED | LOAD_FAILED            ->       (main sharer only)
- *                                   <-       RUNNING         (main sharer: committed, the VM may run)
+ *                                   <-       RUNNING         (main sharer: the VM may run)
  *                                   <-       COMPLETE | FAILED | PAUSED | DISABLED
  *   LEAVE                           ->       <- RESULT       (its mappings are gone already)
  *
- * Every request carries a serial, not 0; its RESULT (or WELCOME, REFUSED) carries the same.  Events carry 0.
- * LOADED and LOAD_FAILED have no RESULT: RUNNING or FAILED follows.  Names are printable ASCII, at least one character.
+ * Every request carries a serial, not 0; its RESULT (or WELCOME, REFUSED) carries the same.  Events
+ * carry 0.  LOADED and LOAD_FAILED have no RESULT: RUNNING or FAILED follows.  Names are printable
+ * ASCII, at least one character.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -39,8 +41,8 @@
 enum regmsg_type {
 	REGMSG_HELLO = 1, REGMSG_BLOCK, REGMSG_MAPPING, REGMSG_READY, REGMSG_WANT, REGMSG_LOADED,
 	REGMSG_LOAD_FAILED, REGMSG_LEAVE,
-	REGMSG_WELCOME = 64, REGMSG_REFUSED, REGMSG_RESULT, REGMSG_LISTENING, REGMSG_PACKAGE, REGMSG_RUNNING,
-	REGMSG_COMPLETE, REGMSG_FAILED, REGMSG_PAUSED, REGMSG_DISABLED,
+	REGMSG_WELCOME = 64, REGMSG_REFUSED, REGMSG_RESULT, REGMSG_LISTENING, REGMSG_PACKAGE,
+	REGMSG_RUNNING, REGMSG_COMPLETE, REGMSG_FAILED, REGMSG_PAUSED, REGMSG_DISABLED,
 };
 
 enum regmsg_role { REGMSG_ROLE_MAIN = 1, REGMSG_ROLE_SHARER = 2 };
@@ -49,14 +51,17 @@ enum regmsg_policy { REGMSG_POLICY_IGNORE = 1, REGMSG_POLICY_DISABLE = 2, REGMSG
 enum regmsg_class { REGMSG_CLASS_DEMAND = 1, REGMSG_CLASS_DMA = 2, REGMSG_CLASS_PREFETCH = 3 };
 
 enum regmsg_hello_flags {
-	REGMSG_HELLO_KERNEL = 1,	/* the kernel touches this memory for the sharer (KVM, O_DIRECT, vhost): a
-					 * USER_MODE_ONLY userfaultfd is refused */
+	/*
+	 * The kernel touches this memory for the sharer (KVM, O_DIRECT, vhost): a USER_MODE_ONLY
+	 * userfaultfd is refused.
+	 */
+	REGMSG_HELLO_KERNEL = 1,
 };
 enum regmsg_block_flags {
 	REGMSG_BLOCK_PRIVATE = 1,	/* no memfd; MAPPING gives the address; one sharer only */
 };
 enum regmsg_mapping_flags {
-	REGMSG_MAPPING_REGISTERED = 1,	/* the sharer did UFFDIO_REGISTER itself; the daemon only verifies */
+	REGMSG_MAPPING_REGISTERED = 1,	/* the sharer did UFFDIO_REGISTER; the daemon verifies */
 };
 
 struct regmsg_head {
@@ -138,12 +143,14 @@ union regmsg {
 
 /* Zero *m, fill the head.  Returns the packet's size. */
 size_t regmsg_init(union regmsg *m, enum regmsg_type type, uint32_t serial);
-size_t regmsg_text(union regmsg *m, enum regmsg_type type, uint32_t serial, int error, const char *fmt, ...)
+size_t regmsg_text(union regmsg *m, enum regmsg_type type, uint32_t serial, int error,
+		   const char *fmt, ...)
 	__attribute__((format(printf, 5, 6)));
 /*
- * Check a received packet of @len bytes in place: magic, version, size, known type, reserved fields zero, strings
- * terminated, enums in range, sums that do not overflow; zero what an older peer left out.  0, -EPROTO (garbage),
- * -EPROTONOSUPPORT (version), -EBADMSG (known type, bad content).  @why: static text, may be NULL.
+ * Check a received packet, @len bytes, in place: magic, version, size, known type, serial, reserved
+ * fields zero, strings terminated, enums in range, sums that do not overflow; zero what an older
+ * peer left out.  0, -EPROTO (garbage), -EPROTONOSUPPORT (version), -EBADMSG (known type, bad
+ * content).  @why: static text, may be NULL.
  */
 int regmsg_check(union regmsg *m, size_t len, const char **why);
 /* Number of descriptors the type must carry (given its flags). */

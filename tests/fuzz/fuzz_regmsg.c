@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * regmsg: whatever a packet says, a packet that passes keeps the promises of regmsg_check(), restated
- * here field by field; one that does not pass says why.
+ * regmsg: whatever a packet says, a packet that passes keeps the promises of regmsg_check(),
+ * restated here field by field; one that does not pass says why.
  */
 #include "config.h"
 

@@ -15,11 +15,11 @@
 #include "sys/fd.h"
 #include "sys/fdpass.h"
 
-#define CHECK(what)             \
-	do {                    \
-		bool ok = what; \
-		assert(ok);     \
-		(void)ok;       \
+#define CHECK(what)                                                                                \
+	do {                                                                                       \
+		bool ok = what;                                                                    \
+		assert(ok);                                                                        \
+		(void)ok;                                                                          \
 	} while (0)
 
 void peer_init(struct peer *p)

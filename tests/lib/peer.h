@@ -2,8 +2,8 @@
 #ifndef PC_TESTS_PEER_H
 #define PC_TESTS_PEER_H
 /*
- * A scripted postcopyd for libpostcopy, without a thread: packets keep their order in the socket and
- * the serials of a handle count from 1, so answers can be laid out before the call that reads them.
+ * A scripted postcopyd for libpostcopy, without a thread: packets keep their order in the socket
+ * and the serials of a handle count from 1, so answers can be laid out before they are read.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -27,7 +27,7 @@ void peer_send(struct peer *p, const union regmsg *m, int fd);
 void peer_event(struct peer *p, enum regmsg_type type);
 void peer_result(struct peer *p, uint32_t serial, int error, const char *text);
 void peer_package(struct peer *p, const char *body);
-/* Receive the next message of the client, checked; its descriptor, if any, to *fd.  False: nothing there. */
+/* The client's next message, checked; its descriptor or -1 to *fd.  False: nothing is there. */
 bool peer_receive(struct peer *p, union regmsg *m, int *fd);
 
 struct postcopy_options peer_options(const struct peer *p, enum postcopy_role role);

@@ -28,11 +28,11 @@ struct sharer {
 	struct sharer_options options;
 	postcopy *handle;
 	struct sharer_touch *touch;
-	int done_fd;			/* the threads have ended */
-	bool may_touch;			/* by the daemon's word */
+	int done_fd;		/* the threads have ended */
+	bool may_touch;		/* by the daemon's word */
 	bool touched, complete;
-	uint64_t loaded_at_ms;		/* 0: nothing to say */
-	int exit_code;			/* -1: go on */
+	uint64_t loaded_at_ms;	/* 0: nothing to say */
+	int exit_code;		/* -1: go on */
 };
 
 static uint64_t now_ms(void)
@@ -57,7 +57,7 @@ static int fail(const char *what, int err, const char *text)
 	return err;
 }
 
-/* --- registration ------------------------------------------------------------------------------ */
+/* --- registration --- */
 
 static int open_uffd(const struct sharer_options *o)
 {
@@ -113,8 +113,8 @@ static void publish(const struct sharer_block *b)
 	if (b->private)
 		return;
 	sharer_report_quote(quoted, sizeof(quoted), b->name);
-	sharer_report("memfd", ",\"block\":%s,\"path\":\"/proc/%d/fd/%d\",\"size\":%" PRIu64, quoted,
-		      getpid(), b->fd, b->size);
+	sharer_report("memfd", ",\"block\":%s,\"path\":\"/proc/%d/fd/%d\",\"size\":%" PRIu64,
+		      quoted, getpid(), b->fd, b->size);
 }
 
 static int self_register(struct sharer *s, const struct sharer_block *b)
@@ -178,7 +178,7 @@ static int join(struct sharer *s)
 	return 0;
 }
 
-/* --- touching ---------------------------------------------------------------------------------- */
+/* --- touching --- */
 
 static bool held(const struct sharer *s)
 {
@@ -224,14 +224,15 @@ static void on_touched(struct sharer *s)
 	s->touch = NULL;
 	s->touched = true;
 	sharer_report("touched",
-		      ",\"pages\":%" PRIu64 ",\"faulted\":%" PRIu64 ",\"p50_us\":%.3f,\"p99_us\":%.3f"
+		      ",\"pages\":%" PRIu64 ",\"faulted\":%" PRIu64
+		      ",\"p50_us\":%.3f,\"p99_us\":%.3f"
 		      ",\"max_us\":%.3f,\"elapsed_us\":%.1f",
 		      r.pages, r.faulted, r.p50_us, r.p99_us, r.max_us, r.elapsed_us);
 	if (s->options.leave_after)
 		leave(s);
 }
 
-/* --- digests ----------------------------------------------------------------------------------- */
+/* --- digests --- */
 
 static void print_digest(FILE *file, const struct sharer_block *b)
 {
@@ -286,7 +287,7 @@ static void maybe_finish(struct sharer *s)
 		s->exit_code = EXIT_SUCCESS;
 }
 
-/* --- events ------------------------------------------------------------------------------------ */
+/* --- events --- */
 
 static void send_wants(struct sharer *s)
 {
@@ -312,10 +313,10 @@ static void on_package(struct sharer *s, const struct postcopy_event *e)
 	sharer_memory_digest(body, e->package_length, digest);
 	munmap(body, e->package_length);
 	sharer_report("package",
-		      ",\"bytes\":%" PRIu64 ",\"device_offset\":%" PRIu64 ",\"device_bytes\":%" PRIu64
-		      ",\"seals\":%d,\"xxh3_128\":\"%s\"",
-		      e->package_length, e->device_offset, e->device_length,
-		      fcntl(fd, F_GET_SEALS), digest);
+		      ",\"bytes\":%" PRIu64 ",\"device_offset\":%" PRIu64
+		      ",\"device_bytes\":%" PRIu64 ",\"seals\":%d,\"xxh3_128\":\"%s\"",
+		      e->package_length, e->device_offset, e->device_length, fcntl(fd, F_GET_SEALS),
+		      digest);
 	s->loaded_at_ms = now_ms() + s->options.loaded_after_ms;
 }
 
@@ -344,9 +345,12 @@ static void on_lost(struct sharer *s)
 static void on_event(struct sharer *s, const struct postcopy_event *e)
 {
 	static const char *const names[] = {
-		[POSTCOPY_EVENT_LISTENING] = "listening", [POSTCOPY_EVENT_RUNNING] = "running",
-		[POSTCOPY_EVENT_COMPLETE] = "complete",	  [POSTCOPY_EVENT_PAUSED] = "paused",
-		[POSTCOPY_EVENT_FAILED] = "failed",	  [POSTCOPY_EVENT_DISABLED] = "disabled",
+		[POSTCOPY_EVENT_LISTENING] = "listening",
+		[POSTCOPY_EVENT_RUNNING] = "running",
+		[POSTCOPY_EVENT_COMPLETE] = "complete",
+		[POSTCOPY_EVENT_PAUSED] = "paused",
+		[POSTCOPY_EVENT_FAILED] = "failed",
+		[POSTCOPY_EVENT_DISABLED] = "disabled",
 		[POSTCOPY_EVENT_DISCONNECTED] = "disconnected",
 	};
 
@@ -424,6 +428,6 @@ int main(int argc, char **argv)
 	if (!err)
 		err = run(&s);
 	fflush(stdout);
-	/* Threads may sit in a fault that nobody will answer: nothing of this process is waited for. */
+	/* Threads may sit in a fault that nobody will answer: wait for none of them. */
 	_exit(err < 0 ? EXIT_FAILURE : err);
 }

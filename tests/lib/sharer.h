@@ -3,8 +3,8 @@
 #define PC_TESTS_SHARER_H
 /*
  * `sharer`: stands in for a VMM or a back-end.  It maps guest memory, hands it to postcopyd through
- * libpostcopy, touches every page from many threads, measures how long each touch took, and ends with
- * a digest of what it saw.  Everything it has to say is one JSON object per line on stdout.
+ * libpostcopy, touches every page from many threads, measures how long each touch took, and ends
+ * with a digest of what it saw.  Everything it has to say is one JSON object per line on stdout.
  */
 #include <pthread.h>
 #include <stdbool.h>
@@ -40,7 +40,7 @@ enum sharer_uffd {
 	SHARER_UFFD_GOOD,		/* the library's own */
 	SHARER_UFFD_BLOCKING,		/* not O_NONBLOCK */
 	SHARER_UFFD_RAW,		/* UFFDIO_API was not done */
-	SHARER_UFFD_USER_ONLY,		/* USER_MODE_ONLY, but the kernel is said to touch the memory */
+	SHARER_UFFD_USER_ONLY,		/* USER_MODE_ONLY, but the kernel is said to touch */
 	SHARER_UFFD_PIPE,		/* no userfaultfd at all */
 };
 

@@ -12,42 +12,62 @@
 #include "wire/keyval.h"
 
 static const char usage[] =
-"Usage: sharer --socket PATH --name NAME --block NAME,size=N[,...]... [OPTION]...\n"
-"  --role main|sharer        default: main\n"
-"  --policy ignore|disable|fail\n"
-"  --block NAME,size=N[,memfd=create|PATH][,offset=N][,private=on][,hugetlb=on]\n"
-"                            guest memory; made here unless memfd names a file\n"
-"  --threads N               that touch the memory; default 1, 0: none\n"
-"  --order random|linear     default: random, by --seed S\n"
-"  --touch read|write        default: read; a write changes nothing\n"
-"  --touch-from listening|running   default: running (a sharer: listening)\n"
-"  --hold FILE               touch nothing before FILE exists\n"
-"  --want BLOCK,offset=N,length=N[,class=demand|dma|prefetch]   asked for at LISTENING\n"
-"  --self-register           register the memory here, not in the daemon\n"
-"  --user-faults-only        a userfaultfd for user-space accesses only\n"
-"  --uffd good|blocking|raw|user-only|pipe   what is handed over\n"
-"  --loaded-after MS         from PACKAGE to \"loaded\"\n"
-"  --load-fail TEXT          say that instead of \"loaded\"\n"
-"  --leave-after N           unmap and leave after N touches\n"
-"  --digest FILE             the digests go there too\n"
-"  --exit-after-complete     exit 0 then; 2 when it cannot come any more\n";
+	"Usage: sharer --socket PATH --name NAME --block NAME,size=N[,...]... [OPTION]...\n"
+	"  --role main|sharer        default: main\n"
+	"  --policy ignore|disable|fail\n"
+	"  --block NAME,size=N[,memfd=create|PATH][,offset=N][,private=on][,hugetlb=on]\n"
+	"                            guest memory; made here unless memfd names a file\n"
+	"  --threads N               that touch the memory; default 1, 0: none\n"
+	"  --order random|linear     default: random, by --seed S\n"
+	"  --touch read|write        default: read; a write changes nothing\n"
+	"  --touch-from listening|running   default: running (a sharer: listening)\n"
+	"  --hold FILE               touch nothing before FILE exists\n"
+	"  --want BLOCK,offset=N,length=N[,class=demand|dma|prefetch]   asked for at LISTENING\n"
+	"  --self-register           register the memory here, not in the daemon\n"
+	"  --user-faults-only        a userfaultfd for user-space accesses only\n"
+	"  --uffd good|blocking|raw|user-only|pipe   what is handed over\n"
+	"  --loaded-after MS         from PACKAGE to \"loaded\"\n"
+	"  --load-fail TEXT          say that instead of \"loaded\"\n"
+	"  --leave-after N           unmap and leave after N touches\n"
+	"  --digest FILE             the digests go there too\n"
+	"  --exit-after-complete     exit 0 then; 2 when it cannot come any more\n";
 
-enum { OPT_SOCKET = 256, OPT_NAME, OPT_ROLE, OPT_POLICY, OPT_BLOCK, OPT_THREADS, OPT_ORDER, OPT_SEED,
-       OPT_TOUCH, OPT_TOUCH_FROM, OPT_HOLD, OPT_WANT, OPT_SELF, OPT_USER, OPT_UFFD, OPT_LOADED,
-       OPT_LOAD_FAIL, OPT_LEAVE, OPT_DIGEST, OPT_EXIT, OPT_HELP };
+enum {
+	OPT_SOCKET = 256,
+	OPT_NAME,
+	OPT_ROLE,
+	OPT_POLICY,
+	OPT_BLOCK,
+	OPT_THREADS,
+	OPT_ORDER,
+	OPT_SEED,
+	OPT_TOUCH,
+	OPT_TOUCH_FROM,
+	OPT_HOLD,
+	OPT_WANT,
+	OPT_SELF,
+	OPT_USER,
+	OPT_UFFD,
+	OPT_LOADED,
+	OPT_LOAD_FAIL,
+	OPT_LEAVE,
+	OPT_DIGEST,
+	OPT_EXIT,
+	OPT_HELP
+};
 
 static const struct option longs[] = {
-	{ "socket", 1, NULL, OPT_SOCKET },	{ "name", 1, NULL, OPT_NAME },
-	{ "role", 1, NULL, OPT_ROLE },		{ "policy", 1, NULL, OPT_POLICY },
-	{ "block", 1, NULL, OPT_BLOCK },	{ "threads", 1, NULL, OPT_THREADS },
-	{ "order", 1, NULL, OPT_ORDER },	{ "seed", 1, NULL, OPT_SEED },
-	{ "touch", 1, NULL, OPT_TOUCH },	{ "touch-from", 1, NULL, OPT_TOUCH_FROM },
-	{ "hold", 1, NULL, OPT_HOLD },		{ "want", 1, NULL, OPT_WANT },
-	{ "self-register", 0, NULL, OPT_SELF }, { "user-faults-only", 0, NULL, OPT_USER },
-	{ "uffd", 1, NULL, OPT_UFFD },		{ "loaded-after", 1, NULL, OPT_LOADED },
+	{ "socket", 1, NULL, OPT_SOCKET },	 { "name", 1, NULL, OPT_NAME },
+	{ "role", 1, NULL, OPT_ROLE },		 { "policy", 1, NULL, OPT_POLICY },
+	{ "block", 1, NULL, OPT_BLOCK },	 { "threads", 1, NULL, OPT_THREADS },
+	{ "order", 1, NULL, OPT_ORDER },	 { "seed", 1, NULL, OPT_SEED },
+	{ "touch", 1, NULL, OPT_TOUCH },	 { "touch-from", 1, NULL, OPT_TOUCH_FROM },
+	{ "hold", 1, NULL, OPT_HOLD },		 { "want", 1, NULL, OPT_WANT },
+	{ "self-register", 0, NULL, OPT_SELF },	 { "user-faults-only", 0, NULL, OPT_USER },
+	{ "uffd", 1, NULL, OPT_UFFD },		 { "loaded-after", 1, NULL, OPT_LOADED },
 	{ "load-fail", 1, NULL, OPT_LOAD_FAIL }, { "leave-after", 1, NULL, OPT_LEAVE },
-	{ "digest", 1, NULL, OPT_DIGEST },	{ "exit-after-complete", 0, NULL, OPT_EXIT },
-	{ "help", 0, NULL, OPT_HELP },		{ NULL, 0, NULL, 0 },
+	{ "digest", 1, NULL, OPT_DIGEST },	 { "exit-after-complete", 0, NULL, OPT_EXIT },
+	{ "help", 0, NULL, OPT_HELP },		 { NULL, 0, NULL, 0 },
 };
 
 static int bad(const char *what, const char *value, const char *want)
@@ -88,7 +108,8 @@ static int complain(const struct keyval *kv)
 
 static int read_block(struct sharer_options *o, const char *text)
 {
-	static const char *const keys[] = { "name", "size", "memfd", "offset", "private", "hugetlb", NULL };
+	static const char *const keys[] = { "name",    "size",	  "memfd", "offset",
+					    "private", "hugetlb", NULL };
 	struct sharer_block *b = &o->block[o->n_blocks];
 	struct keyval kv cleanup_keyval;
 	const char *path;
@@ -153,18 +174,20 @@ static int read_number(const char *option, const char *text, uint64_t max, uint6
 static int take_word(struct sharer_options *o, int opt, const char *arg)
 {
 	static const struct word roles[] = { { "main", POSTCOPY_ROLE_MAIN },
-					     { "sharer", POSTCOPY_ROLE_SHARER }, { NULL, 0 } };
+					     { "sharer", POSTCOPY_ROLE_SHARER },
+					     { NULL, 0 } };
 	static const struct word policies[] = { { "ignore", POSTCOPY_POLICY_IGNORE },
 						{ "disable", POSTCOPY_POLICY_DISABLE },
-						{ "fail", POSTCOPY_POLICY_FAIL }, { NULL, 0 } };
+						{ "fail", POSTCOPY_POLICY_FAIL },
+						{ NULL, 0 } };
 	static const struct word orders[] = { { "random", 0 }, { "linear", 1 }, { NULL, 0 } };
 	static const struct word touches[] = { { "read", 0 }, { "write", 1 }, { NULL, 0 } };
 	static const struct word froms[] = { { "running", 0 }, { "listening", 1 }, { NULL, 0 } };
-	static const struct word uffds[] = { { "good", SHARER_UFFD_GOOD },
-					     { "blocking", SHARER_UFFD_BLOCKING },
-					     { "raw", SHARER_UFFD_RAW },
-					     { "user-only", SHARER_UFFD_USER_ONLY },
-					     { "pipe", SHARER_UFFD_PIPE }, { NULL, 0 } };
+	static const struct word uffds[] = {
+		{ "good", SHARER_UFFD_GOOD }, { "blocking", SHARER_UFFD_BLOCKING },
+		{ "raw", SHARER_UFFD_RAW },   { "user-only", SHARER_UFFD_USER_ONLY },
+		{ "pipe", SHARER_UFFD_PIPE }, { NULL, 0 }
+	};
 	int v = 0, err;
 
 	switch (opt) {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Threads take numbers from one counter; a bijection of [0, 2^bits) turns a number into a page (numbers
- * beyond the last page are skipped).  So every page is touched exactly once by the process, in an order
- * that the seed decides, without a table that would be as large as the memory is.
+ * Threads take numbers from one counter; a bijection of [0, 2^bits) turns a number into a page
+ * (numbers beyond the last page are skipped).  So every page is touched exactly once by the
+ * process, in an order that the seed decides, without a table that would be as large as the memory
+ * is.
  */
 #include "config.h"
 
@@ -21,8 +22,8 @@
 
 /* Log-linear: 64 steps per power of two, 1.6 % wide. */
 #define STEP_BITS 6
-#define STEPS	  (1 << STEP_BITS)
-#define BUCKETS	  ((65 - STEP_BITS) * STEPS)
+#define STEPS (1 << STEP_BITS)
+#define BUCKETS ((65 - STEP_BITS) * STEPS)
 
 struct histogram {
 	uint64_t count[BUCKETS];
@@ -52,7 +53,7 @@ struct sharer_touch {
 	struct worker worker[];
 };
 
-/* --- histogram --------------------------------------------------------------------------------- */
+/* --- histogram --- */
 
 static unsigned bucket_of(uint64_t ns)
 {
@@ -101,7 +102,7 @@ static double histogram_us(const struct histogram *h, double part)
 	return (double)h->max_ns / 1000;
 }
 
-/* --- order ------------------------------------------------------------------------------------- */
+/* --- order --- */
 
 static uint64_t splitmix(uint64_t *state)
 {
@@ -138,7 +139,7 @@ static uint64_t order_page(const struct sharer_touch *t, uint64_t i)
 	return i;
 }
 
-/* --- threads ----------------------------------------------------------------------------------- */
+/* --- threads --- */
 
 static uint8_t *page_address(const struct sharer_options *o, uint64_t page)
 {
@@ -154,8 +155,8 @@ static uint8_t *page_address(const struct sharer_options *o, uint64_t page)
 }
 
 /*
- * A write that changes nothing: 0 takes the place of 0 and of nothing else.  (On x86 the attempt itself is a write
- * access to the page.)
+ * A write that changes nothing: 0 takes the place of 0 and of nothing else.  (On x86 the attempt
+ * itself is a write access to the page.)
  */
 static void touch_page(uint8_t *p, bool write)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * libpostcopy's calls: what each of them sends, and what comes of every answer (F06, F16, F22).  Events
- * and the end of the connection are in test_conn.c.
+ * libpostcopy's calls: what each of them sends, and what comes of every answer (F06, F16, F22).
+ * Events and the end of the connection are in test_conn.c.
  */
 #include "config.h"
 
@@ -55,8 +55,6 @@ Test(client, blocks_of_other_sizes)
 	peer_deinit(&p);
 }
 
-
-
 static void expect(struct peer *p, enum regmsg_type type, uint32_t serial, union regmsg *m, int *fd)
 {
 	cr_assert(peer_receive(p, m, fd), "%s was not sent", regmsg_type_name(type));
@@ -66,8 +64,11 @@ static void expect(struct peer *p, enum regmsg_type type, uint32_t serial, union
 
 Test(client, shared_block)
 {
-	struct postcopy_block b = { .size = sizeof(b), .name = "pc.ram", .length = 1 << 21,
-				    .page_size = 4096, .file_offset = 1 << 20 };
+	struct postcopy_block b = { .size = sizeof(b),
+				    .name = "pc.ram",
+				    .length = 1 << 21,
+				    .page_size = 4096,
+				    .file_offset = 1 << 20 };
 	cleanup_fd int memory = memfd_create("ram", MFD_CLOEXEC), passed = -1;
 	postcopy *handle;
 	union regmsg m;
@@ -120,9 +121,11 @@ static bool has_vm_flag(const void *address, const char *flag)
 Test(client, private_block)
 {
 	const size_t len = 1 << 21;
-	uint8_t *memory = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	struct postcopy_block b = { .size = sizeof(b), .fd = -1, .name = "pc.ram", .length = len,
-				    .address = memory };
+	uint8_t *memory =
+		mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct postcopy_block b = {
+		.size = sizeof(b), .fd = -1, .name = "pc.ram", .length = len, .address = memory
+	};
 	postcopy *handle;
 	union regmsg m;
 	struct peer p;
@@ -153,7 +156,8 @@ Test(client, private_block)
 /* A private block that the daemon refuses is not mapped there either. */
 Test(client, private_block_refusals)
 {
-	uint8_t *memory = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *memory =
+		mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	struct postcopy_block b = { .size = sizeof(b), .fd = -1, .name = "pc.ram", .length = 4096 };
 	postcopy *handle;
 	union regmsg m;

@@ -22,6 +22,36 @@
 #include "peer.h"
 #include "sys/fd.h"
 
+/* S1-03: what programs were compiled with. */
+#if UINTPTR_MAX == UINT64_MAX
+#define AT(type, field, offset) \
+	_Static_assert(offsetof(struct postcopy_##type, field) == (offset), #type "." #field)
+AT(options, role, 4);
+AT(options, policy, 8);
+AT(options, user_faults_only, 12);
+AT(options, name, 16);
+AT(options, uffd, 24);
+AT(options, timeout_ms, 28);
+AT(options, token, 32);
+_Static_assert(sizeof(struct postcopy_options) == 40, "options");
+AT(block, fd, 4);
+AT(block, name, 8);
+AT(block, length, 16);
+AT(block, page_size, 24);
+AT(block, file_offset, 32);
+AT(block, address, 40);
+_Static_assert(sizeof(struct postcopy_block) == 48, "block");
+AT(event, type, 4);
+AT(event, error, 8);
+AT(event, package_fd, 12);
+AT(event, package_length, 16);
+AT(event, device_offset, 24);
+AT(event, device_length, 32);
+AT(event, text, 40);
+_Static_assert(sizeof(struct postcopy_event) == 296, "event");
+#endif
+_Static_assert(POSTCOPY_EVENT_LISTENING == 1 && POSTCOPY_EVENT_DISCONNECTED == 8, "events");
+
 static bool same_file(int a, int b)
 {
 	struct stat x, y;
@@ -30,7 +60,7 @@ static bool same_file(int a, int b)
 	       x.st_ino == y.st_ino;
 }
 
-/* --- hello ------------------------------------------------------------------------------------- */
+/* --- hello --- */
 
 static void hello(const struct postcopy_options *o, struct peer *p, union regmsg *sent)
 {
@@ -96,7 +126,7 @@ Test(client_hello, hello_has_defaults)
 	}
 }
 
-/* The library's own userfaultfd polls clean: the handshake is done and it does not block (S1-23). */
+/* The library's own userfaultfd: the handshake is done and it does not block (S1-23). */
 Test(client_hello, opens_a_userfaultfd)
 {
 	struct postcopy_options o;
@@ -123,8 +153,8 @@ Test(client_hello, opens_a_userfaultfd)
 }
 
 /*
- * What is no welcome.  Whatever it is: the error is the right one, the text names it, nothing leaks,
- * the socket is closed and the userfaultfd is still the caller's.
+ * What is no welcome.  Whatever it is: the error is the right one, the text names it, nothing
+ * leaks, the socket is closed and the userfaultfd is still the caller's.
  */
 static void no_welcome(struct peer *p, int err, const char *word)
 {
@@ -333,7 +363,7 @@ Test(client_hello, paths)
 	peer_deinit(&p);
 }
 
-/* --- structs of other versions ------------------------------------------------------------------ */
+/* --- structs of other versions --- */
 
 Test(client_hello, options_of_other_sizes)
 {
@@ -364,4 +394,3 @@ Test(client_hello, options_of_other_sizes)
 	cr_assert_eq(postcopy_new_fd(&handle, steal_fd(&p.client), &big.o, text), -EINVAL);
 	peer_deinit(&p);
 }
-

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a handle is told: events, in order, also those that arrive while a call waits; the descriptor to
- * poll; and every way in which the connection can end (F17, S1-38: the userfaultfd outlives it).
+ * What a handle is told: events, in order, also those that arrive while a call waits; the
+ * descriptor to poll; and every way in which the connection can end (F17, S1-38: the userfaultfd
+ * outlives it).
  */
 #include "config.h"
 
@@ -69,7 +70,7 @@ static void ended(postcopy *handle, int error, const char *word)
 	cr_assert_neq(fcntl(postcopy_uffd(handle), F_GETFD), -1, "the userfaultfd is gone");
 }
 
-/* --- events ------------------------------------------------------------------------------------ */
+/* --- events --- */
 
 Test(conn, every_event)
 {
@@ -177,7 +178,7 @@ Test(conn, event_structs_of_other_sizes)
 	peer_deinit(&p);
 }
 
-/* --- events beside calls ------------------------------------------------------------------------ */
+/* --- events beside calls --- */
 
 Test(conn, events_during_a_call_keep_their_order)
 {
@@ -203,7 +204,7 @@ Test(conn, events_during_a_call_keep_their_order)
 	peer_deinit(&p);
 }
 
-/* Only queued events, an empty socket: the descriptor must tell, or an event loop would sleep on them. */
+/* Only queued events, an empty socket: the descriptor must tell, or an event loop would sleep. */
 Test(conn, queued_events_are_announced)
 {
 	postcopy *handle;
@@ -245,7 +246,8 @@ Test(conn, more_events_than_fit)
 	for (unsigned i = 0; i < n; i++)
 		next(handle, i % 2 ? POSTCOPY_EVENT_RUNNING : POSTCOPY_EVENT_LISTENING);
 	peer_result(&p, 3, EBUSY, "");
-	cr_assert_eq(postcopy_ready(handle), -EBUSY, "the answer to call 2 was taken for that to 3");
+	cr_assert_eq(postcopy_ready(handle), -EBUSY,
+		     "the answer to call 2 was taken for that to 3");
 	nothing_more(handle);
 	postcopy_free(handle);
 	peer_deinit(&p);
@@ -279,7 +281,7 @@ Test(conn, late_answers_are_dropped)
 	peer_deinit(&p);
 }
 
-/* --- the end ----------------------------------------------------------------------------------- */
+/* --- the end --- */
 
 Test(conn, end_between_calls)
 {
@@ -430,7 +432,7 @@ Test(conn, refused_later_on)
 	peer_deinit(&p);
 }
 
-/* --- waiting ----------------------------------------------------------------------------------- */
+/* --- waiting --- */
 
 struct slow {
 	struct peer *peer;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The registration messages: layout that never changes (S1-03), packets of older and newer peers, and
- * one test per way a packet can be wrong.
+ * The registration messages: layout that never changes (S1-03), packets of older and newer peers,
+ * and one test per way a packet can be wrong.
  */
 #include "config.h"
 
@@ -16,7 +16,7 @@
 #include "core/guard.h"
 
 /* S1-03: what two builds of different age must agree on. */
-#define AT(type, field, offset) \
+#define AT(type, field, offset)                                                                    \
 	_Static_assert(offsetof(struct regmsg_##type, field) == (offset), #type "." #field)
 #define SIZE(type, bytes) _Static_assert(sizeof(struct regmsg_##type) == (bytes), #type)
 
@@ -152,13 +152,13 @@ static void refused(union regmsg *m, size_t len, int err, const char *word)
 }
 
 /* A field of a valid message is set to a value, and the packet is refused with a word about it. */
-#define REFUSED(TYPE, FIELD, VALUE, WORD)                         \
-	do {                                                      \
-		union regmsg m;                                   \
-		size_t len = make(&m, REGMSG_##TYPE);             \
-                                                                  \
-		m.FIELD = (VALUE);                                \
-		refused(&m, len, -EBADMSG, WORD);                 \
+#define REFUSED(TYPE, FIELD, VALUE, WORD)                                                          \
+	do {                                                                                       \
+		union regmsg m;                                                                    \
+		size_t len = make(&m, REGMSG_##TYPE);                                              \
+                                                                                                   \
+		m.FIELD = (VALUE);                                                                 \
+		refused(&m, len, -EBADMSG, WORD);                                                  \
 	} while (0)
 
 Test(regmsg, every_type_passes_as_sent)
@@ -256,8 +256,8 @@ Test(regmsg, every_truncation_is_refused)
 		size_t len = make(&m, all[i].type);
 
 		for (size_t cut = 0; cut < len; cut++)
-			cr_assert_eq(regmsg_check(&m, cut, NULL), -EPROTO, "%s at %zu",
-				     all[i].name, cut);
+			cr_assert_eq(regmsg_check(&m, cut, NULL), -EPROTO, "%s at %zu", all[i].name,
+				     cut);
 	}
 }
 
