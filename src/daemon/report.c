@@ -71,8 +71,10 @@ static void put_flags(struct jsonmsg_writer *w, const struct snapshot *s)
 	jsonmsg_put_bool(w, "commit_ping", s->commit_ping);
 	jsonmsg_put_bool(w, "urgent_lane", s->urgent_lane);
 	jsonmsg_put_bool(w, "ownership_unknown", s->ownership_unknown);
+	jsonmsg_put_bool(w, "running_told", s->running_told);
 	jsonmsg_put_bool(w, "main_eof", s->main_eof);
 	jsonmsg_put_bool(w, "shut_sent", s->shut_sent);
+	jsonmsg_put_bool(w, "source_closed", s->source_closed);
 }
 
 static void put_package(struct jsonmsg_writer *w, const struct snapshot *s)
@@ -92,6 +94,7 @@ void report_status(struct jsonmsg_writer *w, const char *key, const struct snaps
 		{"faults_in_flight", offsetof(struct snapshot, faults_in_flight)},
 		{"requests_in_flight", offsetof(struct snapshot, requests_in_flight)},
 		{"store_bytes", offsetof(struct snapshot, store_bytes)},
+		{"stray_pages", offsetof(struct snapshot, strays)},
 	};
 
 	jsonmsg_begin_object(w, key);

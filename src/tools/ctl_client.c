@@ -8,6 +8,7 @@
 #include <sys/un.h>
 #include "core/guard.h"
 #include "sys/fd.h"
+#include "tools/ctl_format.h"
 
 #define ANSWER_TIMEOUT_MS 10000		/* the daemon itself gives up on its fault thread after 5 s */
 #define MAX_LINE	  (8u << 20)
@@ -65,14 +66,15 @@ static int dial(struct ctl_client *c)
 /* A daemon that turns us away says why instead of greeting. */
 static int take_greeting(struct ctl_client *c)
 {
-	const struct jsonmsg *error;
 	int r = ctl_client_wait(c, &c->greeting, ANSWER_TIMEOUT_MS);
+	g_autofree char *desc = NULL;
 
 	if (r < 0)
 		return r;
-	error = jsonmsg_member(c->greeting, "error");
-	if (error)
-		return fail(c, -EACCES, "%s: %s", c->path, jsonmsg_text(error, "desc", "turned away"));
+	if (jsonmsg_member(c->greeting, "error")) {
+		desc = ctl_format_plain(jsonmsg_text(jsonmsg_member(c->greeting, "error"), "desc", "turned away"));
+		return fail(c, -EACCES, "%s: %s", c->path, desc);
+	}
 	if (!jsonmsg_member(c->greeting, "postcopyd"))
 		return fail(c, -EBADMSG, "%s is not the control socket of a postcopyd", c->path);
 	return 0;
@@ -197,10 +199,12 @@ int ctl_client_wait(struct ctl_client *c, struct jsonmsg **out, int timeout_ms)
 
 static int check_reply(struct ctl_client *c, const struct jsonmsg *reply)
 {
-	const struct jsonmsg *error = jsonmsg_member(reply, "error");
+	g_autofree char *desc = NULL;
 
-	if (error)
-		return fail(c, -EREMOTEIO, "%s", jsonmsg_text(error, "desc", "refused"));
+	if (jsonmsg_member(reply, "error")) {
+		desc = ctl_format_plain(jsonmsg_text(jsonmsg_member(reply, "error"), "desc", "refused"));
+		return fail(c, -EREMOTEIO, "%s", desc);
+	}
 	if (!jsonmsg_member(reply, "return"))
 		return fail(c, -EBADMSG, "%s: the daemon's answer has no content", c->path);
 	return 0;

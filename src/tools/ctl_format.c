@@ -86,6 +86,18 @@ const char *ctl_format_percent(struct ctl_text *buf, uint64_t part, uint64_t who
 	return put(buf, "%.1f%%", part < whole ? MIN(v, 99.9) : v);
 }
 
+char *ctl_format_plain(const char *text)
+{
+	GString *out = g_string_new(NULL);
+
+	for (; *text; text = g_utf8_next_char(text)) {
+		gunichar c = g_utf8_get_char(text);
+
+		g_string_append_unichar(out, g_unichar_isprint(c) ? c : '?');
+	}
+	return g_string_free(out, FALSE);
+}
+
 unsigned ctl_format_width(const char *text)
 {
 	unsigned width = 0;

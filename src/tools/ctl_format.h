@@ -14,6 +14,8 @@ const char *ctl_format_time(struct ctl_text *buf, uint64_t ns);		/* "-" for 0, "
 const char *ctl_format_rate(struct ctl_text *buf, double per_second);	/* "0", "950", "12.3k", "4.56M" */
 /* @part of @whole in percent, never rounded up to 100.0 before it is all there; "-" of nothing. */
 const char *ctl_format_percent(struct ctl_text *buf, uint64_t part, uint64_t whole);
+/* A copy of @text (UTF-8) with '?' for everything that is no printable character: it cannot command a terminal. */
+char *ctl_format_plain(const char *text);
 /* Terminal columns of @text (UTF-8). */
 unsigned ctl_format_width(const char *text);
 

@@ -35,6 +35,15 @@ uint64_t ctl_render_age(uint64_t now, uint64_t since)
 
 /* --- status ------------------------------------------------------------------------------- */
 
+const char *ctl_render_state(struct ctl_text *buf, const struct ctl_status *s)
+{
+	uint64_t age = ctl_render_age(s->now_ns, s->state_since_ns);
+	struct ctl_text t;
+
+	g_snprintf(buf->s, sizeof(buf->s), age ? "%s for %s" : "%s", s->state, ctl_format_time(&t, age));
+	return buf->s;
+}
+
 static void add_moment(GPtrArray *rows, const char *name, uint64_t now, uint64_t when)
 {
 	struct ctl_text t;
@@ -62,7 +71,9 @@ static const char *ownership(const struct ctl_status *s)
 {
 	if (s->ownership_unknown)
 		return "unknown: the source may run the VM again; decide before it runs here";
-	return s->committed ? "here (committed)" : "at the source (not committed)";
+	if (s->committed)
+		return "here (committed)";
+	return s->started_ns ? "at the source (not committed)" : "none yet";
 }
 
 void ctl_render_status(GString *out, const struct ctl_view *v)
@@ -71,7 +82,7 @@ void ctl_render_status(GString *out, const struct ctl_view *v)
 	const struct ctl_status *s = &v->status;
 	struct ctl_text a, b;
 
-	add_row(rows, "state\t%s for %s", s->state, ctl_format_time(&a, ctl_render_age(s->now_ns, s->state_since_ns)));
+	add_row(rows, "state\t%s", ctl_render_state(&a, s));
 	if (*s->reason)
 		add_row(rows, "reason\t%s", s->reason);
 	add_row(rows, "source\t%s%s%s", *s->source ? s->source : "not connected", *s->machine ? ", machine " : "",

@@ -13,10 +13,9 @@
 
 static void put_head(GString *out, const struct ctl_status *s, const struct ctl_rates *r)
 {
-	struct ctl_text age, eta;
+	struct ctl_text state, eta;
 
-	g_string_append_printf(out, "%s for %s", s->state,
-			       ctl_format_time(&age, ctl_render_age(s->now_ns, s->state_since_ns)));
+	g_string_append(out, ctl_render_state(&state, s));
 	if (r->eta_ns)
 		g_string_append_printf(out, "  ETA %s", ctl_format_time(&eta, r->eta_ns));
 	g_string_append(out, s->committed ? "  committed" : "  not committed");
@@ -231,15 +230,14 @@ void ctl_screen_line(GString *out, const struct ctl_view *v, const struct ctl_ra
 {
 	const struct ctl_status *s = &v->status;
 	uint64_t present = 0, pages = 0;
-	struct ctl_text age, percent, rate, eta;
+	struct ctl_text state, percent, rate, eta;
 
 	for (unsigned i = 0; i < v->n_blocks; i++) {
 		present += v->block[i].present * v->block[i].page_size;
 		pages += v->block[i].pages * v->block[i].page_size;
 	}
-	g_string_append_printf(out, "%s for %s  present %s  owed %" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT, s->state,
-			       ctl_format_time(&age, ctl_render_age(s->now_ns, s->state_since_ns)),
-			       ctl_format_percent(&percent, present, pages), s->owed_left, s->owed);
+	g_string_append_printf(out, "%s  present %s  owed %" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT,
+			       ctl_render_state(&state, s), ctl_format_percent(&percent, present, pages), s->owed_left, s->owed);
 	put_line_lanes(out, r);
 	g_string_append_printf(out, "  faults %" G_GUINT64_FORMAT " (%s/s) in flight %" G_GUINT64_FORMAT,
 			       v->stats.total.faults, ctl_format_rate(&rate, r->faults), s->faults_in_flight);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <glib.h>
 #include "core/guard.h"
+#include "tools/ctl_format.h"
 
 /* A uint64_t of some struct under the name it has in JSON. */
 struct count {
@@ -19,27 +20,16 @@ static void get_counts(void *base, const struct count *counts, size_t n, const s
 }
 #define GET_COUNTS(base, counts, from) get_counts(base, counts, ARRAY_LEN(counts), from)
 
-/* Copy what fits in whole characters; whatever could command a terminal becomes '?'. */
+/* Copy the whole characters that fit. */
 static void get_text(char *out, size_t size, const struct jsonmsg *from, const char *key)
 {
-	const char *text = jsonmsg_text(from, key, "");
-	size_t used = 0;
+	g_autofree char *plain = ctl_format_plain(jsonmsg_text(from, key, ""));
+	const char *end = plain;
 
-	while (*text) {
-		const char *next = g_utf8_next_char(text);
-		size_t len = (size_t)(next - text);
-		bool plain = g_unichar_isprint(g_utf8_get_char(text));
-
-		if (used + (plain ? len : 1) >= size)
-			break;
-		if (plain)
-			memcpy(out + used, text, len);
-		else
-			out[used] = '?';
-		used += plain ? len : 1;
-		text = next;
-	}
-	out[used] = '\0';
+	while (*end && (size_t)(g_utf8_next_char(end) - plain) < size)
+		end = g_utf8_next_char(end);
+	memcpy(out, plain, (size_t)(end - plain));
+	out[end - plain] = '\0';
 }
 #define GET_TEXT(array, from, key) get_text(array, sizeof(array), from, key)
 

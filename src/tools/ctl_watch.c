@@ -12,6 +12,7 @@
 #include <unistd.h>
 #include <glib-unix.h>
 #include "core/guard.h"
+#include "tools/ctl_format.h"
 #include "tools/ctl_screen.h"
 #include "tools/ctl_term.h"
 #include "tools/ctl_view.h"
@@ -139,14 +140,21 @@ static void look_at_state(struct watch *w, const char *state)
 		finish(w, 1);
 }
 
+static void complain(const struct watch *w, const char *why)
+{
+	g_autofree char *plain = ctl_format_plain(why);
+
+	if (!w->term.on)
+		g_printerr("postcopyctl: %s\n", plain);
+}
+
 /* A daemon that cannot answer now is asked again with the next tick. */
 static void end_round(struct watch *w)
 {
 	const char *why = refusal(w);
 
 	if (why) {
-		if (!w->term.on)
-			g_printerr("postcopyctl: %s\n", why);
+		complain(w, why);
 		return;
 	}
 	memset(w->view, 0, sizeof(*w->view));
@@ -315,10 +323,14 @@ static void print_event(const struct jsonmsg *event)
 	const struct jsonmsg *data = jsonmsg_member(event, "data"), *when = jsonmsg_member(event, "timestamp");
 	g_autoptr(GDateTime) time = g_date_time_new_from_unix_local(jsonmsg_i64(when, "seconds", 0));
 	g_autofree char *stamp = time ? g_date_time_format(time, "%F %T") : NULL;
+	g_autofree char *name = ctl_format_plain(jsonmsg_text(event, "event", "?"));
+	g_autofree char *state = ctl_format_plain(jsonmsg_text(data, "state", name));
+	g_autofree char *text = ctl_format_plain(jsonmsg_text(data, "text", ""));
 
-	printf("%s.%03u %s", stamp ? stamp : "?", (unsigned)(jsonmsg_u64(when, "microseconds", 0) / 1000),
-	       jsonmsg_text(event, "event", "?"));
-	printf(" %s: %s\n", jsonmsg_text(data, "state", "-"), jsonmsg_text(data, "text", ""));
+	printf("%s.%03u %s", stamp ? stamp : "?", (unsigned)(jsonmsg_u64(when, "microseconds", 0) / 1000), name);
+	if (strcmp(state, name))
+		printf(" (%s)", state);
+	printf("%s%s\n", *text ? ": " : "", text);
 }
 
 int ctl_watch_events(struct ctl_client *c, bool json)

@@ -201,7 +201,7 @@ def events_of(case, *args):
 
 def events(case):
     lines = events_of(case)
-    check(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.250 state running: the VM runs here", lines[0]), lines[0])
+    check(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.250 running: the VM runs here", lines[0]), lines[0])
 
 
 def events_json(case):

@@ -48,12 +48,12 @@ class Session:
                           "first_fault_ns": 88 * NS, "first_served_ns": 88 * NS, "running_ns": 88 * NS,
                           "complete_ns": None},
                 "committed": True, "commit_ping": False, "urgent_lane": True, "ownership_unknown": False,
-                "main_eof": False, "shut_sent": False,
+                "running_told": True, "main_eof": False, "shut_sent": False, "source_closed": False,
                 "error": {"errno": 71, "reason": self.reason} if self.reason else None,
                 "machine": "pc-i440fx-7.2", "source": "127.0.0.1:40404",
                 "package": {"bytes": 123456, "device_offset": 20, "device_bytes": 123000},
                 "owed_pages": self.pages, "owed_pages_left": self.pages - self.present, "faults_in_flight": 12,
-                "requests_in_flight": 34, "store_bytes": 16 << 20, "blocks": 2, "sharers": 2}
+                "requests_in_flight": 34, "store_bytes": 16 << 20, "stray_pages": 0, "blocks": 2, "sharers": 2}
 
     def blocks(self):
         missing = self.pages - self.present
@@ -113,7 +113,7 @@ class FakeControl:
     def event(self, state, text):
         for conn in list(self.conns):
             try:
-                self.send(conn, {"event": "state", "data": {"state": state, "text": text},
+                self.send(conn, {"event": state, "data": {"state": state, "text": text},
                                  "timestamp": {"seconds": 1700000000, "microseconds": 250000}})
             except OSError:
                 pass

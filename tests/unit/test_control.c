@@ -420,6 +420,8 @@ Test(control, status)
 	s->faults_in_flight = 42;
 	s->requests_in_flight = 43;
 	s->store_bytes = 44;
+	s->strays = 45;
+	s->source_closed = true;
 	s->n_blocks = 2;
 	s->n_sharers = 3;
 	struct jsonmsg *v cleanup_jsonmsg = ask(&p, "{\"execute\":\"status\"}");
@@ -429,11 +431,12 @@ Test(control, status)
 			 "{\"now_ns\":1000,\"state\":\"paused\",\"state_since_ns\":900,\"times\":{\"started_ns\":10,"
 			 "\"switchover_ns\":null,\"listening_ns\":null,\"first_fault_ns\":null,\"first_served_ns\":null,"
 			 "\"running_ns\":20,\"complete_ns\":null},\"committed\":true,\"commit_ping\":false,"
-			 "\"urgent_lane\":true,\"ownership_unknown\":false,\"main_eof\":false,\"shut_sent\":false,"
+			 "\"urgent_lane\":true,\"ownership_unknown\":false,\"running_told\":false,\"main_eof\":false,"
+			 "\"shut_sent\":false,\"source_closed\":true,"
 			 "\"error\":{\"errno\":104,\"reason\":\"the source is gone\"},\"machine\":\"pc-i440fx-7.2\","
 			 "\"source\":\"tcp:[::1]:55\",\"package\":{\"bytes\":31,\"device_offset\":32,\"device_bytes\":33},"
 			 "\"owed_pages\":40,\"owed_pages_left\":41,\"faults_in_flight\":42,\"requests_in_flight\":43,"
-			 "\"store_bytes\":44,\"blocks\":2,\"sharers\":3}\n");
+			 "\"store_bytes\":44,\"stray_pages\":45,\"blocks\":2,\"sharers\":3}\n");
 }
 
 Test(control, sharers)

@@ -307,11 +307,14 @@ Test(ctl_render, status)
 Test(ctl_render, status_tells_who_owns_the_vm)
 {
 	g_autofree struct ctl_view *v = new_view();
-	g_autoptr(GString) none = g_string_new(NULL), unknown = g_string_new(NULL);
+	g_autoptr(GString) none = g_string_new(NULL), there = g_string_new(NULL), unknown = g_string_new(NULL);
 
 	ctl_render_status(none, v);
-	expect(none, "VM            at the source (not committed)");
+	expect(none, "VM            none yet\n");
 	expect(none, "source        not connected\n");
+	read_part(v, CTL_STATUS, "{\"times\":{\"started_ns\":5}}");
+	ctl_render_status(there, v);
+	expect(there, "VM            at the source (not committed)\n");
 	read_part(v, CTL_STATUS, "{\"committed\":true,\"ownership_unknown\":true,\"error\":{\"reason\":\"lane lost\"}}");
 	ctl_render_status(unknown, v);
 	expect(unknown, "VM            unknown");
@@ -481,5 +484,5 @@ Test(ctl_screen, line)
 	strcpy(v->status.state, "idle");
 	memset(&rates, 0, sizeof(rates));
 	ctl_screen_line(idle, v, &rates);
-	cr_assert_str_eq(idle->str, "idle for -  present -  owed 0 of 0  faults 0 (0/s) in flight 0\n");
+	cr_assert_str_eq(idle->str, "idle  present -  owed 0 of 0  faults 0 (0/s) in flight 0\n");
 }
