@@ -2,9 +2,9 @@
 #ifndef PC_SYS_FDPASS_H
 #define PC_SYS_FDPASS_H
 /*
- * Messages with file descriptors over UNIX SOCK_SEQPACKET sockets.  What is received is owned from the
- * moment recvmsg() returns; a truncated message or truncated descriptors are refused and closed.
- * (LGPL: libpostcopy carries it.)
+ * Messages with file descriptors over UNIX SOCK_SEQPACKET sockets.  What is received is owned from
+ * the moment recvmsg() returns; a truncated message or truncated descriptors are refused and
+ * closed. (LGPL: libpostcopy carries it.)
  */
 #include <stddef.h>
 #include <sys/types.h>
@@ -12,18 +12,18 @@
 #define FDPASS_MAX 4
 
 struct fdpass {
-	int fd[FDPASS_MAX];	/* -1: none */
+	int fd[FDPASS_MAX]; /* -1: none */
 	unsigned n;
 };
 
 void fdpass_init(struct fdpass *p);
 void fdpass_close(struct fdpass *p);
-int fdpass_steal(struct fdpass *p, unsigned i);	/* -1 when there is none */
+int fdpass_steal(struct fdpass *p, unsigned i); /* -1 when there is none */
 #define cleanup_fdpass __attribute__((cleanup(fdpass_close)))
 
 /* One message, never blocking (MSG_DONTWAIT|MSG_NOSIGNAL).  Bytes sent or -errno. */
 ssize_t fdpass_send(int sock, const void *buf, size_t len, const int *fds, unsigned n_fds);
-/* One message.  Length, 0 at EOF, -EMSGSIZE truncated, -EAGAIN, or -errno.  Descriptors are CLOEXEC. */
+/* One message.  Length, 0 at EOF, -EMSGSIZE truncated, or -errno.  Descriptors are CLOEXEC. */
 ssize_t fdpass_recv(int sock, void *buf, size_t len, struct fdpass *fds);
 
 struct fdpass_peer {
@@ -31,6 +31,6 @@ struct fdpass_peer {
 	uid_t uid;
 	gid_t gid;
 };
-int fdpass_peer(int sock, struct fdpass_peer *peer);	/* SO_PEERCRED */
+int fdpass_peer(int sock, struct fdpass_peer *peer); /* SO_PEERCRED */
 
 #endif

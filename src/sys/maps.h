@@ -2,8 +2,8 @@
 #ifndef PC_SYS_MAPS_H
 #define PC_SYS_MAPS_H
 /*
- * What other processes have mapped: /proc/PID/maps and smaps.  Sharing is keyed by (device, inode, file
- * offset), never by an address somebody sent.
+ * What other processes have mapped: /proc/PID/maps and smaps.  Sharing is keyed by (device, inode,
+ * file offset), never by an address somebody sent.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -12,18 +12,18 @@
 
 struct maps_vma {
 	uint64_t start, end;
-	uint64_t offset;	/* in the file */
-	uint64_t dev, inode;	/* dev in st_dev form */
+	uint64_t offset;     /* in the file */
+	uint64_t dev, inode; /* dev in st_dev form */
 	bool readable, writable, shared;
-	bool uffd_missing;	/* `um` in VmFlags; only from maps_proven() */
+	bool uffd_missing; /* `um` in VmFlags; only from maps_proven() */
 };
 
-/* All mappings of (dev, inode) in @pid, in address order.  *out is malloc()ed.  Number or -errno. */
+/* All mappings of (dev, inode) in @pid, by address.  *out is malloc()ed.  Number or -errno. */
 int maps_of_file(pid_t pid, uint64_t dev, uint64_t inode, struct maps_vma **out);
 
 /*
- * Is every byte of [start, end) of @pid inside VMAs that are registered for missing faults (VmFlags `um`)?  1 yes,
- * 0 no (*at = first address that is not), -errno when it cannot be read.
+ * Is every byte of [start, end) of @pid inside VMAs that are registered for missing faults (VmFlags
+ * `um`)?  1 yes, 0 no (*at = first address that is not), -errno when it cannot be read.
  */
 int maps_proven(pid_t pid, uint64_t start, uint64_t end, uint64_t *at);
 
@@ -31,8 +31,8 @@ int maps_proven(pid_t pid, uint64_t start, uint64_t end, uint64_t *at);
 int maps_released(pid_t pid, uint64_t start, uint64_t end);
 
 /*
- * Every process that maps (dev, inode), but our own: pids to *out (malloc()ed).  Number or -errno.  Processes that
- * cannot be looked into are counted in *hidden.
+ * Every process that maps (dev, inode), but our own: pids to *out (malloc()ed).  Number or -errno.
+ * Processes that cannot be looked into are counted in *hidden.
  */
 int maps_users(uint64_t dev, uint64_t inode, pid_t **out, unsigned *hidden);
 

@@ -2,16 +2,16 @@
 #ifndef PC_SYS_MAPS_TEXT_H
 #define PC_SYS_MAPS_TEXT_H
 /*
- * How the lines of /proc/PID/maps and smaps read.  Inside of maps.c; apart, so that odd text can be tried
- * without a process that has it.
+ * How the lines of /proc/PID/maps and smaps read.  Inside of maps.c; apart, so that odd text can be
+ * tried without a process that has it.
  */
 #include <stdio.h>
 
 #include "sys/maps.h"
 
 /*
- * The head line of a mapping.  Names (with spaces, escaped newlines, " (deleted)") are not looked at: they
- * prove nothing.  False for any other line.
+ * The head line of a mapping.  Names (with spaces, escaped newlines, " (deleted)") are not looked
+ * at: they prove nothing.  False for any other line.
  */
 bool maps_text_vma(const char *line, struct maps_vma *vma);
 

@@ -10,9 +10,9 @@
 #include <stdint.h>
 
 struct mem_identity {
-	uint64_t dev, inode;	/* dev as st_dev */
-	uint64_t size;		/* bytes */
-	uint64_t page_size;	/* 4096, or the huge page size of a hugetlbfs file */
+	uint64_t dev, inode; /* dev as st_dev */
+	uint64_t size;	     /* bytes */
+	uint64_t page_size;  /* 4096, or the huge page size of a hugetlbfs file */
 	bool hugetlb;
 };
 /* -EINVAL unless the file is memory that userfaultfd can serve (tmpfs/memfd or hugetlbfs). */
@@ -24,32 +24,32 @@ void *mem_map_shared(int fd, uint64_t offset, uint64_t len);
 void *mem_map_private(uint64_t len);
 void mem_unmap(void *addr, uint64_t len);
 
-/* Drop the content of a range: fallocate(PUNCH_HOLE) for a file, MADV_DONTNEED for private memory. */
+/* Drop the content of a range: PUNCH_HOLE for a file, MADV_DONTNEED for private memory. */
 int mem_punch(int fd, uint64_t offset, uint64_t len);
 int mem_drop(void *addr, uint64_t len);
 
 /*
- * Visit the ranges of @fd that have data (SEEK_DATA/SEEK_HOLE) within [offset, offset+len).  @visit returns 0 to go
- * on.  -EOPNOTSUPP on hugetlbfs, which cannot tell.
+ * Visit the ranges of @fd that have data (SEEK_DATA/SEEK_HOLE) within [offset, offset+len).  @visit
+ * returns 0 to go on.  -EOPNOTSUPP on hugetlbfs, which cannot tell.
  */
 int mem_each_extent(int fd, uint64_t offset, uint64_t len,
 		    int (*visit)(void *ctx, uint64_t start, uint64_t length), void *ctx);
 
 /*
- * How many bytes of the file are instantiated, in all: also on hugetlbfs, where EEXIST from a COPY can mean an empty
- * pool instead of a present page (tests/kernel/hugetlb).  0 or -errno.
+ * How many bytes of the file are instantiated, in all: also on hugetlbfs, where EEXIST from a COPY
+ * can mean an empty pool instead of a present page (tests/kernel/hugetlb).  0 or -errno.
  */
 int mem_held(int fd, uint64_t *bytes);
 
-/* A memfd that takes seals, @len bytes; mem_blob_seal() makes it immutable (and shrinks nothing). */
+/* A memfd that takes seals, @len bytes; mem_blob_seal() makes it immutable, shrinks nothing. */
 int mem_blob_new(const char *name, uint64_t len);
 int mem_blob_seal(int fd);
 
 /* A byte queue whose readable part is always one contiguous range ("mapped twice"). */
 struct mem_ring {
 	uint8_t *base;
-	size_t size;		/* power of two, multiple of the page size */
-	size_t head, tail;	/* absolute; readable = tail - head */
+	size_t size;	   /* power of two, multiple of the page size */
+	size_t head, tail; /* absolute; readable = tail - head */
 };
 int mem_ring_init(struct mem_ring *r, size_t size);
 void mem_ring_deinit(struct mem_ring *r);

@@ -5,9 +5,9 @@
  * One thread's wait point (io_uring), without a liburing type in sight so that it could be written
  * twice.  A completion carries the cookie that the caller gave: {kind, index, generation}.
  *
- * Multishot polls are edge-like: after a ready completion the fd must be drained to a short read, or
- * remembered by the caller.  A poll that the kernel ended (completion with more == false) is re-armed by
- * the caller with ring_poll().
+ * Multishot polls are edge-like: after a ready completion the fd must be drained to a short read,
+ * or remembered by the caller.  A poll that the kernel ended (completion with more == false) is
+ * re-armed by the caller with ring_poll().
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -16,40 +16,42 @@
 struct ring;
 
 struct ring_cookie {
-	uint8_t kind;			/* caller's */
-	uint8_t spare;			/* not carried: comes back as zero */
-	uint16_t index;			/* caller's */
-	uint32_t generation;		/* caller's */
+	uint8_t kind;	     /* caller's */
+	uint8_t spare;	     /* not carried: comes back as zero */
+	uint16_t index;	     /* caller's */
+	uint32_t generation; /* caller's */
 };
 
 struct ring_done {
 	struct ring_cookie cookie;
-	int32_t result;			/* poll: revents; recv/send: bytes; or -errno */
-	bool more;			/* a multishot goes on */
+	int32_t result; /* poll: revents; recv/send: bytes; or -errno */
+	bool more;	/* a multishot goes on */
 };
 
 /*
- * SINGLE_ISSUER | DEFER_TASKRUN where the kernel has them; so it is called on the thread that will use the
- * ring.  0 or -errno.
+ * SINGLE_ISSUER | DEFER_TASKRUN where the kernel has them; so it is called on the thread that will
+ * use the ring.  0 or -errno.
  */
 int ring_new(struct ring **out, unsigned entries);
 void ring_free(struct ring *r);
 
 /* All of these queue; nothing reaches the kernel before ring_wait()/ring_poke().  0 or -EBUSY. */
-int ring_poll(struct ring *r, int fd, struct ring_cookie c);		/* multishot POLLIN */
+int ring_poll(struct ring *r, int fd, struct ring_cookie c); /* multishot POLLIN */
 int ring_recv(struct ring *r, int fd, void *buf, size_t len, struct ring_cookie c);
-int ring_send(struct ring *r, int fd, const void *buf, size_t len, struct ring_cookie c);	/* MSG_NOSIGNAL */
-int ring_cancel(struct ring *r, struct ring_cookie c);	/* ends every operation with this cookie */
+/* As send(2) with MSG_NOSIGNAL. */
+int ring_send(struct ring *r, int fd, const void *buf, size_t len, struct ring_cookie c);
+int ring_cancel(struct ring *r, struct ring_cookie c); /* ends every operation with this cookie */
 
 /* Submit what is queued now; completions stay for ring_wait().  0 or -errno. */
 int ring_poke(struct ring *r);
 
 /*
- * Submit what is queued and wait for at least one completion, at most @timeout_ns (<0: for ever; 0: do
- * not wait).  Copies up to @max completions out.  Their number (0 on timeout), or -errno; EINTR is retried.
+ * Submit what is queued and wait for at least one completion, at most @timeout_ns (<0: for ever; 0:
+ * do not wait).  Copies up to @max completions out.  Their number (0 on timeout), or -errno; EINTR
+ * is retried.
  */
 int ring_wait(struct ring *r, struct ring_done *out, unsigned max, int64_t timeout_ns);
-/* Is anything completed (or completable) without a system call that waits?  Cheap; for spinning and fairness. */
+/* Is anything completed, or completable without waiting?  Cheap; for spinning and fairness. */
 bool ring_ready(struct ring *r);
 /* Number of system calls this ring has made (for the cost bench). */
 uint64_t ring_syscalls(const struct ring *r);

@@ -2,8 +2,8 @@
 #ifndef PC_SYS_UAPI_H
 #define PC_SYS_UAPI_H
 /*
- * Kernel interface numbers that are newer than the oldest headers we build with (Linux 6.1).  Nothing
- * here is ours: names and values are the kernel's, and a newer header wins.
+ * Kernel interface numbers that are newer than the oldest headers we build with (Linux 6.1).
+ * Nothing here is ours: names and values are the kernel's, and a newer header wins.
  */
 #include <linux/ioctl.h>
 #include <linux/userfaultfd.h>
@@ -14,16 +14,16 @@
 #endif
 
 /* Features (bits of struct uffdio_api.features). */
-#ifndef UFFD_FEATURE_WP_UNPOPULATED	/* 6.4 */
+#ifndef UFFD_FEATURE_WP_UNPOPULATED /* 6.4 */
 #define UFFD_FEATURE_WP_UNPOPULATED (1 << 13)
 #endif
-#ifndef UFFD_FEATURE_POISON		/* 6.6 */
+#ifndef UFFD_FEATURE_POISON /* 6.6 */
 #define UFFD_FEATURE_POISON (1 << 14)
 #endif
-#ifndef UFFD_FEATURE_WP_ASYNC		/* 6.7 */
+#ifndef UFFD_FEATURE_WP_ASYNC /* 6.7 */
 #define UFFD_FEATURE_WP_ASYNC (1 << 15)
 #endif
-#ifndef UFFD_FEATURE_MOVE		/* 6.8 */
+#ifndef UFFD_FEATURE_MOVE /* 6.8 */
 #define UFFD_FEATURE_MOVE (1 << 16)
 #endif
 

@@ -85,10 +85,11 @@ static int kernel_issue(void *ctx, int uffd, enum uffd_how how, uint64_t dst, ui
 const struct uffd_ops uffd_kernel_ops = { .issue = kernel_issue };
 
 /* What an errno of a placement means; everything that is not here is UFFD_FAILED. */
-static const struct {
+struct uffd_meaning {
 	int err;
 	enum uffd_outcome outcome;
-} uffd_meaning[] = {
+};
+static const struct uffd_meaning uffd_meanings[] = {
 	{ 0, UFFD_DONE },
 	{ EAGAIN, UFFD_AGAIN },
 	{ EEXIST, UFFD_EXISTS },
@@ -100,9 +101,9 @@ static const struct {
 
 static enum uffd_outcome uffd_outcome_of(int err)
 {
-	for (size_t i = 0; i < ARRAY_LEN(uffd_meaning); i++)
-		if (uffd_meaning[i].err == err)
-			return uffd_meaning[i].outcome;
+	for (size_t i = 0; i < ARRAY_LEN(uffd_meanings); i++)
+		if (uffd_meanings[i].err == err)
+			return uffd_meanings[i].outcome;
 	return UFFD_FAILED;
 }
 
@@ -301,10 +302,11 @@ const char *uffd_fitness_text(enum uffd_fitness f)
 
 /* --- registration --- */
 
-static const struct {
+struct uffd_range_ioctl {
 	uint64_t ioctl;
 	unsigned can;
-} uffd_range_ioctls[] = {
+};
+static const struct uffd_range_ioctl uffd_range_ioctls[] = {
 	{ 1ull << _UFFDIO_COPY, UFFD_CAN_COPY },
 	{ 1ull << _UFFDIO_ZEROPAGE, UFFD_CAN_ZERO },
 	{ 1ull << _UFFDIO_WAKE, UFFD_CAN_WAKE },

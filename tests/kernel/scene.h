@@ -2,10 +2,11 @@
 #ifndef PC_TESTS_KERNEL_SCENE_H
 #define PC_TESTS_KERNEL_SCENE_H
 /*
- * What the kernel facts are staged with: raw ioctls (nothing of src/ stands between the test and the
- * kernel), threads that touch a page, and other processes that share memory with us.
+ * What the kernel facts are staged with: raw ioctls (nothing of src/ stands between the test and
+ * the kernel), threads that touch a page, and other processes that share memory with us.
  *
- * "Asleep" can only be shown by waiting a little: such a check may pass by luck, it never fails by it.
+ * "Asleep" can only be shown by waiting a little: such a check may pass by luck, it never fails by
+ * it.
  */
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -29,14 +30,14 @@ static inline uint64_t at(const volatile void *p)
 /* --- ioctls --- */
 
 struct moved {
-	int err;	/* errno, 0 when the call succeeded */
-	int64_t field;	/* the copy/zeropage field as the kernel left it; was 12345 before */
+	int err;       /* errno, 0 when the call succeeded */
+	int64_t field; /* the copy/zeropage field as the kernel left it; was 12345 before */
 };
 struct moved k_copy(int uffd, uint64_t dst, const void *src, uint64_t len, uint64_t mode);
 struct moved k_zero(int uffd, uint64_t dst, uint64_t len, uint64_t mode);
-int k_wake(int uffd, uint64_t start, uint64_t len);	/* errno */
-int k_register(int uffd, uint64_t start, uint64_t len, uint64_t *ioctls);	/* errno */
-int k_unregister(int uffd, uint64_t start, uint64_t len);	/* errno */
+int k_wake(int uffd, uint64_t start, uint64_t len);			  /* errno */
+int k_register(int uffd, uint64_t start, uint64_t len, uint64_t *ioctls); /* errno */
+int k_unregister(int uffd, uint64_t start, uint64_t len);		  /* errno */
 
 /* A non-blocking userfaultfd of ours, handshake done; skips the fact where there is none. */
 int k_uffd(uint64_t features);
@@ -67,10 +68,10 @@ struct actor {
 };
 void actor_start(struct actor *a, int (*act)(uint8_t *page), uint8_t *page);
 void actor_asleep(struct actor *a);
-int actor_result(struct actor *a);	/* waits for it */
+int actor_result(struct actor *a); /* waits for it */
 
-int act_load(uint8_t *page);	/* returns the byte */
-int act_store(uint8_t *page);	/* writes 0x77, returns 0 */
+int act_load(uint8_t *page);  /* returns the byte */
+int act_store(uint8_t *page); /* writes 0x77, returns 0 */
 
 /* --- processes --- */
 
@@ -78,15 +79,15 @@ int act_store(uint8_t *page);	/* writes 0x77, returns 0 */
 struct sharer {
 	pid_t pid;
 	int sock;
-	int uffd;		/* of its address space; -1 when it has none */
+	int uffd; /* of its address space; -1 when it has none */
 	uint64_t base;
 };
 enum { SHARER_PLAIN = 0, SHARER_OPENS = 1, SHARER_REGISTERS = 3 };
 struct sharer sharer_start(int fd, uint64_t len, unsigned what);
-void sharer_load(const struct sharer *s, uint64_t page);	/* it touches the page, on a new thread */
+void sharer_load(const struct sharer *s, uint64_t page); /* it touches the page, on a new thread */
 void sharer_asleep(const struct sharer *s);
-uint8_t sharer_byte(const struct sharer *s);	/* what it read; waits for it */
-void sharer_drop_uffd(const struct sharer *s);	/* it closes its own reference */
+uint8_t sharer_byte(const struct sharer *s);   /* what it read; waits for it */
+void sharer_drop_uffd(const struct sharer *s); /* it closes its own reference */
 void sharer_kill(struct sharer *s);
 
 #endif

@@ -2,8 +2,8 @@
 #ifndef PC_TESTS_FACTS_H
 #define PC_TESTS_FACTS_H
 /*
- * A program of facts: each is checked in a process (and process group) of its own, with an alarm, so
- * that a thread that waits for a page for ever costs one failed fact and leaves nothing behind.
+ * A program of facts: each is checked in a process (and process group) of its own, with an alarm,
+ * so that a thread that waits for a page for ever costs one failed fact and leaves nothing behind.
  *
  * Inside a check: expect() and expect_eq() end the process at the first thing that is not so;
  * fact_skip() ends it with a reason.  Both may be used on any thread and in any child of the check.
@@ -29,18 +29,19 @@ _Noreturn void fact_skip(const char *format, ...) __attribute__((format(printf, 
 /* fork() whose child dies with its parent. */
 pid_t fact_fork(void);
 
-#define expect(condition)                                               \
-	do {                                                            \
-		if (!(condition))                                       \
-			fact_failed(__FILE__, __LINE__, "%s", #condition); \
+#define expect(condition)                                                                          \
+	do {                                                                                       \
+		if (!(condition))                                                                  \
+			fact_failed(__FILE__, __LINE__, "%s", #condition);                         \
 	} while (0)
 
-#define expect_eq(have, want)                                                                \
-	do {                                                                                 \
-		int64_t have_ = (int64_t)(have), want_ = (int64_t)(want);                    \
-		if (have_ != want_)                                                          \
-			fact_failed(__FILE__, __LINE__, "%s is %lld (0x%llx), not %lld", #have, \
-				    (long long)have_, (unsigned long long)have_, (long long)want_); \
+#define expect_eq(have, want)                                                                      \
+	do {                                                                                       \
+		int64_t have_ = (int64_t)(have), want_ = (int64_t)(want);                          \
+		if (have_ != want_)                                                                \
+			fact_failed(__FILE__, __LINE__, "%s is %lld (0x%llx), not %lld", #have,    \
+				    (long long)have_, (unsigned long long)have_,                   \
+				    (long long)want_);                                             \
 	} while (0)
 
 #endif

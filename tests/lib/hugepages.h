@@ -2,13 +2,14 @@
 #ifndef PC_TESTS_HUGEPAGES_H
 #define PC_TESTS_HUGEPAGES_H
 /*
- * Huge pages of 2 MiB for the time of a test.  The pool is raised and lowered by differences under a lock,
- * so tests that run side by side do not take each other's pages away.
+ * Huge pages of 2 MiB for the time of a test.  The pool is raised and lowered by differences under
+ * a lock, so tests that run side by side do not take each other's pages away.
  */
 
 /*
- * Raise the pool by @n pages until this process ends or calls hugepages_return(), however it ends: a keeper process
- * gives them back.  0, or -errno (-ENOMEM: the kernel could not find that many; nothing is kept).
+ * Raise the pool by @n pages until this process ends or calls hugepages_return(), however it ends:
+ * a keeper process gives them back.  0, or -errno (-ENOMEM: the kernel could not find that many;
+ * nothing is kept).
  */
 int hugepages_borrow(unsigned n);
 void hugepages_return(void);

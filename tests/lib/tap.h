@@ -2,8 +2,8 @@
 #ifndef PC_TESTS_TAP_H
 #define PC_TESTS_TAP_H
 /*
- * What a test program without a framework prints (TAP 12, as automake's driver reads it).  One plan per
- * program: at the start by tap_plan(), or at the end by tap_done().
+ * What a test program without a framework prints (TAP 12, as automake's driver reads it).  One plan
+ * per program: at the start by tap_plan(), or at the end by tap_done().
  *
  * POSTCOPY_TESTS_MUST_RUN=1 in the environment makes every skip a failure.
  */

@@ -179,6 +179,12 @@ static int open_or_skip(uint64_t features)
 	return uffd;
 }
 
+/* For tests that open their own. */
+static void need_uffd(void)
+{
+	close(open_or_skip(0));
+}
+
 static uint8_t *pages(unsigned n)
 {
 	uint8_t *p = mem_map_private(n * PAGE);
@@ -208,10 +214,10 @@ Test(uffd, open_is_cloexec_nonblocking_and_shaken)
 
 Test(uffd, features_of_the_kernel)
 {
-	cleanup_fd int uffd = open_or_skip(0);
 	int err = 1;
 	uint64_t have = uffd_features(&err);
 
+	need_uffd();
 	cr_assert_eq(err, 0);
 	cr_assert_eq(have & (UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MISSING_HUGETLBFS),
 		     UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MISSING_HUGETLBFS);
@@ -221,7 +227,6 @@ Test(uffd, features_of_the_kernel)
 /* S1-23: each kind of descriptor that cannot be served, by its reason. */
 Test(uffd, probe_names_what_is_wrong)
 {
-	cleanup_fd int good = open_or_skip(0);
 	cleanup_fd int raw = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 	cleanup_fd int blocking = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
 	cleanup_fd int both = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
@@ -230,6 +235,7 @@ Test(uffd, probe_names_what_is_wrong)
 	bool was_blocking;
 	int ends[2];
 
+	need_uffd();
 	cr_assert_eq(pipe2(ends, O_CLOEXEC), 0);
 	reader = ends[0];
 	writer = ends[1];
@@ -431,8 +437,7 @@ static int probe_owner(int flags, bool touch)
 /* S2-11: the one way to find out from another process. */
 Test(uffd, user_mode_only_is_found_by_a_missing_page)
 {
-	cleanup_fd int uffd = open_or_skip(0);
-
+	need_uffd();
 	cr_assert_eq(probe_owner(0, false), UFFD_FIT);
 	cr_assert_eq(probe_owner(UFFD_USER_MODE_ONLY, false), UFFD_USER_ONLY);
 	cr_assert_eq(probe_owner(0, true), -EEXIST, "a page that is there tells nothing");
@@ -442,9 +447,9 @@ Test(uffd, user_mode_only_is_found_by_a_missing_page)
 /* It is not visible otherwise: the reason why uffd_probe() cannot tell. */
 Test(uffd, user_mode_only_is_invisible_to_probe)
 {
-	cleanup_fd int have = open_or_skip(0);
 	cleanup_fd int uffd = uffd_open(0, true);
 
+	need_uffd();
 	cr_assert_geq(uffd, 0);
 	cr_assert_eq(uffd_probe(uffd, true, NULL), UFFD_FIT);
 }
