@@ -114,7 +114,7 @@ static bool serve_faults(struct faultloop *f)
 
 	if (!faultloop_serving(f) || f->n_pending == FAULTLOOP_PENDING)
 		return false;
-	for (unsigned i = 0; i < SHARER_MAX; i++) {
+	for (unsigned i = 0; i < f->roster.used; i++) {
 		struct member *m = &f->roster.member[i];
 
 		if (m->state == SHARER_ACTIVE && m->ready)
@@ -128,7 +128,7 @@ static void arm_members(struct faultloop *f)
 {
 	if (!faultloop_serving(f))
 		return;
-	for (unsigned i = 0; i < SHARER_MAX; i++) {
+	for (unsigned i = 0; i < f->roster.used; i++) {
 		struct member *m = &f->roster.member[i];
 
 		if (m->id && m->state == SHARER_ACTIVE && !m->armed)
@@ -154,12 +154,34 @@ static void note_first_served(struct faultloop *f)
 {
 	if (f->times.first_served || !f->times.first_fault)
 		return;
-	for (unsigned i = 0; i < SHARER_MAX; i++)
+	for (unsigned i = 0; i < f->roster.used; i++)
 		if (f->engine.sharers.sharer[i].stats.stage[STAGE_TOTAL].count)
 			f->times.first_served = clock_ns();
 }
 
 /* --- one turn ------------------------------------------------------------------------------------------- */
+
+/*
+ * A request usually fits the socket: sending it directly saves a completion, which would cost another round through the wait.
+ * What does not fit is left to the ring, one send at a time.
+ */
+static void flush(struct faultloop *f)
+{
+	struct mem_ring *q = &f->outbox.queue;
+	ssize_t n;
+
+	if (f->outbox.sending || outbox_empty(&f->outbox) || f->return_fd < 0)
+		return;
+	n = sock_send(f->return_fd, mem_ring_read(q), mem_ring_used(q));
+	f->engine.stats.other_syscalls++;
+	if (n < 0)
+		verdict_lost(f, (int)-n);
+	else
+		outbox_took(&f->outbox, (size_t)n);
+	if (n >= 0 && !outbox_empty(&f->outbox))
+		f->outbox.sending = ring_send(f->ring, f->return_fd, mem_ring_read(q), mem_ring_used(q),
+					      (struct ring_cookie){ COOKIE_SEND, 0, 0, 0 }) == 0;
+}
 
 static void ask(struct faultloop *f)
 {
@@ -170,10 +192,7 @@ static void ask(struct faultloop *f)
 			PROBE3(request, r.block, r.offset, r.length);
 			outbox_request(&f->outbox, &f->engine.blocks, &r);
 		}
-	if (!f->outbox.sending && !outbox_empty(&f->outbox) && f->return_fd >= 0)
-		f->outbox.sending = ring_send(f->ring, f->return_fd, mem_ring_read(&f->outbox.queue),
-					      mem_ring_used(&f->outbox.queue),
-					      (struct ring_cookie){ COOKIE_SEND, 0, 0, 0 }) == 0;
+	flush(f);
 }
 
 static void push(struct faultloop *f)

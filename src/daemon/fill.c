@@ -93,7 +93,7 @@ static void fill_sharer(const struct faultloop *f, const struct member *m, struc
 static void fill_sharers(const struct faultloop *f, struct snapshot *s, uint64_t now)
 {
 	s->total = f->engine.gone;
-	for (unsigned i = 0; i < SHARER_MAX; i++) {
+	for (unsigned i = 0; i < f->roster.used; i++) {
 		const struct member *m = &f->roster.member[i];
 		struct snapshot_sharer *to = &s->sharer[s->n_sharers];
 

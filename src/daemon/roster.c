@@ -24,6 +24,8 @@ struct member *roster_enter(struct roster *r, struct sharer_ref ref)
 {
 	struct member *m = &r->member[ref.slot];
 
+	if (r->used <= ref.slot)
+		r->used = ref.slot + 1u;
 	close_fd(&m->uffd);
 	*m = (struct member){ .uffd = -1, .ref = ref };
 	return m;
@@ -31,7 +33,7 @@ struct member *roster_enter(struct roster *r, struct sharer_ref ref)
 
 struct member *roster_find(struct roster *r, uint32_t id)
 {
-	for (unsigned i = 0; i < SHARER_MAX; i++)
+	for (unsigned i = 0; i < r->used; i++)
 		if (r->member[i].id == id)
 			return &r->member[i];
 	return NULL;

@@ -31,8 +31,8 @@ struct member {
 };
 
 struct roster {
+	unsigned used;			/* slots from here on were never used */
 	struct member member[SHARER_MAX];
-	bool gone_main;			/* the main sharer ended before its time */
 };
 
 void roster_init(struct roster *r);

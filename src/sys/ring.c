@@ -24,7 +24,6 @@
 #include "core/guard.h"
 
 #define NS_PER_S    1000000000ll
-#define WAIT_LONG_S (1ll << 30)
 
 struct ring {
 	struct io_uring uring;
@@ -157,6 +156,8 @@ int ring_recv(struct ring *r, int fd, void *buf, size_t len, struct ring_cookie 
 	if (!sqe)
 		return -EBUSY;
 	io_uring_prep_recv(sqe, fd, buf, len, 0);
+	/* Re-armed when the socket was just emptied: a first try would find nothing, and costs as much as the poll. */
+	sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
 	sqe->user_data = cookie_pack(c);
 	return 0;
 }
@@ -219,7 +220,7 @@ static int ring_enter(struct ring *r, int64_t wait_ns)
 {
 	bool queued = io_uring_sq_ready(&r->uring) > 0;
 	bool wait = wait_ns != 0 && io_uring_cq_ready(&r->uring) == 0;
-	struct __kernel_timespec ts = { .tv_sec = WAIT_LONG_S };
+	struct __kernel_timespec ts;
 	struct io_uring_cqe *cqe;
 	int rc;
 
@@ -230,10 +231,13 @@ static int ring_enter(struct ring *r, int64_t wait_ns)
 		rc = io_uring_submit_and_get_events(&r->uring);
 		return rc < 0 ? rc : 0;
 	}
-	if (wait_ns > 0) {
-		ts.tv_sec = wait_ns / NS_PER_S;
-		ts.tv_nsec = wait_ns % NS_PER_S;
+	/* Without a timeout no timer is armed, which in a virtual machine costs more than the rest of the call. */
+	if (wait_ns < 0) {
+		rc = io_uring_submit_and_wait(&r->uring, 1);
+		return rc < 0 ? rc : 0;
 	}
+	ts.tv_sec = wait_ns / NS_PER_S;
+	ts.tv_nsec = wait_ns % NS_PER_S;
 	rc = io_uring_submit_and_wait_timeout(&r->uring, &cqe, 1, &ts, NULL);
 	return rc < 0 && rc != -ETIME ? rc : 0;
 }

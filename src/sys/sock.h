@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #ifndef PC_SYS_SOCK_H
 #define PC_SYS_SOCK_H
-#include <stdint.h>
+#include <stddef.h>
+#include <sys/types.h>
 
 /* What the peer has not acknowledged yet, bytes (SIOCOUTQ; TCP and UNIX sockets).  Negative: -errno. */
 int sock_unsent(int fd);
+/* Send what the socket takes at once, never waiting.  Bytes, 0 when it takes none, or -errno. */
+ssize_t sock_send(int fd, const void *buf, size_t len);
 /*
  * A long-lived connection to another host: no delay for small messages, and a peer that vanished is noticed (QEMU has no
  * heartbeat): keepalive and TCP_USER_TIMEOUT.  Does nothing on UNIX sockets.
