@@ -243,8 +243,11 @@ static void tell(struct peer *p, const struct snapshot *s)
 	const struct snapshot_sharer *known = find_sharer(s, c->id);
 	bool joined = c->state == CLIENT_JOINED && known;
 	bool serving = s->state >= SESSION_LOADING && s->state <= SESSION_COMPLETE;
+	bool complete = s->state == SESSION_COMPLETE && s->running_told;
+	/* Who comes after the end finds all the memory there: nothing to register, nothing to wait for. */
+	bool late = complete && c->state == CLIENT_READY;
 
-	if (due(c, TOLD_LISTENING, joined && serving))
+	if (due(c, TOLD_LISTENING, (joined && serving) || late))
 		send_plain(p, REGMSG_LISTENING);
 	if (due(c, TOLD_PACKAGE, joined && serving && c->main && s->package_fd >= 0))
 		tell_package(p, s);
@@ -256,7 +259,7 @@ static void tell(struct peer *p, const struct snapshot *s)
 		door_send_text(p, REGMSG_PAUSED, 0, s->error, s->reason);
 	if (due(c, TOLD_FAILED, s->state == SESSION_FAILED && c->state >= CLIENT_DECLARING))
 		door_send_text(p, REGMSG_FAILED, 0, s->error, s->reason);
-	if (due(c, TOLD_COMPLETE, joined && s->state == SESSION_COMPLETE && s->running_told))
+	if (due(c, TOLD_COMPLETE, (joined && complete) || late))
 		send_plain(p, REGMSG_COMPLETE);
 }
 

@@ -120,10 +120,10 @@ static inline bool faultloop_halted(const struct faultloop *f)
 {
 	return f->engine.session.state == SESSION_FAILED || f->engine.session.state == SESSION_PAUSED;
 }
-/* Are faults answered (as far as pages are here)? */
+/* Are faults answered (as far as pages are here)?  To the end: a late message must not find nobody. */
 static inline bool faultloop_serving(const struct faultloop *f)
 {
-	return f->engine.session.state >= SESSION_LOADING && f->engine.session.state <= SESSION_PAUSED;
+	return f->engine.session.state >= SESSION_LOADING && f->engine.session.state <= SESSION_COMPLETE;
 }
 static inline void faultloop_changed(struct faultloop *f)
 {

@@ -224,6 +224,8 @@ static void do_needed(struct phases *p, const struct snapshot *s)
 		match_blocks(p, s);
 	else if (s->need == NEED_ARM)
 		arm(p, s);
+	else if (s->state < SESSION_LISTENING)
+		find_missing(p);
 	else if (s->state >= SESSION_LOADING && s->state <= SESSION_RUNNING)
 		door_join(p->door);	/* whoever came later */
 	if (s->state == SESSION_LOADING) {
