@@ -231,6 +231,8 @@ class Destination:
         """SHUT(0) once nothing is owed: every discarded page is here."""
         if self.shut or not self.eof or self.asked:
             return
+        if self.tail is None and not self.listening:
+            raise Failure("the stream ends before it has begun")
         if self.tail is None and self.lacking():
             if self.urgent is None or self.urgent_done:
                 raise Failure(f"{self.lacking()} discarded pages never came")

@@ -107,71 +107,101 @@ class QemuDestination:
 
 
 class Counters:
-    """Where in `postcopyctl stats --json` the numbers are: the only place that knows their names."""
+    """What `postcopyctl stats|blocks --json` says: the only place that knows the names in there."""
 
-    def __init__(self, stats):
-        self.raw = stats
+    LANES = ("main", "urgent", "store")
 
-    def _sum(self, *path):
-        value = self.raw
+    def __init__(self, stats, blocks):
+        self._stats = stats
+        self._blocks = blocks
+
+    def _get(self, *path):
+        value = self._stats
         for key in path:
             check(isinstance(value, dict) and key in value,
-                  f"no {'.'.join(path)} in the stats: {json.dumps(self.raw)[:400]}")
+                  f"no {'.'.join(path)} in the stats: {json.dumps(self._stats)[:400]}")
             value = value[key]
         return value
 
+    def _over_lanes(self, *path):
+        return sum(self._get("lanes", lane, *path) for lane in self.LANES)
+
     def placed(self):
         """Pages placed, each of its block's own size."""
-        return self._sum("placed", "copy") + self._sum("placed", "zero")
+        return self._over_lanes("pages", "copy") + self._over_lanes("pages", "zero")
 
-    def requests(self):
-        return self._sum("requests")
+    def found_there(self):
+        return self._over_lanes("pages", "already")
 
     def duplicates(self):
-        return self._sum("duplicates")
+        """Pages that came although they were there."""
+        return self._over_lanes("duplicates")
+
+    def requests(self):
+        return self._get("requests")
+
+    def requested_pages(self):
+        return self._get("requested_pages")
 
     def faults(self):
-        return self._sum("faults")
+        return self._get("total", "faults")
+
+    def must_be_zero(self):
+        """Counters of what never happens in a migration that goes well."""
+        return {"duplicates": self.duplicates(), "found there": self.found_there(),
+                "alarms": self._get("alarms"), "rerequested": self._get("rerequested")}
+
+    def latency(self, stage="total"):
+        return self._get("total", "latency", stage)
+
+    def owed(self):
+        """{block: pages owed at LISTENING}"""
+        return {block["name"]: block["owed"] for block in self._blocks}
+
+    def not_here(self):
+        """{block: pages that are neither present nor known} of the blocks that lack some."""
+        lacking = {block["name"]: block["missing"] + block["requested"] + block["lost"]
+                   for block in self._blocks}
+        return {name: count for name, count in lacking.items() if count}
 
 
 class PostcopydDestination:
     """postcopyd, a main sharer and a second sharer of the same memory, both touching at random."""
 
-    def __init__(self, case, uri, mib, huge=False, threads=2, touch_from="listening",
-                 device_state=None, second=True):
+    PROGRAMS = ("postcopyd", "postcopyctl", "tests/lib/sharer")
+
+    def __init__(self, case, uri, source, threads=2, touch_from="listening", loaded_after=0,
+                 second=True, tag=""):
         self.case = case
         self.uri = uri
-        self.run_dir = case.path("run")
-        self.huge = huge
-        self.length = mib << 20
-        self.postcopyctl = built("postcopyctl")
-        self._sharer = built("tests/lib/sharer")
-        self._options = ["--threads", str(threads), "--seed", str(case.seed),
-                         "--touch-from", touch_from]
-        os.makedirs(self.run_dir, exist_ok=True)
-        names = ["vm", "second"] if second else ["vm"]
-        self.child = self._start_daemon(uri, names, device_state)
-        self.main = self._start_sharer("vm", "main", "create")
+        self.tag = tag
+        self.run_dir = case.path("run" + tag)
+        self.device_state = case.path("device-state" + tag)
+        self.source = source
+        self._touch = ["--threads", str(threads), "--seed", str(case.seed)]
+        os.makedirs(self.run_dir, mode=0o700)
+        self.child = self._start_daemon(["vm", "second"] if second else ["vm"])
+        self.main = self._start_sharer("vm", "create", [
+            "--role", "main", "--touch-from", touch_from, "--loaded-after", str(loaded_after)])
         self.sharers = [self.main]
         if second:
             path = wait_event(self.main, "memfd", block=RAM_BLOCK)["path"]
-            self.sharers.append(self._start_sharer("second", "sharer", path))
+            self.sharers.append(self._start_sharer("second", path, ["--role", "sharer"]))
+        for sharer in self.sharers:
+            wait_event(sharer, "ready")
 
-    @staticmethod
-    def missing_programs():
+    @classmethod
+    def missing_programs(cls):
         """What has to be built before any of this can run."""
-        return [name for name in ("postcopyd", "postcopyctl", "tests/lib/sharer")
-                if not built(name)]
+        return [name for name in cls.PROGRAMS if not built(name)]
 
-    def _start_daemon(self, uri, names, device_state):
+    def _start_daemon(self, names):
         ready_r, ready_w = os.pipe()
-        argv = [built("postcopyd"), "--incoming", uri, "--run-dir", self.run_dir,
-                "--ready-fd", str(ready_w), "--stay"]
+        argv = [built("postcopyd"), "--incoming", self.uri, "--run-dir", self.run_dir,
+                "--ready-fd", str(ready_w), "--device-state", self.device_state, "--stay"]
         for name in names:
             argv += ["--expect", name]
-        if device_state:
-            argv += ["--device-state", device_state]
-        child = self.case.spawn("postcopyd", argv, pass_fds=(ready_w,))
+        child = self.case.spawn("postcopyd" + self.tag, argv, pass_fds=(ready_w,))
         os.close(ready_w)
         try:
             self._wait_ready(child, ready_r)
@@ -179,24 +209,25 @@ class PostcopydDestination:
             os.close(ready_r)
         return child
 
-    def _wait_ready(self, child, ready_r):
+    @staticmethod
+    def _wait_ready(child, ready_r):
         os.set_blocking(ready_r, False)
 
         def ready():
             child.check_running()
             try:
-                return os.read(ready_r, 16)
+                return os.read(ready_r, 256)
             except BlockingIOError:
                 return None
         wait_for("postcopyd to be ready", ready, 10)
 
-    def _start_sharer(self, name, role, memfd):
-        block = f"{RAM_BLOCK},size={self.length},memfd={memfd}"
-        if self.huge:
-            block += ",hugetlb"
-        return self.case.spawn("sharer-" + name, [
-            self._sharer, "--socket", os.path.join(self.run_dir, "register"), "--name", name,
-            "--role", role, "--block", block, *self._options])
+    def _start_sharer(self, name, memfd, options):
+        block = f"{RAM_BLOCK},size={self.source.length},memfd={memfd}"
+        if self.source.backend == "hugetlb":
+            block += ",hugetlb=on"
+        return self.case.spawn(f"sharer-{name}{self.tag}", [
+            built("tests/lib/sharer"), "--socket", os.path.join(self.run_dir, "register"),
+            "--name", name, "--block", block, *self._touch, *options])
 
     def wait_listening(self, timeout=20.0):
         for sharer in self.sharers:
@@ -205,33 +236,83 @@ class PostcopydDestination:
     def wait_complete(self, timeout=20.0):
         for sharer in self.sharers:
             wait_event(sharer, "complete", timeout)
+            wait_event(sharer, "touched", timeout)
 
     def ram(self):
         return open_ram(self.case, self.main)
 
+    # --- what it says ---------------------------------------------------------------------------
+
     def control(self, verb):
         """`postcopyctl VERB --json`, parsed."""
-        done = subprocess.run([self.postcopyctl, "-r", self.run_dir, verb, "--json"],
+        done = subprocess.run([built("postcopyctl"), "-r", self.run_dir, verb, "--json"],
                               capture_output=True, text=True, timeout=10, check=False)
         if done.returncode:
             raise Failure(f"postcopyctl {verb}: status {done.returncode}: {done.stderr.strip()}")
-        return json.loads(done.stdout)
+        answer = json.loads(done.stdout)
+        return answer.get(verb, answer) if isinstance(answer, dict) else answer
+
+    def wait_state(self, *wanted, timeout=10.0):
+        """The session gets there; returns the status."""
+        def reached():
+            self.child.check_running()
+            status = self.control("status")
+            return status if status["state"] in wanted else None
+        try:
+            return wait_for(f"the session to be {' or '.join(wanted)}", reached, timeout, 0.05)
+        except Failure as failure:
+            raise Failure(f"{failure}; it is {self.control('status')}") from None
+
+    def runs_here(self):
+        """The VM was told to run here."""
+        return find_event(self.main, "running") is not None
 
     def check_refused(self, timeout=10.0):
-        """It gave up by itself, and said where in the stream and why."""
-        check(self.child.wait(timeout) not in (0, None), "it ended as if all were well")
-        check(self.child.errors().strip(), "it did not say why it refused")
+        """It gave the migration up by itself, crashed nowhere, and says why."""
+        def over():
+            if not self.child.running():
+                return {"exit": self.child.proc.returncode}
+            status = self.control("status")
+            return status if status["state"] == "failed" else None
+        end = wait_for("postcopyd to refuse", over, timeout, 0.05)
+        check(end.get("exit", 1) > 0, f"postcopyd ended with {end.get('exit')}")
+        reason = (end.get("error") or {}).get("reason") or self.child.errors().strip()
+        check(reason, "it does not say why it refused")
+        check(not self.runs_here(), "the VM was told to run here")
+        return reason
 
     def check_counters(self, trace):
-        """O2, O4: each owed page placed exactly once; what it counts is what was on the wire."""
-        counters = Counters(self.control("stats"))
-        if trace.finished_as == "postcopy":
-            check_equal(counters.placed(), trace.owed_pages(), "pages placed, of those owed")
+        """O2, O4, O15: what was owed was placed once; its counters are what was on the wire."""
+        counters = Counters(self.control("stats"), self.control("blocks"))
+        self.case.note(f"{counters.faults()} faults, p50 {counters.latency()['p50_ns']} ns, "
+                       f"p99 {counters.latency()['p99_ns']} ns")
+        for what, count in counters.must_be_zero().items():
+            check_equal(count, 0, what)
+        check_equal(counters.not_here(), {}, "pages not here")
         check_equal(counters.requests(), len(trace.requests), "requests it counted")
-        check_equal(counters.duplicates(), 0, "pages placed twice")
+        check_equal(counters.requested_pages(), trace.requested_pages(), "pages it asked for")
+        owed = {name: block.owed_pages() for name, block in trace.blocks.items()}
+        check_equal(counters.owed(), owed, "owed pages by block")
+        check_equal(counters.placed(), sum(owed.values()), "pages placed, of those owed")
+        if trace.finished_as == "postcopy":
+            check(counters.faults() > 0, "no fault at all was served")
 
     def check_digests(self):
-        """Both sharers see the same memory."""
+        """Both sharers see one memory, and it is the source's."""
         seen = {wait_event(s, "digest", block=RAM_BLOCK)["xxh3_128"] for s in self.sharers}
         check_equal(len(seen), 1, "different digests of one memory")
-        return seen.pop()
+        tool = built("tests/lib/xxh3sum")
+        if tool and self.source.ram is not None:
+            path = f"/proc/{os.getpid()}/fd/{self.source.ram}"
+            done = subprocess.run([tool, path], capture_output=True, text=True, timeout=30,
+                                  check=True)
+            check_equal(seen, {done.stdout.strip()}, "XXH3 of the sharers' and the source's RAM")
+
+    def check_package(self, trace):
+        """The package is handed on unchanged: to the main sharer and to --device-state."""
+        with open(self.device_state, "rb") as f:
+            stored = f.read()
+        check_equal(stored, trace.package, "the file of --device-state")
+        check_equal(os.stat(self.device_state).st_mode & 0o777, 0o600, "its mode")
+        check_equal(wait_event(self.main, "package")["bytes"], len(trace.package),
+                    "bytes of the package the main sharer got")

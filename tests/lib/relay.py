@@ -122,7 +122,7 @@ class _Hold:
     def limit(self, direction, data):
         """(how many bytes of @data may pass, is it there that it stops)"""
         if self.connection is None:
-            if not direction.forwarded and not self._is_main(data):
+            if not self._is_main(direction, data):
                 return len(data), False
             self.connection = direction.number
         if self.at is None:
@@ -142,8 +142,10 @@ class _Hold:
             return len(data), False
         return self._decoder.boundary - direction.forwarded, False  # whole records only
 
-    def _is_main(self, data):
-        return self.direction == D2S or bytes(data[:4]) == b"QEVM"
+    def _is_main(self, direction, data):
+        """Nothing ever comes back on the preempt channel, so what does is the main connection."""
+        head = direction.head() or bytes(data[:4])
+        return self.direction == D2S or head == b"QEVM"
 
 
 class Connection:
@@ -338,6 +340,9 @@ class Relay:
                          for c in self.connections for d in c.directions.values()) or "nothing"
 
     def close(self):
+        """May be called twice."""
+        if self._closed:
+            return
         self._closed = True
         self._running.set()
         # a blocked accept() is woken by shutdown(), not by close()

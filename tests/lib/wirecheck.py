@@ -39,6 +39,10 @@ class BlockTrace:
         first, count = start // qwire.PAGE, length // qwire.PAGE
         self.owed[first:first + count] = b"\1" * count
 
+    def owed_pages(self):
+        """Pages of the block's own size that had to come after the package."""
+        return self.owed.count(1) * qwire.PAGE // self.page_size
+
     def write(self, offset, data):
         os.pwrite(self.content, data or bytes(qwire.PAGE), offset)
 
@@ -55,6 +59,7 @@ class Trace:
         self.answers = []               # (kind, value, position) but for requests
         self.urgent_pages = 0
         self.finished_as = None
+        self.package = b""              # the body of PACKAGED; naked device state after a precopy
         self._relay = relay
         self._main = relay.main()
         self._urgent = relay.urgent()
@@ -70,8 +75,9 @@ class Trace:
             self._record(event)
         tail = stream.rest()
         if self.finished_as == "precopy":
-            check(qwire.tail_length(b"\x04" + tail) is not None,
-                  "the naked device state has no end")
+            length = qwire.tail_length(b"\x04" + tail)
+            check(length is not None, "the naked device state has no end")
+            self.package = (b"\x04" + tail)[:length]
         else:
             check_equal(tail, b"", "bytes after the end of the stream")
 
@@ -85,6 +91,7 @@ class Trace:
         elif event.kind == "PING":
             self.pings.append(event.a)
         elif event.kind == "PACKAGED":
+            self.package = event.a
             self.pings += qwire.package_pings(event.a)[0]
         elif event.kind in ("EOF", "TAIL"):
             self.finished_as = "precopy" if event.kind == "TAIL" else "postcopy"
@@ -177,8 +184,7 @@ class Trace:
 
     def owed_pages(self):
         """Pages (of each block's own size) that had to come after the package."""
-        return sum(block.owed.count(1) * qwire.PAGE // block.page_size
-                   for block in self.blocks.values())
+        return sum(block.owed_pages() for block in self.blocks.values())
 
     def requested_pages(self):
         return sum(event.c // self.blocks[event.a].page_size for event in self.requests)
