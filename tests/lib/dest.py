@@ -189,6 +189,9 @@ class PostcopydDestination:
             self.sharers.append(self._start_sharer("second", path, ["--role", "sharer"]))
         for sharer in self.sharers:
             wait_event(sharer, "ready")
+        for verb in ("status", "blocks", "sharers", "blockers"):
+            case.ask_on_failure(f"postcopyctl{tag} {verb}",
+                                lambda verb=verb: json.dumps(self.control(verb)))
 
     @classmethod
     def missing_programs(cls):

@@ -135,6 +135,7 @@ class Case:
         self.children = []
         self._undo = []
         self._notes = []
+        self._inquiries = []
 
     def path(self, name):
         return os.path.join(self.dir, name)
@@ -152,7 +153,20 @@ class Case:
         """Something worth a line of diagnostics, also when the case passes."""
         self._notes.append(text)
 
+    def ask_on_failure(self, what, inquiry):
+        """What @inquiry returns is printed when the case fails, before anything is ended."""
+        self._inquiries.append((what, inquiry))
+
+    def _print_inquiries(self):
+        for what, inquiry in self._inquiries:
+            try:
+                diag(f"{what}: {inquiry()}")
+            except Exception as error:  # it may well be dead by now
+                diag(f"{what}: {error}")
+
     def close(self, failed):
+        if failed:
+            self._print_inquiries()
         for undo in reversed(self._undo):
             try:
                 undo()
