@@ -332,7 +332,13 @@ class Relay:
         return next((conn for conn in self.connections if conn is not main), None)
 
     def wait_finished(self, timeout=10.0):
-        wait_for("the relayed connections to end",
+        """The source has closed every connection: all that it sent was forwarded."""
+        wait_for("the source to close its connections",
+                 lambda: all(c.directions[S2D].ended_by for c in self.connections), timeout)
+
+    def wait_closed(self, timeout=10.0):
+        """The destination has let go of every connection, too."""
+        wait_for("the destination to close its connections",
                  lambda: all(c.finished() for c in self.connections), timeout)
 
     def summary(self):

@@ -4,7 +4,7 @@ import dataclasses
 
 import guestmem
 from harness import check, check_equal, wait_for
-from relay import Relay, free_tcp_uri
+from relay import Relay, S2D, free_tcp_uri
 from vm import HUGE, MIB, NEVER_CONVERGE, RAM_BLOCK, Vm, reserve_hugepages
 from wirecheck import Trace
 
@@ -120,8 +120,7 @@ class Migration:
             trace.check_postcopy()
             urgent = "postcopy-preempt" in self.scenario.capabilities
             check_equal(self.relay.urgent() is not None, urgent, "there is a preempt channel")
-        main = self.relay.main()
-        check_equal({d.ended_by for d in main.directions.values()}, {"eof"},
+        check_equal(self.relay.main().directions[S2D].ended_by, "eof",
                     "how the main connection ended")
         self._check_replay(trace)
         return trace
