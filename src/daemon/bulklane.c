@@ -180,6 +180,8 @@ static void place_claimed(struct bulklane *b, const struct lane_page *p, uint64_
 		.result = PLACED, .arrived_ns = b->arrived_ns,
 	};
 
+	if (page == bl->first)
+		flush_run(b);		/* a report is about one block */
 	b->placer.page_size = bl->page_size;
 	if (bl->kind == BLOCK_HELD) {
 		keep(b, &r, p, n, block);
