@@ -123,12 +123,15 @@ class Counters:
             value = value[key]
         return value
 
-    def _over_lanes(self, *path):
-        return sum(self._get("lanes", lane, *path) for lane in self.LANES)
+    def _over_lanes(self, *path, lanes=LANES):
+        return sum(self._get("lanes", lane, *path) for lane in lanes)
 
     def placed(self):
-        """Pages placed, each of its block's own size."""
-        return self._over_lanes("pages", "copy") + self._over_lanes("pages", "zero")
+        """Pages placed as they came, each of its block's own size; what was put there from what was
+        known already (lane "store") is not among them."""
+        wire = self.LANES[:2]
+        return (self._over_lanes("pages", "copy", lanes=wire)
+                + self._over_lanes("pages", "zero", lanes=wire))
 
     def found_there(self):
         return self._over_lanes("pages", "already")
