@@ -20,6 +20,7 @@
 #include "sys/sock.h"
 #include "wire/regmsg.h"
 
+__attribute__((format(printf, 3, 0)))
 static void set_reason(struct faultloop *f, int error, const char *fmt, va_list args)
 {
 	f->error = error;
