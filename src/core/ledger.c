@@ -33,14 +33,24 @@ static unsigned shift_of(uint64_t page)
 	return (unsigned)(page % PER_WORD) * BITS;
 }
 
+static uint64_t words_for(uint64_t pages)
+{
+	return pages / PER_WORD + (pages % PER_WORD != 0);
+}
+
 size_t ledger_size(uint64_t pages)
 {
-	return sizeof(struct ledger_header) + (size_t)((pages + PER_WORD - 1) / PER_WORD) * sizeof(uint64_t);
+	return sizeof(struct ledger_header) + (size_t)words_for(pages) * sizeof(uint64_t);
+}
+
+static bool aligned(const void *memory)
+{
+	return memory && (uintptr_t)memory % sizeof(uint64_t) == 0;
 }
 
 int ledger_init(struct ledger *l, void *memory, size_t size, uint64_t pages)
 {
-	if (!memory || size < ledger_size(pages) || (uintptr_t)memory % sizeof(uint64_t) != 0)
+	if (!aligned(memory) || size < ledger_size(pages))
 		return -EINVAL;
 	l->header = memory;
 	*l->header = (struct ledger_header){
@@ -52,16 +62,29 @@ int ledger_init(struct ledger *l, void *memory, size_t size, uint64_t pages)
 	return 0;
 }
 
+/* Is every nibble of the word a state? */
+static bool word_valid(uint64_t word)
+{
+	static_assert(PAGE_STATES == 10, "8 | 2 and 8 | 4 are no states, 8 and 8 | 1 are");
+	return (word & (word << 1 | word << 2) & (EVERY_LOW << 3)) == 0;
+}
+
 int ledger_adopt(struct ledger *l, void *memory, size_t size)
 {
 	struct ledger_header *h = memory;
+	uint64_t *word, words;
 
-	if (!memory || size < sizeof(*h) || h->magic != LEDGER_MAGIC || h->version != LEDGER_VERSION ||
-	    h->header_size != sizeof(*h) || h->pages > (size - sizeof(*h)) * 2)
+	if (!aligned(memory) || size < sizeof(*h) || h->magic != LEDGER_MAGIC ||
+	    h->version != LEDGER_VERSION || h->header_size != sizeof(*h))
 		return -EBADMSG;
-	l->header = h;
-	l->word = (uint64_t *)((uint8_t *)memory + h->header_size);
-	l->pages = h->pages;
+	words = words_for(h->pages);
+	if (words > (size - sizeof(*h)) / sizeof(uint64_t))
+		return -EBADMSG;
+	word = (uint64_t *)((uint8_t *)memory + sizeof(*h));
+	for (uint64_t i = 0; i < words; i++)
+		if (!word_valid(word[i]))
+			return -EBADMSG;
+	*l = (struct ledger){ .header = h, .word = word, .pages = h->pages };
 	return 0;
 }
 

@@ -52,7 +52,7 @@ struct ledger {
 size_t ledger_size(uint64_t pages);
 /* Lay a fresh ledger (all NEVER) into @memory: zeroed, 8-byte aligned, ledger_size() bytes.  0 or -EINVAL. */
 int ledger_init(struct ledger *l, void *memory, size_t size, uint64_t pages);
-/* Take over one that is there.  0, or -EBADMSG when it is not a ledger of this version and size. */
+/* Take over one that is there.  0, or -EBADMSG when it is not a ledger of this version and size, or a page is in no state. */
 int ledger_adopt(struct ledger *l, void *memory, size_t size);
 void ledger_commit(struct ledger *l);
 bool ledger_committed(const struct ledger *l);
