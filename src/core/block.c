@@ -7,6 +7,7 @@
 
 #include "core/guard.h"
 
+#define PAGE_MAX  (1ull << 31)		/* a request for one page carries its length in 32 bits */
 #define PAGES_MAX (1ull << 40)		/* 4 PiB of 4 KiB pages: keeps page arithmetic far from overflow */
 
 int block_add(struct block_table *t, const char *name, uint64_t length, uint64_t page_size, enum block_kind kind)
@@ -16,7 +17,7 @@ int block_add(struct block_table *t, const char *name, uint64_t length, uint64_t
 
 	if (name_len == 0 || name_len >= BLOCK_NAME)
 		return -EINVAL;
-	if (!is_power_of_two(page_size) || length == 0 || length % page_size != 0)
+	if (!is_power_of_two(page_size) || page_size > PAGE_MAX || length == 0 || length % page_size != 0)
 		return -EINVAL;
 	if (block_find(t, name) >= 0)
 		return -EEXIST;
