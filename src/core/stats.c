@@ -22,13 +22,15 @@ static unsigned bucket_of(uint64_t ns)
 	return index < HISTOGRAM_BUCKETS ? index : HISTOGRAM_BUCKETS - 1;
 }
 
-/* Largest value that falls into the bucket. */
+/* Largest value that falls into the bucket; the last one takes everything beyond. */
 static uint64_t bucket_end(unsigned index)
 {
 	unsigned power = index / STEPS + STEPS_SHIFT - 1;
 
 	if (index < STEPS)
 		return index;
+	if (index == HISTOGRAM_BUCKETS - 1)
+		return UINT64_MAX;
 	return (1ull << power) + ((uint64_t)(index % STEPS + 1) << (power - STEPS_SHIFT)) - 1;
 }
 
