@@ -83,7 +83,7 @@ int session_feed(struct session *s, enum session_event event)
 		return 0;
 	s->state = target(s, verdict);
 	if (event == SESSION_PACKAGE)
-		s->committed = !s->answer_commits;
+		s->committed |= !s->answer_commits;
 	if (event == SESSION_LOADED)
 		s->committed = true;
 	return 1;
