@@ -7,12 +7,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <unistd.h>
 
 #include "scene.h"
@@ -21,29 +18,10 @@
 
 #define ROOM 8
 
-/* A file of twice ROOM pages on a tmpfs of ROOM pages, in a mount namespace of our own. */
+/* A file of twice ROOM pages on a tmpfs of ROOM pages. */
 static int small_file(void)
 {
-	char dir[] = "./tmpfs.XXXXXX";
-	int fd;
-
-	expect(mkdtemp(dir) != NULL);
-	if (unshare(CLONE_NEWNS) < 0 || mount("", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-	    mount("small", dir, "tmpfs", 0, "size=32k") < 0) {
-		int err = errno;
-
-		rmdir(dir);
-		fact_skip("cannot mount a tmpfs: %s", strerror(err));
-	}
-	expect_eq(chdir(dir), 0);
-	fd = open("ram", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	expect(fd >= 0);
-	expect_eq(unlink("ram"), 0);
-	expect_eq(ftruncate(fd, 2 * ROOM * PAGE), 0);
-	expect_eq(chdir(".."), 0);
-	expect_eq(umount2(dir, MNT_DETACH), 0);
-	expect_eq(rmdir(dir), 0);
-	return fd;
+	return k_file(k_mount("tmpfs", "size=32k"), 2 * ROOM * PAGE);
 }
 
 /* ENOMEM, not ENOSPC; the waiter sleeps on, and is served when there is room again. */

@@ -6,10 +6,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -129,6 +132,34 @@ uint8_t *k_source(uint8_t byte, unsigned n)
 	expect(p != NULL);
 	memset(p, byte, n * PAGE);
 	return p;
+}
+
+int k_mount(const char *type, const char *options)
+{
+	char dir[] = "./mount.XXXXXX";
+	int root, err = 0;
+
+	expect(mkdtemp(dir) != NULL);
+	if (unshare(CLONE_NEWNS) < 0 || mount("", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount("none", dir, type, 0, options) < 0)
+		err = errno;
+	root = err ? -1 : open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	expect(err || umount2(dir, MNT_DETACH) == 0);
+	expect_eq(rmdir(dir), 0);
+	if (err)
+		fact_skip("cannot mount %s: %s", type, strerror(err));
+	expect(root >= 0);
+	return root;
+}
+
+int k_file(int root, uint64_t len)
+{
+	int fd = openat(root, "ram", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+	expect(fd >= 0);
+	expect_eq(unlinkat(root, "ram", 0), 0);
+	expect_eq(ftruncate(fd, (off_t)len), 0);
+	return fd;
 }
 
 /* --- threads --- */

@@ -56,6 +56,11 @@ uint8_t *k_map(enum kind kind, unsigned n, int *fd);
 /* @n pages of @byte, to copy from. */
 uint8_t *k_source(uint8_t byte, unsigned n);
 
+/* The root of a file system of our own, which nobody else can fill or see; skips without the right. */
+int k_mount(const char *type, const char *options);
+/* A new file of @len bytes on it. */
+int k_file(int root, uint64_t len);
+
 /* --- threads --- */
 
 /* A thread that does something to a page and may have to wait for it. */

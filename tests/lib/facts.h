@@ -26,7 +26,7 @@ _Noreturn void fact_failed(const char *file, int line, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 _Noreturn void fact_skip(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* fork() whose child dies with its parent. */
+/* fork() whose child dies with the thread that called. */
 pid_t fact_fork(void);
 
 #define expect(condition)                                                                          \
