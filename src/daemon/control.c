@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Requests are of two kinds.  Those about the session need a fresh snapshot: they are parked per client, one refresh is
- * asked for however many wait, and control_refreshed() answers them all.  The others are answered at once, so
- * replies may overtake each other; the id tells them apart.  A fault thread that never answers costs the parked
- * requests a Timeout, not the socket.
+ * Requests are of two kinds.  Those about the session need a fresh snapshot: they are parked per
+ * client, one refresh is asked for however many wait, and control_refreshed() answers them all. The
+ * others are answered at once, so replies may overtake each other; the id tells them apart.  A
+ * fault thread that never answers costs the parked requests a Timeout, not the socket.
  */
 #include "config.h"
 #include "daemon/control.h"
@@ -18,16 +18,16 @@
 #include "wire/jsonmsg.h"
 
 #define MAX_CLIENTS	   32
-#define MAX_PARKED	   64		/* requests of one client that wait for a snapshot */
+#define MAX_PARKED	   64 /* requests of one client that wait for a snapshot */
 #define MAX_BLOCKERS	   128
 #define REFRESH_TIMEOUT_MS 5000
-#define ACCEPT_PAUSE_MS	   1000		/* when the process is out of descriptors */
+#define ACCEPT_PAUSE_MS	   1000 /* when the process is out of descriptors */
 
 struct control {
 	int fd;
 	const struct control_ops *ops;
 	void *ctx;
-	GPtrArray *clients;			/* struct client, freed on removal */
+	GPtrArray *clients; /* struct client, freed on removal */
 	guint accept_source, pause_source, deadline_source;
 	unsigned refresh_timeout_ms;
 };
@@ -35,21 +35,21 @@ struct control {
 struct client {
 	struct control *control;
 	struct lineconn *conn;
-	GQueue parked;				/* struct request */
+	GQueue parked; /* struct request */
 	bool events, eof;
 };
 
 struct request {
-	struct jsonmsg *id;			/* NULL: none was given */
+	struct jsonmsg *id; /* NULL: none was given */
 	const struct command *command;
 };
 
 typedef void (*report_fn)(struct jsonmsg_writer *w, const char *key, const struct snapshot *s);
 
-/* A row has exactly one of report (a snapshot as JSON), parked (needs a refresh too) and at_once. */
+/* A row has one of report (a snapshot as JSON), parked (needs a refresh too) and at_once. */
 struct command {
 	const char *name;
-	const char *const *arguments;		/* members that "arguments" may have */
+	const char *const *arguments; /* members that "arguments" may have */
 	report_fn report;
 	void (*parked)(struct client *c, const struct request *r);
 	void (*at_once)(struct client *c, const struct request *r, const struct jsonmsg *arguments);
@@ -99,7 +99,8 @@ static void put_failure(struct jsonmsg_writer *w, const char *class, const char 
 }
 
 G_GNUC_PRINTF(4, 5)
-static void reply_error(struct client *c, const struct jsonmsg *id, const char *class, const char *fmt, ...)
+static void reply_error(struct client *c, const struct jsonmsg *id, const char *class,
+			const char *fmt, ...)
 {
 	struct jsonmsg_writer *w cleanup_jsonmsg_writer = begin_reply(id);
 	g_autofree char *desc = NULL;
@@ -126,7 +127,8 @@ static void answer_blockers(struct client *c, const struct request *r)
 	send_reply(c, w);
 }
 
-static void answer_capabilities(struct client *c, const struct request *r, const struct jsonmsg *arguments)
+static void answer_capabilities(struct client *c, const struct request *r,
+				const struct jsonmsg *arguments)
 {
 	struct jsonmsg_writer *w cleanup_jsonmsg_writer = begin_reply(r->id);
 
@@ -136,8 +138,8 @@ static void answer_capabilities(struct client *c, const struct request *r, const
 }
 
 /* An argument that is there must be a boolean. */
-static bool read_flag(struct client *c, const struct request *r, const struct jsonmsg *arguments, const char *name,
-		      bool *flag)
+static bool read_flag(struct client *c, const struct request *r, const struct jsonmsg *arguments,
+		      const char *name, bool *flag)
 {
 	const struct jsonmsg *v = jsonmsg_member(arguments, name);
 
@@ -148,7 +150,8 @@ static bool read_flag(struct client *c, const struct request *r, const struct js
 	return false;
 }
 
-static void answer_events(struct client *c, const struct request *r, const struct jsonmsg *arguments)
+static void answer_events(struct client *c, const struct request *r,
+			  const struct jsonmsg *arguments)
 {
 	struct jsonmsg_writer *w cleanup_jsonmsg_writer = NULL;
 	bool enable = true;
@@ -238,7 +241,8 @@ static void answer_timeout(struct client *c, const struct request *r)
 		    c->control->refresh_timeout_ms);
 }
 
-static void answer_all(struct control *control, void (*answer)(struct client *, const struct request *))
+static void answer_all(struct control *control,
+		       void (*answer)(struct client *, const struct request *))
 {
 	for (guint i = 0; i < control->clients->len; i++) {
 		struct client *c = control->clients->pdata[i];
@@ -288,11 +292,13 @@ static void run(struct client *c, const struct command *command, const struct js
 	const char *stranger = jsonmsg_stranger(arguments, command->arguments);
 
 	if (stranger) {
-		reply_error(c, id, "BadArgument", "'%s' has no argument '%s'", command->name, stranger);
+		reply_error(c, id, "BadArgument", "'%s' has no argument '%s'", command->name,
+			    stranger);
 	} else if (command->at_once) {
 		command->at_once(c, &(struct request){(struct jsonmsg *)id, command}, arguments);
 	} else if (g_queue_get_length(&c->parked) >= MAX_PARKED) {
-		reply_error(c, id, "Busy", "%d requests of this client are waiting already", MAX_PARKED);
+		reply_error(c, id, "Busy", "%d requests of this client are waiting already",
+			    MAX_PARKED);
 	} else {
 		struct request *r = g_new0(struct request, 1);
 
@@ -305,14 +311,16 @@ static void run(struct client *c, const struct command *command, const struct js
 static void take_request(struct client *c, const struct jsonmsg *v)
 {
 	static const char *const known[] = {"id", "execute", "arguments", NULL};
-	const struct jsonmsg *id = jsonmsg_member(v, "id"), *arguments = jsonmsg_member(v, "arguments");
+	const struct jsonmsg *arguments = jsonmsg_member(v, "arguments");
+	const struct jsonmsg *id = jsonmsg_member(v, "id");
 	const char *name = jsonmsg_text(v, "execute", NULL), *stranger = jsonmsg_stranger(v, known);
 	const struct command *command = find_command(name);
 
 	if (id && jsonmsg_kind(id) != JSONMSG_TEXT && jsonmsg_kind(id) != JSONMSG_NUMBER)
 		reply_error(c, NULL, "BadRequest", "'id' is neither a string nor a number");
 	else if (!name)
-		reply_error(c, id, "BadRequest", "a request is an object with the string 'execute'");
+		reply_error(c, id, "BadRequest",
+			    "a request is an object with the string 'execute'");
 	else if (stranger)
 		reply_error(c, id, "BadRequest", "a request has no member '%s'", stranger);
 	else if (arguments && jsonmsg_kind(arguments) != JSONMSG_OBJECT)
@@ -453,7 +461,8 @@ static gboolean on_connection(gint fd, GIOCondition condition, gpointer data)
 	if (peer < 0)
 		return G_SOURCE_CONTINUE;
 	if (!peer_is_owner(peer))
-		turn_away(peer, "AccessDenied", "only root and the daemon's own user may control it");
+		turn_away(peer, "AccessDenied",
+			  "only root and the daemon's own user may control it");
 	else if (control->clients->len >= MAX_CLIENTS)
 		turn_away(peer, "Busy", "too many clients are connected");
 	else

@@ -2,8 +2,8 @@
 #ifndef PC_DAEMON_CONTROL_H
 #define PC_DAEMON_CONTROL_H
 /*
- * The control socket: JSON lines in QMP's manner, on the main thread's GLib loop, for the owner only (0600 and
- * SO_PEERCRED).  It reads snapshots, never the fault thread's data.
+ * The control socket: JSON lines in QMP's manner, on the main thread's GLib loop, for the owner
+ * only (0600 and SO_PEERCRED).  It reads snapshots, never the fault thread's data.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -12,19 +12,22 @@
 struct control;
 
 struct control_blocker {
-	char name[64];			/* "sharer:vmm", "main-sharer", "load" … */
-	char step[32];			/* what must not happen: "listening", "running", "complete" */
-	char text[256];			/* what is missing and what to do */
-	uint64_t since_ns;		/* CLOCK_MONOTONIC */
+	char name[64];	   /* "sharer:vmm", "main-sharer", "load" … */
+	char step[32];	   /* what it blocks: "listening", "running", "complete" */
+	char text[256];	   /* what is missing and what to do */
+	uint64_t since_ns; /* CLOCK_MONOTONIC */
 };
 
 struct control_ops {
 	/* Ask for a fresh snapshot; control_refreshed() follows, once for any number of asks. */
 	void (*refresh)(void *ctx);
-	/* The last snapshot; valid until the caller returns to the main loop.  NULL while there is none. */
+	/* The last snapshot, valid until the caller returns to the main loop; NULL: none yet. */
 	const struct snapshot *(*snapshot)(void *ctx);
 	unsigned (*blockers)(void *ctx, struct control_blocker *out, unsigned max);
-	/* Stop the daemon soon (the reply is still to be sent, so not from inside this call): refused (false, *why set) when that would lose a committed VM and !force. */
+	/*
+	 * Stop the daemon soon (the reply is still to be sent, so not from inside this call):
+	 * refused (false, *why set) when that would lose a committed VM and !force.
+	 */
 	bool (*quit)(void *ctx, bool force, const char **why);
 };
 
@@ -34,9 +37,12 @@ int control_new(struct control **out, int listen_fd, const struct control_ops *o
 void control_free(struct control *c);
 /* A fresh snapshot is there.  May be called at any time, from inside ops->refresh too. */
 void control_refreshed(struct control *c);
-/* How long a request waits for control_refreshed() before it is answered with a Timeout; default 5000 ms. */
+/* How long a request waits for control_refreshed() before it gets a Timeout; default 5000 ms. */
 void control_set_refresh_timeout(struct control *c, unsigned ms);
-/* Tell every client that turned events on: {"event": name, "data": {"state": …, "text": …}, "timestamp": …} */
+/*
+ * Tell every client that turned events on:
+ * {"event": name, "data": {"state": …, "text": …}, "timestamp": …}
+ */
 void control_event(struct control *c, const char *name, const char *text);
 
 #endif

@@ -8,17 +8,18 @@
 #include "sys/fd.h"
 
 /*
- * `over` is the only way out: whoever finds that the connection has ended sets it, and the idle source that goes with it
- * makes the one call of ops->closed.  So no caller of lineconn_send() can find its connection freed.
+ * `over` is the only way out: whoever finds that the connection has ended sets it, and the idle
+ * source that goes with it makes the one call of ops->closed.  So no caller of lineconn_send() can
+ * find its connection freed.
  */
 struct lineconn {
 	int fd;
 	const struct lineconn_ops *ops;
 	void *ctx;
-	GByteArray *in;			/* a line that has not ended yet */
-	GByteArray *out;		/* not taken by the socket yet */
+	GByteArray *in;	 /* a line that has not ended yet */
+	GByteArray *out; /* not taken by the socket yet */
 	guint in_source, out_source, over_source;
-	const char *over;		/* why it ended */
+	const char *over; /* why it ended */
 	bool finishing;
 };
 
@@ -74,7 +75,7 @@ static gboolean on_writable(gint fd, GIOCondition condition, gpointer data)
 	(void)condition;
 	flush_queue(c);
 	if (c->over || c->out->len > 0)
-		return G_SOURCE_CONTINUE;	/* end() has removed the source itself */
+		return G_SOURCE_CONTINUE; /* end() has removed the source itself */
 	c->out_source = 0;
 	return G_SOURCE_REMOVE;
 }
@@ -105,9 +106,10 @@ void lineconn_finish(struct lineconn *c)
 
 static void give_lines(struct lineconn *c)
 {
-	const char *start = (const char *)c->in->data, *at = start, *end_of = start + c->in->len, *nl;
+	const char *start = (const char *)c->in->data, *limit = start + c->in->len;
+	const char *at = start, *nl;
 
-	while (!c->over && !c->finishing && (nl = memchr(at, '\n', (size_t)(end_of - at)))) {
+	while (!c->over && !c->finishing && (nl = memchr(at, '\n', (size_t)(limit - at)))) {
 		if (nl - at > LINECONN_LINE_MAX) {
 			end(c, "a line is too long");
 			return;
@@ -166,7 +168,7 @@ struct lineconn *lineconn_new(int fd, const struct lineconn_ops *ops, void *ctx)
 	c->ctx = ctx;
 	c->in = g_byte_array_new();
 	c->out = g_byte_array_new();
-	(void)g_unix_set_fd_nonblocking(fd, TRUE, NULL);	/* every call says MSG_DONTWAIT as well */
+	(void)g_unix_set_fd_nonblocking(fd, TRUE, NULL); /* every call says MSG_DONTWAIT as well */
 	c->in_source = g_unix_fd_add(fd, G_IO_IN | G_IO_HUP | G_IO_ERR, on_readable, c);
 	return c;
 }

@@ -2,14 +2,14 @@
 #ifndef PC_DAEMON_LINECONN_H
 #define PC_DAEMON_LINECONN_H
 /*
- * One peer that talks in lines, on the default GLib main context, bounded both ways: a line that does not end and
- * a peer that does not read cost a fixed amount of memory and then the connection.
+ * One peer that talks in lines, on the default GLib main context, bounded both ways: a line that
+ * does not end and a peer that does not read cost a fixed amount of memory, then the connection.
  */
 #include <stdbool.h>
 #include <stddef.h>
 
-#define LINECONN_LINE_MAX  65536	/* bytes of a line from the peer, '\n' not counted */
-#define LINECONN_QUEUE_MAX (1u << 20)	/* bytes the peer has not read yet */
+#define LINECONN_LINE_MAX  65536      /* bytes of a line from the peer, '\n' not counted */
+#define LINECONN_QUEUE_MAX (1u << 20) /* bytes the peer has not read yet */
 
 struct lineconn;
 
@@ -19,8 +19,8 @@ struct lineconn_ops {
 	/* The peer will send no more; it may still read. */
 	void (*eof)(void *ctx);
 	/*
-	 * The connection is over.  Called once, from the main loop and never out of a call of ours; the
-	 * callee frees the connection.  @why: static text.
+	 * The connection is over.  Called once, from the main loop and never out of a call of ours;
+	 * the callee frees the connection.  @why: static text.
 	 */
 	void (*closed)(void *ctx, const char *why);
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * One table names every option.  GOption's entries, the keys of --config FILE and the messages are made from it, so
- * an option cannot exist in one place only.
+ * One table names every option.  GOption's entries, the keys of --config FILE and the messages are
+ * made from it, so an option cannot exist in one place only.
  */
 #include "config.h"
 #include "daemon/options.h"
@@ -17,14 +17,14 @@
 #define GROUP "postcopyd"
 
 enum kind {
-	KIND_FLAG,			/* stores .min when given, !.min when the file says false */
+	KIND_FLAG, /* stores .min when given, !.min when the file says false */
 	KIND_TEXT,
-	KIND_PATH,			/* any bytes */
-	KIND_SOCKET_PATH,		/* fits sun_path */
+	KIND_PATH,	  /* any bytes */
+	KIND_SOCKET_PATH, /* fits sun_path */
 	KIND_FD,
-	KIND_COUNT,			/* unsigned */
-	KIND_SIZE,			/* uint64_t */
-	KIND_NAMES,			/* repeatable */
+	KIND_COUNT, /* unsigned */
+	KIND_SIZE,  /* uint64_t */
+	KIND_NAMES, /* repeatable */
 	KIND_ADDRESS,
 	KINDS,
 };
@@ -32,7 +32,7 @@ enum kind {
 struct spec {
 	const char *name;
 	enum kind kind;
-	size_t at;			/* in struct options */
+	size_t at; /* in struct options */
 	uint64_t min, max;
 	const char *arg, *help;
 };
@@ -41,7 +41,8 @@ struct spec {
 
 static const struct spec specs[] = {
 	{"incoming", KIND_ADDRESS, AT(incoming), 0, 0, "ADDRESS",
-	 "Where the migration source connects: tcp:HOST:PORT (tcp:[::1]:PORT, tcp::PORT for every address) or unix:PATH"},
+	 "Where the migration source connects: tcp:HOST:PORT (tcp:[::1]:PORT, tcp::PORT for every "
+	 "address) or unix:PATH"},
 	{"incoming-fd", KIND_FD, AT(incoming_fd), 0, INT_MAX, "FD",
 	 "Listening stream socket to accept the source on, instead of --incoming"},
 	{"run-dir", KIND_PATH, AT(run_dir), 0, 0, "DIR",
@@ -59,7 +60,8 @@ static const struct spec specs[] = {
 	{"expect", KIND_NAMES, AT(expect), 0, 0, "NAME",
 	 "Wait for the sharer of this name before any fault is served (repeatable)"},
 	{"expect-timeout", KIND_COUNT, AT(expect_timeout_s), 0, 86400, "SECONDS",
-	 "Refuse the migration when an expected sharer is missing that long (default 30; 0: wait for ever)"},
+	 "Refuse the migration when an expected sharer is missing that long (default 30; 0: wait "
+	 "for ever)"},
 	{"load-timeout", KIND_COUNT, AT(load_timeout_s), 0, 86400, "SECONDS",
 	 "Give up on the main sharer when loading takes longer (default 0: no limit)"},
 	{"device-state", KIND_PATH, AT(device_state), 0, 0, "FILE",
@@ -78,14 +80,15 @@ static const struct spec specs[] = {
 	 "Acknowledge the switch-over (for a source with that migration capability)"},
 	{"stay", KIND_FLAG, AT(exit_when_done), false, 0, NULL,
 	 "Go on answering postcopyctl when the session is over, until it says quit"},
-	{"verbose", KIND_FLAG, AT(verbose), true, 0, NULL,
-	 "Log every step of the session"},
+	{"verbose", KIND_FLAG, AT(verbose), true, 0, NULL, "Log every step of the session"},
 };
 
 /* Options that answer the same question. */
 static const char *const exclusive[][2] = {
-	{"incoming", "incoming-fd"}, {"register-path", "register-fd"},
-	{"control-path", "control-fd"}, {"register-group", "register-fd"},
+	{"incoming", "incoming-fd"},
+	{"register-path", "register-fd"},
+	{"control-path", "control-fd"},
+	{"register-group", "register-fd"},
 };
 
 struct parse {
@@ -101,7 +104,8 @@ static bool fail(GError **error, const char *fmt, ...)
 	va_list ap;
 
 	va_start(ap, fmt);
-	g_propagate_error(error, g_error_new_valist(G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE, fmt, ap));
+	g_propagate_error(error,
+			  g_error_new_valist(G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE, fmt, ap));
 	va_end(ap);
 	return false;
 }
@@ -128,7 +132,8 @@ static bool is_port(const char *text)
 {
 	uint64_t v;
 
-	return strspn(text, "0123456789") == strlen(text) && keyval_read_number(text, &v) == 0 && v <= 65535;
+	return strspn(text, "0123456789") == strlen(text) && keyval_read_number(text, &v) == 0 &&
+	       v <= 65535;
 }
 
 /* Split "HOST:PORT" or "[V6]:PORT".  NULL when it is neither. */
@@ -157,7 +162,9 @@ static bool parse_tcp(const char *text, struct options_address *out, GError **er
 	const char *port = split_host(text, &host);
 
 	if (!port)
-		return fail(error, "'tcp:%s' is not tcp:HOST:PORT (an IPv6 address stands in brackets)", text);
+		return fail(error,
+			    "'tcp:%s' is not tcp:HOST:PORT (an IPv6 address stands in brackets)",
+			    text);
 	if (!is_port(port))
 		return fail(error, "'%s' is not a port number (0 to 65535)", port);
 	*out = (struct options_address){OPTIONS_TCP, g_steal_pointer(&host), g_strdup(port), NULL};
@@ -211,8 +218,8 @@ static bool read_ranged(const struct spec *s, const char *text, uint64_t *v, GEr
 		return fail(error, "'%s' is not a %s", text,
 			    s->kind == KIND_SIZE ? "size (a number with K, M or G)" : "number");
 	if (r < 0 || *v < s->min || *v > s->max)
-		return fail(error, "%s is not between %" G_GUINT64_FORMAT " and %" G_GUINT64_FORMAT, text,
-			    s->min, s->max);
+		return fail(error, "%s is not between %" G_GUINT64_FORMAT " and %" G_GUINT64_FORMAT,
+			    text, s->min, s->max);
 	return true;
 }
 
@@ -255,7 +262,8 @@ static bool add_name(const struct spec *s, void *field, const char *text, GError
 
 	(void)s;
 	if (*text == '\0' || strlen(text) >= REGMSG_NAME)
-		return fail(error, "'%s' is not a sharer's name (1 to %d bytes)", text, REGMSG_NAME - 1);
+		return fail(error, "'%s' is not a sharer's name (1 to %d bytes)", text,
+			    REGMSG_NAME - 1);
 	if (n && g_strv_contains((const char *const *)*names, text))
 		return fail(error, "'%s' is named twice", text);
 	*names = g_renew(char *, *names, n + 2);
@@ -279,9 +287,15 @@ static bool set_address(const struct spec *s, void *field, const char *text, GEr
 static bool set(struct options *o, const struct spec *s, const char *text, GError **error)
 {
 	static bool (*const setters[])(const struct spec *, void *, const char *, GError **) = {
-		[KIND_FLAG] = set_flag, [KIND_TEXT] = set_text, [KIND_PATH] = set_text,
-		[KIND_SOCKET_PATH] = set_socket_path, [KIND_FD] = set_fd, [KIND_COUNT] = set_count,
-		[KIND_SIZE] = set_size, [KIND_NAMES] = add_name, [KIND_ADDRESS] = set_address,
+		[KIND_FLAG] = set_flag,
+		[KIND_TEXT] = set_text,
+		[KIND_PATH] = set_text,
+		[KIND_SOCKET_PATH] = set_socket_path,
+		[KIND_FD] = set_fd,
+		[KIND_COUNT] = set_count,
+		[KIND_SIZE] = set_size,
+		[KIND_NAMES] = add_name,
+		[KIND_ADDRESS] = set_address,
 	};
 	_Static_assert(G_N_ELEMENTS(setters) == KINDS, "every kind has a setter");
 
@@ -317,7 +331,8 @@ static void fill_entry(GOptionEntry *e, const struct spec *s)
 
 	*e = (GOptionEntry){
 		.long_name = s->name,
-		.flags = (s->kind == KIND_FLAG ? G_OPTION_FLAG_NO_ARG : 0) | (raw ? G_OPTION_FLAG_FILENAME : 0),
+		.flags = (s->kind == KIND_FLAG ? G_OPTION_FLAG_NO_ARG : 0) |
+			 (raw ? G_OPTION_FLAG_FILENAME : 0),
 		.arg = G_OPTION_ARG_CALLBACK,
 		.arg_data = (gpointer)on_option,
 		.description = s->help,
@@ -331,7 +346,8 @@ static GOptionContext *make_context(struct parse *p)
 		{"config", 0, 0, G_OPTION_ARG_FILENAME, &p->file,
 		 "Read options from FILE too; the command line wins", "FILE"},
 		{"help", 'h', 0, G_OPTION_ARG_NONE, &p->help, "Show this help", NULL},
-		{"version", 0, 0, G_OPTION_ARG_NONE, &p->version, "Show the version and what is built in", NULL},
+		{"version", 0, 0, G_OPTION_ARG_NONE, &p->version,
+		 "Show the version and what is built in", NULL},
 		{0},
 	};
 	GOptionEntry entries[G_N_ELEMENTS(specs) + 1] = {0};
@@ -344,14 +360,17 @@ static GOptionContext *make_context(struct parse *p)
 	g_option_group_add_entries(group, common);
 	g_option_context_set_main_group(context, group);
 	g_option_context_set_help_enabled(context, FALSE);
-	g_option_context_set_summary(context, "Receives a postcopy migration and serves the page faults of the "
-					      "processes that own the memory.");
-	g_option_context_set_description(context, "--incoming (or --incoming-fd) and --run-dir must be given.  See "
-						  "postcopyd(8), postcopyd.conf(5).");
+	g_option_context_set_summary(
+		context, "Receives a postcopy migration and serves the page faults of the "
+			 "processes that own the memory.");
+	g_option_context_set_description(
+		context, "--incoming (or --incoming-fd) and --run-dir must be given.  See "
+			 "postcopyd(8), postcopyd.conf(5).");
 	return context;
 }
 
-static enum options_result parse_command_line(struct parse *p, int argc, char **argv, GError **error)
+static enum options_result parse_command_line(struct parse *p, int argc, char **argv,
+					      GError **error)
 {
 	g_autoptr(GOptionContext) context = make_context(p);
 	g_auto(GStrv) args = g_new0(char *, (gsize)argc + 1);
@@ -420,7 +439,8 @@ static bool check_groups(struct parse *p, GKeyFile *kf, GError **error)
 
 	for (char **g = groups; *g; g++)
 		if (strcmp(*g, GROUP))
-			return fail(error, "%s: unknown group [%s]; the only one is [" GROUP "]", p->file, *g);
+			return fail(error, "%s: unknown group [%s]; the only one is [" GROUP "]",
+				    p->file, *g);
 	return true;
 }
 
@@ -459,9 +479,11 @@ static bool check_exclusive(const struct parse *p, GError **error)
 {
 	for (unsigned i = 0; i < G_N_ELEMENTS(exclusive); i++)
 		if (is_given(p, exclusive[i][0]) && is_given(p, exclusive[i][1]))
-			return fail(error, "--%s and --%s exclude each other", exclusive[i][0], exclusive[i][1]);
+			return fail(error, "--%s and --%s exclude each other", exclusive[i][0],
+				    exclusive[i][1]);
 	if (!is_given(p, "incoming") && !is_given(p, "incoming-fd"))
-		return fail(error, "--incoming is missing: where shall the migration source connect?");
+		return fail(error,
+			    "--incoming is missing: where shall the migration source connect?");
 	if (!is_given(p, "run-dir"))
 		return fail(error, "--run-dir is missing: where shall the sockets stand?");
 	return true;
@@ -475,9 +497,11 @@ static bool check_fds(const struct parse *p, GError **error)
 			const struct spec *a = &specs[j], *b = &specs[i];
 			const char *base = (const char *)p->o;
 
-			if (a->kind == KIND_FD && b->kind == KIND_FD && p->given[i] && p->given[j] &&
+			if (a->kind == KIND_FD && b->kind == KIND_FD && p->given[i] &&
+			    p->given[j] &&
 			    *(const int *)(base + a->at) == *(const int *)(base + b->at))
-				return fail(error, "--%s and --%s name the same descriptor", a->name, b->name);
+				return fail(error, "--%s and --%s name the same descriptor",
+					    a->name, b->name);
 		}
 	}
 	return true;
@@ -504,10 +528,11 @@ static bool finish(const struct parse *p, GError **error)
 	    !fill_path(&o->control_path, o->control_fd, o->run_dir, "control", error))
 		return false;
 	if (o->register_path && o->control_path && !strcmp(o->register_path, o->control_path))
-		return fail(error, "--register-path and --control-path are the same: %s", o->control_path);
+		return fail(error, "--register-path and --control-path are the same: %s",
+			    o->control_path);
 	if (o->expect && g_strv_length(o->expect) > o->max_sharers)
-		return fail(error, "--expect names %u sharers but --max-sharers is %u", g_strv_length(o->expect),
-			    o->max_sharers);
+		return fail(error, "--expect names %u sharers but --max-sharers is %u",
+			    g_strv_length(o->expect), o->max_sharers);
 	return true;
 }
 

@@ -13,37 +13,38 @@ enum options_transport { OPTIONS_TCP, OPTIONS_UNIX };
 
 struct options_address {
 	enum options_transport transport;
-	char *host;			/* TCP; "" is every address; IPv6 literals without brackets */
-	char *port;			/* TCP; decimal, "0" picks one (printed) */
-	char *path;			/* UNIX */
+	char *host; /* TCP; "" is every address; IPv6 without brackets */
+	char *port; /* TCP; decimal, "0" picks one (printed) */
+	char *path; /* UNIX */
 };
 
 struct options {
-	struct options_address incoming;	/* where the source connects; empty with incoming_fd */
-	char *run_dir;			/* holds the sockets `register` and `control` */
-	char *register_path;		/* default RUN_DIR/register; NULL with register_fd */
-	char *control_path;		/* default RUN_DIR/control; NULL with control_fd */
-	int register_fd, control_fd, incoming_fd;	/* listening sockets passed in; -1 */
-	char **expect;			/* never NULL; NULL-terminated names of sharers LISTENING waits for */
-	unsigned expect_timeout_s;	/* default 30; 0 waits for ever */
-	unsigned load_timeout_s;	/* for the main sharer to say loaded; default 0: no limit */
-	char *device_state;		/* file to write the package to, or NULL */
-	int ready_fd;			/* a line "READY ..." is written there once everything listens; -1 */
-	unsigned spin_us;		/* busy-poll that long before sleeping; default 0 */
-	uint64_t max_package;		/* bytes; default 256 MiB */
-	unsigned max_sharers;		/* default 32, at most SNAPSHOT_SHARERS */
-	unsigned max_waiters;		/* parked threads over all sharers; default 16384 */
-	char *register_group;		/* group that may open `register`; NULL: owner only */
-	bool switchover_ack;		/* answer OPEN_RETURN_PATH with SWITCHOVER_ACK (source >= 8.1 with that capability) */
-	bool exit_when_done;		/* default true (--stay clears it): exit 0 after COMPLETE once every sharer has gone or 5 s later */
+	struct options_address incoming; /* of the source; empty with incoming_fd */
+	char *run_dir;			 /* holds the sockets `register` and `control` */
+	char *register_path;		 /* default RUN_DIR/register; NULL with register_fd */
+	char *control_path;		 /* default RUN_DIR/control; NULL with control_fd */
+	int register_fd, control_fd, incoming_fd; /* listening sockets passed in; -1 */
+	char **expect;				  /* sharers LISTENING waits for; never NULL */
+	unsigned expect_timeout_s;		  /* default 30; 0 waits for ever */
+	unsigned load_timeout_s; /* for the main sharer to say loaded; default 0: no limit */
+	char *device_state;	 /* file to write the package to, or NULL */
+	int ready_fd;		 /* gets a line "READY ..." when everything listens; -1 */
+	unsigned spin_us;	 /* busy-poll that long before sleeping; default 0 */
+	uint64_t max_package;	 /* bytes; default 256 MiB */
+	unsigned max_sharers;	 /* default 32, at most SNAPSHOT_SHARERS */
+	unsigned max_waiters;	 /* parked threads over all sharers; default 16384 */
+	char *register_group;	 /* group that may open `register`; NULL: owner only */
+	bool switchover_ack;	 /* for a source >= 8.1 with that capability */
+	/* Unless --stay: exit 0 after COMPLETE once every sharer has gone, or 5 s later. */
+	bool exit_when_done;
 	bool verbose;
 };
 
 enum options_result { OPTIONS_OK, OPTIONS_EXIT_OK, OPTIONS_USAGE };
 /*
- * Parse argv (and the file --config names; the command line wins).  OPTIONS_EXIT_OK after --help or --version;
- * OPTIONS_USAGE with *error naming the option, what was wrong and what is expected.  *o is filled so far in every
- * case: options_clear() it.
+ * Parse argv (and the file --config names; the command line wins).  OPTIONS_EXIT_OK after --help or
+ * --version; OPTIONS_USAGE with *error naming the option, what was wrong and what is expected.  *o
+ * is filled so far in every case: options_clear() it.
  */
 enum options_result options_parse(struct options *o, int argc, char **argv, GError **error);
 void options_clear(struct options *o);

@@ -12,10 +12,12 @@ struct count {
 	size_t at;
 };
 
-static void put_counts(struct jsonmsg_writer *w, const struct count *counts, size_t n, const void *base)
+static void put_counts(struct jsonmsg_writer *w, const struct count *counts, size_t n,
+		       const void *base)
 {
 	for (size_t i = 0; i < n; i++)
-		jsonmsg_put_u64(w, counts[i].name, *(const uint64_t *)((const char *)base + counts[i].at));
+		jsonmsg_put_u64(w, counts[i].name,
+				*(const uint64_t *)((const char *)base + counts[i].at));
 }
 
 static const char *name_of(const char *const *names, size_t n, unsigned value)
@@ -118,11 +120,16 @@ void report_status(struct jsonmsg_writer *w, const char *key, const struct snaps
 static void put_sharer(struct jsonmsg_writer *w, const struct snapshot_sharer *s)
 {
 	static const char *const policies[] = {
-		[REGMSG_POLICY_IGNORE] = "ignore", [REGMSG_POLICY_DISABLE] = "disable", [REGMSG_POLICY_FAIL] = "fail",
+		[REGMSG_POLICY_IGNORE] = "ignore",
+		[REGMSG_POLICY_DISABLE] = "disable",
+		[REGMSG_POLICY_FAIL] = "fail",
 	};
 	static const char *const states[] = {
-		[SHARER_JOINING] = "joining", [SHARER_ACTIVE] = "active", [SHARER_DISABLED] = "disabled",
-		[SHARER_LEFT] = "left", [SHARER_DEAD] = "dead",
+		[SHARER_JOINING] = "joining",
+		[SHARER_ACTIVE] = "active",
+		[SHARER_DISABLED] = "disabled",
+		[SHARER_LEFT] = "left",
+		[SHARER_DEAD] = "dead",
 	};
 	static const struct count counts[] = {
 		{"mappings", offsetof(struct snapshot_sharer, mappings)},
@@ -156,7 +163,9 @@ void report_sharers(struct jsonmsg_writer *w, const char *key, const struct snap
 static void put_block(struct jsonmsg_writer *w, const struct snapshot_block *b)
 {
 	static const char *const kinds[] = {
-		[BLOCK_HELD] = "held", [BLOCK_SHARED] = "shared", [BLOCK_PRIVATE] = "private",
+		[BLOCK_HELD] = "held",
+		[BLOCK_SHARED] = "shared",
+		[BLOCK_PRIVATE] = "private",
 	};
 	static const struct count counts[] = {
 		{"length", offsetof(struct snapshot_block, length)},
@@ -283,7 +292,8 @@ void report_stats(struct jsonmsg_writer *w, const char *key, const struct snapsh
 
 /* --- blockers ----------------------------------------------------------------------------- */
 
-void report_blockers(struct jsonmsg_writer *w, const char *key, const struct control_blocker *b, unsigned n)
+void report_blockers(struct jsonmsg_writer *w, const char *key, const struct control_blocker *b,
+		     unsigned n)
 {
 	jsonmsg_begin_array(w, key);
 	for (unsigned i = 0; i < n; i++) {

@@ -2,8 +2,8 @@
 #ifndef PC_DAEMON_REPORT_H
 #define PC_DAEMON_REPORT_H
 /*
- * What the control socket tells about the daemon: a snapshot as JSON, field by field as postcopyd-control(7)
- * documents it.
+ * What the control socket tells about the daemon: a snapshot as JSON, field by field as
+ * postcopyd-control(7) documents it.
  */
 #include "daemon/control.h"
 #include "daemon/snapshot.h"
@@ -14,6 +14,7 @@ void report_status(struct jsonmsg_writer *w, const char *key, const struct snaps
 void report_sharers(struct jsonmsg_writer *w, const char *key, const struct snapshot *s);
 void report_blocks(struct jsonmsg_writer *w, const char *key, const struct snapshot *s);
 void report_stats(struct jsonmsg_writer *w, const char *key, const struct snapshot *s);
-void report_blockers(struct jsonmsg_writer *w, const char *key, const struct control_blocker *b, unsigned n);
+void report_blockers(struct jsonmsg_writer *w, const char *key, const struct control_blocker *b,
+		     unsigned n);
 
 #endif

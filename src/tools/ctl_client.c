@@ -10,7 +10,7 @@
 #include "sys/fd.h"
 #include "tools/ctl_format.h"
 
-#define ANSWER_TIMEOUT_MS 10000		/* the daemon itself gives up on its fault thread after 5 s */
+#define ANSWER_TIMEOUT_MS 10000 /* the daemon itself gives up on its fault thread after 5 s */
 #define MAX_LINE	  (8u << 20)
 
 G_GNUC_PRINTF(3, 4)
@@ -33,14 +33,20 @@ static int explain_connect(struct ctl_client *c, int error)
 
 	switch (error) {
 	case ENOENT:
-		return fail(c, -error, "no postcopyd at %s: there is no such socket; start one with "
-				       "'postcopyd --incoming tcp::PORT --run-dir %s'", c->path, dir);
+		return fail(c, -error,
+			    "no postcopyd at %s: there is no such socket; start one with "
+			    "'postcopyd --incoming tcp::PORT --run-dir %s'",
+			    c->path, dir);
 	case ECONNREFUSED:
-		return fail(c, -error, "no postcopyd at %s: it has ended and left its socket behind; start one with "
-				       "'postcopyd --incoming tcp::PORT --run-dir %s'", c->path, dir);
+		return fail(c, -error,
+			    "no postcopyd at %s: it has ended and left its socket behind; "
+			    "start one with 'postcopyd --incoming tcp::PORT --run-dir %s'",
+			    c->path, dir);
 	case EACCES:
 	case EPERM:
-		return fail(c, -error, "may not open %s: only root and the daemon's own user may control it", c->path);
+		return fail(c, -error,
+			    "may not open %s: only root and the daemon's own user may control it",
+			    c->path);
 	default:
 		return fail(c, -error, "cannot connect to %s: %s", c->path, g_strerror(error));
 	}
@@ -72,7 +78,8 @@ static int take_greeting(struct ctl_client *c)
 	if (r < 0)
 		return r;
 	if (jsonmsg_member(c->greeting, "error")) {
-		desc = ctl_format_plain(jsonmsg_text(jsonmsg_member(c->greeting, "error"), "desc", "turned away"));
+		desc = ctl_format_plain(
+			jsonmsg_text(jsonmsg_member(c->greeting, "error"), "desc", "turned away"));
 		return fail(c, -EACCES, "%s: %s", c->path, desc);
 	}
 	if (!jsonmsg_member(c->greeting, "postcopyd"))
@@ -163,7 +170,8 @@ int ctl_client_take(struct ctl_client *c, struct jsonmsg **out)
 	if (!nl)
 		return 0;
 	if (jsonmsg_parse(out, c->in->str, (size_t)(nl - c->in->str), &why) < 0)
-		return fail(c, -EBADMSG, "%s: the daemon's answer cannot be read: %s", c->path, why);
+		return fail(c, -EBADMSG, "%s: the daemon's answer cannot be read: %s", c->path,
+			    why);
 	g_string_erase(c->in, 0, nl - c->in->str + 1);
 	return 1;
 }
@@ -202,7 +210,8 @@ static int check_reply(struct ctl_client *c, const struct jsonmsg *reply)
 	g_autofree char *desc = NULL;
 
 	if (jsonmsg_member(reply, "error")) {
-		desc = ctl_format_plain(jsonmsg_text(jsonmsg_member(reply, "error"), "desc", "refused"));
+		desc = ctl_format_plain(
+			jsonmsg_text(jsonmsg_member(reply, "error"), "desc", "refused"));
 		return fail(c, -EREMOTEIO, "%s", desc);
 	}
 	if (!jsonmsg_member(reply, "return"))
@@ -210,7 +219,8 @@ static int check_reply(struct ctl_client *c, const struct jsonmsg *reply)
 	return 0;
 }
 
-int ctl_client_ask(struct ctl_client *c, const char *command, const char *flag, struct jsonmsg **reply)
+int ctl_client_ask(struct ctl_client *c, const char *command, const char *flag,
+		   struct jsonmsg **reply)
 {
 	struct jsonmsg *v cleanup_jsonmsg = NULL;
 	int r = ctl_client_send(c, 1, command, flag);

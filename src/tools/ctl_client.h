@@ -8,11 +8,11 @@
 #include "wire/jsonmsg.h"
 
 struct ctl_client {
-	int fd;				/* -1 */
+	int fd; /* -1 */
 	char *path;
-	GString *in;			/* bytes of lines that were not taken yet */
+	GString *in; /* bytes of lines that were not taken yet */
 	struct jsonmsg *greeting;
-	char *error;			/* of the last call that failed, for people */
+	char *error; /* of the last call that failed, for people */
 };
 #define CTL_CLIENT_INIT {.fd = -1}
 #define cleanup_ctl_client __attribute__((cleanup(ctl_client_close)))
@@ -23,16 +23,17 @@ void ctl_client_close(struct ctl_client *c);
 
 /* Send one request, as a whole.  @flag: name of an argument that is set to true, or NULL. */
 int ctl_client_send(struct ctl_client *c, int64_t id, const char *command, const char *flag);
-/* Take what the socket has.  1 something came, 0 nothing there yet, -EPIPE the daemon is gone, -errno. */
+/* Take what the socket has.  1 something came, 0 nothing yet, -EPIPE no daemon any more, -errno. */
 int ctl_client_read(struct ctl_client *c);
 /* The next line that is complete.  1 with *out, 0 none, -EBADMSG not our protocol. */
 int ctl_client_take(struct ctl_client *c, struct jsonmsg **out);
 /* Wait for the next line.  0, -ETIMEDOUT, or as the two above. */
 int ctl_client_wait(struct ctl_client *c, struct jsonmsg **out, int timeout_ms);
 /*
- * Send a request and wait for its reply; events are skipped.  0 with *reply (the whole reply, its "return" is
- * there), -EREMOTEIO when the daemon refused, or as above; c->error has the text.
+ * Send a request and wait for its reply; events are skipped.  0 with *reply (the whole reply, its
+ * "return" is there), -EREMOTEIO when the daemon refused, or as above; c->error has the text.
  */
-int ctl_client_ask(struct ctl_client *c, const char *command, const char *flag, struct jsonmsg **reply);
+int ctl_client_ask(struct ctl_client *c, const char *command, const char *flag,
+		   struct jsonmsg **reply);
 
 #endif

@@ -4,10 +4,9 @@
 #include <string.h>
 #include "core/guard.h"
 
-#define NS_PER_US  1000ull
-#define NS_PER_MS  (1000 * NS_PER_US)
-#define NS_PER_S   (1000 * NS_PER_MS)
-#define MAX_COLUMNS 16
+#define NS_PER_US 1000ull
+#define NS_PER_MS (1000 * NS_PER_US)
+#define NS_PER_S  (1000 * NS_PER_MS)
 
 G_GNUC_PRINTF(2, 3)
 static const char *put(struct ctl_text *buf, const char *fmt, ...)
@@ -108,70 +107,4 @@ unsigned ctl_format_width(const char *text)
 		width += g_unichar_iszerowidth(c) ? 0 : g_unichar_iswide(c) ? 2 : 1;
 	}
 	return width;
-}
-
-/* --- tables ------------------------------------------------------------------------------- */
-
-struct column {
-	unsigned width;
-	gboolean right;
-};
-
-static void measure(struct column *columns, char **cells)
-{
-	for (unsigned i = 0; cells[i] && i < MAX_COLUMNS; i++)
-		columns[i].width = MAX(columns[i].width, ctl_format_width(cells[i]));
-}
-
-static void pad(GString *out, unsigned n)
-{
-	while (n--)
-		g_string_append_c(out, ' ');
-}
-
-/* Empty cells at the end of a row leave no blanks behind. */
-static void put_row(GString *out, const struct column *columns, char **cells)
-{
-	gsize end = out->len;
-
-	for (unsigned i = 0; cells[i] && i < MAX_COLUMNS; i++) {
-		unsigned gap = columns[i].width - ctl_format_width(cells[i]);
-
-		if (i)
-			g_string_append(out, "  ");
-		if (columns[i].right)
-			pad(out, gap);
-		g_string_append(out, cells[i]);
-		if (*cells[i])
-			end = out->len;
-		if (!columns[i].right)
-			pad(out, gap);
-	}
-	g_string_truncate(out, end);
-	g_string_append_c(out, '\n');
-}
-
-/* The marks of the head cells say how their columns are aligned. */
-static void read_head(struct column *columns, char **cells)
-{
-	for (unsigned i = 0; cells[i] && i < MAX_COLUMNS; i++) {
-		columns[i].right = cells[i][0] == '>';
-		if (columns[i].right)
-			memmove(cells[i], cells[i] + 1, strlen(cells[i]));
-	}
-}
-
-void ctl_format_table(GString *out, char **rows)
-{
-	g_autoptr(GPtrArray) split = g_ptr_array_new_with_free_func((GDestroyNotify)g_strfreev);
-	struct column columns[MAX_COLUMNS] = {0};
-
-	for (char **row = rows; *row; row++)
-		g_ptr_array_add(split, g_strsplit(*row, "\t", -1));
-	if (split->len)
-		read_head(columns, split->pdata[0]);
-	for (guint i = 0; i < split->len; i++)
-		measure(columns, split->pdata[i]);
-	for (guint i = 0; i < split->len; i++)
-		put_row(out, columns, split->pdata[i]);
 }

@@ -6,7 +6,9 @@
 static struct ctl_sample sample_of(const struct ctl_view *v)
 {
 	struct ctl_sample s = {
-		.now_ns = v->stats.now_ns, .faults = v->stats.total.faults, .owed_left = v->status.owed_left,
+		.now_ns = v->stats.now_ns,
+		.faults = v->stats.total.faults,
+		.owed_left = v->status.owed_left,
 	};
 
 	for (unsigned i = 0; i < LANE_COUNT; i++) {

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "config.h"
 #include "tools/ctl_screen.h"
+#include <inttypes.h>
 #include <string.h>
 #include "tools/ctl_format.h"
 #include "tools/ctl_render.h"
+#include "tools/ctl_table.h"
 
-#define NAME_COLUMNS 20			/* of a block's name */
+#define NAME_COLUMNS 20 /* of a block's name */
 #define MIN_BAR	     10
 #define MAX_BAR	     60
 
@@ -43,7 +45,8 @@ static unsigned share(uint64_t part, uint64_t whole, unsigned columns)
  */
 static void put_bar(GString *out, const struct ctl_block *b, unsigned columns)
 {
-	unsigned full = share(b->present, b->pages, columns), asked = share(b->requested, b->pages, columns);
+	unsigned asked = share(b->requested, b->pages, columns);
+	unsigned full = share(b->present, b->pages, columns);
 
 	if (b->requested && !asked && full < columns)
 		asked = 1;
@@ -77,15 +80,16 @@ static void put_block(GString *out, const struct ctl_block *b, unsigned bar)
 	put_name(out, b->name, NAME_COLUMNS);
 	g_string_append_c(out, ' ');
 	put_bar(out, b, bar);
-	g_string_append_printf(out, " %6s %10" G_GUINT64_FORMAT " %10" G_GUINT64_FORMAT " %8s\n",
+	g_string_append_printf(out, " %6s %10" PRIu64 " %10" PRIu64 " %8s\n",
 			       ctl_format_percent(&percent, b->present, b->pages), b->present,
-			       b->pages - MIN(b->present, b->pages), ctl_format_bytes(&page, b->page_size));
+			       b->pages - MIN(b->present, b->pages),
+			       ctl_format_bytes(&page, b->page_size));
 }
 
 static void put_blocks(GString *out, const struct ctl_view *v, unsigned bar)
 {
-	g_string_append_printf(out, "%-*s %-*s %6s %10s %10s %8s\n", NAME_COLUMNS, "BLOCK", (int)bar + 2, "", "",
-			       "PRESENT", "MISSING", "PAGE");
+	g_string_append_printf(out, "%-*s %-*s %6s %10s %10s %8s\n", NAME_COLUMNS, "BLOCK",
+			       (int)bar + 2, "", "", "PRESENT", "MISSING", "PAGE");
 	for (unsigned i = 0; i < v->n_blocks; i++)
 		put_block(out, &v->block[i], bar);
 }
@@ -94,23 +98,22 @@ static void put_blocks(GString *out, const struct ctl_view *v, unsigned bar)
 
 static void put_lanes(GString *out, const struct ctl_stats *s, const struct ctl_rates *r)
 {
-	g_autoptr(GPtrArray) rows = g_ptr_array_new_with_free_func(g_free);
+	struct ctl_table t cleanup_ctl_table;
 
-	g_ptr_array_add(rows, g_strdup("LANE\t>MB/s\t>PAGES/s\t>RECEIVED\t>COPY\t>ZERO\t>ALREADY\t>DUPLICATES"));
+	ctl_table_init(&t, "LANE\t>MB/s\t>PAGES/s\t>RECEIVED\t>COPY\t>ZERO\t>ALREADY\t>DUPLICATES");
 	for (unsigned i = 0; i < LANE_COUNT; i++) {
 		const struct ctl_lane *lane = &s->lane[i];
-		struct ctl_text pages, bytes;
+		struct ctl_text pages;
 
-		g_ptr_array_add(rows, g_strdup_printf("%s\t%.1f\t%s\t%s\t%" G_GUINT64_FORMAT "\t%" G_GUINT64_FORMAT "\t%"
-						      G_GUINT64_FORMAT "\t%" G_GUINT64_FORMAT,
-						      stats_lane_names[i], r->bytes[i] / 1e6,
-						      ctl_format_rate(&pages, r->pages[i]),
-						      ctl_format_bytes(&bytes, lane->bytes), lane->pages[HOW_COPY],
-						      lane->pages[HOW_ZERO], lane->pages[HOW_ALREADY],
-						      lane->duplicates));
+		ctl_table_row(&t);
+		ctl_table_text(&t, stats_lane_names[i]);
+		ctl_table_printf(&t, "%.1f", r->bytes[i] / 1e6);
+		ctl_table_text(&t, ctl_format_rate(&pages, r->pages[i]));
+		ctl_table_bytes(&t, lane->bytes);
+		ctl_table_counts(&t, lane->pages, HOW_COUNT);
+		CTL_TABLE_COUNTS(&t, lane->duplicates);
 	}
-	g_ptr_array_add(rows, NULL);
-	ctl_format_table(out, (char **)rows->pdata);
+	ctl_table_print(&t, out);
 }
 
 static void put_faults(GString *out, const struct ctl_view *v, const struct ctl_rates *r)
@@ -118,12 +121,13 @@ static void put_faults(GString *out, const struct ctl_view *v, const struct ctl_
 	const struct ctl_status *s = &v->status;
 	struct ctl_text rate;
 
-	g_string_append_printf(out, "faults %" G_GUINT64_FORMAT " (%s/s)  in flight %" G_GUINT64_FORMAT
-			       "  requested %" G_GUINT64_FORMAT "  owed %" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT,
-			       v->stats.total.faults, ctl_format_rate(&rate, r->faults), s->faults_in_flight,
-			       s->requests_in_flight, s->owed_left, s->owed);
+	g_string_append_printf(out,
+			       "faults %" PRIu64 " (%s/s)  in flight %" PRIu64
+			       "  requested %" PRIu64 "  owed %" PRIu64 " of %" PRIu64,
+			       v->stats.total.faults, ctl_format_rate(&rate, r->faults),
+			       s->faults_in_flight, s->requests_in_flight, s->owed_left, s->owed);
 	if (v->stats.alarms)
-		g_string_append_printf(out, "  INTEGRITY ALARMS %" G_GUINT64_FORMAT, v->stats.alarms);
+		g_string_append_printf(out, "  INTEGRITY ALARMS %" PRIu64, v->stats.alarms);
 	g_string_append_c(out, '\n');
 }
 
@@ -133,14 +137,17 @@ static void put_trouble(GString *out, const struct ctl_view *v)
 		const struct ctl_sharer *s = &v->sharer[i];
 
 		if (*s->reason)
-			g_string_append_printf(out, "sharer %s is %s: %s\n", s->name, s->state, s->reason);
+			g_string_append_printf(out, "sharer %s is %s: %s\n", s->name, s->state,
+					       s->reason);
 	}
 	for (unsigned i = 0; i < v->n_blockers; i++) {
 		const struct ctl_blocker *b = &v->blocker[i];
 		struct ctl_text t;
 
-		g_string_append_printf(out, "%s blocks %s for %s: %s\n", b->name, b->step,
-				       ctl_format_time(&t, ctl_render_age(v->status.now_ns, b->since_ns)), b->text);
+		g_string_append_printf(
+			out, "%s blocks %s for %s: %s\n", b->name, b->step,
+			ctl_format_time(&t, ctl_render_age(v->status.now_ns, b->since_ns)),
+			b->text);
 	}
 }
 
@@ -168,19 +175,22 @@ static void put_fitting(GString *out, const char *text, const struct ctl_size *s
 	unsigned rows = size->rows ? size->rows : G_MAXUINT;
 
 	for (const char *nl; rows && (nl = strchr(text, '\n')); text = nl + 1, rows--) {
-		g_string_append_len(out, text, (gssize)fitting_bytes(text, (size_t)(nl - text), size->columns));
+		g_string_append_len(
+			out, text, (gssize)fitting_bytes(text, (size_t)(nl - text), size->columns));
 		g_string_append_c(out, '\n');
 	}
 }
 
 static unsigned bar_columns(unsigned columns)
 {
-	const unsigned others = NAME_COLUMNS + sizeof(" [] 100.0% 1234567890 1234567890    4 KiB") - 1;
+	const unsigned others =
+		NAME_COLUMNS + sizeof(" [] 100.0% 1234567890 1234567890    4 KiB") - 1;
 
 	return columns > others ? CLAMP(columns - others, MIN_BAR, MAX_BAR) : MIN_BAR;
 }
 
-void ctl_screen_page(GString *out, const struct ctl_view *v, const struct ctl_rates *r, const struct ctl_size *size)
+void ctl_screen_page(GString *out, const struct ctl_view *v, const struct ctl_rates *r,
+		     const struct ctl_size *size)
 {
 	g_autoptr(GString) page = g_string_new(NULL);
 
@@ -205,7 +215,8 @@ static void put_line_lanes(GString *out, const struct ctl_rates *r)
 		struct ctl_text pages;
 
 		if (r->pages[i] > 0 || r->bytes[i] > 0)
-			g_string_append_printf(out, "  %s %.1f MB/s %s pages/s", stats_lane_names[i], r->bytes[i] / 1e6,
+			g_string_append_printf(out, "  %s %.1f MB/s %s pages/s",
+					       stats_lane_names[i], r->bytes[i] / 1e6,
 					       ctl_format_rate(&pages, r->pages[i]));
 	}
 }
@@ -215,9 +226,10 @@ static void put_line_latency(GString *out, const struct ctl_latency *l)
 	struct ctl_text p50, p90, p99, max;
 
 	if (l->count)
-		g_string_append_printf(out, "  latency p50 %s p90 %s p99 %s max %s", ctl_format_time(&p50, l->p50_ns),
-				       ctl_format_time(&p90, l->p90_ns), ctl_format_time(&p99, l->p99_ns),
-				       ctl_format_time(&max, l->max_ns));
+		g_string_append_printf(
+			out, "  latency p50 %s p90 %s p99 %s max %s",
+			ctl_format_time(&p50, l->p50_ns), ctl_format_time(&p90, l->p90_ns),
+			ctl_format_time(&p99, l->p99_ns), ctl_format_time(&max, l->max_ns));
 }
 
 static void put_line_blockers(GString *out, const struct ctl_view *v)
@@ -236,11 +248,13 @@ void ctl_screen_line(GString *out, const struct ctl_view *v, const struct ctl_ra
 		present += v->block[i].present * v->block[i].page_size;
 		pages += v->block[i].pages * v->block[i].page_size;
 	}
-	g_string_append_printf(out, "%s  present %s  owed %" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT,
-			       ctl_render_state(&state, s), ctl_format_percent(&percent, present, pages), s->owed_left, s->owed);
+	g_string_append_printf(out, "%s  present %s  owed %" PRIu64 " of %" PRIu64,
+			       ctl_render_state(&state, s),
+			       ctl_format_percent(&percent, present, pages), s->owed_left, s->owed);
 	put_line_lanes(out, r);
-	g_string_append_printf(out, "  faults %" G_GUINT64_FORMAT " (%s/s) in flight %" G_GUINT64_FORMAT,
-			       v->stats.total.faults, ctl_format_rate(&rate, r->faults), s->faults_in_flight);
+	g_string_append_printf(out, "  faults %" PRIu64 " (%s/s) in flight %" PRIu64,
+			       v->stats.total.faults, ctl_format_rate(&rate, r->faults),
+			       s->faults_in_flight);
 	put_line_latency(out, &v->stats.total.latency[STAGE_TOTAL]);
 	if (r->eta_ns)
 		g_string_append_printf(out, "  ETA %s", ctl_format_time(&eta, r->eta_ns));

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #ifndef PC_TOOLS_CTL_TERM_H
 #define PC_TOOLS_CTL_TERM_H
-/* The terminal under `watch`: its second screen, without echo or cursor, and everything as before afterwards. */
+/* The terminal under `watch`: its second screen, without echo or cursor, and everything as before
+ * afterwards. */
 #include <stdbool.h>
 #include <termios.h>
 #include "tools/ctl_screen.h"
 
 struct ctl_term {
 	bool on;
-	bool keys;			/* stdin is ours too: no echo, keys come at once */
+	bool keys; /* stdin is ours too: no echo, keys come at once */
 	struct termios before;
 };
 

@@ -43,19 +43,28 @@ static void get_text(char *out, size_t size, const struct jsonmsg *from, const c
 static void read_status(struct ctl_view *v, const struct jsonmsg *from)
 {
 	static const struct count counts[] = {
-		{"now_ns", ST(now_ns)}, {"state_since_ns", ST(state_since_ns)}, {"owed_pages", ST(owed)},
-		{"owed_pages_left", ST(owed_left)}, {"faults_in_flight", ST(faults_in_flight)},
-		{"requests_in_flight", ST(requests_in_flight)}, {"store_bytes", ST(store_bytes)},
-		{"blocks", ST(n_blocks)}, {"sharers", ST(n_sharers)},
+		{"now_ns", ST(now_ns)},
+		{"state_since_ns", ST(state_since_ns)},
+		{"owed_pages", ST(owed)},
+		{"owed_pages_left", ST(owed_left)},
+		{"faults_in_flight", ST(faults_in_flight)},
+		{"requests_in_flight", ST(requests_in_flight)},
+		{"store_bytes", ST(store_bytes)},
+		{"blocks", ST(n_blocks)},
+		{"sharers", ST(n_sharers)},
 	};
 	static const struct count times[] = {
-		{"started_ns", ST(started_ns)}, {"switchover_ns", ST(switchover_ns)},
-		{"listening_ns", ST(listening_ns)}, {"first_fault_ns", ST(first_fault_ns)},
-		{"first_served_ns", ST(first_served_ns)}, {"running_ns", ST(running_ns)},
+		{"started_ns", ST(started_ns)},
+		{"switchover_ns", ST(switchover_ns)},
+		{"listening_ns", ST(listening_ns)},
+		{"first_fault_ns", ST(first_fault_ns)},
+		{"first_served_ns", ST(first_served_ns)},
+		{"running_ns", ST(running_ns)},
 		{"complete_ns", ST(complete_ns)},
 	};
 	static const struct count package[] = {
-		{"bytes", ST(package_bytes)}, {"device_bytes", ST(package_device_bytes)},
+		{"bytes", ST(package_bytes)},
+		{"device_bytes", ST(package_device_bytes)},
 	};
 	struct ctl_status *s = &v->status;
 
@@ -75,9 +84,17 @@ static void read_status(struct ctl_view *v, const struct jsonmsg *from)
 static void get_block(struct ctl_block *b, const struct jsonmsg *from)
 {
 	static const struct count counts[] = {
-		{"sharers", BL(sharers)}, {"length", BL(length)}, {"page_size", BL(page_size)}, {"pages", BL(pages)},
-		{"owed", BL(owed)}, {"present", BL(present)}, {"missing", BL(missing)}, {"requested", BL(requested)},
-		{"stored", BL(stored)}, {"zero", BL(zero)}, {"lost", BL(lost)},
+		{"sharers", BL(sharers)},
+		{"length", BL(length)},
+		{"page_size", BL(page_size)},
+		{"pages", BL(pages)},
+		{"owed", BL(owed)},
+		{"present", BL(present)},
+		{"missing", BL(missing)},
+		{"requested", BL(requested)},
+		{"stored", BL(stored)},
+		{"zero", BL(zero)},
+		{"lost", BL(lost)},
 	};
 
 	GET_COUNTS(b, counts, from);
@@ -95,8 +112,12 @@ static void read_blocks(struct ctl_view *v, const struct jsonmsg *from)
 static void get_sharer(struct ctl_sharer *s, const struct jsonmsg *from)
 {
 	static const struct count counts[] = {
-		{"id", SH(id)}, {"generation", SH(generation)}, {"state_since_ns", SH(state_since_ns)},
-		{"mappings", SH(mappings)}, {"mapped_bytes", SH(mapped_bytes)}, {"waiting", SH(waiting)},
+		{"id", SH(id)},
+		{"generation", SH(generation)},
+		{"state_since_ns", SH(state_since_ns)},
+		{"mappings", SH(mappings)},
+		{"mapped_bytes", SH(mapped_bytes)},
+		{"waiting", SH(waiting)},
 		{"oldest_wait_ns", SH(oldest_wait_ns)},
 	};
 
@@ -119,14 +140,26 @@ static void read_sharers(struct ctl_view *v, const struct jsonmsg *from)
 static void get_sharer_stats(struct ctl_sharer_stats *s, const struct jsonmsg *from)
 {
 	static const struct count counts[] = {
-		{"id", SS(id)}, {"faults", SS(faults)}, {"reads", SS(reads)}, {"writes", SS(writes)},
-		{"duplicates", SS(duplicates)}, {"refaults", SS(refaults)}, {"present", SS(present)},
-		{"requests", SS(requests)}, {"wakes", SS(wakes)}, {"spurious", SS(spurious)},
-		{"blocked_ns", SS(blocked_ns)}, {"blocked_threads_ns", SS(blocked_threads_ns)},
+		{"id", SS(id)},
+		{"faults", SS(faults)},
+		{"reads", SS(reads)},
+		{"writes", SS(writes)},
+		{"duplicates", SS(duplicates)},
+		{"refaults", SS(refaults)},
+		{"present", SS(present)},
+		{"requests", SS(requests)},
+		{"wakes", SS(wakes)},
+		{"spurious", SS(spurious)},
+		{"blocked_ns", SS(blocked_ns)},
+		{"blocked_threads_ns", SS(blocked_threads_ns)},
 	};
 	static const struct count latency[] = {
-		{"count", LA(count)}, {"mean_ns", LA(mean_ns)}, {"p50_ns", LA(p50_ns)}, {"p90_ns", LA(p90_ns)},
-		{"p99_ns", LA(p99_ns)}, {"max_ns", LA(max_ns)},
+		{"count", LA(count)},
+		{"mean_ns", LA(mean_ns)},
+		{"p50_ns", LA(p50_ns)},
+		{"p90_ns", LA(p90_ns)},
+		{"p99_ns", LA(p99_ns)},
+		{"max_ns", LA(max_ns)},
 	};
 
 	GET_COUNTS(s, counts, from);
@@ -150,11 +183,17 @@ static void get_lane(struct ctl_lane *lane, const struct jsonmsg *from)
 static void read_stats(struct ctl_view *v, const struct jsonmsg *from)
 {
 	static const struct count counts[] = {
-		{"now_ns", GS(now_ns)}, {"requests", GS(requests)}, {"requested_pages", GS(requested_pages)},
-		{"rerequested", GS(rerequested)}, {"alarms", GS(alarms)}, {"again", GS(again)},
-		{"place_fallbacks", GS(place_fallbacks)}, {"return_bytes", GS(return_bytes)},
+		{"now_ns", GS(now_ns)},
+		{"requests", GS(requests)},
+		{"requested_pages", GS(requested_pages)},
+		{"rerequested", GS(rerequested)},
+		{"alarms", GS(alarms)},
+		{"again", GS(again)},
+		{"place_fallbacks", GS(place_fallbacks)},
+		{"return_bytes", GS(return_bytes)},
 	};
-	const struct jsonmsg *sharers = jsonmsg_member(from, "sharers"), *calls = jsonmsg_member(from, "syscalls");
+	const struct jsonmsg *sharers = jsonmsg_member(from, "sharers");
+	const struct jsonmsg *calls = jsonmsg_member(from, "syscalls");
 	struct ctl_stats *s = &v->stats;
 
 	GET_COUNTS(s, counts, from);
@@ -165,7 +204,8 @@ static void read_stats(struct ctl_view *v, const struct jsonmsg *from)
 	for (unsigned i = 0; i < s->n_sharers; i++)
 		get_sharer_stats(&s->sharer[i], jsonmsg_element(sharers, i));
 	for (unsigned i = 0; i < LANE_COUNT; i++)
-		get_lane(&s->lane[i], jsonmsg_member(jsonmsg_member(from, "lanes"), stats_lane_names[i]));
+		get_lane(&s->lane[i],
+			 jsonmsg_member(jsonmsg_member(from, "lanes"), stats_lane_names[i]));
 }
 
 static void read_blockers(struct ctl_view *v, const struct jsonmsg *from)

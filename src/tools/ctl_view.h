@@ -2,8 +2,8 @@
 #ifndef PC_TOOLS_CTL_VIEW_H
 #define PC_TOOLS_CTL_VIEW_H
 /*
- * What a postcopyd told about itself, as plain data for the renderers.  Every text is safe to write to a terminal: names
- * come from processes that nobody has to trust.
+ * What a postcopyd told about itself, as plain data for the renderers.  Every text is safe to write
+ * to a terminal: names come from processes that nobody has to trust.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -16,8 +16,9 @@
 
 struct ctl_status {
 	char state[24], machine[128], source[128], reason[512];
-	uint64_t now_ns, state_since_ns;		/* daemon's CLOCK_MONOTONIC; 0: not yet, here and below */
-	uint64_t started_ns, switchover_ns, listening_ns, first_fault_ns, first_served_ns, running_ns, complete_ns;
+	/* Moments of the daemon's CLOCK_MONOTONIC; 0: not yet. */
+	uint64_t now_ns, state_since_ns, started_ns, switchover_ns, listening_ns;
+	uint64_t first_fault_ns, first_served_ns, running_ns, complete_ns;
 	bool committed, commit_ping, urgent_lane, ownership_unknown;
 	uint64_t package_bytes, package_device_bytes;
 	uint64_t owed, owed_left, faults_in_flight, requests_in_flight, store_bytes;
@@ -26,7 +27,8 @@ struct ctl_status {
 
 struct ctl_block {
 	char name[64], kind[16];
-	uint64_t sharers, length, page_size, pages, owed, present, missing, requested, stored, zero, lost;
+	uint64_t sharers, length, page_size, pages, owed;
+	uint64_t present, missing, requested, stored, zero, lost;
 };
 
 struct ctl_sharer {
@@ -42,7 +44,8 @@ struct ctl_latency {
 
 struct ctl_sharer_stats {
 	char name[64];
-	uint64_t id, faults, reads, writes, duplicates, refaults, present, requests, wakes, spurious;
+	uint64_t id, faults, reads, writes, duplicates, refaults, present;
+	uint64_t requests, wakes, spurious;
 	uint64_t blocked_ns, blocked_threads_ns;
 	struct ctl_latency latency[STAGE_COUNT];
 };
@@ -56,7 +59,8 @@ struct ctl_stats {
 	struct ctl_sharer_stats total, sharer[CTL_VIEW_SHARERS];
 	unsigned n_sharers;
 	struct ctl_lane lane[LANE_COUNT];
-	uint64_t requests, requested_pages, rerequested, alarms, again, place_fallbacks, return_bytes;
+	uint64_t requests, requested_pages, rerequested, alarms;
+	uint64_t again, place_fallbacks, return_bytes;
 	uint64_t ring_syscalls, other_syscalls;
 };
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A round asks for every part of the view at once and shows it when the last answer is in; the next round begins with the
- * next tick, or at once when an event says that the state changed.  Nothing waits for the daemon: signals,
- * keys and the terminal's size are looked after meanwhile.
+ * A round asks for every part of the view at once and shows it when the last answer is in; the next
+ * round begins with the next tick, or at once when an event says that the state changed.  Nothing
+ * waits for the daemon: signals, keys and the terminal's size are looked after meanwhile.
  */
 #include "config.h"
 #include "tools/ctl_watch.h"
@@ -20,7 +20,7 @@
 #define TTY_INTERVAL_MS	  250
 #define PLAIN_INTERVAL_MS 1000
 #define MAX_SOURCES	  8
-#define EVENTS_ID	  1000			/* ids below CTL_PARTS are the parts of a round */
+#define EVENTS_ID	  1000 /* ids below CTL_PARTS are the parts of a round */
 
 struct watch {
 	struct ctl_client *client;
@@ -29,13 +29,13 @@ struct watch {
 	guint sources[MAX_SOURCES];
 	unsigned n_sources;
 	struct ctl_term term;
-	struct ctl_view *view;			/* of the last round */
+	struct ctl_view *view; /* of the last round */
 	struct ctl_pace pace;
-	struct jsonmsg *answer[CTL_PARTS];	/* replies of this round */
-	unsigned waiting;			/* answers that are not in yet */
-	bool again;				/* an event came meanwhile: another round at once */
+	struct jsonmsg *answer[CTL_PARTS]; /* replies of this round */
+	unsigned waiting;		   /* answers that are not in yet */
+	bool again;			   /* an event came meanwhile: another round at once */
 	bool shown;
-	char state[24];				/* last one heard of, by view or by event */
+	char state[24]; /* last one heard of, by view or by event */
 	int exit_code;
 };
 
@@ -48,7 +48,8 @@ static void show_json(struct watch *w)
 
 	jsonmsg_begin_object(writer, NULL);
 	for (int i = 0; i < CTL_PARTS; i++)
-		jsonmsg_put_value(writer, ctl_view_command(i), jsonmsg_member(w->answer[i], "return"));
+		jsonmsg_put_value(writer, ctl_view_command(i),
+				  jsonmsg_member(w->answer[i], "return"));
 	jsonmsg_end(writer);
 	line = jsonmsg_finish(writer, NULL);
 	fputs(line, stdout);
@@ -115,7 +116,7 @@ static void begin_round(struct watch *w)
 	for (int i = 0; i < CTL_PARTS; i++) {
 		g_clear_pointer(&w->answer[i], jsonmsg_free);
 		if (ctl_client_send(w->client, i, ctl_view_command(i), NULL) < 0)
-			return;			/* reading will tell how it ended */
+			return; /* reading will tell how it ended */
 	}
 	w->waiting = CTL_PARTS;
 }
@@ -320,14 +321,17 @@ int ctl_watch_run(struct ctl_client *c, const struct ctl_watch_options *o)
 
 static void print_event(const struct jsonmsg *event)
 {
-	const struct jsonmsg *data = jsonmsg_member(event, "data"), *when = jsonmsg_member(event, "timestamp");
-	g_autoptr(GDateTime) time = g_date_time_new_from_unix_local(jsonmsg_i64(when, "seconds", 0));
+	const struct jsonmsg *when = jsonmsg_member(event, "timestamp");
+	const struct jsonmsg *data = jsonmsg_member(event, "data");
+	g_autoptr(GDateTime) time =
+		g_date_time_new_from_unix_local(jsonmsg_i64(when, "seconds", 0));
 	g_autofree char *stamp = time ? g_date_time_format(time, "%F %T") : NULL;
 	g_autofree char *name = ctl_format_plain(jsonmsg_text(event, "event", "?"));
 	g_autofree char *state = ctl_format_plain(jsonmsg_text(data, "state", name));
 	g_autofree char *text = ctl_format_plain(jsonmsg_text(data, "text", ""));
 
-	printf("%s.%03u %s", stamp ? stamp : "?", (unsigned)(jsonmsg_u64(when, "microseconds", 0) / 1000), name);
+	printf("%s.%03u %s", stamp ? stamp : "?",
+	       (unsigned)(jsonmsg_u64(when, "microseconds", 0) / 1000), name);
 	if (strcmp(state, name))
 		printf(" (%s)", state);
 	printf("%s%s\n", *text ? ": " : "", text);

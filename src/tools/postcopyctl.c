@@ -18,7 +18,7 @@ enum { EXIT_DONE, EXIT_FAILED, EXIT_USAGE };
 struct arguments {
 	char *run_dir, *socket;
 	gboolean json, force, help, version;
-	double interval;		/* seconds */
+	double interval; /* seconds */
 	const char *verb;
 };
 
@@ -26,7 +26,7 @@ struct arguments {
 
 struct verb {
 	const char *name, *help;
-	unsigned parts;			/* what the text needs; --json prints the first part only */
+	unsigned parts; /* what the text needs; --json prints the first part only */
 	enum ctl_part json_part;
 	void (*render)(GString *out, const struct ctl_view *v);
 	int (*run)(struct ctl_client *c, const struct arguments *a);
@@ -70,19 +70,23 @@ static int run_quit(struct ctl_client *c, const struct arguments *a)
 {
 	struct jsonmsg *reply cleanup_jsonmsg = NULL;
 
-	return ctl_client_ask(c, "quit", a->force ? "force" : NULL, &reply) < 0 ? say_error(c) : EXIT_DONE;
+	if (ctl_client_ask(c, "quit", a->force ? "force" : NULL, &reply) < 0)
+		return say_error(c);
+	return EXIT_DONE;
 }
 
 static const struct verb verbs[] = {
-	{"status", "state of the session (default)", PART(CTL_STATUS) | PART(CTL_BLOCKERS), CTL_STATUS, render_status,
-	 NULL},
+	{"status", "state of the session (default)", PART(CTL_STATUS) | PART(CTL_BLOCKERS),
+	 CTL_STATUS, render_status, NULL},
 	{"watch", "live view until the session ends", 0, 0, NULL, run_watch},
-	{"sharers", "processes whose faults are served", PART(CTL_STATUS) | PART(CTL_SHARERS), CTL_SHARERS,
-	 ctl_render_sharers, NULL},
-	{"blocks", "RAM blocks and the pages they have", PART(CTL_BLOCKS), CTL_BLOCKS, ctl_render_blocks, NULL},
-	{"stats", "faults, latencies and lanes", PART(CTL_STATS), CTL_STATS, ctl_render_stats, NULL},
-	{"blockers", "what keeps the session from its next step", PART(CTL_STATUS) | PART(CTL_BLOCKERS), CTL_BLOCKERS,
-	 ctl_render_blockers, NULL},
+	{"sharers", "processes whose faults are served", PART(CTL_STATUS) | PART(CTL_SHARERS),
+	 CTL_SHARERS, ctl_render_sharers, NULL},
+	{"blocks", "RAM blocks and the pages they have", PART(CTL_BLOCKS), CTL_BLOCKS,
+	 ctl_render_blocks, NULL},
+	{"stats", "faults, latencies and lanes", PART(CTL_STATS), CTL_STATS, ctl_render_stats,
+	 NULL},
+	{"blockers", "what keeps the session from its next step",
+	 PART(CTL_STATUS) | PART(CTL_BLOCKERS), CTL_BLOCKERS, ctl_render_blockers, NULL},
 	{"events", "print events as they come", 0, 0, NULL, run_events},
 	{"quit", "end the daemon", 0, 0, NULL, run_quit},
 };
@@ -130,7 +134,8 @@ static int print_text(struct ctl_client *c, const struct verb *verb)
 
 static int run(const struct arguments *a)
 {
-	g_autofree char *path = a->socket ? g_strdup(a->socket) : g_build_filename(a->run_dir, "control", NULL);
+	g_autofree char *path =
+		a->socket ? g_strdup(a->socket) : g_build_filename(a->run_dir, "control", NULL);
 	struct ctl_client c cleanup_ctl_client = CTL_CLIENT_INIT;
 	const struct verb *verb = find_verb(a->verb);
 
@@ -159,14 +164,18 @@ static int usage(const char *fmt, ...)
 static GOptionContext *make_context(struct arguments *a)
 {
 	const GOptionEntry entries[] = {
-		{"run-dir", 'r', 0, G_OPTION_ARG_FILENAME, &a->run_dir, "The --run-dir of the daemon", "DIR"},
-		{"socket", 's', 0, G_OPTION_ARG_FILENAME, &a->socket, "Its control socket, when that is elsewhere", "PATH"},
+		{"run-dir", 'r', 0, G_OPTION_ARG_FILENAME, &a->run_dir,
+		 "The --run-dir of the daemon", "DIR"},
+		{"socket", 's', 0, G_OPTION_ARG_FILENAME, &a->socket,
+		 "Its control socket, when that is elsewhere", "PATH"},
 		{"json", 'j', 0, G_OPTION_ARG_NONE, &a->json, "Answer with one line of JSON", NULL},
 		{"interval", 'i', 0, G_OPTION_ARG_DOUBLE, &a->interval,
 		 "watch: time between two views (default 0.25 on a terminal, else 1)", "SECONDS"},
-		{"force", 'f', 0, G_OPTION_ARG_NONE, &a->force, "quit: even when that loses a VM that runs here", NULL},
+		{"force", 'f', 0, G_OPTION_ARG_NONE, &a->force,
+		 "quit: even when that loses a VM that runs here", NULL},
 		{"help", 'h', 0, G_OPTION_ARG_NONE, &a->help, "Show this help", NULL},
-		{"version", 0, 0, G_OPTION_ARG_NONE, &a->version, "Show the version and what is built in", NULL},
+		{"version", 0, 0, G_OPTION_ARG_NONE, &a->version,
+		 "Show the version and what is built in", NULL},
 		{0},
 	};
 	GOptionContext *context = g_option_context_new("[COMMAND]");
@@ -174,7 +183,8 @@ static GOptionContext *make_context(struct arguments *a)
 
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
 		g_string_append_printf(commands, "  %-10s %s\n", verbs[i].name, verbs[i].help);
-	g_string_append(commands, "\nExit status: 0 done, 1 failed, 2 wrong usage.  See postcopyctl(1).");
+	g_string_append(commands,
+			"\nExit status: 0 done, 1 failed, 2 wrong usage.  See postcopyctl(1).");
 	g_option_context_set_help_enabled(context, FALSE);
 	g_option_context_set_summary(context, "Talks to a running postcopyd.");
 	g_option_context_set_description(context, commands->str);

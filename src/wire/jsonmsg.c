@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The JSON library reads more than JSON (comments, "var x =", several values), reads some JSON as something else (numbers beyond
- * int64 saturate), and descends once per bracket on our stack.  So a peer's text goes through a lexer first that lets
- * only plain, shallow, whole-numbered JSON pass; grammar, trees and printing are the library's.
+ * The JSON library reads more than JSON (comments, "var x =", several values), reads some JSON as
+ * something else (numbers beyond int64 saturate), and descends once per bracket on our stack.  So a
+ * peer's text goes through a lexer first that lets only plain, shallow, whole-numbered JSON pass;
+ * grammar, trees and printing are the library's.
  */
 #include "config.h"
 #include "wire/jsonmsg.h"
@@ -28,7 +29,7 @@ static struct jsonmsg *value_of(JsonNode *node)
 struct lexer {
 	const char *at, *end;
 	unsigned depth;
-	bool begun;				/* the one value at depth 0 */
+	bool begun; /* the one value at depth 0 */
 };
 
 static const char hex_digits[] = "0123456789abcdefABCDEF";
@@ -260,7 +261,8 @@ const char *jsonmsg_stranger(const struct jsonmsg *object, const char *const *kn
 	return NULL;
 }
 
-static const struct jsonmsg *member_of_kind(const struct jsonmsg *object, const char *key, enum jsonmsg_kind kind)
+static const struct jsonmsg *member_of_kind(const struct jsonmsg *object, const char *key,
+					    enum jsonmsg_kind kind)
 {
 	const struct jsonmsg *v = jsonmsg_member(object, key);
 
@@ -319,7 +321,7 @@ char *jsonmsg_print(const struct jsonmsg *v, size_t *len)
 struct jsonmsg_writer {
 	JsonBuilder *builder;
 	unsigned depth;
-	bool array[JSONMSG_MAX_DEPTH];		/* what is open at each level */
+	bool array[JSONMSG_MAX_DEPTH]; /* what is open at each level */
 };
 
 struct jsonmsg_writer *jsonmsg_writer_new(void)

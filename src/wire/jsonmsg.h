@@ -2,8 +2,8 @@
 #ifndef PC_WIRE_JSONMSG_H
 #define PC_WIRE_JSONMSG_H
 /*
- * JSON in and out, one value a line.  The only room that knows the JSON library; nothing here knows what is
- * said.  Numbers are whole (int64): everything we count or measure is.
+ * JSON in and out, one value a line.  Only its .c knows the JSON library; nothing here knows what
+ * is said.  Numbers are whole (int64): everything we count or measure is.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -16,7 +16,14 @@
 /* A tree of values; members and elements belong to the tree they are in. */
 struct jsonmsg;
 
-enum jsonmsg_kind { JSONMSG_NULL, JSONMSG_BOOL, JSONMSG_NUMBER, JSONMSG_TEXT, JSONMSG_ARRAY, JSONMSG_OBJECT };
+enum jsonmsg_kind {
+	JSONMSG_NULL,
+	JSONMSG_BOOL,
+	JSONMSG_NUMBER,
+	JSONMSG_TEXT,
+	JSONMSG_ARRAY,
+	JSONMSG_OBJECT,
+};
 
 /**
  * jsonmsg_parse() - read one JSON value.
@@ -24,8 +31,8 @@ enum jsonmsg_kind { JSONMSG_NULL, JSONMSG_BOOL, JSONMSG_NUMBER, JSONMSG_TEXT, JS
  * @text, @len: need not be terminated.
  * @why: static text of a failure, may be NULL.
  *
- * Stricter than RFC 8259 where a peer could hurt us or lose data silently: at most JSONMSG_MAX_DEPTH levels,
- * no fractions or exponents, no number outside int64, no NUL in a text.
+ * Stricter than RFC 8259 where a peer could hurt us or lose data silently: at most
+ * JSONMSG_MAX_DEPTH levels, no fractions or exponents, no number outside int64, no NUL in a text.
  *
  * Return: 0, or -EBADMSG.
  */
@@ -46,7 +53,7 @@ const struct jsonmsg *jsonmsg_element(const struct jsonmsg *array, unsigned i);
 /* Name of a member that @known (NULL-terminated) does not list, or NULL. */
 const char *jsonmsg_stranger(const struct jsonmsg *object, const char *const *known);
 
-/* Members by name; @otherwise when there is none or it is of another kind (a negative number is no u64). */
+/* Members by name; @otherwise when there is none or of another kind (no u64 is negative). */
 const char *jsonmsg_text(const struct jsonmsg *object, const char *key, const char *otherwise);
 uint64_t jsonmsg_u64(const struct jsonmsg *object, const char *key, uint64_t otherwise);
 int64_t jsonmsg_i64(const struct jsonmsg *object, const char *key, int64_t otherwise);
@@ -79,7 +86,7 @@ void jsonmsg_put_i64(struct jsonmsg_writer *w, const char *key, int64_t v);
 void jsonmsg_put_bool(struct jsonmsg_writer *w, const char *key, bool v);
 /* A copy of @v (NULL: null). */
 void jsonmsg_put_value(struct jsonmsg_writer *w, const char *key, const struct jsonmsg *v);
-/* What was written, complete: one line with its '\n', to be free()d.  The writer may only be freed then. */
+/* What was written: one line with its '\n', to be free()d.  The writer may only be freed then. */
 char *jsonmsg_finish(struct jsonmsg_writer *w, size_t *len);
 
 #endif

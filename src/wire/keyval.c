@@ -8,7 +8,9 @@
 #include <string.h>
 #include "core/guard.h"
 
-__attribute__((format(printf, 3, 4)))
+static int fail(struct keyval *kv, int code, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
 static int fail(struct keyval *kv, int code, const char *fmt, ...)
 {
 	va_list ap;
@@ -21,13 +23,13 @@ static int fail(struct keyval *kv, int code, const char *fmt, ...)
 
 static bool is_key_char(char c)
 {
-	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
-	       c == '_' || c == '.';
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+	       c == '-' || c == '_' || c == '.';
 }
 
 /*
- * Cut the next element off *at: up to a lone comma, ',,' becoming ',' in place.  *at is NULL after the last one.
- * The text only shrinks, so the write position never passes the read position.
+ * Cut the next element off *at: up to a lone comma, ',,' becoming ',' in place.  *at is NULL after
+ * the last one. The text only shrinks, so the write position never passes the read position.
  */
 static char *cut_element(char **at)
 {
@@ -62,10 +64,12 @@ static bool is_known(const char *const *known, const char *key)
 
 static int fail_unknown(struct keyval *kv, const char *key, const char *const *known)
 {
-	size_t used = (size_t)snprintf(kv->error, sizeof(kv->error), "unknown key '%.64s', expected", key);
+	size_t used = (size_t)snprintf(kv->error, sizeof(kv->error),
+				       "unknown key '%.64s', expected", key);
 
 	for (const char *sep = " "; *known && used < sizeof(kv->error); known++, sep = ", ")
-		used += (size_t)snprintf(kv->error + used, sizeof(kv->error) - used, "%s%s", sep, *known);
+		used += (size_t)snprintf(kv->error + used, sizeof(kv->error) - used, "%s%s", sep,
+					 *known);
 	return -EINVAL;
 }
 
@@ -97,7 +101,8 @@ int keyval_parse(struct keyval *kv, const char *text, const char *const *known, 
 		} else if (implied && element == kv->text && *element && !strchr(element, '=')) {
 			r = add_pair(kv, implied, element, known);
 		} else {
-			r = fail(kv, -EINVAL, "'%.64s' is not key=value (write ',,' for a comma in a value)",
+			r = fail(kv, -EINVAL,
+				 "'%.64s' is not key=value (write ',,' for a comma in a value)",
 				 element);
 		}
 		if (r < 0)
@@ -137,7 +142,8 @@ static int get_ranged(struct keyval *kv, const char *key, int (*read)(const char
 	r = read(text, &v);
 	if (r == -EINVAL)
 		return fail(kv, r, "%s='%.64s' is not a %s", key, text,
-			    read == keyval_read_size ? "size (number with K, M, G or T)" : "number");
+			    read == keyval_read_size ? "size (number with K, M, G or T)"
+						     : "number");
 	if (r < 0 || v < range->min || v > range->max)
 		return fail(kv, -ERANGE, "%s=%.64s is not between %llu and %llu", key, text,
 			    (unsigned long long)range->min, (unsigned long long)range->max);
@@ -240,7 +246,12 @@ int keyval_read_bool(const char *text, bool *out)
 		const char *word;
 		bool value;
 	} words[] = {
-		{"on", true}, {"off", false}, {"yes", true}, {"no", false}, {"true", true}, {"false", false},
+		{"on", true},
+		{"off", false},
+		{"yes", true},
+		{"no", false},
+		{"true", true},
+		{"false", false},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(words); i++) {

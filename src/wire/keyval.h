@@ -20,7 +20,7 @@ struct keyval {
 	char *text;			/* owned: the unescaped copy */
 	unsigned n;
 	struct keyval_pair pair[KEYVAL_MAX_PAIRS];
-	char error[KEYVAL_ERROR_MAX];	/* of the last call that failed: names the key and what is expected */
+	char error[KEYVAL_ERROR_MAX];	/* of the last failure: the key, what is expected */
 };
 #define cleanup_keyval __attribute__((cleanup(keyval_clear)))
 
@@ -35,14 +35,15 @@ struct keyval {
  *
  * Return: 0, -EINVAL with kv->error set, -E2BIG (too many pairs, kv->error set), -ENOMEM.
  */
-int keyval_parse(struct keyval *kv, const char *text, const char *const *known, const char *implied);
+int keyval_parse(struct keyval *kv, const char *text, const char *const *known,
+		 const char *implied);
 void keyval_clear(struct keyval *kv);
 
 /* NULL when the key was not given. */
 const char *keyval_get(const struct keyval *kv, const char *key);
 /*
- * Typed access.  *out is left alone when the key was not given.  Return: 1 given, 0 not given, -EINVAL with
- * kv->error set (also -ERANGE for numbers outside [min, max]).
+ * Typed access.  *out is left alone when the key was not given.  Return: 1 given, 0 not given,
+ * -EINVAL with kv->error set (also -ERANGE for numbers outside [min, max]).
  */
 int keyval_number(struct keyval *kv, const char *key, uint64_t min, uint64_t max, uint64_t *out);
 int keyval_size(struct keyval *kv, const char *key, uint64_t min, uint64_t max, uint64_t *out);

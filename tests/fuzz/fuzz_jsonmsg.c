@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* jsonmsg: no line of a peer may crash it; what is accepted is printed as a line that reads the same again. */
+/* jsonmsg: no line of a peer may crash it; what is accepted is printed as a line that reads the
+ * same again. */
 #include "config.h"
 #include "wire/jsonmsg.h"
 #include <stdlib.h>

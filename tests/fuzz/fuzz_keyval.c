@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * keyval: no text may crash the parser; what it accepts must survive being written out (',' doubled) and
- * read again.
+ * keyval: no text may crash the parser; what it accepts must survive being written out (','
+ * doubled) and read again.
  */
 #include "config.h"
 #include "wire/keyval.h"
@@ -41,7 +41,8 @@ static void read_again(const struct keyval *kv, size_t size)
 	if (keyval_parse(&again, text, known, NULL) != 0 || again.n != kv->n)
 		abort();
 	for (unsigned i = 0; i < kv->n; i++)
-		if (strcmp(kv->pair[i].key, again.pair[i].key) || strcmp(kv->pair[i].value, again.pair[i].value))
+		if (strcmp(kv->pair[i].key, again.pair[i].key) ||
+		    strcmp(kv->pair[i].value, again.pair[i].value))
 			abort();
 }
 

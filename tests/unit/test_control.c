@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The control socket over a real listening socket, with a daemon that is only a snapshot (F54, F55, F64).
- * Client and server share the thread: whoever waits for a line turns the main loop.
+ * The control socket over a real listening socket, with a daemon that is only a snapshot (F54, F55,
+ * F64). Client and server share the thread: whoever waits for a line turns the main loop.
  */
 #include "config.h"
 #include "daemon/control.h"
@@ -19,16 +19,16 @@
 #include "wire/jsonmsg.h"
 #include "wire/regmsg.h"
 
-#define PATIENCE_US (20 * G_USEC_PER_SEC)	/* until a test gives up; nothing is measured by it */
+#define PATIENCE_US (20 * G_USEC_PER_SEC) /* until a test gives up; nothing is measured by it */
 
 /* --- the fake daemon ---------------------------------------------------------------------- */
 
 struct fake {
 	struct control *control;
 	char *dir, *path;
-	struct snapshot *snapshot;	/* NULL: there is none */
+	struct snapshot *snapshot; /* NULL: there is none */
 	unsigned refreshes, quits;
-	bool hold;			/* refreshes are asked for but never come */
+	bool hold; /* refreshes are asked for but never come */
 	bool forced;
 	const char *refusal;
 	unsigned n_blockers;
@@ -160,7 +160,8 @@ static struct jsonmsg *next(struct peer *p)
 	struct jsonmsg *v;
 	const char *why = NULL;
 
-	cr_assert_eq(jsonmsg_parse(&v, p->in->str, (size_t)(nl - p->in->str), &why), 0, "%s: %s", why, p->in->str);
+	cr_assert_eq(jsonmsg_parse(&v, p->in->str, (size_t)(nl - p->in->str), &why), 0, "%s: %s",
+		     why, p->in->str);
 	g_string_erase(p->in, 0, nl - p->in->str + 1);
 	return v;
 }
@@ -173,7 +174,7 @@ static void say(struct peer *p, const char *text, size_t len)
 		ssize_t n = send(p->fd, text, len, MSG_DONTWAIT | MSG_NOSIGNAL);
 
 		if (n < 0 && errno != EAGAIN)
-			return;			/* closed on us: next() will tell */
+			return; /* closed on us: next() will tell */
 		if (n > 0) {
 			text += n;
 			len -= (size_t)n;
@@ -236,11 +237,13 @@ static void expect_refused(struct peer *p, const char *line, const char *class, 
 Test(control, greets_with_version_and_capabilities)
 {
 	static const char *const names[] = {
-		"status", "sharers", "blocks", "stats", "blockers", "events", "quit", "capabilities",
+		"status",   "sharers", "blocks", "stats",
+		"blockers", "events",  "quit",	 "capabilities",
 	};
 	struct peer p cleanup_peer = dial_raw();
 	struct jsonmsg *greeting cleanup_jsonmsg = next(&p);
-	const struct jsonmsg *us = jsonmsg_member(greeting, "postcopyd"), *list = jsonmsg_member(us, "capabilities");
+	const struct jsonmsg *us = jsonmsg_member(greeting, "postcopyd"),
+			     *list = jsonmsg_member(us, "capabilities");
 	struct jsonmsg *again cleanup_jsonmsg = ask(&p, "{\"execute\":\"capabilities\"}");
 	char *one cleanup_free = jsonmsg_print(us, NULL);
 	char *two cleanup_free = jsonmsg_print(jsonmsg_member(again, "return"), NULL);
@@ -249,10 +252,12 @@ Test(control, greets_with_version_and_capabilities)
 	cr_assert_str_eq(jsonmsg_text(us, "features", "?"), PC_FEATURES);
 	cr_assert_eq(jsonmsg_count(list), ARRAY_LEN(names));
 	for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
-		g_autofree char *request = g_strdup_printf("{\"execute\":\"%s\",\"id\":%u}", names[i], i);
+		g_autofree char *request =
+			g_strdup_printf("{\"execute\":\"%s\",\"id\":%u}", names[i], i);
 		struct jsonmsg *v cleanup_jsonmsg = ask(&p, request);
 
-		cr_assert_not_null(jsonmsg_member(v, "return"), "%s is announced but fails", names[i]);
+		cr_assert_not_null(jsonmsg_member(v, "return"), "%s is announced but fails",
+				   names[i]);
 	}
 	cr_assert_str_eq(one, two);
 }
@@ -260,8 +265,10 @@ Test(control, greets_with_version_and_capabilities)
 Test(control, the_id_comes_back)
 {
 	struct peer p cleanup_peer = dial();
-	struct jsonmsg *text cleanup_jsonmsg = ask(&p, "{\"execute\":\"capabilities\",\"id\":\"a\\n\\\"b\"}");
-	struct jsonmsg *number cleanup_jsonmsg = ask(&p, "{\"execute\":\"status\",\"id\":-9223372036854775808}");
+	struct jsonmsg *text cleanup_jsonmsg =
+		ask(&p, "{\"execute\":\"capabilities\",\"id\":\"a\\n\\\"b\"}");
+	struct jsonmsg *number cleanup_jsonmsg =
+		ask(&p, "{\"execute\":\"status\",\"id\":-9223372036854775808}");
 	struct jsonmsg *none cleanup_jsonmsg = ask(&p, "{\"execute\":\"status\"}");
 	struct jsonmsg *error cleanup_jsonmsg = ask(&p, "{\"execute\":\"x\",\"id\":7}");
 
@@ -284,10 +291,14 @@ Test(control, says_what_is_wrong_and_goes_on)
 	expect_refused(&p, "{\"execute\":\"status\",\"id\":{}}", "BadRequest", "'id'");
 	expect_refused(&p, "{\"execute\":\"status\",\"id\":null}", "BadRequest", "'id'");
 	expect_refused(&p, "{\"execute\":\"status\",\"x\":1}", "BadRequest", "member 'x'");
-	expect_refused(&p, "{\"execute\":\"status\",\"arguments\":[]}", "BadRequest", "'arguments'");
-	expect_refused(&p, "{\"execute\":\"status\",\"arguments\":{\"x\":1}}", "BadArgument", "'status' has no argument 'x'");
-	expect_refused(&p, "{\"execute\":\"quit\",\"arguments\":{\"force\":1}}", "BadArgument", "'force'");
-	expect_refused(&p, "{\"execute\":\"events\",\"arguments\":{\"enable\":\"on\"}}", "BadArgument", "'enable'");
+	expect_refused(&p, "{\"execute\":\"status\",\"arguments\":[]}", "BadRequest",
+		       "'arguments'");
+	expect_refused(&p, "{\"execute\":\"status\",\"arguments\":{\"x\":1}}", "BadArgument",
+		       "'status' has no argument 'x'");
+	expect_refused(&p, "{\"execute\":\"quit\",\"arguments\":{\"force\":1}}", "BadArgument",
+		       "'force'");
+	expect_refused(&p, "{\"execute\":\"events\",\"arguments\":{\"enable\":\"on\"}}",
+		       "BadArgument", "'enable'");
 	expect_refused(&p, "{\"execute\":\"Status\"}", "CommandNotFound", "'Status'");
 	cr_assert_eq(fake.quits, 0);
 	struct jsonmsg *v cleanup_jsonmsg = ask(&p, "{\"execute\":\"status\"}");
@@ -297,7 +308,8 @@ Test(control, says_what_is_wrong_and_goes_on)
 
 Test(control, lines_may_come_in_pieces_and_in_bunches)
 {
-	static const char text[] = "\r\n\n{\"execute\":\"capabilities\",\"id\":1}\r\n{\"execute\":\"status\",\"id\":2}\n";
+	static const char text[] = "\r\n\n{\"execute\":\"capabilities\",\"id\":1}\r\n{\"execute\":"
+				   "\"status\",\"id\":2}\n";
 	struct peer p cleanup_peer = dial();
 
 	for (size_t i = 0; i < sizeof(text) - 1; i++)
@@ -323,8 +335,10 @@ Test(control, one_refresh_answers_everybody)
 	cr_assert_eq(fake.refreshes, 1, "%u refreshes", fake.refreshes);
 	struct jsonmsg *first cleanup_jsonmsg = next(&b);
 
-	cr_assert_eq(jsonmsg_i64(first, "id", 0), 4, "what needs no snapshot does not wait for one");
-	cr_assert_eq(recv(a.fd, (char[1]){0}, 1, MSG_DONTWAIT | MSG_PEEK), -1, "answered without a snapshot");
+	cr_assert_eq(jsonmsg_i64(first, "id", 0), 4,
+		     "what needs no snapshot does not wait for one");
+	cr_assert_eq(recv(a.fd, (char[1]){0}, 1, MSG_DONTWAIT | MSG_PEEK), -1,
+		     "answered without a snapshot");
 	fake.snapshot->now_ns = 77;
 	control_refreshed(fake.control);
 	struct jsonmsg *one cleanup_jsonmsg = next(&a), *two cleanup_jsonmsg = next(&a);
@@ -427,16 +441,23 @@ Test(control, status)
 	struct jsonmsg *v cleanup_jsonmsg = ask(&p, "{\"execute\":\"status\"}");
 	char *line cleanup_free = jsonmsg_print(jsonmsg_member(v, "return"), NULL);
 
-	cr_assert_str_eq(line,
-			 "{\"now_ns\":1000,\"state\":\"paused\",\"state_since_ns\":900,\"times\":{\"started_ns\":10,"
-			 "\"switchover_ns\":null,\"listening_ns\":null,\"first_fault_ns\":null,\"first_served_ns\":null,"
-			 "\"running_ns\":20,\"complete_ns\":null},\"committed\":true,\"commit_ping\":false,"
-			 "\"urgent_lane\":true,\"ownership_unknown\":false,\"running_told\":false,\"main_eof\":false,"
-			 "\"shut_sent\":false,\"source_closed\":true,"
-			 "\"error\":{\"errno\":104,\"reason\":\"the source is gone\"},\"machine\":\"pc-i440fx-7.2\","
-			 "\"source\":\"tcp:[::1]:55\",\"package\":{\"bytes\":31,\"device_offset\":32,\"device_bytes\":33},"
-			 "\"owed_pages\":40,\"owed_pages_left\":41,\"faults_in_flight\":42,\"requests_in_flight\":43,"
-			 "\"store_bytes\":44,\"stray_pages\":45,\"blocks\":2,\"sharers\":3}\n");
+	cr_assert_str_eq(
+		line,
+		"{\"now_ns\":1000,\"state\":\"paused\",\"state_since_ns\":900,\"times\":{\"started_"
+		"ns\":10,"
+		"\"switchover_ns\":null,\"listening_ns\":null,\"first_fault_ns\":null,\"first_"
+		"served_ns\":null,"
+		"\"running_ns\":20,\"complete_ns\":null},\"committed\":true,\"commit_ping\":false,"
+		"\"urgent_lane\":true,\"ownership_unknown\":false,\"running_told\":false,\"main_"
+		"eof\":false,"
+		"\"shut_sent\":false,\"source_closed\":true,"
+		"\"error\":{\"errno\":104,\"reason\":\"the source is "
+		"gone\"},\"machine\":\"pc-i440fx-7.2\","
+		"\"source\":\"tcp:[::1]:55\",\"package\":{\"bytes\":31,\"device_offset\":32,"
+		"\"device_bytes\":33},"
+		"\"owed_pages\":40,\"owed_pages_left\":41,\"faults_in_flight\":42,\"requests_in_"
+		"flight\":43,"
+		"\"store_bytes\":44,\"stray_pages\":45,\"blocks\":2,\"sharers\":3}\n");
 }
 
 Test(control, sharers)
@@ -445,21 +466,38 @@ Test(control, sharers)
 	struct peer p cleanup_peer = dial();
 
 	s->n_sharers = 2;
-	s->sharer[0] = (struct snapshot_sharer){.id = 1, .generation = 2, .name = "vmm", .pid = 3, .main = true,
-		.policy = REGMSG_POLICY_FAIL, .state = SHARER_ACTIVE, .state_ns = 4, .mappings = 5, .mapped_bytes = 6,
-		.waiting = 7, .oldest_wait_ns = 8};
-	s->sharer[1] = (struct snapshot_sharer){.id = 9, .name = "\",\n\xff", .policy = REGMSG_POLICY_IGNORE,
-		.state = SHARER_DEAD, .error = ESRCH, .reason = "killed"};
+	s->sharer[0] = (struct snapshot_sharer){.id = 1,
+						.generation = 2,
+						.name = "vmm",
+						.pid = 3,
+						.main = true,
+						.policy = REGMSG_POLICY_FAIL,
+						.state = SHARER_ACTIVE,
+						.state_ns = 4,
+						.mappings = 5,
+						.mapped_bytes = 6,
+						.waiting = 7,
+						.oldest_wait_ns = 8};
+	s->sharer[1] = (struct snapshot_sharer){.id = 9,
+						.name = "\",\n\xff",
+						.policy = REGMSG_POLICY_IGNORE,
+						.state = SHARER_DEAD,
+						.error = ESRCH,
+						.reason = "killed"};
 	struct jsonmsg *v cleanup_jsonmsg = ask(&p, "{\"execute\":\"sharers\"}");
 	char *line cleanup_free = jsonmsg_print(jsonmsg_member(v, "return"), NULL);
 
-	cr_assert_str_eq(line,
-			 "[{\"id\":1,\"generation\":2,\"name\":\"vmm\",\"pid\":3,\"main\":true,\"policy\":\"fail\","
-			 "\"state\":\"active\",\"state_since_ns\":4,\"error\":null,\"mappings\":5,\"mapped_bytes\":6,"
-			 "\"waiting\":7,\"oldest_wait_ns\":8},{\"id\":9,\"generation\":0,\"name\":\"\\\",\\n\357\277\275\","
-			 "\"pid\":0,\"main\":false,\"policy\":\"ignore\",\"state\":\"dead\",\"state_since_ns\":null,"
-			 "\"error\":{\"errno\":3,\"reason\":\"killed\"},\"mappings\":0,\"mapped_bytes\":0,\"waiting\":0,"
-			 "\"oldest_wait_ns\":0}]\n");
+	cr_assert_str_eq(line, "[{\"id\":1,\"generation\":2,\"name\":\"vmm\",\"pid\":3,\"main\":"
+			       "true,\"policy\":\"fail\","
+			       "\"state\":\"active\",\"state_since_ns\":4,\"error\":null,"
+			       "\"mappings\":5,\"mapped_bytes\":6,"
+			       "\"waiting\":7,\"oldest_wait_ns\":8},{\"id\":9,\"generation\":0,"
+			       "\"name\":\"\\\",\\n\357\277\275\","
+			       "\"pid\":0,\"main\":false,\"policy\":\"ignore\",\"state\":\"dead\","
+			       "\"state_since_ns\":null,"
+			       "\"error\":{\"errno\":3,\"reason\":\"killed\"},\"mappings\":0,"
+			       "\"mapped_bytes\":0,\"waiting\":0,"
+			       "\"oldest_wait_ns\":0}]\n");
 }
 
 Test(control, blocks)
@@ -468,16 +506,27 @@ Test(control, blocks)
 	struct peer p cleanup_peer = dial();
 
 	s->n_blocks = 1;
-	s->block[0] = (struct snapshot_block){.name = "pc.ram", .kind = BLOCK_SHARED, .sharers = 2, .length = 1 << 20,
-		.page_size = 4096, .pages = 256, .owed = 100, .present = 150, .missing = 90, .requested = 5, .stored = 4,
-		.zero = 6, .lost = 1};
+	s->block[0] = (struct snapshot_block){.name = "pc.ram",
+					      .kind = BLOCK_SHARED,
+					      .sharers = 2,
+					      .length = 1 << 20,
+					      .page_size = 4096,
+					      .pages = 256,
+					      .owed = 100,
+					      .present = 150,
+					      .missing = 90,
+					      .requested = 5,
+					      .stored = 4,
+					      .zero = 6,
+					      .lost = 1};
 	struct jsonmsg *v cleanup_jsonmsg = ask(&p, "{\"execute\":\"blocks\"}");
 	char *line cleanup_free = jsonmsg_print(jsonmsg_member(v, "return"), NULL);
 
-	cr_assert_str_eq(line,
-			 "[{\"name\":\"pc.ram\",\"kind\":\"shared\",\"sharers\":2,\"length\":1048576,\"page_size\":4096,"
-			 "\"pages\":256,\"owed\":100,\"present\":150,\"missing\":90,\"requested\":5,\"stored\":4,\"zero\":6,"
-			 "\"lost\":1}]\n");
+	cr_assert_str_eq(line, "[{\"name\":\"pc.ram\",\"kind\":\"shared\",\"sharers\":2,\"length\":"
+			       "1048576,\"page_size\":4096,"
+			       "\"pages\":256,\"owed\":100,\"present\":150,\"missing\":90,"
+			       "\"requested\":5,\"stored\":4,\"zero\":6,"
+			       "\"lost\":1}]\n");
 }
 
 Test(control, a_snapshot_that_counts_too_many_is_cut)
@@ -491,7 +540,8 @@ Test(control, a_snapshot_that_counts_too_many_is_cut)
 
 	cr_assert_eq(jsonmsg_count(jsonmsg_member(blocks, "return")), SNAPSHOT_BLOCKS);
 	cr_assert_eq(jsonmsg_count(jsonmsg_member(sharers, "return")), SNAPSHOT_SHARERS);
-	cr_assert_eq(jsonmsg_count(jsonmsg_member(jsonmsg_member(stats, "return"), "sharers")), SNAPSHOT_SHARERS);
+	cr_assert_eq(jsonmsg_count(jsonmsg_member(jsonmsg_member(stats, "return"), "sharers")),
+		     SNAPSHOT_SHARERS);
 }
 
 static void expect_counts(const struct jsonmsg *v, const char *const *names, uint64_t first)
@@ -503,9 +553,17 @@ static void expect_counts(const struct jsonmsg *v, const char *const *names, uin
 static struct sharer_stats some_sharer_stats(uint64_t first)
 {
 	struct sharer_stats s = {
-		.faults = first, .reads = first + 1, .writes = first + 2, .duplicates = first + 3,
-		.refaults = first + 4, .present = first + 5, .requests = first + 6, .wakes = first + 7,
-		.spurious = first + 8, .blocked_ns = first + 9, .blocked_threads_ns = first + 10,
+		.faults = first,
+		.reads = first + 1,
+		.writes = first + 2,
+		.duplicates = first + 3,
+		.refaults = first + 4,
+		.present = first + 5,
+		.requests = first + 6,
+		.wakes = first + 7,
+		.spurious = first + 8,
+		.blocked_ns = first + 9,
+		.blocked_threads_ns = first + 10,
 	};
 
 	for (unsigned i = 0; i < STAGE_COUNT; i++)
@@ -517,8 +575,8 @@ static struct sharer_stats some_sharer_stats(uint64_t first)
 static void expect_sharer_stats(const struct jsonmsg *v, uint64_t first)
 {
 	static const char *const names[] = {
-		"faults", "reads", "writes", "duplicates", "refaults", "present", "requests", "wakes", "spurious",
-		"blocked_ns", "blocked_threads_ns", NULL,
+		"faults",   "reads", "writes",	 "duplicates", "refaults",	     "present",
+		"requests", "wakes", "spurious", "blocked_ns", "blocked_threads_ns", NULL,
 	};
 	static const char *const stages[] = {"total", "queue", "wire", "placement", "wake"};
 
@@ -545,7 +603,8 @@ Test(control, stats)
 {
 	static const char *const lanes[] = {"main", "urgent", "store"};
 	static const char *const counts[] = {
-		"requests", "requested_pages", "rerequested", "alarms", "again", "place_fallbacks", "return_bytes", NULL,
+		"requests", "requested_pages", "rerequested",  "alarms",
+		"again",    "place_fallbacks", "return_bytes", NULL,
 	};
 	struct snapshot *s = fake.snapshot;
 	struct peer p cleanup_peer = dial();
@@ -556,11 +615,21 @@ Test(control, stats)
 	s->sharer[0].id = 6;
 	strcpy(s->sharer[0].name, "net");
 	s->sharer[0].stats = some_sharer_stats(200);
-	s->stats = (struct stats){.requests = 10, .requested_pages = 11, .rerequested = 12, .alarms = 13, .again = 14,
-		.place_fallbacks = 15, .return_bytes = 16, .ring_syscalls = 17, .other_syscalls = 18};
+	s->stats = (struct stats){.requests = 10,
+				  .requested_pages = 11,
+				  .rerequested = 12,
+				  .alarms = 13,
+				  .again = 14,
+				  .place_fallbacks = 15,
+				  .return_bytes = 16,
+				  .ring_syscalls = 17,
+				  .other_syscalls = 18};
 	for (unsigned i = 0; i < LANE_COUNT; i++)
-		s->stats.lane[i] = (struct lane_stats){.bytes = 20 * i + 1, .pages = {20 * i + 2, 20 * i + 3, 20 * i + 4},
-			.duplicates = 20 * i + 5, .batches = 20 * i + 6};
+		s->stats.lane[i] =
+			(struct lane_stats){.bytes = 20 * i + 1,
+					    .pages = {20 * i + 2, 20 * i + 3, 20 * i + 4},
+					    .duplicates = 20 * i + 5,
+					    .batches = 20 * i + 6};
 	struct jsonmsg *v cleanup_jsonmsg = ask(&p, "{\"execute\":\"stats\"}");
 	const struct jsonmsg *r = jsonmsg_member(v, "return");
 	const struct jsonmsg *sharer = jsonmsg_element(jsonmsg_member(r, "sharers"), 0);
@@ -577,9 +646,10 @@ Test(control, stats)
 		const struct jsonmsg *lane = jsonmsg_member(jsonmsg_member(r, "lanes"), lanes[i]);
 
 		cr_assert_eq(jsonmsg_u64(lane, "bytes", 0), 20 * i + 1);
-		expect_counts(jsonmsg_member(lane, "pages"), (const char *const[]){"copy", "zero", "already", NULL},
-			      20 * i + 2);
-		expect_counts(lane, (const char *const[]){"duplicates", "batches", NULL}, 20 * i + 5);
+		expect_counts(jsonmsg_member(lane, "pages"),
+			      (const char *const[]){"copy", "zero", "already", NULL}, 20 * i + 2);
+		expect_counts(lane, (const char *const[]){"duplicates", "batches", NULL},
+			      20 * i + 5);
 	}
 }
 
@@ -591,7 +661,8 @@ Test(control, blockers)
 	struct jsonmsg *none cleanup_jsonmsg = ask(&p, "{\"execute\":\"blockers\"}");
 	fake.n_blockers = 128;
 	struct jsonmsg *v cleanup_jsonmsg = ask(&p, "{\"execute\":\"blockers\"}");
-	const struct jsonmsg *list = jsonmsg_member(v, "return"), *last = jsonmsg_element(list, 127);
+	const struct jsonmsg *list = jsonmsg_member(v, "return"),
+			     *last = jsonmsg_element(list, 127);
 
 	cr_assert_eq(jsonmsg_kind(jsonmsg_member(none, "return")), JSONMSG_ARRAY);
 	cr_assert_eq(jsonmsg_count(jsonmsg_member(none, "return")), 0);
@@ -609,7 +680,8 @@ Test(control, quit_is_refused_with_the_reason_unless_forced)
 	fake.refusal = "the VM runs here and owes 7 pages";
 	expect_refused(&p, "{\"execute\":\"quit\"}", "Refused", "owes 7 pages");
 	cr_assert_not(fake.forced);
-	struct jsonmsg *v cleanup_jsonmsg = ask(&p, "{\"execute\":\"quit\",\"arguments\":{\"force\":true}}");
+	struct jsonmsg *v cleanup_jsonmsg =
+		ask(&p, "{\"execute\":\"quit\",\"arguments\":{\"force\":true}}");
 
 	cr_assert_not_null(jsonmsg_member(v, "return"));
 	cr_assert(fake.forced);
@@ -625,14 +697,16 @@ Test(control, events_reach_only_who_asked)
 	fake.snapshot->state = SESSION_RUNNING;
 	control_event(fake.control, "state", "the VM runs here");
 	struct jsonmsg *e cleanup_jsonmsg = next(&a);
-	const struct jsonmsg *data = jsonmsg_member(e, "data"), *when = jsonmsg_member(e, "timestamp");
+	const struct jsonmsg *data = jsonmsg_member(e, "data"),
+			     *when = jsonmsg_member(e, "timestamp");
 
 	cr_assert_str_eq(jsonmsg_text(e, "event", "?"), "state");
 	cr_assert_str_eq(jsonmsg_text(data, "state", "?"), "running");
 	cr_assert_str_eq(jsonmsg_text(data, "text", "?"), "the VM runs here");
 	cr_assert_gt(jsonmsg_u64(when, "seconds", 0), 1000000000);
 	cr_assert_lt(jsonmsg_u64(when, "microseconds", 1000000), 1000000);
-	struct jsonmsg *off cleanup_jsonmsg = ask(&a, "{\"execute\":\"events\",\"arguments\":{\"enable\":false}}");
+	struct jsonmsg *off cleanup_jsonmsg =
+		ask(&a, "{\"execute\":\"events\",\"arguments\":{\"enable\":false}}");
 
 	cr_assert_not(jsonmsg_bool(jsonmsg_member(off, "return"), "enabled", true));
 	control_event(fake.control, "state", "unheard");
@@ -653,7 +727,8 @@ Test(control, an_event_without_a_snapshot_has_no_state)
 	control_event(fake.control, "state", NULL);
 	struct jsonmsg *e cleanup_jsonmsg = next(&p);
 
-	cr_assert_eq(jsonmsg_kind(jsonmsg_member(jsonmsg_member(e, "data"), "state")), JSONMSG_NULL);
+	cr_assert_eq(jsonmsg_kind(jsonmsg_member(jsonmsg_member(e, "data"), "state")),
+		     JSONMSG_NULL);
 }
 
 /* --- limits and bad peers ----------------------------------------------------------------- */

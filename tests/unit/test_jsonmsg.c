@@ -24,15 +24,17 @@ static void expect_bad(const char *text, const char *part)
 	const char *why = NULL;
 	struct jsonmsg *v = (struct jsonmsg *)&v;
 
-	cr_assert_eq(jsonmsg_parse(&v, text, strlen(text), &why), -EBADMSG, "accepted: %.60s", text);
+	cr_assert_eq(jsonmsg_parse(&v, text, strlen(text), &why), -EBADMSG, "accepted: %.60s",
+		     text);
 	cr_assert_null(v);
 	cr_assert(why && strstr(why, part), "%.60s: expected '%s', got '%s'", text, part, why);
 }
 
 Test(jsonmsg, reads_members_by_name_and_kind)
 {
-	struct jsonmsg *v cleanup_jsonmsg = must_parse(
-		" {\"t\":\"x\\u00e9\\ud83d\\ude00\",\"n\":42,\"m\":-7,\"y\":true,\"z\":null,\"a\":[1,\"b\",{}],\"o\":{\"t\":\"y\"}}\r");
+	struct jsonmsg *v cleanup_jsonmsg =
+		must_parse(" {\"t\":\"x\\u00e9\\ud83d\\ude00\",\"n\":42,\"m\":-7,\"y\":true,\"z\":"
+			   "null,\"a\":[1,\"b\",{}],\"o\":{\"t\":\"y\"}}\r");
 
 	cr_assert_eq(jsonmsg_kind(v), JSONMSG_OBJECT);
 	cr_assert_str_eq(jsonmsg_text(v, "t", "?"), "x\xc3\xa9\xf0\x9f\x98\x80");
@@ -82,12 +84,14 @@ Test(jsonmsg, names_strangers)
 Test(jsonmsg, refuses_what_is_not_plain_json)
 {
 	static const char *const rows[][2] = {
-		{"", "nothing there"}, {" \r\n", "nothing there"}, {"{", "no partner"}, {"}", "no partner"}, {"{\"a\":1,}", "not JSON"},
-		{"[1,", "no partner"}, {"[1,]", "not JSON"}, {"{\"a\" 1}", "not JSON"}, {"{a:1}", "not JSON"},
-		{"{} {}", "more than one"}, {"1 2", "more than one"}, {"{}}", "more than one"},
-		{",1", "more than one"}, {"nul", "not JSON"}, {"True", "not JSON"}, {"{]", "not JSON"},
-		{"/* c */ {}", "not JSON"}, {"// c\n{}", "not JSON"}, {"# c\n{}", "not JSON"},
-		{"var x = {}", "not JSON"}, {"{'a':1}", "not JSON"}, {"NaN", "not JSON"}, {"-Infinity", "whole"},
+		{"", "nothing there"},	    {" \r\n", "nothing there"}, {"{", "no partner"},
+		{"}", "no partner"},	    {"{\"a\":1,}", "not JSON"}, {"[1,", "no partner"},
+		{"[1,]", "not JSON"},	    {"{\"a\" 1}", "not JSON"},	{"{a:1}", "not JSON"},
+		{"{} {}", "more than one"}, {"1 2", "more than one"},	{"{}}", "more than one"},
+		{",1", "more than one"},    {"nul", "not JSON"},	{"True", "not JSON"},
+		{"{]", "not JSON"},	    {"/* c */ {}", "not JSON"}, {"// c\n{}", "not JSON"},
+		{"# c\n{}", "not JSON"},    {"var x = {}", "not JSON"}, {"{'a':1}", "not JSON"},
+		{"NaN", "not JSON"},	    {"-Infinity", "whole"},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
@@ -97,11 +101,22 @@ Test(jsonmsg, refuses_what_is_not_plain_json)
 Test(jsonmsg, refuses_bad_strings)
 {
 	static const char *const rows[][2] = {
-		{"\"a", "no end"}, {"\"a\\\"", "no end"}, {"\"\\", "unknown escape"}, {"\"\\x41\"", "unknown escape"},
-		{"\"\t\"", "control character"}, {"\"\n\"", "control character"}, {"\"\\u12g4\"", "four hexadecimal"},
-		{"\"\\u12", "four hexadecimal"}, {"\"\\u0000\"", "no character"}, {"\"\\udc00\"", "no character"},
-		{"\"\\ud800\"", "no partner"}, {"\"\\ud800\\u0041\"", "no partner"}, {"\"\\ud800\\n12345\"", "no partner"},
-		{"\"\xff\"", "UTF-8"}, {"\"\xc3\"", "UTF-8"}, {"\"\xed\xa0\x80\"", "UTF-8"},
+		{"\"a", "no end"},
+		{"\"a\\\"", "no end"},
+		{"\"\\", "unknown escape"},
+		{"\"\\x41\"", "unknown escape"},
+		{"\"\t\"", "control character"},
+		{"\"\n\"", "control character"},
+		{"\"\\u12g4\"", "four hexadecimal"},
+		{"\"\\u12", "four hexadecimal"},
+		{"\"\\u0000\"", "no character"},
+		{"\"\\udc00\"", "no character"},
+		{"\"\\ud800\"", "no partner"},
+		{"\"\\ud800\\u0041\"", "no partner"},
+		{"\"\\ud800\\n12345\"", "no partner"},
+		{"\"\xff\"", "UTF-8"},
+		{"\"\xc3\"", "UTF-8"},
+		{"\"\xed\xa0\x80\"", "UTF-8"},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
@@ -120,11 +135,25 @@ Test(jsonmsg, embedded_nul_is_refused)
 Test(jsonmsg, numbers_are_whole_and_fit)
 {
 	static const char *const bad[] = {
-		"1.5", "1e3", "1E3", "-", "--1", "+1", "01", "-01", "0x10", "1-1", "9223372036854775808",
-		"-9223372036854775809", "99999999999999999999999999", ".5", "1.",
+		"1.5",
+		"1e3",
+		"1E3",
+		"-",
+		"--1",
+		"+1",
+		"01",
+		"-01",
+		"0x10",
+		"1-1",
+		"9223372036854775808",
+		"-9223372036854775809",
+		"99999999999999999999999999",
+		".5",
+		"1.",
 	};
-	struct jsonmsg *v cleanup_jsonmsg = must_parse(
-		"{\"max\":9223372036854775807,\"min\":-9223372036854775808,\"zero\":0,\"minus\":-0}");
+	struct jsonmsg *v cleanup_jsonmsg =
+		must_parse("{\"max\":9223372036854775807,\"min\":-9223372036854775808,\"zero\":0,"
+			   "\"minus\":-0}");
 
 	cr_assert_eq(jsonmsg_u64(v, "max", 0), INT64_MAX);
 	cr_assert_eq(jsonmsg_i64(v, "min", 0), INT64_MIN);
@@ -133,7 +162,8 @@ Test(jsonmsg, numbers_are_whole_and_fit)
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
 		struct jsonmsg *none;
 
-		cr_assert_eq(jsonmsg_parse(&none, bad[i], strlen(bad[i]), NULL), -EBADMSG, "%s", bad[i]);
+		cr_assert_eq(jsonmsg_parse(&none, bad[i], strlen(bad[i]), NULL), -EBADMSG, "%s",
+			     bad[i]);
 	}
 }
 
@@ -162,7 +192,8 @@ Test(jsonmsg, depth_is_limited)
 
 Test(jsonmsg, writes_what_it_read)
 {
-	static const char text[] = "{\"id\":\"x\\\"\\\\\\n\",\"a\":[1,-2,true,null,{\"b\":[]}],\"o\":{}}\n";
+	static const char text[] =
+		"{\"id\":\"x\\\"\\\\\\n\",\"a\":[1,-2,true,null,{\"b\":[]}],\"o\":{}}\n";
 	struct jsonmsg *v cleanup_jsonmsg = must_parse(text);
 	struct jsonmsg *copy cleanup_jsonmsg = jsonmsg_copy(v);
 	char *line cleanup_free = jsonmsg_print(copy, NULL);
@@ -192,16 +223,18 @@ Test(jsonmsg, builds_a_line)
 	jsonmsg_end(w);
 	jsonmsg_end(w);
 	line = jsonmsg_finish(w, &len);
-	cr_assert_str_eq(line, "{\"id\":[7],\"none\":null,\"text\":\"a\\nb\\u0001\\\"\",\"null\":null,"
-			       "\"big\":9223372036854775807,\"min\":-9223372036854775808,\"yes\":true,"
-			       "\"list\":[1,{}]}\n");
+	cr_assert_str_eq(line,
+			 "{\"id\":[7],\"none\":null,\"text\":\"a\\nb\\u0001\\\"\",\"null\":null,"
+			 "\"big\":9223372036854775807,\"min\":-9223372036854775808,\"yes\":true,"
+			 "\"list\":[1,{}]}\n");
 	cr_assert_eq(len, strlen(line));
 }
 
 /* A sharer chooses its own name: it must not be able to break the line. */
 Test(jsonmsg, hostile_names_stay_inside_their_string)
 {
-	static const char *const names[] = {"\",\"x\":\"", "\n{}", "\xff\xfe", "\\", "\x7f", "\xed\xa0\x80", "</script>"};
+	static const char *const names[] = {"\",\"x\":\"", "\n{}",	   "\xff\xfe", "\\",
+					    "\x7f",	   "\xed\xa0\x80", "</script>"};
 
 	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
 		struct jsonmsg_writer *w cleanup_jsonmsg_writer = jsonmsg_writer_new();

@@ -43,18 +43,15 @@ Test(keyval, double_comma_is_a_comma)
 	static const struct {
 		const char *text, *a, *b;
 	} rows[] = {
-		{"a=x,,y,b=z", "x,y", "z"},
-		{"a=,,,b=z", ",", "z"},
-		{"a=x,,,,y", "x,,y", NULL},
-		{"a=x,,", "x,", NULL},
-		{"a=,,", ",", NULL},
-		{"a=x,,b=1", "x,b=1", NULL},
+		{"a=x,,y,b=z", "x,y", "z"}, {"a=,,,b=z", ",", "z"}, {"a=x,,,,y", "x,,y", NULL},
+		{"a=x,,", "x,", NULL},	    {"a=,,", ",", NULL},    {"a=x,,b=1", "x,b=1", NULL},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct keyval kv cleanup_keyval;
 
-		cr_assert_eq(keyval_parse(&kv, rows[i].text, known, NULL), 0, "%s: %s", rows[i].text, kv.error);
+		cr_assert_eq(keyval_parse(&kv, rows[i].text, known, NULL), 0, "%s: %s",
+			     rows[i].text, kv.error);
 		cr_assert_str_eq(keyval_get(&kv, "a"), rows[i].a);
 		if (rows[i].b)
 			cr_assert_str_eq(keyval_get(&kv, "b"), rows[i].b);
@@ -98,7 +95,8 @@ Test(keyval, too_many_pairs)
 	for (unsigned i = 0; i <= KEYVAL_MAX_PAIRS; i++) {
 		snprintf(names[i], sizeof(names[i]), "k%u", i);
 		many[i] = names[i];
-		used += (size_t)snprintf(text + used, sizeof(text) - used, "%sk%u=v", i ? "," : "", i);
+		used += (size_t)snprintf(text + used, sizeof(text) - used, "%sk%u=v", i ? "," : "",
+					 i);
 	}
 	cr_assert_eq(keyval_parse(&kv, text, many, NULL), -E2BIG);
 	keyval_clear(&kv);
@@ -114,17 +112,30 @@ Test(keyval, numbers)
 		int result;
 		uint64_t value;
 	} rows[] = {
-		{"0", 0, 0}, {"42", 0, 42}, {"0x1f", 0, 31}, {"0XfF", 0, 255},
-		{"18446744073709551615", 0, UINT64_MAX}, {"18446744073709551616", -ERANGE, 0},
-		{"99999999999999999999999", -ERANGE, 0}, {"0x10000000000000000", -ERANGE, 0},
-		{"", -EINVAL, 0}, {"0x", -EINVAL, 0}, {"-1", -EINVAL, 0}, {"+1", -EINVAL, 0}, {" 1", -EINVAL, 0},
-		{"1 ", -EINVAL, 0}, {"1K", -EINVAL, 0}, {"f", -EINVAL, 0}, {"99999999999999999999999x", -EINVAL, 0},
+		{"0", 0, 0},
+		{"42", 0, 42},
+		{"0x1f", 0, 31},
+		{"0XfF", 0, 255},
+		{"18446744073709551615", 0, UINT64_MAX},
+		{"18446744073709551616", -ERANGE, 0},
+		{"99999999999999999999999", -ERANGE, 0},
+		{"0x10000000000000000", -ERANGE, 0},
+		{"", -EINVAL, 0},
+		{"0x", -EINVAL, 0},
+		{"-1", -EINVAL, 0},
+		{"+1", -EINVAL, 0},
+		{" 1", -EINVAL, 0},
+		{"1 ", -EINVAL, 0},
+		{"1K", -EINVAL, 0},
+		{"f", -EINVAL, 0},
+		{"99999999999999999999999x", -EINVAL, 0},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		uint64_t v = 0;
 
-		cr_assert_eq(keyval_read_number(rows[i].text, &v), rows[i].result, "%s", rows[i].text);
+		cr_assert_eq(keyval_read_number(rows[i].text, &v), rows[i].result, "%s",
+			     rows[i].text);
 		cr_assert_eq(v, rows[i].value, "%s", rows[i].text);
 	}
 }
@@ -136,16 +147,28 @@ Test(keyval, sizes)
 		int result;
 		uint64_t value;
 	} rows[] = {
-		{"512", 0, 512}, {"4K", 0, 4096}, {"2m", 0, 2 << 20}, {"1G", 0, 1ull << 30}, {"3T", 0, 3ull << 40},
-		{"0x10K", 0, 16384}, {"16777215T", 0, 16777215ull << 40}, {"16777216T", -ERANGE, 0},
-		{"18446744073709551616K", -ERANGE, 0}, {"1KB", -EINVAL, 0}, {"K", -EINVAL, 0}, {"1P", -EINVAL, 0},
-		{"1.5G", -EINVAL, 0}, {"1 ", -EINVAL, 0}, {"", -EINVAL, 0},
+		{"512", 0, 512},
+		{"4K", 0, 4096},
+		{"2m", 0, 2 << 20},
+		{"1G", 0, 1ull << 30},
+		{"3T", 0, 3ull << 40},
+		{"0x10K", 0, 16384},
+		{"16777215T", 0, 16777215ull << 40},
+		{"16777216T", -ERANGE, 0},
+		{"18446744073709551616K", -ERANGE, 0},
+		{"1KB", -EINVAL, 0},
+		{"K", -EINVAL, 0},
+		{"1P", -EINVAL, 0},
+		{"1.5G", -EINVAL, 0},
+		{"1 ", -EINVAL, 0},
+		{"", -EINVAL, 0},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		uint64_t v = 0;
 
-		cr_assert_eq(keyval_read_size(rows[i].text, &v), rows[i].result, "%s", rows[i].text);
+		cr_assert_eq(keyval_read_size(rows[i].text, &v), rows[i].result, "%s",
+			     rows[i].text);
 		cr_assert_eq(v, rows[i].value, "%s", rows[i].text);
 	}
 }

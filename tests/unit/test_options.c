@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The daemon's options: defaults, every kind of value, the file, who wins, and what every refusal says. */
+/* The daemon's options: defaults, every kind of value, the file, who wins, and what every refusal
+ * says. */
 #include "config.h"
 #include "daemon/options.h"
 #include <fcntl.h>
@@ -9,9 +10,8 @@
 #include <criterion/criterion.h>
 #include <criterion/redirect.h>
 
-#define MANDATORY "--incoming=tcp::4444", "--run-dir=/run/p"
-#define PARSE(o, error, ...) \
-	parse(o, error, (char *[]){(char *)"postcopyd", ##__VA_ARGS__, NULL})
+#define MANDATORY	     "--incoming=tcp::4444", "--run-dir=/run/p"
+#define PARSE(o, error, ...) parse(o, error, (char *[]){(char *)"postcopyd", ##__VA_ARGS__, NULL})
 
 static enum options_result parse(struct options *o, GError **error, char **argv)
 {
@@ -33,7 +33,8 @@ static void expect_usage(const char *part, char **argv)
 	options_clear(&o);
 	options_clear(&o);
 }
-#define EXPECT_USAGE(part, ...) expect_usage(part, (char *[]){(char *)"postcopyd", ##__VA_ARGS__, NULL})
+#define EXPECT_USAGE(part, ...)                                                                    \
+	expect_usage(part, (char *[]){(char *)"postcopyd", ##__VA_ARGS__, NULL})
 
 static char *write_file(const char *text)
 {
@@ -46,7 +47,8 @@ static char *write_file(const char *text)
 	return path;
 }
 
-static enum options_result parse_with_file(struct options *o, const char *text, const char *extra, GError **error)
+static enum options_result parse_with_file(struct options *o, const char *text, const char *extra,
+					   GError **error)
 {
 	g_autofree char *path = write_file(text);
 	enum options_result r = PARSE(o, error, "--config", path, (char *)extra);
@@ -101,10 +103,11 @@ Test(options, command_line)
 	g_autoptr(GError) error = NULL;
 	struct options o;
 
-	cr_assert_eq(PARSE(&o, &error, "--incoming", "unix:/tmp/in", "--run-dir", "/run/p", "--register-path", "/r",
-			   "--control-path", "/c", "--expect", "vmm", "--expect=net", "--expect-timeout", "0",
-			   "--load-timeout=9", "--device-state", "/tmp/state", "--spin-us", "50", "--max-package",
-			   "1G", "--max-sharers", "64", "--max-waiters", "1", "--register-group", "kvm",
+	cr_assert_eq(PARSE(&o, &error, "--incoming", "unix:/tmp/in", "--run-dir", "/run/p",
+			   "--register-path", "/r", "--control-path", "/c", "--expect", "vmm",
+			   "--expect=net", "--expect-timeout", "0", "--load-timeout=9",
+			   "--device-state", "/tmp/state", "--spin-us", "50", "--max-package", "1G",
+			   "--max-sharers", "64", "--max-waiters", "1", "--register-group", "kvm",
 			   "--switchover-ack", "--stay", "--verbose", "--ready-fd", "0"),
 		     OPTIONS_OK, "%s", error ? error->message : "");
 	cr_assert_eq(o.incoming.transport, OPTIONS_UNIX);
@@ -131,7 +134,8 @@ Test(options, last_of_a_repeated_option_wins)
 {
 	struct options o;
 
-	cr_assert_eq(PARSE(&o, NULL, MANDATORY, "--spin-us=1", "--spin-us=2", "--incoming=tcp:h:1"), OPTIONS_OK);
+	cr_assert_eq(PARSE(&o, NULL, MANDATORY, "--spin-us=1", "--spin-us=2", "--incoming=tcp:h:1"),
+		     OPTIONS_OK);
 	cr_assert_eq(o.spin_us, 2);
 	cr_assert_str_eq(o.incoming.host, "h");
 	options_clear(&o);
@@ -159,19 +163,36 @@ Test(options, addresses)
 	static const struct {
 		const char *text, *host, *port;
 	} rows[] = {
-		{"tcp:example.org:4444", "example.org", "4444"}, {"tcp:[::1]:0", "::1", "0"},
-		{"tcp:[fe80::1%eth0]:65535", "fe80::1%eth0", "65535"}, {"tcp::1", "", "1"},
+		{"tcp:example.org:4444", "example.org", "4444"},
+		{"tcp:[::1]:0", "::1", "0"},
+		{"tcp:[fe80::1%eth0]:65535", "fe80::1%eth0", "65535"},
+		{"tcp::1", "", "1"},
 	};
 	static const char *const bad[] = {
-		"", "tcp", "tcp:", "tcp:host", "tcp:host:", "tcp:host:65536", "tcp:host:-1", "tcp:host:0x10",
-		"tcp:host:http", "tcp:::1:4444", "tcp:[::1]", "tcp:[::1]4444", "tcp:[]:4444", "tcp:[::1:4444", "unix:",
-		"TCP:host:1", "vsock:1:2",
+		"",
+		"tcp",
+		"tcp:",
+		"tcp:host",
+		"tcp:host:",
+		"tcp:host:65536",
+		"tcp:host:-1",
+		"tcp:host:0x10",
+		"tcp:host:http",
+		"tcp:::1:4444",
+		"tcp:[::1]",
+		"tcp:[::1]4444",
+		"tcp:[]:4444",
+		"tcp:[::1:4444",
+		"unix:",
+		"TCP:host:1",
+		"vsock:1:2",
 	};
 
 	for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
 		struct options o = {0};
 
-		cr_assert(options_parse_address(rows[i].text, &o.incoming, NULL), "%s", rows[i].text);
+		cr_assert(options_parse_address(rows[i].text, &o.incoming, NULL), "%s",
+			  rows[i].text);
 		cr_assert_eq(o.incoming.transport, OPTIONS_TCP);
 		cr_assert_str_eq(o.incoming.host, rows[i].host);
 		cr_assert_str_eq(o.incoming.port, rows[i].port);
@@ -207,7 +228,8 @@ Test(options, refusals_name_the_option)
 	EXPECT_USAGE("--run-dir: the value is empty", "--incoming=tcp::1", "--run-dir=");
 	EXPECT_USAGE("--incoming: 'x' begins with neither", "--incoming=x");
 	EXPECT_USAGE("--spin-us: 'x' is not a number", MANDATORY, "--spin-us=x");
-	EXPECT_USAGE("--spin-us: 1000001 is not between 0 and 1000000", MANDATORY, "--spin-us=1000001");
+	EXPECT_USAGE("--spin-us: 1000001 is not between 0 and 1000000", MANDATORY,
+		     "--spin-us=1000001");
 	EXPECT_USAGE("--max-sharers: 0 is not between 1 and 64", MANDATORY, "--max-sharers=0");
 	EXPECT_USAGE("--max-sharers: 65 is not between 1 and 64", MANDATORY, "--max-sharers=65");
 	EXPECT_USAGE("--max-package: '1X' is not a size", MANDATORY, "--max-package=1X");
@@ -222,15 +244,21 @@ Test(options, refusals_name_the_option)
 
 Test(options, what_excludes_each_other)
 {
-	EXPECT_USAGE("--incoming and --incoming-fd exclude each other", MANDATORY, "--incoming-fd=0");
-	EXPECT_USAGE("--register-path and --register-fd", MANDATORY, "--register-fd=0", "--register-path=/r");
-	EXPECT_USAGE("--control-path and --control-fd", MANDATORY, "--control-fd=0", "--control-path=/r");
-	EXPECT_USAGE("--register-group and --register-fd", MANDATORY, "--register-fd=0", "--register-group=g");
-	EXPECT_USAGE("--register-fd and --control-fd name the same", MANDATORY, "--register-fd=0", "--control-fd=0");
-	EXPECT_USAGE("--control-fd and --ready-fd name the same", MANDATORY, "--control-fd=1", "--ready-fd=1");
+	EXPECT_USAGE("--incoming and --incoming-fd exclude each other", MANDATORY,
+		     "--incoming-fd=0");
+	EXPECT_USAGE("--register-path and --register-fd", MANDATORY, "--register-fd=0",
+		     "--register-path=/r");
+	EXPECT_USAGE("--control-path and --control-fd", MANDATORY, "--control-fd=0",
+		     "--control-path=/r");
+	EXPECT_USAGE("--register-group and --register-fd", MANDATORY, "--register-fd=0",
+		     "--register-group=g");
+	EXPECT_USAGE("--register-fd and --control-fd name the same", MANDATORY, "--register-fd=0",
+		     "--control-fd=0");
+	EXPECT_USAGE("--control-fd and --ready-fd name the same", MANDATORY, "--control-fd=1",
+		     "--ready-fd=1");
 	EXPECT_USAGE("are the same: /s", MANDATORY, "--register-path=/s", "--control-path=/s");
-	EXPECT_USAGE("--expect names 2 sharers but --max-sharers is 1", MANDATORY, "--expect=a", "--expect=b",
-		     "--max-sharers=1");
+	EXPECT_USAGE("--expect names 2 sharers but --max-sharers is 1", MANDATORY, "--expect=a",
+		     "--expect=b", "--max-sharers=1");
 }
 
 Test(options, everything_can_stand_in_a_file)
@@ -238,13 +266,16 @@ Test(options, everything_can_stand_in_a_file)
 	g_autoptr(GError) error = NULL;
 	struct options o;
 
-	cr_assert_eq(parse_with_file(&o,
-				     "# comment\n[postcopyd]\nincoming=tcp:[::1]:4444\nrun-dir=/run/p;q\n"
-				     "expect=vmm;net backend;\nexpect-timeout=5\nload-timeout=6\nspin-us=7\n"
-				     "max-package=8M\nmax-sharers=9\nmax-waiters=10\nregister-group=kvm\n"
-				     "switchover-ack=true\nstay=true\nverbose=false\ndevice-state=/tmp/d\n"
-				     "register-path=/r\ncontrol-path=/c\nready-fd=0\n", NULL, &error),
-		     OPTIONS_OK, "%s", error ? error->message : "");
+	cr_assert_eq(
+		parse_with_file(
+			&o,
+			"# comment\n[postcopyd]\nincoming=tcp:[::1]:4444\nrun-dir=/run/p;q\n"
+			"expect=vmm;net backend;\nexpect-timeout=5\nload-timeout=6\nspin-us=7\n"
+			"max-package=8M\nmax-sharers=9\nmax-waiters=10\nregister-group=kvm\n"
+			"switchover-ack=true\nstay=true\nverbose=false\ndevice-state=/tmp/d\n"
+			"register-path=/r\ncontrol-path=/c\nready-fd=0\n",
+			NULL, &error),
+		OPTIONS_OK, "%s", error ? error->message : "");
 	cr_assert_str_eq(o.incoming.host, "::1");
 	cr_assert_str_eq(o.run_dir, "/run/p;q", "only repeatable options are lists");
 	cr_assert_eq(g_strv_length(o.expect), 2);
@@ -270,11 +301,13 @@ Test(options, the_command_line_wins)
 {
 	struct options o;
 
-	cr_assert_eq(parse_with_file(&o, FILE_BASE "spin-us=1\nexpect=a;b\n", "--spin-us=2", NULL), OPTIONS_OK);
+	cr_assert_eq(parse_with_file(&o, FILE_BASE "spin-us=1\nexpect=a;b\n", "--spin-us=2", NULL),
+		     OPTIONS_OK);
 	cr_assert_eq(o.spin_us, 2);
 	cr_assert_eq(g_strv_length(o.expect), 2);
 	options_clear(&o);
-	cr_assert_eq(parse_with_file(&o, FILE_BASE "spin-us=1\nexpect=a;b\n", "--expect=c", NULL), OPTIONS_OK);
+	cr_assert_eq(parse_with_file(&o, FILE_BASE "spin-us=1\nexpect=a;b\n", "--expect=c", NULL),
+		     OPTIONS_OK);
 	cr_assert_eq(o.spin_us, 1);
 	cr_assert_eq(g_strv_length(o.expect), 1, "a list replaces the file's list");
 	cr_assert_str_eq(o.expect[0], "c");
@@ -288,7 +321,8 @@ Test(options, bad_files)
 	expect_bad_file(FILE_BASE "help=true\n", "[postcopyd] help: unknown key");
 	expect_bad_file(FILE_BASE "[other]\nx=1\n", "unknown group [other]");
 	expect_bad_file(FILE_BASE "spin-us=x\n", "[postcopyd] spin-us: 'x' is not a number");
-	expect_bad_file(FILE_BASE "stay=maybe\n", "[postcopyd] stay: 'maybe' is neither true nor false");
+	expect_bad_file(FILE_BASE "stay=maybe\n",
+			"[postcopyd] stay: 'maybe' is neither true nor false");
 	expect_bad_file(FILE_BASE "expect=a;a\n", "[postcopyd] expect: 'a' is named twice");
 	expect_bad_file("incoming=tcp::1\n", "group");
 	expect_bad_file(FILE_BASE "rubbish\n", "rubbish");
@@ -328,11 +362,29 @@ Test(options, version_names_the_features, .init = cr_redirect_stdout)
 Test(options, help_names_every_option, .init = cr_redirect_stdout)
 {
 	static const char *const names[] = {
-		"--incoming=ADDRESS", "--incoming-fd=FD", "--run-dir=DIR", "--register-path=PATH", "--register-fd=FD",
-		"--register-group=GROUP", "--control-path=PATH", "--control-fd=FD", "--expect=NAME",
-		"--expect-timeout=SECONDS", "--load-timeout=SECONDS", "--device-state=FILE", "--ready-fd=FD",
-		"--spin-us=N", "--max-package=SIZE", "--max-sharers=N", "--max-waiters=N", "--switchover-ack",
-		"--stay", "--verbose", "--config=FILE", "--help", "--version",
+		"--incoming=ADDRESS",
+		"--incoming-fd=FD",
+		"--run-dir=DIR",
+		"--register-path=PATH",
+		"--register-fd=FD",
+		"--register-group=GROUP",
+		"--control-path=PATH",
+		"--control-fd=FD",
+		"--expect=NAME",
+		"--expect-timeout=SECONDS",
+		"--load-timeout=SECONDS",
+		"--device-state=FILE",
+		"--ready-fd=FD",
+		"--spin-us=N",
+		"--max-package=SIZE",
+		"--max-sharers=N",
+		"--max-waiters=N",
+		"--switchover-ack",
+		"--stay",
+		"--verbose",
+		"--config=FILE",
+		"--help",
+		"--version",
 	};
 	static char text[16384];
 	struct options o;
