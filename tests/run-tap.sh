@@ -4,7 +4,8 @@
 # run-tap.sh PROGRAM [ARGUMENT]...: run one test program with its TAP on stdout, for automake's driver.
 #
 # Exit status 77 before any plan becomes a skip of the whole plan, its reason the last line printed.
-# POSTCOPY_TESTS_MUST_RUN=1 turns every skip into a failure.
+# POSTCOPY_TESTS_MUST_RUN=1 turns every skip into a failure.  POSTCOPY_TESTS_TIMEOUT=SECONDS (900) ends a
+# program that takes longer.
 
 filter='
 function skipped(why)
@@ -43,6 +44,8 @@ END {
 }'
 
 {
-	"$@"
-	echo "#exit $?"
+	timeout -k 10 "${POSTCOPY_TESTS_TIMEOUT:-900}" "$@"
+	status=$?
+	[ "$status" -ne 124 ] || echo "# ended by run-tap.sh after ${POSTCOPY_TESTS_TIMEOUT:-900} seconds"
+	echo "#exit $status"
 } | awk -v must_run="${POSTCOPY_TESTS_MUST_RUN:-0}" "$filter"
