@@ -62,6 +62,9 @@ int main(int argc, char **argv)
 	setlocale(LC_ALL, "");
 	if (!source_options_parse(&options, &argc, &argv, &error)) {
 		fprintf(stderr, "postcopy-source: %s\n", error->message);
+	} else if (options.version) {
+		puts("postcopy-source " PACKAGE_VERSION " " PC_FEATURES);
+		status = DONE;
 	} else if (options.list_faults) {
 		g_autofree char *help = source_options_fault_help();
 

@@ -209,9 +209,12 @@ static bool check_whole(const struct source_options *o, GError **error)
 	return true;
 }
 
-/* Faults first: "--fault help" needs nothing else. */
+/* First what needs nothing else: --version and "--fault help". */
 static bool take_all(struct source_options *o, struct raw_options *raw, GError **error)
 {
+	o->version = raw->version;
+	if (o->version)
+		return true;
 	o->seed = raw->seed >= 0 ? (uint64_t)raw->seed :
 				   (uint64_t)g_random_int() << 31 ^ g_random_int();
 	if (!take_faults(o, raw, error))
@@ -261,6 +264,7 @@ static gboolean parse_raw(struct raw_options *raw, int *argc, char ***argv, GErr
 		{ "fault", 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw->faults,
 		  "do something wrong; \"help\" lists what", "KIND[=ARG][@POINT][,trigger=FILE]" },
 		{ "json", 0, 0, G_OPTION_ARG_NONE, &raw->json, "summary as one line of JSON", NULL },
+		{ "version", 0, 0, G_OPTION_ARG_NONE, &raw->version, "version and what is built in", NULL },
 		G_OPTION_ENTRY_NULL
 	};
 	g_autoptr(GOptionContext) context = g_option_context_new(NULL);

@@ -29,6 +29,7 @@ struct source_options {
 	uint64_t seed;
 	struct source_faults faults;
 	bool list_faults;		/* --fault help */
+	bool version;
 };
 
 /* Parses and takes the options out of *@argv.  False with @error on a usage error. */
