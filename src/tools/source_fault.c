@@ -41,7 +41,7 @@ static const struct source_fault_kind kinds[] = {
 	{ "huge-length", SOURCE_HUGE_LENGTH, 0, "record:package", false, true,
 	  "announce a package of 4 GiB - 1" },
 	{ "no-eof", SOURCE_SKIP, 0, "record:eof", false, true, "never send the end of the stream" },
-	{ "extra-after-eof", SOURCE_EXTRA, 0, "record:shut", false, true,
+	{ "extra-after-eof", SOURCE_EXTRA, 0, "record:eof", false, true,
 	  "send another section behind the end of the stream" },
 	{ "drop-after-eof", SOURCE_DROP, 0, "record:shut", false, true,
 	  "close between the end of the stream and SHUT" },
@@ -210,12 +210,15 @@ void source_faults_deinit(struct source_faults *f)
 		free(steal_ptr(&f->list[i].trigger));
 }
 
+static bool triggered(const struct source_fault *f)
+{
+	return !f->trigger || access(f->trigger, F_OK) == 0;
+}
+
 /* The point is reached.  Is the trigger there, and are we the first thread to see it? */
 static bool fire(struct source_fault *f)
 {
-	if (f->trigger && access(f->trigger, F_OK) != 0)
-		return false;
-	return !atomic_exchange(&f->fired, true);
+	return triggered(f) && !atomic_exchange(&f->fired, true);
 }
 
 static bool pending(struct source_fault *f, enum source_point point)
@@ -241,6 +244,15 @@ struct source_fault *source_faults_at_page(struct source_faults *f, uint64_t ord
 			return one;
 	}
 	return NULL;
+}
+
+bool source_faults_awaits(struct source_faults *f, const char *record)
+{
+	for (unsigned i = 0; i < f->n; i++)
+		if (pending(&f->list[i], SOURCE_AT_RECORD) &&
+		    strcmp(f->list[i].name, record) == 0 && triggered(&f->list[i]))
+			return true;
+	return false;
 }
 
 struct source_fault *source_faults_at_record(struct source_faults *f, const char *record)

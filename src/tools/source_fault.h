@@ -71,6 +71,8 @@ void source_faults_deinit(struct source_faults *f);
 struct source_fault *source_faults_at_page(struct source_faults *f, uint64_t ordinal, const char *block,
 					   uint64_t page, bool urgent);
 struct source_fault *source_faults_at_record(struct source_faults *f, const char *record);
+/* Will one fire at that record, as things are? */
+bool source_faults_awaits(struct source_faults *f, const char *record);
 /* @offset: how far into [at, at+len) it strikes. */
 struct source_fault *source_faults_at_byte(struct source_faults *f, uint64_t at, uint64_t len,
 					   uint64_t *offset);

@@ -177,12 +177,13 @@ void source_lane_finish(struct source_lane *l)
 		shutdown(l->fd, SHUT_WR);
 }
 
-static void drain(const struct source_lane *l)
+/* A close with unread input throws away what TCP has not sent yet; whoever must deliver waits here. */
+void source_lane_drain(const struct source_lane *l)
 {
 	const struct timespec tick = { .tv_nsec = 1000000 };
 	int queued;
 
-	for (int i = 0; i < 1000 && ioctl(l->fd, SIOCOUTQ, &queued) == 0 && queued > 0; i++)
+	for (int i = 0; l->tcp && i < 1000 && ioctl(l->fd, SIOCOUTQ, &queued) == 0 && queued > 0; i++)
 		nanosleep(&tick, NULL);
 }
 
@@ -196,7 +197,6 @@ void source_lane_reset(struct source_lane *l)
 
 	if (l->fd < 0)
 		return;
-	drain(l);
 	if (!l->tcp || connect(l->fd, &none, sizeof(none)) < 0)
 		source_lane_hang_up(l);
 }

@@ -36,11 +36,13 @@ void source_lane_end_turn(struct source_lane *l);
 
 /* All of it.  0 or -errno.  Needs the turn. */
 int source_lane_write(struct source_lane *l, const void *buf, size_t len);
-/* From any thread: both directions end, blocked calls return; what is queued is still delivered. */
+/* From any thread: both directions end, blocked calls return. */
 void source_lane_hang_up(struct source_lane *l);
 /* No more to send; the other direction goes on. */
 void source_lane_finish(struct source_lane *l);
-/* From any thread: once the queue is empty (at most a second), reset.  A UNIX socket only hangs up. */
+/* Wait, at most a second, until the other end has all that was written. */
+void source_lane_drain(const struct source_lane *l);
+/* From any thread: both directions end at once, with RST.  A UNIX socket only hangs up. */
 void source_lane_reset(struct source_lane *l);
 
 #endif

@@ -50,15 +50,20 @@ static int skip(struct source_session *s, struct record *r, const struct source_
 	return 0;
 }
 
-/* A whole PART section: legal anywhere but here. */
+/*
+ * A whole PART section: legal anywhere but here.  It leaves together with the record, or the answer to
+ * that might end the session first.
+ */
 static int extra(struct source_session *s, struct record *r, const struct source_fault *f)
 {
-	uint8_t buf[64];
+	uint8_t buf[1024];
 	struct pen p = pen_init(buf, sizeof(buf));
 
 	(void)f;
+	pen_bytes(&p, r->buf, r->len);
 	qstream_put_ram_begin(&p, false, SOURCE_RAM_SECTION);
 	qstream_put_ram_end(&p, SOURCE_RAM_SECTION);
+	r->len = 0;
 	return source_session_send(s, r->lane, buf, pen_used(&p));
 }
 

@@ -59,12 +59,15 @@ static int on_request(struct reader *r, const struct qreturn_message *m)
 /*
  * Whoever waits for the end of the migration is told, and we stay to see that nothing follows.  The
  * destination closes once it has seen us do so; one that does not is not waited for longer.
+ * With a fault due between the end of the stream and SHUT, the SHUT comes too late.
  */
 static int on_shut(struct reader *r, const struct qreturn_message *m)
 {
 	struct source_session *s = r->session;
 	struct timeval grace = { .tv_sec = GRACE_AFTER_SHUT };
 
+	if (source_faults_awaits(&s->options->faults, "shut"))
+		return 0;
 	setsockopt(s->main.fd, SOL_SOCKET, SO_RCVTIMEO, &grace, sizeof(grace));
 	source_check_shut(&s->check, atomic_load(&s->phase), m->value);
 	source_session_end(s, SOURCE_FINISHED, "SHUT %" PRIu32, m->value);
@@ -102,10 +105,20 @@ static int (*const handlers[])(struct reader *r, const struct qreturn_message *m
 	[QRETURN_SWITCHOVER_ACK] = on_switchover_ack,
 };
 
+/* A source that is dead, or cut off, hears nothing. */
+static bool is_deaf(const struct source_session *s)
+{
+	enum source_end end = atomic_load(&s->end);
+
+	return end == SOURCE_DROPPED || end == SOURCE_DIED;
+}
+
 static int handle(struct reader *r, const struct qreturn_message *m)
 {
 	struct source_check *c = &r->session->check;
 
+	if (is_deaf(r->session))
+		return -ECONNABORTED;
 	if (atomic_load(&c->has_shut) && m->type != QRETURN_SHUT) {
 		source_check_violation(c, "message of type %d after SHUT", m->type);
 		return 0;

@@ -56,6 +56,16 @@ void source_session_deinit(struct source_session *s)
 	pthread_mutex_destroy(&s->mutex);
 }
 
+static void close_lane(struct source_lane *l, enum source_end end)
+{
+	if (end == SOURCE_DROPPED || end == SOURCE_DIED)
+		source_lane_drain(l);
+	if (end == SOURCE_DIED)
+		source_lane_reset(l);
+	else if (end != SOURCE_FINISHED)
+		source_lane_hang_up(l);
+}
+
 void source_session_end(struct source_session *s, enum source_end end, const char *fmt, ...)
 {
 	enum source_end none = SOURCE_GOES_ON;
@@ -69,10 +79,8 @@ void source_session_end(struct source_session *s, enum source_end end, const cha
 	va_end(ap);
 	pthread_cond_broadcast(&s->cond);
 	pthread_mutex_unlock(&s->mutex);
-	if (end == SOURCE_FINISHED)
-		return;
-	source_lane_hang_up(&s->main);
-	source_lane_hang_up(&s->urgent);
+	close_lane(&s->main, end);
+	close_lane(&s->urgent, end);
 }
 
 bool source_session_goes_on(const struct source_session *s)
@@ -150,11 +158,8 @@ int source_session_strike(struct source_session *s, const struct source_fault *f
 		pause_ms(f->arg);
 		return 0;
 	}
-	if (f->kind->action == SOURCE_DIE) {
-		source_lane_reset(&s->main);
-		source_lane_reset(&s->urgent);
-	}
-	source_session_end(s, SOURCE_BY_FAULT, "fault %s", f->kind->name);
+	source_session_end(s, f->kind->action == SOURCE_DIE ? SOURCE_DIED : SOURCE_DROPPED, "fault %s",
+			   f->kind->name);
 	return -ECONNABORTED;
 }
 

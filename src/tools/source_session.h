@@ -26,7 +26,8 @@ enum source_end {
 	SOURCE_GOES_ON,
 	SOURCE_FINISHED,		/* SHUT came */
 	SOURCE_LOST,			/* the destination closed, or the network did */
-	SOURCE_BY_FAULT,		/* we closed, as told */
+	SOURCE_DROPPED,			/* we closed, as told: all that was sent arrives */
+	SOURCE_DIED,			/* we reset, as told */
 	SOURCE_GARBAGE,			/* the return path cannot be parsed any more */
 	SOURCE_FAILED,			/* our own trouble: a file that cannot be read, no memory */
 };
@@ -58,7 +59,7 @@ struct source_session {
 int source_session_init(struct source_session *s, struct source_options *o);
 void source_session_deinit(struct source_session *s);
 
-/* The first call counts.  Hangs up both lanes unless it is SOURCE_FINISHED. */
+/* The first call counts.  Closes both lanes in the manner of @end; SOURCE_FINISHED leaves them open. */
 void source_session_end(struct source_session *s, enum source_end end, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 bool source_session_goes_on(const struct source_session *s);
