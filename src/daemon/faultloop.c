@@ -206,13 +206,15 @@ static void push(struct faultloop *f)
 /* Everything that can be done without waiting.  True when there is more of it. */
 static bool turn(struct faultloop *f)
 {
-	bool more = serve_faults(f);
+	bool more;
 
+	/* First, for a lane that stood still goes on in this turn: nothing else would wake us for the bytes it has. */
+	perform_pending(f, clock_ns());
+	more = serve_faults(f);
 	more |= lanework_run(f, &f->urgent);
 	more |= lanework_run(f, &f->main);
 	if (!more)
 		push(f);
-	perform_pending(f, clock_ns());
 	verdict_end(f);
 	verdict_tell_running(f);
 	note_first_served(f);

@@ -126,7 +126,11 @@ static bool place(struct faultloop *f, struct engine_action *a)
 	return true;
 }
 
-static void wake(struct faultloop *f, const struct engine_action *a)
+/*
+ * True when the action is over.  A refused wake is said again, for the thread would sleep for ever; only where the address space is gone
+ * nobody is there to hear it.
+ */
+static bool wake(struct faultloop *f, const struct engine_action *a)
 {
 	const struct member *m = roster_active(&f->roster, a->sharer);
 	struct sharer *s = m ? sharer_get(&f->engine.sharers, a->sharer) : NULL;
@@ -137,16 +141,20 @@ static void wake(struct faultloop *f, const struct engine_action *a)
 
 	while (s && (map = sharer_alias(s, a->block, offset, &from))) {
 		uint64_t address = mapping_address(map, offset);
+		enum uffd_outcome outcome;
 		struct uffd_result result;
 
 		if (address == a->address)
 			continue;
-		uffd_place(f->placer.ops, m->uffd, UFFD_WAKE, address, b->page_size, NULL, true, &result);
+		outcome = uffd_place(f->placer.ops, m->uffd, UFFD_WAKE, address, b->page_size, NULL, true, &result);
 		s->stats.wakes++;
 		f->placer.calls++;
+		if (outcome != UFFD_DONE && outcome != UFFD_GONE && outcome != UFFD_UNMAPPED)
+			return false;
 	}
 	PROBE2(woken, a->page, a->sharer.slot);
 	engine_woken(&f->engine, a, clock_ns());
+	return true;
 }
 
 static void defer(struct faultloop *f, const struct engine_action *a)
@@ -154,8 +162,8 @@ static void defer(struct faultloop *f, const struct engine_action *a)
 	f->pending[f->n_pending++] = *a;
 	if (f->retry_ns == 0)
 		f->retry_ns = clock_ns() + RETRY_NS;
-	f->stalled_main |= a->lane == LANE_MAIN;
-	f->stalled_urgent |= a->lane == LANE_URGENT;
+	f->stalled_main |= a->verb == ENGINE_PLACE && a->lane == LANE_MAIN;
+	f->stalled_urgent |= a->verb == ENGINE_PLACE && a->lane == LANE_URGENT;
 }
 
 static void tell_unplaced(struct faultloop *f, const struct engine_action *a)
@@ -171,18 +179,26 @@ static void tell_unplaced(struct faultloop *f, const struct engine_action *a)
 			       "is still at the source", b->name, offset);
 }
 
+static void perform(struct faultloop *f, struct engine_action *a)
+{
+	bool over = true;
+
+	if (a->verb == ENGINE_WAKE)
+		over = wake(f, a);
+	else if (a->verb == ENGINE_PLACE)
+		over = place(f, a);
+	else
+		tell_unplaced(f, a);
+	if (!over)
+		defer(f, a);
+}
+
 void perform_actions(struct faultloop *f)
 {
 	struct engine_action a;
 
-	while (f->n_pending < FAULTLOOP_PENDING && engine_next(&f->engine, &a)) {
-		if (a.verb == ENGINE_WAKE)
-			wake(f, &a);
-		else if (a.verb != ENGINE_PLACE)
-			tell_unplaced(f, &a);
-		else if (!place(f, &a))
-			defer(f, &a);
-	}
+	while (f->n_pending < FAULTLOOP_PENDING && engine_next(&f->engine, &a))
+		perform(f, &a);
 }
 
 void perform_pending(struct faultloop *f, uint64_t now)
@@ -197,7 +213,6 @@ void perform_pending(struct faultloop *f, uint64_t now)
 	f->retry_ns = 0;
 	f->stalled_main = f->stalled_urgent = false;
 	for (unsigned i = 0; i < n; i++)
-		if (!place(f, &again[i]))
-			defer(f, &again[i]);
+		perform(f, &again[i]);
 	perform_actions(f);
 }
