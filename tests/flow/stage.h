@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef PC_TESTS_STAGE_H
+#define PC_TESTS_STAGE_H
+/*
+ * A whole session of the fault thread in one test program: sharers that are processes with
+ * userfaultfds of their own and a thread per page they wait for, a source whose bytes the test
+ * writes record by record, and between them a real `struct faultloop` whose kernel may be replaced.
+ *
+ * One block, "m", of STAGE_PAGES pages, all owed.  What a sharer's thread saw in its page stands in
+ * memory that the test shares with it, so that a page that was woken too early, or never, shows.
+ */
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "daemon/faultloop.h"
+#include "wire/qreturn.h"
+
+#define STAGE_PAGES   64u
+#define STAGE_ROW_FIRST 40u
+#define STAGE_ROW_N   16u
+#define STAGE_SHARERS 2u
+#define STAGE_MAIN    0u		/* the main sharer's number */
+#define STAGE_PATIENCE_MS 10000
+
+struct stage_options {
+	bool urgent;			/* a second lane, so that the main one is read by the bulk thread */
+	bool commit_ping;		/* the commit is our answer to PING 0x42 */
+	bool hold_loaded;		/* do not say "loaded": stay before the commit */
+	const struct uffd_ops *ops;	/* NULL: the kernel */
+};
+
+/* What one thread of a sharer saw. */
+struct stage_seen {
+	_Atomic bool done;
+	uint64_t first, last;		/* words of the page */
+};
+
+struct stage_sharer {
+	pid_t pid;
+	int sock, uffd;
+	uint64_t address;
+};
+
+struct stage {
+	struct stage_options options;
+	struct faultloop *loop;
+	struct snapshot *snapshot;
+	int memfd, main, urgent;	/* main, urgent: the source's ends */
+	struct stage_sharer sharer[STAGE_SHARERS];
+	struct stage_seen (*seen)[STAGE_PAGES];	/* [sharer][page] */
+	/* what came back on the return path */
+	struct qreturn_reader reader;
+	uint8_t back[65536];
+	size_t n_back;
+	bool requested[STAGE_PAGES];
+	unsigned n_requested, n_requested_twice, n_pongs;
+	uint32_t pong[8];
+	bool shut, hung_up;
+	uint32_t shut_value;
+};
+
+/* Up to and with LISTENING, and "loaded" unless it is held.  Everything that fails ends the fact. */
+void stage_open(struct stage *s, const struct stage_options *options);
+void stage_loaded(struct stage *s);
+/* Threads of sharer @who, one each, read pages [first, first+n). */
+void stage_touch(struct stage *s, unsigned who, unsigned first, unsigned n);
+/* The source sends these pages, on the urgent lane or on the main one. */
+void stage_send(struct stage *s, bool urgent, unsigned first, unsigned n);
+/* The end of the main stream. */
+void stage_end(struct stage *s);
+/* Read what came back, waiting at most @ms for the first byte. */
+void stage_hear(struct stage *s, int ms);
+
+const struct snapshot *stage_look(struct stage *s);
+void stage_wait_state(struct stage *s, enum session_state state);
+/* Until so many threads are parked in the engine. */
+void stage_wait_parked(struct stage *s, uint64_t threads);
+void stage_wait_shut(struct stage *s);
+/* Until the threads of @who have seen these pages, and that what they saw is right. */
+void stage_wait_seen(struct stage *s, unsigned who, unsigned first, unsigned n);
+bool stage_seen(const struct stage *s, unsigned who, unsigned page);
+/* Every fourth page is zero, and a row of them is. */
+static inline bool stage_zero(unsigned page)
+{
+	return page % 4 == 3 || (page >= STAGE_ROW_FIRST && page < STAGE_ROW_FIRST + STAGE_ROW_N);
+}
+uint64_t stage_word(unsigned page);
+/* Content of the whole file is the source's. */
+void stage_check_content(const struct stage *s);
+/* The page a placement at @address through @uffd is about, or STAGE_PAGES. */
+unsigned stage_page_at(const struct stage *s, int uffd, uint64_t address);
+void stage_close(struct stage *s);
+
+#endif
