@@ -165,9 +165,9 @@ static void ask(struct engine *e, struct sharer *s, uint64_t page)
 {
 	struct block *b = block_of_page(&e->blocks, page);
 
-	/* The queue can only be full of pages whose sharers died meanwhile; the ledger knows what is asked for. */
+	/* The queue is full of pages that came by themselves or whose sharers died; the ledger knows what is asked for. */
 	if (request_demand(&e->requests, page) < 0)
-		engine_replay(e);
+		request_replay(&e->requests, e->blocks.pages);
 	b->requested++;
 	e->requested++;
 	s->stats.requests++;

@@ -102,7 +102,7 @@ struct engine {
 	struct sharer_stats gone;	/* sum of sharers that ended */
 	uint64_t owed, owed_left;	/* pages */
 	uint64_t stored_left;		/* pages of private blocks not yet handed over */
-	uint64_t requested;		/* pages asked for and not claimed since */
+	uint64_t requested;		/* pages asked for and not placed since */
 	uint64_t push_at;		/* where engine_push() goes on */
 	uint32_t window;
 	unsigned first, n;		/* of the action ring */

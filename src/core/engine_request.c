@@ -43,14 +43,25 @@ static bool next_demand(struct engine *e, struct engine_request *r, uint64_t now
 	return false;
 }
 
+/* Was the page asked for since the walk began?  Its oldest waiter knows; of a page that nobody waits for it is not known. */
+static bool asked_again(const struct engine *e, uint64_t page)
+{
+	uint32_t first = waiter_first(&e->waiters, page);
+
+	return first != WAITER_NONE && e->waiters.entry[first].sent_ns != 0;
+}
+
 static bool next_replay(struct engine *e, struct engine_request *r, uint64_t now)
 {
 	struct request_queue *q = &e->requests;
-	uint64_t page = ledger_find(&e->ledger, q->replay_at, q->replay_end, PAGE_REQUESTED);
+	uint64_t page;
 
-	if (page >= q->replay_end)
-		return q->replay_at = q->replay_end = 0, false;
-	q->replay_at = page + 1;
+	do {
+		page = ledger_find(&e->ledger, q->replay_at, q->replay_end, PAGE_REQUESTED);
+		if (page >= q->replay_end)
+			return q->replay_at = q->replay_end = 0, false;
+		q->replay_at = page + 1;
+	} while (asked_again(e, page));
 	e->stats.rerequested++;
 	mark_sent(e, page, now);
 	make_request(e, r, page, 1, CLASS_DEMAND);
@@ -66,8 +77,9 @@ static bool next_want(struct engine *e, struct engine_request *r)
 		struct block *b = block_of_page(&e->blocks, page < w->end ? page : w->at);
 		uint64_t most = REQUEST_RUN < UINT32_MAX >> b->page_shift ? REQUEST_RUN : UINT32_MAX >> b->page_shift;
 
+		/* Not ledger_request(): nobody waits for this page, so one that is being placed is not contested. */
 		while (page + n < w->end && n < most && e->requested < e->window &&
-		       ledger_request(&e->ledger, page + n) == PAGE_MISSING) {
+		       ledger_move(&e->ledger, page + n, PAGE_MISSING, PAGE_REQUESTED)) {
 			n++;
 			b->requested++;
 			e->requested++;
@@ -102,5 +114,6 @@ int engine_want(struct engine *e, unsigned block, uint64_t offset, uint64_t leng
 
 void engine_replay(struct engine *e)
 {
+	waiter_unsend(&e->waiters);
 	request_replay(&e->requests, e->blocks.pages);
 }

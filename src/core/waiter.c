@@ -128,6 +128,13 @@ uint32_t waiter_release(struct waiter_table *t, uint32_t list)
 	return n;
 }
 
+void waiter_unsend(struct waiter_table *t)
+{
+	for (uint32_t c = 0; c <= t->mask; c++)
+		for (uint32_t i = t->chain[c]; i != WAITER_NONE; i = t->entry[i].next)
+			t->entry[i].sent_ns = 0;
+}
+
 uint64_t waiter_oldest(const struct waiter_table *t, unsigned sharer)
 {
 	uint64_t oldest = 0;

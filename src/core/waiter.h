@@ -47,6 +47,8 @@ uint32_t waiter_take(struct waiter_table *t, uint64_t page, int sharer);
 uint32_t waiter_take_sharer(struct waiter_table *t, unsigned sharer);
 /* Give the entries of a taken list back; how many they were. */
 uint32_t waiter_release(struct waiter_table *t, uint32_t list);
+/* Forget of every parked thread that its request was sent (walks the table). */
+void waiter_unsend(struct waiter_table *t);
 /* The time since which the longest waiting thread of @sharer waits; 0 when none does (walks the table). */
 uint64_t waiter_oldest(const struct waiter_table *t, unsigned sharer);
 
