@@ -36,10 +36,11 @@
 
 /* --- sharers that end ---------------------------------------------------------------------- */
 
+/* The other lane may have placed a page before we parked its last waiter: then nobody was blocked by it. */
 static void unblock(struct sharer *s, uint64_t n, uint64_t now)
 {
 	s->waiting -= n;
-	if (n && s->waiting == 0)
+	if (n && s->waiting == 0 && now > s->blocked_since)
 		s->stats.blocked_ns += now - s->blocked_since;
 }
 
@@ -49,7 +50,8 @@ void engine_gone(struct engine *e, struct sharer_ref ref, uint64_t now)
 
 	if (!s)
 		return;
-	unblock(s, waiter_release(&e->waiters, waiter_take_sharer(&e->waiters, ref.slot)), now);
+	waiter_release(&e->waiters, waiter_take_sharer(&e->waiters, ref.slot));
+	unblock(s, s->waiting, now);	/* with those that a WAKE under way was for */
 	sharer_stats_add(&e->gone, &s->stats);
 	sharer_remove(&e->sharers, ref);
 }

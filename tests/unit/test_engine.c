@@ -459,3 +459,47 @@ Test(engine, threads_that_repeat_themselves_are_parked_once)
 	rig_fault(&r, vmm, 7, 0);
 	cr_assert_eq(engine_room(r.e), 13, "a sharer that does not tell its threads cannot be told apart");
 }
+Test(engine, a_page_placed_before_its_waiter_was_parked_blocked_nobody)
+{
+	with_rig r;
+	struct sharer_ref vmm;
+	struct engine_report report = { .page = 7, .n = 1, .from = PAGE_MISSING, .contested = true };
+
+	rig_open(&r, 16, 4);
+	rig_owe_all(&r);
+	vmm = rig_join(&r, true, 0);
+	ledger_claim(&r.e->ledger, 7);
+	report.carrier = (struct engine_carrier){ true, vmm, RAM_BASE + 7 * 4096 };
+	report.placed_ns = r.now - 100;		/* the other lane was done, but had not published */
+	rig_fault(&r, vmm, 7, 1);
+	cr_assert(ledger_publish(&r.e->ledger, 7));
+	engine_report(r.e, &report, r.now + 50);
+	rig_none(&r);
+	cr_assert_eq(r.e->sharers.sharer[vmm.slot].stats.blocked_ns, 0);
+	cr_assert_eq(r.e->sharers.sharer[vmm.slot].stats.stage[STAGE_TOTAL].sum, 0);
+}
+
+Test(engine, O10_a_sharer_that_ends_with_a_wake_under_way_was_blocked_until_then)
+{
+	with_rig r;
+	struct sharer_ref vmm, other;
+	struct engine_action a;
+
+	rig_open(&r, 16, 4);
+	rig_owe_all(&r);
+	vmm = rig_join(&r, true, 0);
+	other = rig_join(&r, false, 0);
+	rig_fault(&r, other, 7, 1);
+	r.now += 30;
+	rig_page(&r, 7);
+	a = rig_next(&r, ENGINE_PLACE, 7);
+	rig_placed(&r, &a, &vmm);
+	a = rig_next(&r, ENGINE_WAKE, 7);
+	r.now += 4;
+	engine_gone(r.e, other, r.now);
+	cr_assert_eq(r.e->gone.blocked_ns, 34);
+	engine_woken(r.e, &a, r.now + 5);
+	cr_assert_eq(engine_room(r.e), 16, "the entry comes back");
+	cr_assert_eq(r.e->gone.stage[STAGE_TOTAL].count, 0, "it was not woken");
+}
+
