@@ -102,10 +102,13 @@ bool engine_next_request(struct engine *e, struct engine_request *r, uint64_t no
 
 int engine_want(struct engine *e, unsigned block, uint64_t offset, uint64_t length, enum request_class class)
 {
-	const struct block *b = &e->blocks.block[block];
+	const struct block *b;
 	uint64_t page, last;
 
-	if (block >= e->blocks.n || !range_inside(offset, length, b->length))
+	if (block >= e->blocks.n)
+		return -EINVAL;
+	b = &e->blocks.block[block];
+	if (!range_inside(offset, length, b->length))
 		return -EINVAL;
 	page = block_page(b, offset);
 	last = block_page(b, offset + length - 1);

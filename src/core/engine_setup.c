@@ -56,10 +56,13 @@ void engine_received(struct engine *e, unsigned block, uint64_t offset, uint64_t
 
 int engine_discard(struct engine *e, unsigned block, uint64_t start, uint64_t length)
 {
-	const struct block *b = &e->blocks.block[block];
+	const struct block *b;
 	int ret;
 
-	if (block >= e->blocks.n || !range_inside(start, length, b->length) || (start | length) & (b->page_size - 1))
+	if (block >= e->blocks.n)
+		return -EINVAL;
+	b = &e->blocks.block[block];
+	if (!range_inside(start, length, b->length) || (start | length) & (b->page_size - 1))
 		return -EINVAL;
 	ret = session_feed(&e->session, SESSION_DISCARD);
 	if (ret < 0)

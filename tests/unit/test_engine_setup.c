@@ -220,3 +220,15 @@ Test(engine_setup, a_recount_keeps_what_was_lost_owed)
 	cr_assert_not(engine_drained(r.e));
 }
 
+/* An index from a peer may be anything; under UBSan even forming the address of such a block ends the program. */
+Test(engine_setup, blocks_that_do_not_exist)
+{
+	with_rig r;
+
+	rig_open(&r, 4, 4);
+	FAIL(engine_discard(r.e, BLOCK_MAX + 1, 0, 4096));
+	FAIL(engine_discard(r.e, UINT32_MAX, 0, 4096));
+	FAIL(engine_want(r.e, BLOCK_MAX + 1, 0, 4096, CLASS_DMA));
+	FAIL(engine_want(r.e, UINT32_MAX, 0, 4096, CLASS_DMA));
+}
+
