@@ -130,7 +130,10 @@ int engine_package(struct engine *e, uint64_t *page);
 
 /* --- sharers ------------------------------------------------------------------------------------- */
 int engine_join(struct engine *e, bool main, struct sharer_ref *ref);
-/* -ENOENT stale; -EINVAL mapping not inside its block, misaligned or overlapping; -EBUSY second sharer of a private block. */
+/*
+ * -ENOENT stale; -EINVAL mapping not inside its block, misaligned, overlapping or a second one of private pages; -EBUSY second
+ * sharer of a private block.
+ */
 int engine_map(struct engine *e, struct sharer_ref ref, const struct mapping *m);
 /* It ended, for whatever reason: its waiters are forgotten, what comes late is stale. */
 void engine_gone(struct engine *e, struct sharer_ref ref, uint64_t now);

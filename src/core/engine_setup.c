@@ -131,6 +131,19 @@ static bool mapped_elsewhere(const struct engine *e, const struct sharer *s, uns
 	return false;
 }
 
+/* Private memory at a second address is other memory, which nobody would fill. */
+static bool mapped_twice(const struct sharer *s, const struct mapping *m)
+{
+	for (unsigned i = 0; i < s->n_mappings; i++) {
+		const struct mapping *other = &s->mapping[i];
+
+		if (other->block == m->block && m->offset < other->offset + other->length &&
+		    other->offset < m->offset + m->length)
+			return true;
+	}
+	return false;
+}
+
 int engine_map(struct engine *e, struct sharer_ref ref, const struct mapping *m)
 {
 	struct sharer *s = sharer_get(&e->sharers, ref);
@@ -148,5 +161,7 @@ int engine_map(struct engine *e, struct sharer_ref ref, const struct mapping *m)
 		return -EINVAL;
 	if (b->kind == BLOCK_PRIVATE && mapped_elsewhere(e, s, m->block))
 		return -EBUSY;
+	if (b->kind == BLOCK_PRIVATE && mapped_twice(s, m))
+		return -EINVAL;
 	return sharer_map(s, m);
 }

@@ -232,3 +232,29 @@ Test(engine_setup, blocks_that_do_not_exist)
 	FAIL(engine_want(r.e, UINT32_MAX, 0, 4096, CLASS_DMA));
 }
 
+/* Private memory at a second address is other memory, which nobody would fill. */
+Test(engine_setup, a_private_page_is_mapped_once)
+{
+	struct mapping m = { .block = PRIV, .address = PRIV_BASE, .offset = 8 * 4096, .length = 8 * 4096 };
+	struct sharer_ref vmm;
+	with_rig r;
+
+	rig_open(&r, 4, 4);
+	vmm = rig_join(&r, true, 0);
+	cr_assert_eq(engine_map(r.e, vmm, &m), 0);
+	m.address += 64 * 4096;
+	FAIL(engine_map(r.e, vmm, &m));
+	m.offset = 0;
+	m.length = 9 * 4096;
+	FAIL(engine_map(r.e, vmm, &m));
+	m.offset = 15 * 4096;
+	m.length = 4096;
+	FAIL(engine_map(r.e, vmm, &m));
+	m.offset = 16 * 4096;
+	cr_assert_eq(engine_map(r.e, vmm, &m), 0);
+	m.offset = 0;
+	m.address += 64 * 4096;
+	m.length = 8 * 4096;
+	cr_assert_eq(engine_map(r.e, vmm, &m), 0);
+}
+
