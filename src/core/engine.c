@@ -72,8 +72,7 @@ bool engine_next(struct engine *e, struct engine_action *a)
 	if (e->n == 0)
 		return false;
 	*a = e->action[e->first];
-	e->first = (e->first + 1) % ENGINE_ACTIONS;
-	e->n--;
+	e->first = --e->n ? (e->first + 1) % ENGINE_ACTIONS : 0;	/* mostly short: stay in the same cache lines */
 	return true;
 }
 
@@ -415,7 +414,8 @@ void engine_report(struct engine *e, const struct engine_report *r, uint64_t now
 		drain(e, &a, r->page, &r->carrier);
 }
 
-static uint64_t push_block(struct engine *e, struct block *b, uint64_t max, uint64_t now)
+/* One COPY's worth of stored content from where the last push ended. */
+static uint64_t push_run(struct engine *e, struct block *b, uint64_t max, uint64_t now)
 {
 	uint64_t end = b->first + b->pages, from = e->push_at > b->first ? e->push_at : b->first;
 	uint64_t page = ledger_find(&e->ledger, from, end, PAGE_STORED);
@@ -438,8 +438,9 @@ uint64_t engine_push(struct engine *e, uint64_t max, uint64_t now)
 	for (unsigned i = 0; i < e->blocks.n && queued < max; i++) {
 		struct block *b = &e->blocks.block[i];
 
-		while (b->kind == BLOCK_PRIVATE && b->stored && queued < max && e->push_at < b->first + b->pages)
-			queued += push_block(e, b, max - queued, now);
+		while (b->kind == BLOCK_PRIVATE && b->stored && queued < max && e->n < ENGINE_RUN &&
+		       e->push_at < b->first + b->pages)
+			queued += push_run(e, b, max - queued, now);
 	}
 	return queued;
 }

@@ -83,8 +83,9 @@ struct engine_report {
 	uint64_t arrived_ns, placed_ns;
 };
 
-#define ENGINE_ACTIONS 512		/* an event makes at most one action per sharer, plus one per page of a run */
 #define ENGINE_RUN     64		/* pages a zero run may have */
+/* All pages of a run may be waited for in all sharers; pull actions until there is none before the next event. */
+#define ENGINE_ACTIONS ((ENGINE_RUN + 1) * SHARER_MAX)
 
 struct engine_limits {
 	uint32_t waiters;		/* threads parked at a time */
@@ -159,7 +160,7 @@ uint64_t engine_placed(struct engine *e, struct engine_action *a, uint64_t done,
 		       const struct engine_carrier *carrier, uint64_t now);
 void engine_woken(struct engine *e, const struct engine_action *a, uint64_t now);
 void engine_report(struct engine *e, const struct engine_report *r, uint64_t now);
-/* Hand stored pages of private blocks over, at most @max pages in this call.  Pages queued. */
+/* Hand stored pages of private blocks over, at most @max pages and ENGINE_RUN actions in this call.  Pages queued. */
 uint64_t engine_push(struct engine *e, uint64_t max, uint64_t now);
 
 /* --- what to do ----------------------------------------------------------------------------- */

@@ -503,3 +503,74 @@ Test(engine, O10_a_sharer_that_ends_with_a_wake_under_way_was_blocked_until_then
 	cr_assert_eq(r.e->gone.stage[STAGE_TOTAL].count, 0, "it was not woken");
 }
 
+/* The most that one event can cause: a run of pages, each waited for in every sharer. */
+Test(engine, every_wake_of_a_run_has_room)
+{
+	with_rig r;
+	struct sharer_ref ref[SHARER_MAX];
+	struct engine_action a;
+	unsigned woken = 0;
+
+	rig_open(&r, ENGINE_RUN * SHARER_MAX, 4);
+	rig_owe_all(&r);
+	for (unsigned i = 0; i < SHARER_MAX; i++)
+		ref[i] = rig_join(&r, i == 0, 0);
+	engine_zero_run(r.e, LANE_MAIN, 0, ENGINE_RUN, r.now);
+	a = rig_next(&r, ENGINE_PLACE, 0);
+	cr_assert_eq(a.n, ENGINE_RUN);
+	for (unsigned i = 0; i < SHARER_MAX; i++)
+		for (uint64_t page = 0; page < ENGINE_RUN; page++)
+			rig_fault(&r, ref[i], page, 1);
+	rig_placed(&r, &a, NULL);
+	while (engine_next(r.e, &a)) {
+		cr_assert_eq(a.verb, ENGINE_WAKE);
+		engine_woken(r.e, &a, r.now);
+		woken++;
+	}
+	cr_assert_eq(woken, ENGINE_RUN * SHARER_MAX);
+	cr_assert_eq(engine_room(r.e), ENGINE_RUN * SHARER_MAX);
+}
+
+Test(engine, every_wake_of_a_run_that_was_asked_for_has_room)
+{
+	with_rig r;
+	struct sharer_ref ref[SHARER_MAX];
+
+	rig_open(&r, ENGINE_RUN * SHARER_MAX, 4);
+	rig_owe_all(&r);
+	for (unsigned i = 0; i < SHARER_MAX; i++)
+		ref[i] = rig_join(&r, i == 0, 0);
+	for (unsigned i = 0; i < SHARER_MAX; i++)
+		for (uint64_t page = 0; page < ENGINE_RUN; page++)
+			rig_fault(&r, ref[i], page, 1);
+	engine_zero_run(r.e, LANE_MAIN, 0, ENGINE_RUN, r.now);
+	cr_assert_eq(r.e->n, ENGINE_RUN);
+	rig_settle(&r);
+	cr_assert_eq(engine_room(r.e), ENGINE_RUN * SHARER_MAX);
+}
+
+/* Stored and missing pages take turns, so that no two are handed over in one go. */
+Test(engine, a_push_leaves_room_for_what_it_causes)
+{
+	with_rig r;
+	uint64_t pushed;
+
+	rig_open(&r, 4, 4);
+	for (unsigned i = 0; i < RIG_BLOCKS; i++)
+		engine_discard(r.e, i, 0, r.e->blocks.block[i].length);
+	for (uint64_t page = 0; page < PRIV_PAGES; page += 2)
+		engine_received(r.e, PRIV, page * 4096, 4096, false);
+	rig_serve(&r);
+	rig_join(&r, true, 1u << PRIV);
+	for (unsigned i = 0; i < ENGINE_ACTIONS; i++) {
+		pushed = engine_push(r.e, UINT64_MAX, r.now);
+		cr_assert_leq(r.e->n, ENGINE_RUN);
+		if (!pushed)
+			break;
+	}
+	rig_settle(&r);
+	while (engine_push(r.e, UINT64_MAX, r.now))
+		rig_settle(&r);
+	cr_assert_eq(r.e->stored_left, 0);
+}
+
