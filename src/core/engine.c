@@ -406,7 +406,8 @@ void engine_report(struct engine *e, const struct engine_report *r, uint64_t now
 	};
 
 	if (r->result != PLACED) {
-		unplaced(e, &a, r->page, r->result == PLACED_EXISTS ? ENGINE_ALARM : ENGINE_UNPLACED);
+		for (uint64_t page = r->page; page < r->page + r->n; page++)
+			unplaced(e, &a, page, r->result == PLACED_EXISTS ? ENGINE_ALARM : ENGINE_UNPLACED);
 		return;
 	}
 	now_present(e, &a, r->n, (enum stats_how)r->how);

@@ -71,7 +71,7 @@ struct engine_request {
 	enum request_class class;
 };
 
-/* What the bulk lane did with a run of pages. */
+/* What the bulk lane did with a run of pages: published them (PLACED), or left them claimed for the engine to give up. */
 struct engine_report {
 	uint64_t page;
 	uint32_t n;

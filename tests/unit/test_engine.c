@@ -574,3 +574,20 @@ Test(engine, a_push_leaves_room_for_what_it_causes)
 	cr_assert_eq(r.e->stored_left, 0);
 }
 
+Test(engine, a_failed_report_of_many_pages_loses_all_of_them)
+{
+	with_rig r;
+	struct engine_report report = { .page = 7, .n = 3, .from = PAGE_MISSING, .result = PLACED_NOWHERE };
+
+	rig_open(&r, 16, 4);
+	rig_owe_all(&r);
+	for (uint64_t page = 7; page < 10; page++)
+		ledger_claim(&r.e->ledger, page);
+	engine_report(r.e, &report, r.now);
+	for (uint64_t page = 7; page < 10; page++) {
+		rig_next(&r, ENGINE_UNPLACED, page);
+		cr_assert_eq(rig_state(&r, page), PAGE_LOST);
+	}
+	rig_none(&r);
+	cr_assert_eq(r.e->owed_left, RIG_PAGES);
+}
