@@ -32,10 +32,11 @@ void door_send(struct peer *p, const union regmsg *m, size_t len, int fd)
 	if (p->sock < 0)
 		return;
 	n = fdpass_send(p->sock, m, len, &fd, fd >= 0 ? 1 : 0);
-	/* A sharer that does not read its events loses them, not us our time. */
-	if (n < 0 && n != -EPIPE)
-		g_warning("sharer %s: cannot send %s: %s", p->client->name, regmsg_type_name(m->head.type),
-			  strerror((int)-n));
+	if (n >= 0 || n == -EPIPE || n == -ECONNRESET)
+		return;
+	/* Events are few: a socket that is full belongs to somebody who does not read.  It ends as if it had hung up. */
+	g_warning("sharer %s: cannot send %s: %s", p->client->name, regmsg_type_name(m->head.type), strerror((int)-n));
+	shutdown(p->sock, SHUT_RDWR);
 }
 
 void door_send_text(struct peer *p, enum regmsg_type type, uint32_t serial, int error, const char *text)

@@ -211,6 +211,25 @@ static void write_state(struct phases *p, const struct snapshot *s)
 	g_message("device state: %" PRIu64 " bytes written to %s", s->package_bytes, p->options->device_state);
 }
 
+/* A source that resumes its VM when we refuse need not wait for ever (--load-timeout); with any other, waiting is all there is. */
+static void wait_for_load(struct phases *p, const struct snapshot *s)
+{
+	uint64_t limit = p->options->load_timeout_s * 1000000000ull;
+	char reason[512];
+
+	p->need_since = s->state_ns;
+	block(p, "load", "running", "the main sharer has not said that the device state is loaded");
+	if (!limit || s->committed)
+		return;
+	if (clock_ns() - s->state_ns > limit) {
+		snprintf(reason, sizeof(reason), "the main sharer did not load the device state within %u s (--load-timeout)",
+			 p->options->load_timeout_s);
+		stop_session(p, ETIMEDOUT, reason);
+	} else if (!p->retry) {
+		p->retry = g_timeout_add(RETRY_MS, on_retry, p);
+	}
+}
+
 static void do_needed(struct phases *p, const struct snapshot *s)
 {
 	if (s->need != p->needed) {
@@ -228,10 +247,8 @@ static void do_needed(struct phases *p, const struct snapshot *s)
 		find_missing(p);
 	else if (s->state >= SESSION_LOADING && s->state <= SESSION_RUNNING)
 		door_join(p->door);	/* whoever came later */
-	if (s->state == SESSION_LOADING) {
-		p->need_since = s->state_ns;
-		block(p, "load", "running", "the main sharer has not said that the device state is loaded");
-	}
+	if (s->state == SESSION_LOADING)
+		wait_for_load(p, s);
 	if (s->state == SESSION_RUNNING && s->owed_left)
 		block(p, "memory", "complete", "%" PRIu64 " of %" PRIu64 " owed pages are not here yet", s->owed_left,
 		      s->owed);
