@@ -67,6 +67,18 @@ static struct engine_action *new_action(struct engine *e, enum engine_verb verb)
 	return a;
 }
 
+/*
+ * Before the placements that are queued: each of those can make a wake for every sharer, and there is room for one placement's
+ * worth of them, not for a whole run's.
+ */
+static void wake_next(struct engine *e, const struct engine_action *wake)
+{
+	assert(e->n < ENGINE_ACTIONS);
+	e->first = (e->first + ENGINE_ACTIONS - 1) % ENGINE_ACTIONS;
+	e->n++;
+	e->action[e->first] = *wake;
+}
+
 bool engine_next(struct engine *e, struct engine_action *a)
 {
 	if (e->n == 0)
@@ -328,7 +340,7 @@ static void drain(struct engine *e, const struct engine_action *a, uint64_t page
 		if (awake && !has_alias(&e->sharers.sharer[wake.sharer.slot], a->block, block_offset(b, page)))
 			engine_woken(e, &wake, wake.placed_ns);
 		else
-			*new_action(e, ENGINE_WAKE) = wake;
+			wake_next(e, &wake);
 	}
 }
 

@@ -194,7 +194,8 @@ void errands_reports(struct faultloop *f)
 {
 	struct bulk_message m;
 
-	while (mailbox_get(&f->reports, &m)) {
+	/* What does not fit is taken by perform_pending(), once something was done. */
+	while (f->n_pending < FAULTLOOP_PENDING && mailbox_get(&f->reports, &m)) {
 		take_counters(f, &m);
 		switch (m.kind) {
 		case BULK_REPORT:

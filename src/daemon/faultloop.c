@@ -112,16 +112,16 @@ static bool serve_faults(struct faultloop *f)
 {
 	bool more = false;
 
-	if (!faultloop_serving(f) || f->n_pending == FAULTLOOP_PENDING)
+	if (!faultloop_serving(f))
 		return false;
-	for (unsigned i = 0; i < f->roster.used; i++) {
+	for (unsigned i = 0; i < f->roster.used && f->n_pending < FAULTLOOP_PENDING; i++) {
 		struct member *m = &f->roster.member[i];
 
 		if (m->state == SHARER_ACTIVE && m->ready)
 			read_faults(f, m);
 		more |= m->ready && m->state == SHARER_ACTIVE;
 	}
-	return more && engine_room(&f->engine) > 0;
+	return more && engine_room(&f->engine) > 0 && f->n_pending < FAULTLOOP_PENDING;
 }
 
 static void arm_members(struct faultloop *f)

@@ -215,4 +215,5 @@ void perform_pending(struct faultloop *f, uint64_t now)
 	for (unsigned i = 0; i < n; i++)
 		perform(f, &again[i]);
 	perform_actions(f);
+	errands_reports(f);
 }

@@ -53,6 +53,7 @@ struct rule {
 	unsigned page;			/* STAGE_PAGES: any */
 	unsigned skip, count;		/* calls that match: let some pass, then strike so often */
 	bool part;			/* place the first page, then say EAGAIN */
+	bool there;			/* only pages that were placed before */
 };
 
 struct kernel {
@@ -72,7 +73,7 @@ static bool strikes(struct kernel *k, enum uffd_how how, unsigned page, uint64_t
 
 	if (r->err == 0 || how != r->how || (r->page != STAGE_PAGES && page != r->page))
 		return false;
-	if (r->part && len == PAGE)
+	if ((r->part && len == PAGE) || (r->there && !atomic_load(&k->placed[page])))
 		return false;
 	n = atomic_fetch_add(&k->matched, 1);
 	return n >= r->skip && n - r->skip < r->count;
@@ -146,7 +147,7 @@ static void send_most(struct stage *s)
 
 static void check_late_sleep(const struct stage *s)
 {
-	for (unsigned who = 0; who < STAGE_SHARERS; who++)
+	for (unsigned who = 0; who < s->options.sharers; who++)
 		for (unsigned i = LATE_FIRST; i < LATE_FIRST + LATE_N; i++)
 			expect(!stage_seen(s, who, i));
 }
@@ -216,7 +217,7 @@ static void check_held(struct stage *s, const struct kernel *k, unsigned page)
 	expect(s->snapshot->reason[0]);
 	check_once(k, 0);
 	expect_eq(atomic_load(&k->placed[page]), 0);
-	for (unsigned who = 0; who < STAGE_SHARERS; who++)
+	for (unsigned who = 0; who < s->options.sharers; who++)
 		expect(!stage_seen(s, who, page));
 }
 
@@ -353,6 +354,61 @@ static void wake_gone(int err, bool bulk)
 	stage_close(&s);
 }
 
+/* --- crowds ----------------------------------------------------------------------------------- */
+
+static void begin_crowd(struct stage *s, struct kernel *k, const struct rule *rule, uint32_t max_waiters)
+{
+	memset(k, 0, sizeof(*k));
+	k->rule = *rule;
+	k->stage = s;
+	k->ops = (struct uffd_ops){ .issue = issue, .ctx = k };
+	stage_open(s, &(struct stage_options){ .sharers = STAGE_SHARERS, .max_waiters = max_waiters,
+					       .ops = &k->ops });
+	for (unsigned who = 0; who < STAGE_SHARERS; who++)
+		stage_touch(s, who, STAGE_ROW_FIRST, STAGE_ROW_N);
+}
+
+static void finish_crowd(struct stage *s, const struct kernel *k)
+{
+	stage_send(s, false, 0, STAGE_ROW_FIRST);
+	for (unsigned who = 0; who < STAGE_SHARERS; who++)
+		stage_wait_seen(s, who, STAGE_ROW_FIRST, STAGE_ROW_N);
+	stage_end(s);
+	stage_wait_shut(s);
+	check_once(k, 1);
+	expect_eq(s->n_requested_twice, 0);
+	stage_close(s);
+}
+
+/* Everybody waits for every page of a row that comes in one run: far more wakes than placements. */
+static void crowd_on_a_row(void)
+{
+	struct kernel k;
+	struct stage s;
+
+	begin_crowd(&s, &k, &(struct rule){ 0 }, STAGE_SHARERS * STAGE_ROW_N);
+	stage_wait_parked(&s, STAGE_SHARERS * STAGE_ROW_N);
+	stage_send(&s, false, STAGE_ROW_FIRST, STAGE_ROW_N);
+	finish_crowd(&s, &k);
+}
+
+/*
+ * The waiters' table is full, so most messages are read when their pages are there already; and the kernel
+ * wants each answer retried.  What is waiting to be retried is bounded.
+ */
+static void crowd_to_be_answered(void)
+{
+	struct kernel k;
+	struct stage s;
+
+	begin_crowd(&s, &k, &(struct rule){ .how = UFFD_ZERO, .err = EAGAIN, .page = STAGE_PAGES,
+					    .there = true, .count = 2000 }, STAGE_ROW_N);
+	stage_wait_parked(&s, STAGE_ROW_N);
+	stage_send(&s, false, STAGE_ROW_FIRST, STAGE_ROW_N);
+	finish_crowd(&s, &k);
+	expect(atomic_load(&k.struck) > 100);
+}
+
 /* --- before the commit ----------------------------------------------------------------------- */
 
 static void refused(enum uffd_how how, int err)
@@ -469,7 +525,8 @@ static const struct fact facts[] = {
 	{ "O13 WAKE ENOENT: others are woken, bulk lane", wake_enoent_bulk },
 	{ "O2 O6 O13 four in ten placements fail: nothing lost, nothing twice, bulk lane", storm_bulk },
 	{ "O2 COPY EEXIST before the commit: refused, no PONG 0x42", copy_eexist_refused },
-	{ "O2 ZEROPAGE ESRCH everywhere before the commit: refused, no PONG 0x42", zero_esrch_refused },
+	{ "O2 ZEROPAGE ESRCH everywhere before the commit: refused, no PONG 0x42", zero_esrch_refused },	{ "O13 S1-39 twelve sharers wait for each page of one row", crowd_on_a_row },
+	{ "O1 O3 a crowd to be answered while the kernel says EAGAIN", crowd_to_be_answered },
 };
 
 int main(void)

@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -111,7 +112,7 @@ static void post_sharer(struct stage *s, unsigned who)
 	join.join.main = who == STAGE_MAIN;
 	join.join.policy = REGMSG_POLICY_DISABLE;
 	join.join.uffd = dup(s->sharer[who].uffd);
-	strcpy(join.join.name, who == STAGE_MAIN ? "vm" : "second");
+	snprintf(join.join.name, sizeof(join.join.name), "sharer%u", who);
 	faultloop_post(s->loop, &join);
 	map.map.id = who + 1;
 	map.map.mapping = (struct mapping){ .address = s->sharer[who].address, .length = LENGTH,
@@ -164,8 +165,8 @@ static void send_opening(struct stage *s)
 static void send_switch_over(struct stage *s)
 {
 	const uint64_t all[1][2] = { { 0, LENGTH } };
-	static const uint8_t device[] = "device state";
-	uint8_t buf[1024];
+	static const uint8_t device[8192] = "device state";
+	uint8_t buf[sizeof(device) + 1024];
 	struct pen p = pen_init(buf, sizeof(buf));
 
 	qstream_put_discard(&p, NAME, all, 1);
@@ -365,7 +366,7 @@ unsigned stage_page_at(const struct stage *s, int uffd, uint64_t address)
 
 	if (uffd == s->loop->own_uffd)
 		return address - own < LENGTH ? (unsigned)((address - own) / PAGE) : STAGE_PAGES;
-	for (unsigned i = 0; i < STAGE_SHARERS; i++)
+	for (unsigned i = 0; i < s->options.sharers; i++)
 		if (address - s->sharer[i].address < LENGTH &&
 		    uffd == s->loop->roster.member[i].uffd)
 			return (unsigned)((address - s->sharer[i].address) / PAGE);
@@ -405,7 +406,7 @@ static void answer_arm(struct stage *s)
 {
 	const struct message armed = { .kind = MESSAGE_ARMED };
 
-	for (unsigned i = 0; i < STAGE_SHARERS; i++)
+	for (unsigned i = 0; i < s->options.sharers; i++)
 		post_sharer(s, i);
 	faultloop_post(s->loop, &armed);
 }
@@ -420,11 +421,12 @@ void stage_loaded(struct stage *s)
 
 void stage_open(struct stage *s, const struct stage_options *options)
 {
-	const struct faultloop_options lo = { .max_package = 1 << 20, .max_waiters = 1024,
-					      .uffd_ops = options->ops };
+	struct faultloop_options lo = { .max_package = 1 << 20, .uffd_ops = options->ops };
 
 	memset(s, 0, sizeof(*s));
 	s->options = *options;
+	s->options.sharers = options->sharers ? options->sharers : 2;
+	lo.max_waiters = options->max_waiters ? options->max_waiters : 1024;
 	s->urgent = -1;
 	qreturn_reader_init(&s->reader);
 	s->memfd = memfd_create("stage", MFD_CLOEXEC);
@@ -433,7 +435,7 @@ void stage_open(struct stage *s, const struct stage_options *options)
 		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	s->snapshot = calloc(1, sizeof(*s->snapshot));
 	expect(s->seen != MAP_FAILED && s->snapshot);
-	for (unsigned i = 0; i < STAGE_SHARERS; i++)
+	for (unsigned i = 0; i < s->options.sharers; i++)
 		start_sharer(s, i);
 	expect_eq(faultloop_start(&s->loop, &lo), 0);
 	s->main = connect_lane(s, false);
@@ -452,7 +454,7 @@ void stage_open(struct stage *s, const struct stage_options *options)
 
 void stage_close(struct stage *s)
 {
-	for (unsigned i = 0; i < STAGE_SHARERS; i++) {
+	for (unsigned i = 0; i < s->options.sharers; i++) {
 		kill(s->sharer[i].pid, SIGKILL);
 		waitpid(s->sharer[i].pid, NULL, 0);
 		close(s->sharer[i].sock);

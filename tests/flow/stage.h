@@ -17,17 +17,19 @@
 #include "daemon/faultloop.h"
 #include "wire/qreturn.h"
 
-#define STAGE_PAGES   64u
-#define STAGE_ROW_FIRST 40u
-#define STAGE_ROW_N   16u
-#define STAGE_SHARERS 2u
-#define STAGE_MAIN    0u		/* the main sharer's number */
+#define STAGE_PAGES	128u
+#define STAGE_ROW_FIRST 64u
+#define STAGE_ROW_N	64u		/* as long as a run of zero pages may be */
+#define STAGE_SHARERS	12u		/* at most */
+#define STAGE_MAIN	0u		/* the main sharer's number */
 #define STAGE_PATIENCE_MS 10000
 
 struct stage_options {
 	bool urgent;			/* a second lane, so that the main one is read by the bulk thread */
 	bool commit_ping;		/* the commit is our answer to PING 0x42 */
 	bool hold_loaded;		/* do not say "loaded": stay before the commit */
+	unsigned sharers;		/* default 2 */
+	uint32_t max_waiters;		/* default 1024 */
 	const struct uffd_ops *ops;	/* NULL: the kernel */
 };
 
