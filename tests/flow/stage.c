@@ -27,6 +27,7 @@
 #define LENGTH	((uint64_t)STAGE_PAGES * PAGE)
 #define SECTION 3u
 #define NAME	"m"
+#define DEVICE	(2 * PAGE - 19)		/* so that the whole package without PING 0x42 has two pages */
 #define STREAM_ROOM (STAGE_PAGES * (PAGE + 64) + 4096)
 
 uint64_t stage_word(unsigned page)
@@ -165,7 +166,7 @@ static void send_opening(struct stage *s)
 static void send_switch_over(struct stage *s)
 {
 	const uint64_t all[1][2] = { { 0, LENGTH } };
-	static const uint8_t device[8192] = "device state";
+	static const uint8_t device[DEVICE] = "device state";
 	uint8_t buf[sizeof(device) + 1024];
 	struct pen p = pen_init(buf, sizeof(buf));
 
@@ -411,6 +412,17 @@ static void answer_arm(struct stage *s)
 	faultloop_post(s->loop, &armed);
 }
 
+void stage_gone(struct stage *s, unsigned who)
+{
+	struct message gone = { .kind = MESSAGE_GONE };
+
+	gone.gone.id = who + 1;
+	gone.gone.how = SHARER_DEAD;
+	gone.gone.error = EOWNERDEAD;
+	strcpy(gone.gone.reason, "its process ended");
+	faultloop_post(s->loop, &gone);
+}
+
 void stage_loaded(struct stage *s)
 {
 	const struct message loaded = { .kind = MESSAGE_LOADED };
@@ -438,6 +450,8 @@ void stage_open(struct stage *s, const struct stage_options *options)
 	for (unsigned i = 0; i < s->options.sharers; i++)
 		start_sharer(s, i);
 	expect_eq(faultloop_start(&s->loop, &lo), 0);
+	if (options->watch)
+		atomic_store(options->watch, s->loop);
 	s->main = connect_lane(s, false);
 	if (options->urgent)
 		s->urgent = connect_lane(s, true);
@@ -463,6 +477,8 @@ void stage_close(struct stage *s)
 	close(s->main);
 	if (s->urgent >= 0)
 		close(s->urgent);
+	if (s->options.watch)
+		atomic_store(s->options.watch, NULL);
 	faultloop_stop(s->loop);
 	close(s->memfd);
 	munmap(s->seen, STAGE_SHARERS * sizeof(s->seen[0]));

@@ -31,6 +31,7 @@ struct stage_options {
 	unsigned sharers;		/* default 2 */
 	uint32_t max_waiters;		/* default 1024 */
 	const struct uffd_ops *ops;	/* NULL: the kernel */
+	_Atomic(const struct faultloop *) *watch;	/* told of the fault thread as soon as there is one; NULL */
 };
 
 /* What one thread of a sharer saw. */
@@ -68,6 +69,8 @@ void stage_open(struct stage *s, const struct stage_options *options);
 void stage_loaded(struct stage *s);
 /* Threads of sharer @who, one each, read pages [first, first+n). */
 void stage_touch(struct stage *s, unsigned who, unsigned first, unsigned n);
+/* The daemon's main thread says that this sharer has gone. */
+void stage_gone(struct stage *s, unsigned who);
 /* The source sends these pages, on the urgent lane or on the main one. */
 void stage_send(struct stage *s, bool urgent, unsigned first, unsigned n);
 /* The end of the main stream. */
