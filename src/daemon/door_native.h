@@ -27,13 +27,21 @@ GPtrArray *door_clients(struct door *d);
 /* The named sharer is READY or JOINED. */
 bool door_has(struct door *d, const char *name);
 bool door_has_main(struct door *d);
+/* Why the named sharer was refused, or NULL. */
+const char *door_problem(struct door *d, const char *name);
 /*
- * What backs each block of the source's list?  Posts BLOCK and BLOCKS_DONE.  0, or -EINVAL with @why (512 bytes) when what sharers
- * registered does not fit the list.
+ * What backs each block of the source's list?  0, or -EINVAL with @why (512 bytes) when what sharers registered does not fit
+ * the list.
  */
 int door_match(struct door *d, const struct snapshot *s, char *why);
-/* Prove and hand over every READY sharer that can be.  Number of those that could not (c->problem says why). */
-unsigned door_join(struct door *d);
+/* Tell the fault thread what was matched: BLOCK for each, BLOCKS_DONE. */
+void door_announce(struct door *d);
+/*
+ * Prove every READY sharer; with @hand_over those that are go to the fault thread.  Without it is the rehearsal while the source still
+ * runs its VM: what cannot be proven then will not be later.  Who cannot be served is refused, told why, and ends by its policy.
+ * 0, or -errno with @why (512 bytes) when a policy says that the session fails with it.
+ */
+int door_prove(struct door *d, bool hand_over, char *why);
 /* Does anybody unproven map the memory?  1 with @why (256 bytes). */
 int door_strangers(struct door *d, char *why);
 /* Tell every sharer what it has not been told of @s. */

@@ -53,6 +53,17 @@ bool door_has_main(struct door *d)
 	return false;
 }
 
+const char *door_problem(struct door *d, const char *name)
+{
+	for (unsigned i = 0; i < d->clients->len; i++) {
+		const struct client *c = g_ptr_array_index(d->clients, i);
+
+		if (c->state == CLIENT_REFUSED && strcmp(c->name, name) == 0)
+			return c->problem;
+	}
+	return NULL;
+}
+
 unsigned door_connected(struct door *d)
 {
 	unsigned n = 0;
@@ -110,8 +121,6 @@ static int check_surplus(const struct door *d, char *why)
 
 int door_match(struct door *d, const struct snapshot *s, char *why)
 {
-	struct message done = { .kind = MESSAGE_BLOCKS_DONE };
-
 	d->n_matched = 0;
 	for (unsigned i = 0; i < s->n_blocks; i++) {
 		int ret = match_block(d, &s->block[i], why);
@@ -121,6 +130,14 @@ int door_match(struct door *d, const struct snapshot *s, char *why)
 	}
 	if (check_surplus(d, why) < 0)
 		return -EINVAL;
+	d->is_matched = true;
+	return 0;
+}
+
+void door_announce(struct door *d)
+{
+	const struct message done = { .kind = MESSAGE_BLOCKS_DONE };
+
 	for (unsigned i = 0; i < d->n_matched; i++) {
 		const struct matched *m = &d->matched[i];
 		struct message b = { .kind = MESSAGE_BLOCK };
@@ -131,9 +148,7 @@ int door_match(struct door *d, const struct snapshot *s, char *why)
 		b.block.file_offset = m->offer.file_offset;
 		faultloop_post(d->loop, &b);
 	}
-	d->is_matched = true;
 	faultloop_post(d->loop, &done);
-	return 0;
 }
 
 static void hand_over(struct door *d, struct client *c)
@@ -153,13 +168,11 @@ static void hand_over(struct door *d, struct client *c)
 		faultloop_post(d->loop, &map);
 	}
 	c->state = CLIENT_JOINED;
-	c->problem[0] = '\0';
 }
 
-static int join(struct door *d, struct client *c)
+static int prove(struct door *d, struct client *c)
 {
 	unsigned number[REGISTRY_BLOCKS];
-	int ret;
 
 	for (unsigned i = 0; i < c->n_offers; i++) {
 		const struct matched *m = door_find_matched(d, c->offer[i].name);
@@ -170,23 +183,27 @@ static int join(struct door *d, struct client *c)
 		}
 		number[i] = (unsigned)(m - d->matched);
 	}
-	ret = prove_client(c, number, c->problem);
-	if (ret == 0)
-		hand_over(d, c);
-	return ret;
+	return prove_client(c, number, c->problem);
 }
 
-unsigned door_join(struct door *d)
+int door_prove(struct door *d, bool with_hand_over, char *why)
 {
-	unsigned problems = 0;
-
 	for (unsigned i = 0; i < d->clients->len; i++) {
 		struct client *c = g_ptr_array_index(d->clients, i);
+		int ret = c->state == CLIENT_READY ? prove(d, c) : 0;
 
-		if (c->state == CLIENT_READY)
-			problems += join(d, c) < 0;
+		if (ret < 0) {
+			c->state = CLIENT_REFUSED;
+			g_warning("sharer %s (process %d) cannot be served: %s", c->name, (int)c->pid, c->problem);
+		}
+		if (ret < 0 && c->policy == REGMSG_POLICY_FAIL) {
+			snprintf(why, 512, "sharer %s: %s", c->name, c->problem);
+			return ret;
+		}
+		if (c->state == CLIENT_READY && with_hand_over)
+			hand_over(d, c);
 	}
-	return problems;
+	return 0;
 }
 
 int door_strangers(struct door *d, char *why)
@@ -255,6 +272,8 @@ static void tell(struct peer *p, const struct snapshot *s)
 		send_plain(p, REGMSG_RUNNING);
 	if (due(c, TOLD_DISABLED, joined && known->state == SHARER_DISABLED))
 		door_send_text(p, REGMSG_DISABLED, 0, known->error, known->reason);
+	if (due(c, TOLD_DISABLED, c->state == CLIENT_REFUSED))
+		door_send_text(p, REGMSG_DISABLED, 0, EACCES, c->problem);
 	if (due(c, TOLD_PAUSED, s->state == SESSION_PAUSED && c->state >= CLIENT_DECLARING))
 		door_send_text(p, REGMSG_PAUSED, 0, s->error, s->reason);
 	if (due(c, TOLD_FAILED, s->state == SESSION_FAILED && c->state >= CLIENT_DECLARING))
@@ -290,11 +309,12 @@ void door_fill(struct door *d, struct snapshot *s)
 		const struct client *c = g_ptr_array_index(d->clients, i);
 		struct snapshot_sharer *to = &s->sharer[s->n_sharers];
 
-		if (c->state != CLIENT_DECLARING && c->state != CLIENT_READY)
+		if (c->state != CLIENT_DECLARING && c->state != CLIENT_READY && c->state != CLIENT_REFUSED)
 			continue;
 		*to = (struct snapshot_sharer){
 			.id = c->id, .generation = 1, .pid = c->pid, .main = c->main, .policy = c->policy,
-			.state = SHARER_JOINING,
+			.state = c->state == CLIENT_REFUSED ? SHARER_DISABLED : SHARER_JOINING,
+			.error = c->state == CLIENT_REFUSED ? EACCES : 0,
 		};
 		g_strlcpy(to->name, c->name, sizeof(to->name));
 		g_strlcpy(to->reason, c->problem, sizeof(to->reason));

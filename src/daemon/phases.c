@@ -95,13 +95,18 @@ static unsigned list_blockers(void *ctx, struct control_blocker *out, unsigned m
 /* Who must be there before faults can be served, and is not? */
 static void find_missing(struct phases *p)
 {
-	char name[64];
+	for (char **e = p->options->expect; *e; e++) {
+		const char *problem = door_problem(p->door, *e);
+		char name[64];
 
-	for (char **e = p->options->expect; *e; e++)
-		if (!door_has(p->door, *e)) {
-			snprintf(name, sizeof(name), "sharer:%s", *e);
+		if (door_has(p->door, *e))
+			continue;
+		snprintf(name, sizeof(name), "sharer:%s", *e);
+		if (problem)
+			block(p, name, "listening", "sharer %s (--expect) was refused: %s", *e, problem);
+		else
 			block(p, name, "listening", "sharer %s (--expect) has not registered: start it, or drop the option", *e);
-		}
+	}
 	if (!door_has_main(p->door))
 		block(p, "main-sharer", "listening", "no main sharer (the VMM) has registered on %s",
 		      p->options->register_path ? p->options->register_path : "the register socket");
@@ -157,35 +162,32 @@ static void match_blocks(struct phases *p, const struct snapshot *s)
 		wait_for_blockers(p, s);
 		return;
 	}
-	if (door_match(p->door, s, why) < 0)
+	if (door_match(p->door, s, why) < 0 || door_prove(p->door, false, why) < 0) {
 		stop_session(p, EINVAL, why);
-	p->needed = NEED_NOTHING;
-}
-
-static void list_problems(struct phases *p)
-{
-	GPtrArray *clients = door_clients(p->door);
-
-	for (unsigned i = 0; i < clients->len; i++) {
-		const struct client *c = g_ptr_array_index(clients, i);
-		char name[80];
-
-		if (c->state != CLIENT_READY || !c->problem[0])
-			continue;
-		snprintf(name, sizeof(name), "sharer:%s", c->name);
-		block(p, name, "listening", "%s", c->problem);
+		p->needed = NEED_NOTHING;
+		return;
 	}
+	/* Whoever was just refused may be expected. */
+	find_missing(p);
+	if (p->n_blockers) {
+		wait_for_blockers(p, s);
+		return;
+	}
+	door_announce(p->door);
+	p->needed = NEED_NOTHING;
 }
 
 /* The package is here: prove everybody, then serve. */
 static void arm(struct phases *p, const struct snapshot *s)
 {
 	const struct message armed = { .kind = MESSAGE_ARMED };
-	char why[256];
+	char why[512];
 
+	if (door_prove(p->door, true, why) < 0) {
+		stop_session(p, EACCES, why);
+		return;
+	}
 	find_missing(p);
-	if (door_join(p->door) > 0)
-		list_problems(p);
 	if (door_strangers(p->door, why) > 0)
 		block(p, "stranger", "listening", "%s", why);
 	if (p->n_blockers) {
@@ -194,6 +196,15 @@ static void arm(struct phases *p, const struct snapshot *s)
 	}
 	faultloop_post(p->loop, &armed);
 	p->needed = NEED_NOTHING;
+}
+
+/* Whoever came after LISTENING is proven before it is told that it may touch anything. */
+static void late_sharers(struct phases *p)
+{
+	char why[512];
+
+	if (door_prove(p->door, true, why) < 0)
+		stop_session(p, EACCES, why);
 }
 
 static void write_state(struct phases *p, const struct snapshot *s)
@@ -246,7 +257,7 @@ static void do_needed(struct phases *p, const struct snapshot *s)
 	else if (s->state < SESSION_LISTENING)
 		find_missing(p);
 	else if (s->state >= SESSION_LOADING && s->state <= SESSION_RUNNING)
-		door_join(p->door);	/* whoever came later */
+		late_sharers(p);
 	if (s->state == SESSION_LOADING)
 		wait_for_load(p, s);
 	if (s->state == SESSION_RUNNING && s->owed_left)

@@ -140,6 +140,7 @@ static int prove_kernel(const struct client *c, char *why)
 int prove_client(struct client *c, const unsigned *number, char *why)
 {
 	c->n_proven = 0;
+	c->registered = false;
 	for (unsigned i = 0; i < c->n_offers; i++) {
 		const struct offer *o = &c->offer[i];
 		int ret = o->private ? prove_private(c, i, number[i], why) : prove_shared(c, o, number[i], why);
@@ -147,6 +148,7 @@ int prove_client(struct client *c, const unsigned *number, char *why)
 		if (ret < 0)
 			return ret;
 	}
+	c->registered = true;
 	return c->needs_kernel ? prove_kernel(c, why) : 0;
 }
 
@@ -178,12 +180,13 @@ bool prove_unmapped(const struct client *c)
 	return true;
 }
 
+/* Proven, or refused after all that it maps was registered: whatever it touches waits. */
 static bool known(const GPtrArray *clients, pid_t pid)
 {
 	for (unsigned i = 0; i < clients->len; i++) {
 		const struct client *c = g_ptr_array_index(clients, i);
 
-		if (c->pid == pid && (c->state == CLIENT_JOINED || c->state == CLIENT_READY))
+		if (c->pid == pid && c->registered && c->state != CLIENT_ENDED)
 			return true;
 	}
 	return false;

@@ -20,7 +20,7 @@ bool prove_release(struct client *c);
 /* Does nothing of it map the blocks any more? */
 bool prove_unmapped(const struct client *c);
 /*
- * Is some process mapping the memory of @o that is not among @clients (GPtrArray of struct client, READY or JOINED) and not
+ * Is some process mapping the memory of @o that is not among @clients (GPtrArray of struct client, proven) and not
  * us?  1 with @why, 0 no, -errno.
  */
 int prove_strangers(const struct offer *o, const GPtrArray *clients, char *why);

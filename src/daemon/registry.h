@@ -37,6 +37,7 @@ enum client_state {
 	CLIENT_DECLARING,		/* hello accepted */
 	CLIENT_READY,			/* everything declared, not yet proven */
 	CLIENT_JOINED,			/* proven and handed to the fault thread */
+	CLIENT_REFUSED,			/* cannot be served; its userfaultfd is kept so that what is registered sleeps */
 	CLIENT_ENDED,			/* left, dead, or refused: kept for its socket only */
 };
 
@@ -51,6 +52,7 @@ struct client {
 	enum client_state state;
 	char name[64];
 	bool main, needs_kernel;
+	bool registered;		/* everything it maps of its blocks is registered and verified */
 	uint32_t policy;		/* enum regmsg_policy */
 	pid_t pid;
 	int pidfd;			/* owned */
@@ -60,7 +62,7 @@ struct client {
 	struct given_mapping given[SHARER_MAPPINGS];
 	struct mapping proven[SHARER_MAPPINGS];	/* what was handed to the fault thread */
 	unsigned told;			/* enum client_told */
-	char problem[256];		/* why it cannot join yet; "" */
+	char problem[256];		/* why it cannot be served; "" */
 };
 
 struct client *client_new(void);
