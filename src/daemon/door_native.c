@@ -259,15 +259,23 @@ static int on_mapping(struct peer *p, const union regmsg *m, struct fdpass *fds)
 	return 0;
 }
 
+/*
+ * Everything is declared: registered and proven at once, so that what cannot be served is known before a source ever
+ * connects.  Nobody reads its faults yet; what it touches too early waits.
+ */
 static int on_ready(struct peer *p, const union regmsg *m, struct fdpass *fds)
 {
+	static const unsigned any[REGISTRY_BLOCKS];
+	struct client *c = p->client;
+	int ret = c->n_offers ? prove_client(c, any, c->problem) : -EINVAL;
+
 	(void)fds;
-	if (p->client->n_offers == 0) {
-		result(p, m->head.serial, EINVAL, "no block was declared");
-		return 0;
-	}
-	p->client->state = CLIENT_READY;
-	result(p, m->head.serial, 0, "");
+	if (c->n_offers == 0)
+		g_strlcpy(c->problem, "no block was declared", sizeof(c->problem));
+	result(p, m->head.serial, ret, ret < 0 ? c->problem : "");
+	c->state = ret < 0 ? CLIENT_REFUSED : CLIENT_READY;
+	if (ret < 0)
+		g_warning("sharer %s (process %d) cannot be served: %s", c->name, (int)c->pid, c->problem);
 	p->door->ops.changed(p->door->ops.ctx);
 	return 0;
 }

@@ -37,11 +37,10 @@ int door_match(struct door *d, const struct snapshot *s, char *why);
 /* Tell the fault thread what was matched: BLOCK for each, BLOCKS_DONE. */
 void door_announce(struct door *d);
 /*
- * Prove every READY sharer; with @hand_over those that are go to the fault thread.  Without it is the rehearsal while the source still
- * runs its VM: what cannot be proven then will not be later.  Who cannot be served is refused, told why, and ends by its policy.
- * 0, or -errno with @why (512 bytes) when a policy says that the session fails with it.
+ * Hand every READY sharer over, proven once more: it may have mapped something since.  Who cannot be served is refused, told why, and ends
+ * by its policy.  0, or -errno with @why (512 bytes) when a policy says that the session fails with it.
  */
-int door_prove(struct door *d, bool hand_over, char *why);
+int door_join(struct door *d, char *why);
 /* Does anybody unproven map the memory?  1 with @why (256 bytes). */
 int door_strangers(struct door *d, char *why);
 /* Tell every sharer what it has not been told of @s. */

@@ -186,7 +186,7 @@ static int prove(struct door *d, struct client *c)
 	return prove_client(c, number, c->problem);
 }
 
-int door_prove(struct door *d, bool with_hand_over, char *why)
+int door_join(struct door *d, char *why)
 {
 	for (unsigned i = 0; i < d->clients->len; i++) {
 		struct client *c = g_ptr_array_index(d->clients, i);
@@ -200,7 +200,7 @@ int door_prove(struct door *d, bool with_hand_over, char *why)
 			snprintf(why, 512, "sharer %s: %s", c->name, c->problem);
 			return ret;
 		}
-		if (c->state == CLIENT_READY && with_hand_over)
+		if (c->state == CLIENT_READY)
 			hand_over(d, c);
 	}
 	return 0;

@@ -162,18 +162,10 @@ static void match_blocks(struct phases *p, const struct snapshot *s)
 		wait_for_blockers(p, s);
 		return;
 	}
-	if (door_match(p->door, s, why) < 0 || door_prove(p->door, false, why) < 0) {
+	if (door_match(p->door, s, why) < 0)
 		stop_session(p, EINVAL, why);
-		p->needed = NEED_NOTHING;
-		return;
-	}
-	/* Whoever was just refused may be expected. */
-	find_missing(p);
-	if (p->n_blockers) {
-		wait_for_blockers(p, s);
-		return;
-	}
-	door_announce(p->door);
+	else
+		door_announce(p->door);
 	p->needed = NEED_NOTHING;
 }
 
@@ -183,7 +175,7 @@ static void arm(struct phases *p, const struct snapshot *s)
 	const struct message armed = { .kind = MESSAGE_ARMED };
 	char why[512];
 
-	if (door_prove(p->door, true, why) < 0) {
+	if (door_join(p->door, why) < 0) {
 		stop_session(p, EACCES, why);
 		return;
 	}
@@ -203,7 +195,7 @@ static void late_sharers(struct phases *p)
 {
 	char why[512];
 
-	if (door_prove(p->door, true, why) < 0)
+	if (door_join(p->door, why) < 0)
 		stop_session(p, EACCES, why);
 }
 
@@ -417,6 +409,7 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 	p->state_fd = fds->state;
 	p->ended = ended;
 	p->ctx = ctx;
+	p->need_since = clock_ns();
 	p->spare = g_new0(struct snapshot, 1);
 	ret = faultloop_start(&p->loop, &loop_options);
 	if (ret < 0) {
