@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Unmodified QEMUs: a source with the self-checking guest, and QEMU's own destination."""
+import fcntl
 import os
 
 import guestmem
@@ -7,7 +8,8 @@ from harness import Deadline, Failure, Skip, check, check_equal, wait_for
 from qmp import Qmp
 
 SYSTEM_QEMU = "/usr/bin/qemu-system-x86_64"
-NR_HUGEPAGES = "/proc/sys/vm/nr_hugepages"
+HUGE_POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB"
+NR_HUGEPAGES = HUGE_POOL + "/nr_hugepages"
 HUGE = 2 << 20
 MIB = 1 << 20
 #: Far below what the guest dirties, so that precopy alone never converges.
@@ -25,28 +27,32 @@ def binaries():
     return list(dict.fromkeys(system + extra))
 
 
-def reserve_hugepages(case, pages):
-    """Have at least @pages free 2 MiB pages; what was set before comes back afterwards."""
-    def free():
-        with open("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages") as f:
-            return int(f.read())
-
-    def set_total(total):
-        with open(NR_HUGEPAGES, "w") as f:
-            f.write(str(total))
-
-    with open(NR_HUGEPAGES) as f:
-        before = int(f.read())
-    lacking = pages - free()
-    if lacking <= 0:
-        return
-    case.defer(lambda: set_total(before))
+def change_hugepages(delta):
+    """Make the pool larger or smaller, by the lock and the rules of tests/lib/hugepages.c."""
+    lock = os.open(HUGE_POOL, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        set_total(before + lacking)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with open(NR_HUGEPAGES) as f:
+            before = int(f.read())
+        with open(NR_HUGEPAGES, "w") as f:
+            f.write(str(max(before + delta, 0)))
+        with open(NR_HUGEPAGES) as f:
+            after = int(f.read())
+        if after < before + delta:
+            with open(NR_HUGEPAGES, "w") as f:
+                f.write(str(before))
+            raise Skip(f"only {after - before} of {delta} huge pages to be had")
+    finally:
+        os.close(lock)
+
+
+def reserve_hugepages(case, pages):
+    """@pages more 2 MiB pages for the time of the case; other tests borrow theirs beside us."""
+    try:
+        change_hugepages(pages)
     except OSError as error:
         raise Skip(f"cannot set nr_hugepages: {error}") from None
-    if free() < pages:
-        raise Skip(f"only {free()} of {pages} huge pages to be had")
+    case.defer(lambda: change_hugepages(-pages))
 
 
 class Vm:
