@@ -110,7 +110,7 @@ static int send_in_turn(struct source_session *s, struct record *r, const char *
 		if (act && act(s, r, f) < 0)
 			return -ECONNABORTED;
 	}
-	return source_session_send(s, r->lane, r->buf, r->len);
+	return r->len ? source_session_send(s, r->lane, r->buf, r->len) : 0;
 }
 
 int source_record_send(struct source_session *s, struct source_lane *l, const char *name, uint8_t *buf,

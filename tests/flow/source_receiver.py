@@ -134,7 +134,6 @@ class Receiver:
         return s, address
 
     def close(self):
-        self.listener.close()
         if self.address.startswith("unix:"):
             os.unlink(self.address[5:])
             os.rmdir(self.dir)
@@ -493,7 +492,7 @@ class Receiver:
         ready = self.sel.select(0.02)
         if ready:
             self.heard = time.monotonic()
-        elif self.give_up_after and time.monotonic() - self.heard > self.give_up_after:
+        elif hasattr(self, "main") and self.give_up_after and time.monotonic() - self.heard > self.give_up_after:
             raise ConnectionAbortedError("gave up")
         for key, _ in ready:
             if key.fileobj is self.listener:
@@ -558,6 +557,7 @@ class Receiver:
         for lane in ("main", "urgent"):
             if hasattr(self, lane):
                 getattr(self, lane).sock.close()
+        self.listener.close()
 
     # --- verdict
 
