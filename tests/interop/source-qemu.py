@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""postcopy-source into an unmodified QEMU (qemu-wire 16).
+
+One QEMU gives its device state and its ROMs to the reference receiver; a second one, started alike,
+gets them from postcopy-source, with a pattern for its RAM.  The guest never runs, so the RAM can be
+compared: the monitor reads it while most of it is still owed, which makes QEMU ask for it.
+"""
+import functools
+import json
+import os
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, "..", "lib"), os.path.join(HERE, "..", "flow")]
+import vm  # noqa: E402
+from harness import built, check, check_equal, main, skip_all, wait_for  # noqa: E402
+from qmp import Qmp, QmpError  # noqa: E402
+from source_content import PAGE, content  # noqa: E402
+from source_receiver import Receiver  # noqa: E402
+
+SOURCE = built("postcopy-source")
+MIB = 32
+POSTCOPY = ("postcopy-ram",)
+PREEMPT = ("postcopy-ram", "postcopy-preempt")
+SEED = 77
+
+
+class Qemu:
+    """A QEMU whose guest does not run."""
+
+    def __init__(self, case, binary, name, *extra, huge=False):
+        monitor = case.path(name + ".qmp")
+        memory = ["-machine", "pc"]
+        if huge:
+            memory = ["-machine", "pc,memory-backend=pc.ram", "-object",
+                      "memory-backend-memfd,id=pc.ram,size=%dM,hugetlb=on,hugetlbsize=2M" % MIB]
+        self.child = case.spawn(name, [binary, "-accel", "tcg", "-nodefaults", "-display", "none", "-S",
+                                       "-m", str(MIB), *memory, "-qmp", "unix:%s,server=on,wait=off" % monitor,
+                                       *extra])
+        self.qmp = Qmp(monitor, self.child)
+        case.defer(self.qmp.close)
+
+    def capable(self, *names):
+        self.qmp.command("migrate-set-capabilities",
+                         capabilities=[{"capability": name, "state": True} for name in ("events",) + names])
+
+    def status(self):
+        return self.qmp.command("query-migrate").get("status")
+
+
+class Snapshot:
+    """What a QEMU that was never started has: device state, machine name, blocks."""
+
+    def __init__(self, case, binary):
+        qemu = Qemu(case, binary, "donor")
+        qemu.capable("postcopy-ram")
+        qemu.qmp.command("migrate-set-parameters", max_bandwidth=vm.MIB)    # slower than the next command
+        receiver = Receiver("unix")
+        case.defer(receiver.close)
+        qemu.qmp.command("migrate", uri=receiver.address)
+        qemu.qmp.command("migrate-start-postcopy")
+        receiver.run(20)
+        check_equal(receiver.error, None, "reference receiver")
+        wait_for("the donor to complete", lambda: qemu.status() == "completed")
+        qemu.child.stop()
+        self.machine = receiver.machine
+        self.device = case.path("device")
+        with open(self.device, "wb") as f:
+            f.write(receiver.device)
+        self.blocks = [self.option(case, block) for block in receiver.blocks.values() if block.name != "pc.ram"]
+
+    @staticmethod
+    def option(case, block):
+        path = case.path(block.name.replace("/", "_"))
+        with open(path, "wb") as f:
+            for page in range(block.length // PAGE):
+                f.write(block.data[page])
+        return "%s,size=%d,file=%s" % (block.name, block.length, path)
+
+
+class Into:
+    """postcopy-source and the QEMU it feeds."""
+
+    def __init__(self, case, binary, *options, huge=False, capabilities=POSTCOPY):
+        snapshot = Snapshot(case, binary)
+        if huge:
+            vm.reserve_hugepages(case, MIB // 2)
+        self.case = case
+        self.zero = 25
+        self.page = 2 << 20 if huge else PAGE
+        self.qemu = Qemu(case, binary, "destination", "-incoming", "defer", huge=huge)
+        self.qemu.capable(*capabilities)
+        path = case.path("socket")
+        self.qemu.qmp.command("migrate-incoming", uri="unix:" + path)
+        blocks = ["pc.ram,size=%dM,page=%d,zero=%d" % (MIB, self.page, self.zero)] + snapshot.blocks
+        self.source = case.spawn("postcopy-source", [
+            SOURCE, "--to", "unix:" + path, "--json", "--seed", str(SEED), "--machine", snapshot.machine,
+            "--device-state", snapshot.device, *[a for block in blocks for a in ("--block", block)], *options])
+
+    def read_ram(self):
+        """Low memory and what is above 1 MiB; in between are ROMs."""
+        self.ranges = ((0, 640 << 10), (1 << 20, (MIB - 1) << 20))
+        self.files = []
+        for start, length in self.ranges:
+            path = self.case.path("ram-%x" % start)
+            self.qemu.qmp.command("pmemsave", val=start, size=length, filename=path)
+            self.files.append((start, path))
+
+    def check_ram(self):
+        wrong = []
+        for start, path in self.files:
+            with open(path, "rb") as f:
+                data = f.read()
+            wrong += [start + at for at in range(0, len(data), PAGE)
+                      if data[at:at + PAGE] != content(SEED, "pc.ram", (start + at) // PAGE, self.page, self.zero)]
+        check_equal(wrong, [], "pages of pc.ram that differ")
+
+    def finish(self):
+        check_equal(self.source.wait(30), 0, "exit status of postcopy-source")
+        out = json.loads(self.source.lines()[-1])
+        check_equal(out["outcome"], "completed", "outcome")
+        wait_for("the destination to complete", lambda: self.qemu.status() == "completed")
+        return out
+
+
+def on_demand(case, binary, urgent=None, huge=False):
+    """The RAM is read page by page while nothing is pushed: QEMU asks for every page."""
+    options = ["--no-background", "--linger", "1000"] + ([urgent] if urgent else [])
+    into = Into(case, binary, *options, huge=huge, capabilities=PREEMPT if urgent else POSTCOPY)
+    wait_for("postcopy", lambda: into.qemu.status() == "postcopy-active")
+    try:
+        into.read_ram()
+    except QmpError:                # 11.1 keeps the monitor out of memory that is still incoming
+        case.note("this QEMU does not let the monitor read before the end")
+    else:
+        into.check_ram()
+    out = into.finish()
+    into.read_ram()
+    into.check_ram()
+    check(out["requested"] > 0, "nothing was asked for")
+    if urgent:
+        check_equal(out["urgent_pages"], out["requested"], "pages over the urgent connection")
+
+
+def pushed(case, binary, options):
+    into = Into(case, binary, *options)
+    into.finish()
+    into.read_ram()
+    into.check_ram()
+
+
+def refused(case, binary):
+    """A wrong record before the package: QEMU ends, and the source keeps its VM."""
+    into = Into(case, binary, "--fault", "unknown-command", "--fault", "delay=1000@record:package")
+    check_equal(into.source.wait(30), 1, "exit status of postcopy-source")
+    check_equal(json.loads(into.source.lines()[-1])["outcome"], "source-resumes", "outcome")
+
+
+def cases():
+    partial = functools.partial
+    for binary in vm.binaries():
+        label = os.path.basename(binary) if binary == vm.SYSTEM_QEMU else binary
+        # With a machine type up to 7.2, QEMU wants the urgent connection at once, and its EOS.
+        urgent = "--old-preempt" if binary == vm.SYSTEM_QEMU else "--preempt"
+        yield f"{label}: on demand", partial(on_demand, binary=binary)
+        yield f"{label}: on demand, {urgent}", partial(on_demand, binary=binary, urgent=urgent)
+        yield f"{label}: on demand, 2 MiB pages, {urgent}", partial(
+            on_demand, binary=binary, urgent=urgent, huge=True)
+        for options in (["--precopy", "none"], ["--precopy", "half"], ["--precopy", "all"],
+                        ["--continue-flag", "off"], ["--finish-as-precopy"]):
+            yield f"{label}: pushed, {' '.join(options)}", partial(pushed, binary=binary, options=options)
+        yield f"{label}: refused", partial(refused, binary=binary)
+
+
+if __name__ == "__main__":
+    if not vm.binaries():
+        skip_all("no qemu-system-x86_64 here (package qemu-system-x86)")
+    main(list(cases()))
