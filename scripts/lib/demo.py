@@ -156,10 +156,8 @@ class Destination:
         return json.loads(done.stdout)
 
     def watch(self, quiet, limit):
-        """Until the session is over; drawn in place on a terminal, a line a second elsewhere."""
-        command = [built("postcopyctl"), "-r", self.run_dir, "watch"]
-        if quiet:
-            command += ["--interval", "0.2"]
+        """Until the session is over; drawn in place on a terminal, lines elsewhere."""
+        command = [built("postcopyctl"), "-r", self.run_dir, "--interval", "0.25", "watch"]
         try:
             done = subprocess.run(command, stdout=subprocess.DEVNULL if quiet else None, timeout=limit,
                                   check=False)
@@ -248,14 +246,15 @@ def verdict(case, vm, destination, blocks):
                     for s in stats["sharers"]],
         "lanes": stats["lanes"],
         "switchover_to_first_served_ns": times["first_served_ns"] - times["switchover_ns"],
-        "listening_to_complete_ns": times["complete_ns"] - times["listening_ns"],
+        "switchover_to_complete_ns": times["complete_ns"] - times["switchover_ns"],
     }
 
 
 def show(screen, result):
     screen.say()
-    screen.table([("block", "pages", "xxh3-128 at the source, and here")]
-                 + [(b["name"], b["pages"], f"{b['xxh3_128']}  same for {' and '.join(b['equal_for'])}")
+    screen.table([("block", "pages", "digest at the source", *SHARERS)]
+                 + [(b["name"], b["pages"], b["xxh3_128"],
+                     *("same" if name in b["equal_for"] else "-" for name in SHARERS))
                     for b in result["blocks"]])
     screen.say()
     screen.table([("sharer", "faults served", "p50", "p90", "p99", "max")]
@@ -271,7 +270,7 @@ def show(screen, result):
     screen.table([("owed at the switch-over", f"{result['owed_pages']} pages"),
                   ("switch-over to the first touch served",
                    human_time(result["switchover_to_first_served_ns"])),
-                  ("switch-over to everything here", human_time(result["listening_to_complete_ns"])),
+                  ("switch-over to everything here", human_time(result["switchover_to_complete_ns"])),
                   ("in all", f"{result['seconds']:.1f} s")])
 
 
@@ -296,13 +295,20 @@ def run(options, screen):
             case.close(failed)
 
 
+def default_size():
+    """The guest's memory is there twice, and the machine has other work."""
+    return max(64, min(1024, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MIB // 8))
+
+
 def parse():
     parser = argparse.ArgumentParser(
         prog="scripts/demo", description=__doc__.split("\n\n", maxsplit=1)[0],
         epilog="Exit status: 0 when every page of every block equals the source's, 1 when not.")
-    parser.add_argument("--size", type=int, default=256, metavar="MIB", help="of the guest (256)")
-    parser.add_argument("--rate", type=int, default=24, metavar="MIB",
-                        help="background stream, MiB per second; 0: no limit (24)")
+    parser.add_argument("--size", type=int, default=default_size(), metavar="MIB",
+                        help="of the guest (1024, or an eighth of the memory that is free)")
+    parser.add_argument("--rate", type=int, default=0, metavar="MIB",
+                        help="background stream, MiB per second (0: no limit); QEMU paces it in slices "
+                        "of 100 ms, for which demanded pages wait too")
     parser.add_argument("--threads", type=int, default=4, metavar="N", help="in each sharer (4)")
     parser.add_argument("--plain", action="store_true", help="without the urgent lane (postcopy-preempt)")
     parser.add_argument("--seed", type=int, default=random.getrandbits(32), metavar="N",
