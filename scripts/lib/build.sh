@@ -22,5 +22,8 @@ build_make()
 	# shellcheck disable=SC2086 # a list of words
 	[ -e config.status ] || "$top/configure" --quiet $2 || return
 	shift 2
-	make -j"$(nproc)" "$@"
+	# One goal at a time: `all` is a make of its own, and two makes must not build the same file.
+	for goal; do
+		make -j"$(nproc)" "$goal" || return
+	done
 }
