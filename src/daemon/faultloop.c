@@ -449,10 +449,15 @@ int faultloop_notify_fd(const struct faultloop *f)
 	return f->notify;
 }
 
-struct snapshot *faultloop_collect(struct faultloop *f)
+struct snapshot *faultloop_collect(struct faultloop *f, bool *stale)
 {
-	doorbell_clear(f->notify);
-	return __atomic_exchange_n(&f->filled, NULL, __ATOMIC_ACQUIRE);
+	uint64_t rung = doorbell_clear(f->notify);
+	struct snapshot *s = __atomic_exchange_n(&f->filled, NULL, __ATOMIC_ACQUIRE);
+
+	/* One ring is the snapshot's own; a change after it may have rung before we came. */
+	if (stale)
+		*stale = !s || rung > 1;
+	return s;
 }
 
 void faultloop_stop(struct faultloop *f)

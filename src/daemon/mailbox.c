@@ -67,10 +67,9 @@ void doorbell_ring(int fd)
 		return;
 }
 
-void doorbell_clear(int fd)
+uint64_t doorbell_clear(int fd)
 {
 	uint64_t n;
 
-	if (read(fd, &n, sizeof(n)) < 0)
-		return;
+	return read(fd, &n, sizeof(n)) == sizeof(n) ? n : 0;
 }

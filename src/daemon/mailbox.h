@@ -28,9 +28,9 @@ void mailbox_ring(const struct mailbox *m);
 bool mailbox_get(struct mailbox *m, void *message);
 bool mailbox_empty(const struct mailbox *m);
 
-/* An eventfd (non-blocking, CLOEXEC), and taking what was rung on it. */
+/* An eventfd (non-blocking, CLOEXEC), and taking what was rung on it: how often, 0 when not at all. */
 int doorbell_new(void);
 void doorbell_ring(int fd);
-void doorbell_clear(int fd);
+uint64_t doorbell_clear(int fd);
 
 #endif

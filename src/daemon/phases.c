@@ -330,8 +330,9 @@ static void take_snapshot(struct phases *p, struct snapshot *s)
 static gboolean on_notify(gint fd, GIOCondition condition, gpointer data)
 {
 	struct phases *p = data;
-	struct snapshot *s = faultloop_collect(p->loop);
-	bool again = p->refresh_again || !s;
+	bool stale;
+	struct snapshot *s = faultloop_collect(p->loop, &stale);
+	bool again = p->refresh_again || stale;
 
 	(void)fd;
 	(void)condition;
@@ -446,7 +447,7 @@ void phases_free(struct phases *p)
 	if (p->end_timer)
 		g_source_remove(p->end_timer);
 	if (p->loop) {
-		g_free(faultloop_collect(p->loop));
+		g_free(faultloop_collect(p->loop, NULL));
 		faultloop_stop(p->loop);
 	}
 	g_free(p->snapshot);

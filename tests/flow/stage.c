@@ -278,7 +278,7 @@ const struct snapshot *stage_look(struct stage *s)
 	faultloop_post(s->loop, &m);
 	for (uint64_t until = deadline(); !back && clock_ns() < until;) {
 		poll(&ready, 1, 100);
-		back = faultloop_collect(s->loop);
+		back = faultloop_collect(s->loop, NULL);
 	}
 	expect(back);
 	return back;
