@@ -203,7 +203,8 @@ static void write_state(struct phases *p, const struct snapshot *s)
 {
 	off_t at = 0;
 
-	if (p->state_fd < 0 || p->state_written || s->package_fd < 0)
+	/* The descriptor is there from the package's first byte on, its size when it is whole. */
+	if (p->state_fd < 0 || p->state_written || s->package_fd < 0 || !s->package_bytes)
 		return;
 	p->state_written = true;
 	while ((uint64_t)at < s->package_bytes)
