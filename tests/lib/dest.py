@@ -134,7 +134,8 @@ class Counters:
                 + self._over_lanes("pages", "zero", lanes=wire))
 
     def found_there(self):
-        return self._over_lanes("pages", "already")
+        """Of the pages that came, those that were there: known zeroes may be, once sharers are free."""
+        return self._over_lanes("pages", "already", lanes=self.LANES[:2])
 
     def duplicates(self):
         """Pages that came although they were there."""

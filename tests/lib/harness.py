@@ -165,8 +165,20 @@ class Case:
                 diag(f"{what}: {error}")
 
     def close(self, failed):
-        if failed:
-            self._print_inquiries()
+        try:
+            if failed:
+                self._print_inquiries()
+        finally:
+            self._end_everything()
+        try:
+            for text in self._notes:
+                diag(text)
+            if failed:
+                self._print_logs()
+        finally:
+            shutil.rmtree(self.dir, ignore_errors=True)
+
+    def _end_everything(self):
         for undo in reversed(self._undo):
             try:
                 undo()
@@ -174,11 +186,6 @@ class Case:
                 self._notes.append(f"clean-up: {error}")
         for child in reversed(self.children):
             child.stop(grace=0.5)
-        for text in self._notes:
-            diag(text)
-        if failed:
-            self._print_logs()
-        shutil.rmtree(self.dir, ignore_errors=True)
 
     def _print_logs(self):
         for child in self.children:
