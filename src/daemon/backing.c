@@ -115,6 +115,21 @@ int backing_sweep(struct backing *b, const struct block *block, const struct led
 	return ret;
 }
 
+/*
+ * Punching a huge page gives its reservation back to the pool, where anybody may take it: a new mapping reserves again what
+ * the discards gave away, or tells now that the pool is too small.
+ */
+static int reserve_again(struct backing *b)
+{
+	uint8_t *map = mem_map_shared(b->file, b->file_offset, b->length);
+
+	if (!map)
+		return -errno;
+	mem_unmap(b->map, b->length);
+	b->map = map;
+	return 0;
+}
+
 int backing_arm(struct backing *b, int uffd)
 {
 	unsigned can = 0;
@@ -122,6 +137,9 @@ int backing_arm(struct backing *b, int uffd)
 
 	if (b->kind != BLOCK_SHARED)
 		return 0;
+	ret = b->hugetlb ? reserve_again(b) : 0;
+	if (ret < 0)
+		return ret;
 	ret = uffd_register(uffd, (uint64_t)(uintptr_t)b->map, b->length, &can);
 	if (ret < 0)
 		return ret;

@@ -2,6 +2,8 @@
 #include "config.h"
 #include "daemon/placer.h"
 
+#include "sys/mem.h"
+
 /* One call to the kernel: the next piece of the run, through one rung. */
 static enum uffd_outcome call(struct placer *p, const struct placer_job *job, const struct placer_rung *r,
 			      uint64_t done, struct uffd_result *result)
@@ -52,8 +54,9 @@ enum placer_outcome placer_run(struct placer *p, const struct placer_job *job, u
 			*used = (int)i;
 		if (outcome == UFFD_DONE)
 			return PLACER_DONE;
+		/* Of huge pages the kernel says the same when it has none left. */
 		if (outcome == UFFD_EXISTS)
-			return PLACER_EXISTS;
+			return p->page_size > 4096 && mem_pool_empty(p->page_size) ? PLACER_RETRY : PLACER_EXISTS;
 		/* What was placed through this rung must be told apart from what goes through the next. */
 		if (*done > before)
 			return PLACER_RETRY;

@@ -6,7 +6,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <stdio.h>
 #include <string.h>
+#include <stdlib.h>
+#include <unistd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -256,4 +259,38 @@ void mem_ring_deinit(struct mem_ring *r)
 	if (r->base)
 		munmap(r->base, 2 * r->size);
 	memset(r, 0, sizeof(*r));
+}
+
+static bool pool_count(uint64_t page_size, const char *what, unsigned long *count)
+{
+	char path[128], text[32];
+	ssize_t n;
+	int fd;
+
+	/* No stdio: the fault thread asks, and must not allocate. */
+	snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%llukB/%s_hugepages",
+		 (unsigned long long)page_size / 1024, what);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (n <= 0)
+		return false;
+	text[n] = '\0';
+	*count = strtoul(text, NULL, 10);
+	return true;
+}
+
+/**
+ * mem_pool_empty - has the pool of huge pages of @page_size none that is free and not reserved?
+ *
+ * False when it cannot be told.
+ */
+bool mem_pool_empty(uint64_t page_size)
+{
+	unsigned long free_pages, reserved;
+
+	return pool_count(page_size, "free", &free_pages) && pool_count(page_size, "resv", &reserved) &&
+	       free_pages <= reserved;
 }

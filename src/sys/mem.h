@@ -24,6 +24,12 @@ void *mem_map_shared(int fd, uint64_t offset, uint64_t len);
 void *mem_map_private(uint64_t len);
 void mem_unmap(void *addr, uint64_t len);
 
+/*
+ * Are there no free huge pages of @page_size that nobody reserved?  The kernel answers a COPY then with EEXIST, as if the page were
+ * there (tests/kernel).  False when it cannot be told.
+ */
+bool mem_pool_empty(uint64_t page_size);
+
 /* Drop the content of a range: PUNCH_HOLE for a file, MADV_DONTNEED for private memory. */
 int mem_punch(int fd, uint64_t offset, uint64_t len);
 int mem_drop(void *addr, uint64_t len);
