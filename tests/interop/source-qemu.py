@@ -55,7 +55,7 @@ class Snapshot:
     def __init__(self, case, binary):
         qemu = Qemu(case, binary, "donor")
         qemu.capable("postcopy-ram")
-        qemu.qmp.command("migrate-set-parameters", max_bandwidth=vm.MIB)    # slower than the next command
+        qemu.qmp.command("migrate-set-parameters", max_bandwidth=1 << 14)     # slower than the next command
         receiver = Receiver("unix")
         case.defer(receiver.close)
         qemu.qmp.command("migrate", uri=receiver.address)
@@ -176,4 +176,6 @@ def cases():
 if __name__ == "__main__":
     if not vm.binaries():
         skip_all("no qemu-system-x86_64 here (package qemu-system-x86)")
+    if not SOURCE:
+        skip_all("postcopy-source is not built")
     main(list(cases()))
