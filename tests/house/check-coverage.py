@@ -1,0 +1,77 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""tests/COVERAGE.md against the tree: no requirement is left out, and what it names is there."""
+import os
+import re
+
+import tree
+
+PAGE = "tests/COVERAGE.md"
+
+
+def numbered(prefix, last, width=0):
+    return [f"{prefix}{n:0{width}}" for n in range(1, last + 1)]
+
+
+#: what this stage of the project answers for
+WANTED = (numbered("O", 15) + numbered("F", 19, 2) + ["F54", "F55", "F63", "F64"]
+          + numbered("S1-", 40, 2) + ["S1-13b"] + numbered("P", 32, 2) + numbered("A", 12)
+          + numbered("K1.", 10) + numbered("K2.", 10) + numbered("K9.", 6))
+
+
+def rows():
+    """[(id, held by)]"""
+    return re.findall(r"^\| ([A-Z][\w.-]*) \| [^|]* \| (.*) \|$", tree.read(PAGE), re.M)
+
+
+def list_broken(table):
+    ids = [row[0] for row in table]
+    return ([f"{i} has no row" for i in WANTED if i not in ids]
+            + [f"{i} has {ids.count(i)} rows" for i in sorted(set(ids)) if ids.count(i) > 1]
+            + [f"{i} is nobody's requirement" for i in ids if i not in WANTED])
+
+
+def claims(held):
+    """[(file, words to be found in it or '')]"""
+    return [claim.partition(":")[::2] for claim in re.findall(r"`([^`]+)`", held)]
+
+
+def claims_broken(table):
+    wrong = []
+    for name, held in table:
+        if not claims(held) and not re.match(r"— \S+ \S+ \S+", held):
+            wrong.append(f"{name}: neither a test nor a reason")
+        for path, words in claims(held):
+            if not os.path.exists(os.path.join(tree.TOP, "tests", path)):
+                wrong.append(f"{name}: no file tests/{path}")
+            elif words not in tree.read(f"tests/{path}"):
+                wrong.append(f"{name}: '{words}' is not in tests/{path}")
+    return wrong
+
+
+def probes(pattern, paths):
+    return {name for path in paths for name in re.findall(pattern, tree.read(path), re.M)}
+
+
+def probes_broken():
+    """HACKING.md lists the probes that the code has."""
+    fired = probes(r"\bPROBE\d\(([a-z_]+), ", [f for f in tree.files(r"^src/.*\.c$")])
+    told = probes(r"^\| `([a-z_]+)` \| [^|]+ \| [^|]+ \|$", ["HACKING.md"])
+    return [f"{name} is {'not in HACKING.md' if name in fired else 'not in the code'}"
+            for name in sorted(fired ^ told)] or [] if fired else ["no probe at all"]
+
+
+def main():
+    tap = tree.Tap()
+    table = rows()
+    tap.check("every requirement has its row", list_broken(table))
+    tap.check("every claim is true as far as it can be looked up", claims_broken(table))
+    tap.check("HACKING.md lists the probes", probes_broken())
+    held = sum(bool(claims(row[1])) for row in table)
+    print(f"# {held} of {len(table)} requirements are held by a test; "
+          f"{sum('—' in row[1] for row in table)} rows say what is missing")
+    tap.done()
+
+
+if __name__ == "__main__":
+    main()
