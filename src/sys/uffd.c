@@ -380,6 +380,26 @@ static struct uffd_event uffd_event_of(const struct uffd_msg *m)
 	return e;
 }
 
+/*
+ * O_NONBLOCK is a flag of the open file, which the process that handed it over shares: it can take
+ * the flag away at any time, and a plain read() would then sleep.  Kernels before 6.10 know no
+ * RWF_NOWAIT here; there a poll is what stands between a flag that was taken away (POLLERR) and a
+ * reader that sleeps.
+ */
+static ssize_t uffd_read_now(int uffd, void *to, size_t len)
+{
+	struct iovec iov = { .iov_base = to, .iov_len = len };
+	struct pollfd ready = { .fd = uffd, .events = POLLIN };
+	ssize_t n = preadv2(uffd, &iov, 1, -1, RWF_NOWAIT);
+
+	if (n >= 0 || errno != EOPNOTSUPP)
+		return n;
+	if (poll(&ready, 1, 0) > 0 && ready.revents & POLLIN)
+		return read(uffd, to, len);
+	errno = ready.revents ? EBADF : EAGAIN;
+	return -1;
+}
+
 /**
  * uffd_read - read a batch of events by one system call
  *
@@ -395,7 +415,7 @@ int uffd_read(int uffd, struct uffd_event *events, unsigned max)
 	if (max == 0 || max > UFFD_READ_MAX)
 		return -EINVAL;
 	do
-		n = read(uffd, msgs, max * sizeof(msgs[0]));
+		n = uffd_read_now(uffd, msgs, max * sizeof(msgs[0]));
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return errno == EAGAIN ? 0 : -errno;

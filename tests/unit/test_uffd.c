@@ -337,6 +337,8 @@ Test(uffd, read_nothing_and_nonsense)
 	int ends[2];
 
 	cr_assert_eq(uffd_read(uffd, e, UFFD_READ_MAX), 0);
+	fcntl(uffd, F_SETFL, fcntl(uffd, F_GETFL) & ~O_NONBLOCK);
+	cr_assert_leq(uffd_read(uffd, e, UFFD_READ_MAX), 0, "a blocking one does not make us wait (S1-13b)");
 	cr_assert_eq(uffd_read(uffd, e, 0), -EINVAL);
 	cr_assert_eq(uffd_read(uffd, e, UFFD_READ_MAX + 1), -EINVAL);
 	cr_assert_eq(uffd_read(raw, e, 1), -EINVAL, "before the handshake");
