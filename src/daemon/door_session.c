@@ -261,9 +261,13 @@ static void tell(struct peer *p, const struct snapshot *s)
 	bool joined = c->state == CLIENT_JOINED && known;
 	bool serving = s->state >= SESSION_LOADING && s->state <= SESSION_COMPLETE;
 	bool complete = s->state == SESSION_COMPLETE && s->running_told;
-	/* Who comes after the end finds all the memory there: nothing to register, nothing to wait for. */
+	/* Who comes after the end finds all the memory there: nothing to serve, nothing to wait for. */
 	bool late = complete && c->state == CLIENT_READY;
 
+	if (late && c->n_proven) {
+		prove_release(c);
+		c->n_proven = 0;
+	}
 	if (due(c, TOLD_LISTENING, (joined && serving) || late))
 		send_plain(p, REGMSG_LISTENING);
 	if (due(c, TOLD_PACKAGE, joined && serving && c->main && s->package_fd >= 0))
