@@ -28,6 +28,7 @@ struct sharer {
 	struct sharer_options options;
 	postcopy *handle;
 	struct sharer_touch *touch;
+	struct sharer_console console;
 	int done_fd;		/* the threads have ended */
 	bool may_touch;		/* by the daemon's word */
 	bool touched, complete;
@@ -384,7 +385,7 @@ static void drain_events(struct sharer *s)
 {
 	struct postcopy_event e = { .size = sizeof(e) };
 
-	while (s->exit_code < 0 && postcopy_dispatch(s->handle, &e) == 1)
+	while (s->exit_code < 0 && s->handle && postcopy_dispatch(s->handle, &e) == 1)
 		on_event(s, &e);
 }
 
@@ -401,11 +402,16 @@ static int patience(const struct sharer *s)
 static int run(struct sharer *s)
 {
 	while (s->exit_code < 0) {
-		struct pollfd pfd[2] = { { .fd = postcopy_fd(s->handle), .events = POLLIN },
-					 { .fd = s->done_fd, .events = POLLIN } };
+		struct pollfd pfd[] = {
+			{ .fd = s->handle ? postcopy_fd(s->handle) : -1, .events = POLLIN },
+			{ .fd = s->done_fd, .events = POLLIN },
+			{ .fd = s->options.console ? STDIN_FILENO : -1, .events = POLLIN },
+		};
 
-		if (poll(pfd, 2, patience(s)) < 0 && errno != EINTR)
+		if (poll(pfd, ARRAY_LEN(pfd), patience(s)) < 0 && errno != EINTR)
 			return EXIT_FAILURE;
+		if (pfd[2].revents)
+			s->options.console = sharer_console_read(&s->console, &s->options, &s->handle);
 		drain_events(s);
 		if (pfd[1].revents && s->exit_code < 0)
 			on_touched(s);

@@ -24,8 +24,9 @@ struct sharer_block {
 	uint64_t size, offset;		/* bytes; where in the file the block begins */
 	uint64_t page_size;		/* bytes: the unit of touching */
 	bool private, hugetlb;
+	bool aliased;			/* mapped twice */
 	int fd;				/* -1: private */
-	uint8_t *address;
+	uint8_t *address, *alias;
 	char digest[33];		/* XXH3-128, at the end */
 };
 
@@ -54,6 +55,7 @@ struct sharer_options {
 	bool linear, write;		/* order and kind of the touches */
 	bool touch_from_listening;
 	bool exit_after_complete;
+	bool console;			/* obey lines on stdin */
 	unsigned threads;		/* 0: touch nothing */
 	uint64_t seed;
 	uint64_t leave_after;		/* touches; 0: never */
@@ -92,6 +94,19 @@ struct sharer_touched {
 int sharer_touch_start(struct sharer_touch **out, const struct sharer_options *o, int done_fd);
 /* Join the threads.  Blocks as long as one of them waits for a page. */
 void sharer_touch_finish(struct sharer_touch *t, struct sharer_touched *result);
+
+/* --- lines on stdin: sharer_console.c --- */
+
+#define SHARER_WORDS  5
+#define SHARER_STORED UINT64_C(0x5a5a5a5a5a5a5a5a)	/* what `store` and `poke` write */
+
+struct sharer_console {
+	char line[512];
+	size_t have;
+};
+
+/* Read what is there and obey every whole line.  False at the end.  *p is NULL once hung up. */
+bool sharer_console_read(struct sharer_console *c, struct sharer_options *o, postcopy **p);
 
 /* --- what it says: sharer_report.c --- */
 

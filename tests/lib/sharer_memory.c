@@ -54,10 +54,16 @@ static int open_file(struct sharer_block *b)
 	return err;
 }
 
+static uint8_t *map(const struct sharer_block *b, int flags)
+{
+	void *address = mmap(NULL, b->size, PROT_READ | PROT_WRITE, flags, b->fd, (off_t)b->offset);
+
+	return address == MAP_FAILED ? NULL : address;
+}
+
 int sharer_memory_map(struct sharer_block *b)
 {
 	int flags = b->private ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
-	void *address;
 	int err;
 
 	b->fd = -1;
@@ -69,18 +75,19 @@ int sharer_memory_map(struct sharer_block *b)
 	} else if (b->hugetlb) {
 		flags |= MAP_HUGETLB | MAP_HUGE_2MB;
 	}
-	address = mmap(NULL, b->size, PROT_READ | PROT_WRITE, flags, b->fd, (off_t)b->offset);
-	if (address == MAP_FAILED)
-		return -errno;
-	b->address = address;
-	return 0;
+	b->address = map(b, flags);
+	if (b->address && b->aliased)
+		b->alias = map(b, flags);
+	return !b->address || (b->aliased && !b->alias) ? -errno : 0;
 }
 
 void sharer_memory_unmap(struct sharer_block *b)
 {
 	if (b->address)
 		munmap(b->address, b->size);
-	b->address = NULL;
+	if (b->alias)
+		munmap(b->alias, b->size);
+	b->address = b->alias = NULL;
 	close_fd(&b->fd);
 }
 

@@ -15,8 +15,9 @@ static const char usage[] =
 	"Usage: sharer --socket PATH --name NAME --block NAME,size=N[,...]... [OPTION]...\n"
 	"  --role main|sharer        default: main\n"
 	"  --policy ignore|disable|fail\n"
-	"  --block NAME,size=N[,memfd=create|PATH][,offset=N][,private=on][,hugetlb=on]\n"
-	"                            guest memory; made here unless memfd names a file\n"
+	"  --block NAME,size=N[,memfd=create|PATH][,offset=N][,private=on][,hugetlb=on][,alias=on]\n"
+	"                            guest memory; made here unless memfd names a file;\n"
+	"                            alias: mapped twice, and touched at either address\n"
 	"  --threads N               that touch the memory; default 1, 0: none\n"
 	"  --order random|linear     default: random, by --seed S\n"
 	"  --touch read|write        default: read; a write changes nothing\n"
@@ -30,6 +31,8 @@ static const char usage[] =
 	"  --load-fail TEXT          say that instead of \"loaded\"\n"
 	"  --leave-after N           unmap and leave after N touches\n"
 	"  --digest FILE             the digests go there too\n"
+	"  --console                 obey lines on stdin: touch store poke give outside blocking\n"
+	"                            nonblocking unmap map leave hangup (sharer_console.c)\n"
 	"  --exit-after-complete     exit 0 then; 2 when it cannot come any more\n";
 
 enum {
@@ -53,6 +56,7 @@ enum {
 	OPT_LEAVE,
 	OPT_DIGEST,
 	OPT_EXIT,
+	OPT_CONSOLE,
 	OPT_HELP
 };
 
@@ -67,7 +71,8 @@ static const struct option longs[] = {
 	{ "uffd", 1, NULL, OPT_UFFD },		 { "loaded-after", 1, NULL, OPT_LOADED },
 	{ "load-fail", 1, NULL, OPT_LOAD_FAIL }, { "leave-after", 1, NULL, OPT_LEAVE },
 	{ "digest", 1, NULL, OPT_DIGEST },	 { "exit-after-complete", 0, NULL, OPT_EXIT },
-	{ "help", 0, NULL, OPT_HELP },		 { NULL, 0, NULL, 0 },
+	{ "console", 0, NULL, OPT_CONSOLE },	 { "help", 0, NULL, OPT_HELP },
+	{ NULL, 0, NULL, 0 },
 };
 
 static int bad(const char *what, const char *value, const char *want)
@@ -109,7 +114,7 @@ static int complain(const struct keyval *kv)
 static int read_block(struct sharer_options *o, const char *text)
 {
 	static const char *const keys[] = { "name",    "size",	  "memfd", "offset",
-					    "private", "hugetlb", NULL };
+					    "private", "hugetlb", "alias", NULL };
 	struct sharer_block *b = &o->block[o->n_blocks];
 	struct keyval kv cleanup_keyval;
 	const char *path;
@@ -121,10 +126,11 @@ static int read_block(struct sharer_options *o, const char *text)
 	    keyval_size(&kv, "size", 4096, UINT64_MAX / 4, &b->size) < 0 ||
 	    keyval_size(&kv, "offset", 0, UINT64_MAX / 4, &b->offset) < 0 ||
 	    keyval_bool(&kv, "private", &b->private) < 0 ||
-	    keyval_bool(&kv, "hugetlb", &b->hugetlb) < 0)
+	    keyval_bool(&kv, "hugetlb", &b->hugetlb) < 0 ||
+	    keyval_bool(&kv, "alias", &b->aliased) < 0)
 		return complain(&kv);
 	path = keyval_get(&kv, "memfd");
-	if (!keyval_get(&kv, "name") || !b->size || (b->private && path))
+	if (!keyval_get(&kv, "name") || !b->size || (b->private && (path || b->aliased)))
 		return bad("--block", text, "a name, a size, and no file for private memory");
 	err = copy(b->name, sizeof(b->name), keyval_get(&kv, "name"), "block name");
 	if (!err && path && strcmp(path, "create"))
@@ -262,6 +268,9 @@ static int take(struct sharer_options *o, int opt, const char *arg)
 		return 0;
 	case OPT_USER:
 		o->user_faults_only = true;
+		return 0;
+	case OPT_CONSOLE:
+		o->console = true;
 		return 0;
 	case OPT_EXIT:
 		o->exit_after_complete = true;

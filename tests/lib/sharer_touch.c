@@ -148,7 +148,7 @@ static uint8_t *page_address(const struct sharer_options *o, uint64_t page)
 		uint64_t pages = b->size / b->page_size;
 
 		if (page < pages)
-			return b->address + page * b->page_size;
+			return (b->alias && page % 2 ? b->alias : b->address) + page * b->page_size;
 		page -= pages;
 	}
 	abort();
