@@ -44,7 +44,7 @@ END {
 }'
 
 {
-	timeout -k 10 "${POSTCOPY_TESTS_TIMEOUT:-900}" "$@"
+	timeout --foreground -k 10 "${POSTCOPY_TESTS_TIMEOUT:-900}" "$@"
 	status=$?
 	[ "$status" -ne 124 ] || echo "# ended by run-tap.sh after ${POSTCOPY_TESTS_TIMEOUT:-900} seconds"
 	echo "#exit $status"
