@@ -50,7 +50,7 @@ struct bare {
 	struct qstream stream;
 	struct mem_ring in;
 	pthread_t thread;
-	uint64_t placed;
+	uint64_t placed, placing_ns;	/* by the background thread, and for how long */
 };
 
 static void die(const char *what)
@@ -72,7 +72,7 @@ static void child(const struct bare *b, int sock, const char *row)
 {
 	struct toucher t = {
 		.base = (const uint8_t *)(uintptr_t)b->base, .pages = b->pages, .page_size = PAGE, .count = b->count,
-		.seed = b->seed,
+		.seed = b->seed, .only_absent = b->background,
 	};
 	int uffd = uffd_open(0, false);
 	unsigned can;
@@ -190,7 +190,7 @@ static void run_tcp(struct bare *b)
 
 		(void)!send(fd[0], &question, 8, 0);
 		(void)!recv(fd[0], page, PAGE, MSG_WAITALL);
-		t.sample[i] = clock_ns() - before;
+		t.sample[t.samples++] = clock_ns() - before;
 	}
 	t.elapsed_ns = clock_ns() - start;
 	toucher_print(&t, "tcp");
@@ -251,26 +251,40 @@ static void handshake(struct bare *b)
 	}
 }
 
+/* False at the stream's end. */
+static bool take_main(struct bare *b)
+{
+	struct qstream_record rec;
+	int e = qstream_next(&b->stream, mem_ring_read(&b->in), mem_ring_used(&b->in), &rec);
+
+	b->in.head += rec.used;
+	if (e == QSTREAM_PAGE) {
+		place(b, rec.page.offset, rec.page.data);
+		b->placed++;
+	} else if (e == QSTREAM_PING) {
+		pong(b, rec.ping);
+	}
+	return e >= 0 && e != QSTREAM_EOF && (e != QSTREAM_NEED_MORE || more(b));
+}
+
 static void *background(void *arg)
 {
 	struct bare *b = arg;
-	struct qstream_record rec;
+	uint64_t start = clock_ns();
 
-	for (;;) {
-		int e = qstream_next(&b->stream, mem_ring_read(&b->in), mem_ring_used(&b->in), &rec);
+	while (take_main(b))
+		;
+	b->placing_ns = clock_ns() - start;
+	return NULL;
+}
 
-		b->in.head += rec.used;
-		if (e < 0 || (e == QSTREAM_NEED_MORE && !more(b)))
-			return NULL;
-		if (e == QSTREAM_PAGE) {
-			place(b, rec.page.offset, rec.page.data);
-			b->placed++;
-		} else if (e == QSTREAM_PING) {
-			pong(b, rec.ping);
-		} else if (e == QSTREAM_EOF) {
-			return NULL;
-		}
-	}
+static void print_stream(const struct bare *b)
+{
+	uint64_t ns = b->placing_ns ? b->placing_ns : 1;
+
+	printf("bare-stream pages %" PRIu64 " ns %" PRIu64 " MiB_per_s %" PRIu64 "\n", b->placed, b->placing_ns,
+	       b->placed * PAGE * 1000 / ns * 1000000 / 1048576);
+	fflush(stdout);
 }
 
 /* One page from the urgent channel: word, name unless CONTINUE, data; placed from where it was received. */
@@ -364,8 +378,10 @@ static void finish(struct bare *b)
 {
 	uint8_t m[QRETURN_MESSAGE_MAX];
 
-	if (b->background)
+	if (b->background) {
 		pthread_join(b->thread, NULL);
+		print_stream(b);
+	}
 	(void)!send(b->main_fd, m, qreturn_shut(m, 0), 0);
 	while (recv(b->main_fd, m, sizeof(m), 0) > 0)
 		;
@@ -407,7 +423,6 @@ static void run_urgent(struct bare *b)
 
 static void run_bulk(struct bare *b)
 {
-	uint64_t start;
 	int sock;
 	pid_t pid;
 
@@ -415,12 +430,8 @@ static void run_bulk(struct bare *b)
 	pid = start_child(b, &sock, "bulk");
 	(void)!write(sock, "g", 1);
 	accept_both(b, false);
-	start = clock_ns();
 	background(b);
-	start = clock_ns() - start;
-	printf("bare-bulk pages %" PRIu64 " ns %" PRIu64 " MiB_per_s %" PRIu64 "\n", b->placed, start,
-	       b->placed * PAGE * 1000 / (start ? start : 1) * 1000000 / 1048576);
-	fflush(stdout);
+	print_stream(b);
 	finish(b);
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);

@@ -45,11 +45,12 @@ int main(int argc, char **argv)
 	postcopy *p;
 
 	if (argc < 7)
-		return fail("usage", "served SOCKET ROW PAGES COUNT SEED CPU");
+		return fail("usage", "served SOCKET ROW PAGES COUNT SEED CPU [--only-absent]");
 	t.pages = strtoull(argv[3], NULL, 0);
 	t.count = strtoull(argv[4], NULL, 0);
 	t.seed = strtoull(argv[5], NULL, 0);
 	toucher_pin(atoi(argv[6]));
+	t.only_absent = argc > 7 && strcmp(argv[7], "--only-absent") == 0;
 	b.fd = memfd_create("served", MFD_CLOEXEC);
 	b.length = t.pages * t.page_size;
 	if (b.fd < 0 || ftruncate(b.fd, (off_t)b.length) < 0)

@@ -4,6 +4,7 @@
 /*
  * The thread whose page faults are measured: the same code in every row, so that rows differ only in who serves it.
  */
+#include <stdbool.h>
 #include <stdint.h>
 
 struct toucher {
@@ -12,13 +13,15 @@ struct toucher {
 	uint64_t page_size;
 	uint64_t count;			/* pages to touch, each once, in random order */
 	uint64_t seed;
-	uint64_t *sample;		/* of each touch, nanoseconds; sorted by toucher_print() */
+	bool only_absent;		/* beside a background stream: measure those pages only that are not there yet */
+	uint64_t *sample;		/* of each measured touch, nanoseconds; sorted by toucher_print() */
+	uint64_t samples;
 	uint64_t elapsed_ns;
 };
 
 /* 0 or -ENOMEM. */
 int toucher_run(struct toucher *t);
-/* One line: `ROW p50 N p90 N p99 N max N mean N faults_per_s N` (nanoseconds). */
+/* One line: `ROW p50 N p90 N p99 N max N mean N samples N faults_per_s N` (nanoseconds). */
 void toucher_print(struct toucher *t, const char *row);
 /* Pin the calling process to a CPU; negative: leave it. */
 void toucher_pin(int cpu);

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is measured: each row a function that makes one measurement and returns its numbers."""
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+from stand import MIB, Stand            # which finds tests/lib
+from harness import TOP_SRCDIR, built, check, wait_for
+
+#: The source answers requests only; the rest is never sent, for the stand ends before.
+ON_DEMAND = ("--preempt", "--no-background", "--linger", "60000")
+
+
+# --- latency of one fault after the other, nothing else going on ----------------------------------
+
+def local(layout, o):
+    with Stand(layout, o.seed) as s:
+        return s.result(s.bare("local", o.mib, o.count), "local")
+
+
+def tcp(layout, o):
+    with Stand(layout, o.seed) as s:
+        return s.result(s.bare("tcp", o.mib, o.count), "tcp")
+
+
+def bare(layout, o, mib=None):
+    mib = mib or o.mib
+    with Stand(layout, o.seed) as s:
+        program = s.bare("urgent", mib, o.count)
+        s.source(s.line(program, "READY").split()[1], mib, *ON_DEMAND)
+        return s.result(program, "bare")
+
+
+def served(layout, o, spin_us=0, mib=None, count=None, look=None):
+    """@look: called with the stand when all was touched, returns more numbers."""
+    mib = mib or o.mib
+    with Stand(layout, o.seed) as s:
+        address = s.postcopyd(spin_us)
+        program = s.served(mib, count or o.count)
+        s.source(address, mib, *ON_DEMAND)
+        numbers = s.result(program, "served")
+        if look:
+            numbers.update(look(s, numbers))
+        return numbers
+
+
+# --- the same beside a background stream -----------------------------------------------------------
+
+def bare_loaded(layout, o, rate=None):
+    with Stand(layout, o.seed) as s:
+        program = s.bare("urgent", o.stream_mib, o.stream_mib * 256, "--background")
+        s.source(s.line(program, "READY").split()[1], o.stream_mib, "--preempt", *_paced(rate))
+        numbers = s.result(program, "bare-loaded")
+        numbers["stream"] = s.result(program, "bare-stream")["MiB_per_s"]
+        return numbers
+
+
+def served_loaded(layout, o, rate=None):
+    with Stand(layout, o.seed) as s:
+        address = s.postcopyd()
+        program = s.served(o.stream_mib, o.stream_mib * 256, "--only-absent")
+        s.source(address, o.stream_mib, "--preempt", *_paced(rate))
+        numbers = s.result(program, "served")
+        numbers["stream"] = _stream(s, o.stream_mib)["MiB_per_s"]
+        return numbers
+
+
+def _paced(mib_per_s):
+    return ("--rate", f"{mib_per_s}M") if mib_per_s else ()
+
+
+# --- bulk ------------------------------------------------------------------------------------------------
+
+def _stream(s, mib):
+    """From the moment faults are served, which is when the stream is read on, to the last page."""
+    times = s.wait_state("complete")["times"]
+    ns = times["complete_ns"] - times["listening_ns"]
+    return {"ns": ns, "pages": mib * 256, "MiB_per_s": mib * 1_000_000_000 // ns}
+
+
+def bare_bulk(layout, o):
+    with Stand(layout, o.seed) as s:
+        program = s.bare("bulk", o.stream_mib, 0)
+        s.source(s.line(program, "READY").split()[1], o.stream_mib)
+        return s.result(program, "bare-stream")
+
+
+def served_bulk(layout, o, urgent, zero=0):
+    with Stand(layout, o.seed) as s:
+        address = s.postcopyd()
+        s.served(o.stream_mib, 0)
+        s.source(address, o.stream_mib, *(("--preempt",) if urgent else ()), zero=zero)
+        return _stream(s, o.stream_mib)
+
+
+# --- what a fault costs --------------------------------------------------------------------------------
+
+#: The same session with few faults and with many: what is left of the difference is the faults' own.
+FEW = 16
+
+
+def _own_count(layout, o, count):
+    def look(s, _numbers):
+        calls = s.control("stats")["syscalls"]
+        return {"calls": calls["ring"] + calls["other"]}
+    return served(layout, o, count=count, look=look)
+
+
+def _fault_thread(pid):
+    """It has the ring, and is the first thread that is made."""
+    return sorted(int(tid) for tid in os.listdir(f"/proc/{pid}/task"))[1]
+
+
+def _strace(layout, o, count):
+    """Slows everything down, but counts right."""
+    with Stand(layout, o.seed) as s:
+        address = s.postcopyd()
+        tracer = s.case.spawn("strace", ["strace", "-c", "-p", str(_fault_thread(s.daemon.pid))])
+        wait_for("strace to attach", lambda: "attached" in tracer.errors())
+        program = s.served(o.mib, count)
+        s.source(address, o.mib, *ON_DEMAND)
+        numbers = s.result(program, "served")
+        tracer.kill(signal.SIGINT)
+        tracer.wait()
+        lines = [line.split() for line in tracer.errors().splitlines()]
+        calls = {words[-1]: int(words[3]) for words in lines if len(words) > 4 and words[3].isdigit()}
+        check("total" in calls, f"strace says: {tracer.errors()}")
+        return {**numbers, "calls": calls["total"], "by_name": calls}
+
+
+def cost(layout, o, method):
+    few, many = method(layout, o, FEW), method(layout, o, o.count)
+    faults = many["samples"] - few["samples"]
+    return {**many, "per_fault": round((many["calls"] - few["calls"]) / faults, 2)}
+
+
+def cost_methods():
+    return {"own count": _own_count, **({"strace": _strace} if shutil.which("strace") else {})}
+
+
+def copies():
+    """tests/flow/cost counts what this stand cannot see: {what: held or not}"""
+    program = built("tests/flow/cost")
+    if not program:
+        return {}
+    done = subprocess.run([program], capture_output=True, text=True, timeout=120, check=False)
+    return {match[2]: match[1] == "ok"
+            for match in re.finditer(r"^(ok|not ok) \d+ - (no .*)$", done.stdout, re.M)}
+
+
+# --- QEMU's own destination ----------------------------------------------------------------------------
+
+def qemu(o):
+    """Rows of tests/interop/measure.py: the same QEMU as source, into QEMU and into postcopyd."""
+    script = os.path.join(TOP_SRCDIR, "tests", "interop", "measure.py")
+    argv = [sys.executable, script, "--repeat", "1", "--mib", str(o.guest_mib), "--threads", "4",
+            "--seed", str(o.seed), "--json"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
+    check(done.returncode == 0, f"measure.py: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def gib(size):
+    return size * (1 << 30) // MIB

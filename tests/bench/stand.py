@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The test stand of the benchmarks: starts programs where they belong and reads what they measured.
+
+A layout says which CPU each side runs on.  Root measures with real-time priority where everything is
+pinned, so that what else runs on the machine does not distort the rows; beside a background stream more
+threads want to run than there are CPUs, so the fair scheduler shares them, at the highest niceness.
+"""
+import json
+import os
+import select
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+# pylint: disable=wrong-import-position
+from harness import Case, Failure, built, check, wait_for
+
+BLOCK = "m1"
+PAGE = 4096
+MIB = 1 << 20
+PROGRAMS = ("postcopyd", "postcopyctl", "postcopy-source", "tests/bench/bare", "tests/bench/served")
+
+
+def missing_programs():
+    return [name for name in PROGRAMS if not built(name)]
+
+
+class Layout:
+    """Where the two sides run; None: wherever the scheduler likes."""
+
+    def __init__(self, text, server=None, source=None, toucher=None):
+        self.text = text
+        self.server = server
+        self.source = source
+        self.toucher = toucher
+
+    def _how(self, cpu):
+        root = os.geteuid() == 0
+        if cpu is None:
+            return ["nice", "-n", "-20"] if root else []
+        return (["chrt", "-f", "50"] if root else []) + ["taskset", "-c", str(cpu)]
+
+    def serving(self, argv):
+        return self._how(self.server) + argv
+
+    def sending(self, argv):
+        return self._how(self.source) + argv
+
+    def touching(self, argv):
+        return self._how(self.toucher) + argv
+
+    def cpus(self, row):
+        """As bare takes them: the handler's, then that of whom it serves or asks; -1 leaves it."""
+        other = self.source if row == "tcp" else self.toucher
+        return [str(-1 if cpu is None else cpu) for cpu in (self.server, other)]
+
+
+def layouts():
+    """{name: Layout}"""
+    cpus = sorted(os.sched_getaffinity(0))
+    first, last = cpus[0], cpus[-1]
+    found = {"one": Layout("everything on one CPU", last, last, last), "any": Layout("not pinned")}
+    if len(cpus) > 1:
+        found["two"] = Layout("daemon and source on one CPU, the faulting process on another",
+                              first, first, last)
+        found["apart"] = Layout("daemon alone on one CPU, source and faulting process on another",
+                                first, last, last)
+    return found
+
+
+def fields(line):
+    """`ROW key value key value …` as a dict of numbers"""
+    words = line.split()[1:]
+    return {key: int(value) for key, value in zip(words[::2], words[1::2])}
+
+
+class Stand:
+    """One measurement: a directory, its programs, and their end."""
+
+    def __init__(self, layout, seed):
+        self.layout = layout
+        self.case = Case("bench", seed)
+        self.seed = str(seed)
+        self.run_dir = None
+        self.daemon = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, _value, _traceback):
+        self.case.close(failed=kind is not None)
+
+    # --- programs -------------------------------------------------------------------------------
+
+    def bare(self, row, mib, count, *options):
+        argv = [built("tests/bench/bare"), row, str(mib * MIB // PAGE), str(count), self.seed,
+                *self.layout.cpus(row), *options]
+        return self.case.spawn("bare", self.layout.serving(argv))
+
+    def source(self, address, mib, *options, zero=0):
+        argv = [built("postcopy-source"), "--to", address, "--seed", self.seed, "--block",
+                f"{BLOCK},size={mib}M,zero={zero}", *options]
+        return self.case.spawn("source", self.layout.sending(argv))
+
+    def postcopyd(self, spin_us=0):
+        """Its address, once it listens."""
+        self.run_dir = self.case.path("run")
+        ready_r, ready_w = os.pipe()
+        argv = [built("postcopyd"), "--incoming", "tcp:127.0.0.1:0", "--run-dir", self.run_dir,
+                "--ready-fd", str(ready_w), "--spin-us", str(spin_us), "--stay", "--expect", "served"]
+        self.daemon = self.case.spawn("postcopyd", self.layout.serving(argv), pass_fds=(ready_w,))
+        os.close(ready_w)
+        with os.fdopen(ready_r) as ready:
+            check(select.select([ready], [], [], 20)[0], "postcopyd does not get ready")
+            words = ready.readline().split()
+        check(words[:1] == ["READY"], "postcopyd ended before it was ready")
+        return words[1]
+
+    def served(self, mib, count, *options):
+        cpu = self.layout.toucher
+        argv = [built("tests/bench/served"), os.path.join(self.run_dir, "register"), "served",
+                str(mib * MIB // PAGE), str(count), self.seed, str(-1 if cpu is None else cpu), *options]
+        return self.case.spawn("served", self.layout.touching(argv))
+
+    # --- results --------------------------------------------------------------------------------
+
+    @staticmethod
+    def line(child, word, timeout=120):
+        """The first line of @child's output that begins with @word."""
+        def probe():
+            ended = not child.running()
+            for line in child.lines():
+                if line.split(" ", 1)[0] == word:
+                    return line
+            check(not ended, f"{child.name} ended before it said {word}: {child.errors()[-500:]}")
+            return None
+        return wait_for(f"{child.name} to say {word}", probe, timeout, 0.02)
+
+    def result(self, child, word, timeout=120):
+        return fields(self.line(child, word, timeout))
+
+    def control(self, verb):
+        done = subprocess.run([built("postcopyctl"), "-r", self.run_dir, verb, "--json"],
+                              capture_output=True, text=True, timeout=10, check=False)
+        if done.returncode:
+            raise Failure(f"postcopyctl {verb}: {done.stderr.strip()}")
+        answer = json.loads(done.stdout)
+        return answer.get(verb, answer) if isinstance(answer, dict) else answer
+
+    def wait_state(self, state, timeout=120):
+        def reached():
+            self.daemon.check_running()
+            status = self.control("status")
+            check(status["state"] not in ("failed", "paused"), f"the session ended: {status}")
+            return status if status["state"] == state else None
+        return wait_for(f"the session to be {state}", reached, timeout, 0.05)
+
+    def memory(self):
+        """Bytes of memory that postcopyd alone accounts for: shared pages by its share of them."""
+        with open(f"/proc/{self.daemon.pid}/smaps_rollup") as f:
+            return sum(int(line.split()[1]) << 10 for line in f if line.startswith("Pss:"))
