@@ -37,9 +37,9 @@ struct block_table {
 	struct block block[BLOCK_MAX];
 };
 
-/* Index of the new block, -EEXIST (name), -EINVAL (length, page size), -ENOSPC. */
+/* Append a block: its index or -errno. */
 int block_add(struct block_table *t, const char *name, uint64_t length, uint64_t page_size, enum block_kind kind);
-/* Index or -ENOENT. */
+/* By name: its index or -ENOENT. */
 int block_find(const struct block_table *t, const char *name);
 /* The block that owns a page number. */
 struct block *block_of_page(struct block_table *t, uint64_t page);

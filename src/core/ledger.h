@@ -50,9 +50,9 @@ struct ledger {
 };
 
 size_t ledger_size(uint64_t pages);
-/* Lay a fresh ledger (all NEVER) into @memory: zeroed, 8-byte aligned, ledger_size() bytes.  0 or -EINVAL. */
+/* Lay a fresh one (all NEVER) into zeroed memory.  0 or -EINVAL. */
 int ledger_init(struct ledger *l, void *memory, size_t size, uint64_t pages);
-/* Take over one that is there.  0, or -EBADMSG when it is not a ledger of this version and size, or a page is in no state. */
+/* Take over one that is there.  0 or -EBADMSG. */
 int ledger_adopt(struct ledger *l, void *memory, size_t size);
 void ledger_commit(struct ledger *l);
 bool ledger_committed(const struct ledger *l);
@@ -63,9 +63,9 @@ void ledger_set(struct ledger *l, uint64_t page, uint64_t n, enum page_state to)
 /* True when the page was @from and is now @to. */
 bool ledger_move(struct ledger *l, uint64_t page, enum page_state from, enum page_state to);
 
-/* A fault: MISSING -> REQUESTED, PLACING -> CONTESTED, others stay.  Returns the state it found. */
+/* A fault: MISSING -> REQUESTED, PLACING -> CONTESTED, others stay.  The state it found. */
 enum page_state ledger_request(struct ledger *l, uint64_t page);
-/* A lane has the page: MISSING -> PLACING; REQUESTED -> CONTESTED; others stay.  Returns the state it found. */
+/* A lane has it: MISSING -> PLACING, REQUESTED -> CONTESTED, others stay.  The state found. */
 enum page_state ledger_claim(struct ledger *l, uint64_t page);
 /* Was the page owed, so that the claim is the caller's? */
 static inline bool ledger_claimed(enum page_state found)
