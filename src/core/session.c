@@ -1,4 +1,21 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Everything that may happen to a session is in one table of state and event, and what is not in it
+ * is illegal.  Two of its verdicts depend on more than the state, because the same event means
+ * opposite things on the two sides of the commit:
+ *
+ *                    not committed                        committed
+ *   source lost      FAILED, the source resumes its VM    PAUSED, only we have the VM
+ *   refuse           FAILED, the source resumes its VM    illegal: there would be no VM at all
+ *
+ * Where the commit lies is the source's rule, not ours.  A QEMU before 10.2 gives its VM away as
+ * soon as the package has been sent; from 10.2 on it waits in postcopy-device for the PONG of value
+ * 0x42, and a migration that finished as precopy waits for SHUT.  Until then each of those resumes
+ * its VM when the connection ends.
+ *
+ * There are never two running VMs (tests/unit/test_session.c walks every path of the table for
+ * that), and a committed session that cannot go on is PAUSED, never FAILED.
+ */
 #include "config.h"
 #include "core/session.h"
 
@@ -47,11 +64,17 @@ static const unsigned char table[SESSION_STATES][SESSION_EVENTS] = {
 	},
 };
 
+/**
+ * session_init - nothing came yet
+ */
 void session_init(struct session *s)
 {
 	*s = (struct session){ .state = SESSION_IDLE };
 }
 
+/**
+ * session_may_refuse - would closing the connection by ourselves let the source resume its VM?
+ */
 bool session_may_refuse(const struct session *s)
 {
 	if (s->state == SESSION_COMPLETE || s->state == SESSION_PAUSED)
@@ -59,6 +82,7 @@ bool session_may_refuse(const struct session *s)
 	return !s->committed;
 }
 
+/* The state behind a verdict that changes it; for a lost source the side of the commit decides. */
 static enum session_state target(const struct session *s, unsigned char verdict)
 {
 	static const unsigned char plain[] = {
@@ -73,6 +97,15 @@ static enum session_state target(const struct session *s, unsigned char verdict)
 	return (enum session_state)plain[verdict];
 }
 
+/**
+ * session_feed - something happened
+ *
+ * Also decides the commit: by the package where the source does not wait for an answer, else by
+ * LOADED, which is what our answer tells.
+ *
+ * Return: 1 the state changed, 0 legal but nothing changed, -EPROTO illegal in this state, which
+ * stays.
+ */
 int session_feed(struct session *s, enum session_event event)
 {
 	unsigned char verdict = table[s->state][event];
@@ -89,6 +122,10 @@ int session_feed(struct session *s, enum session_event event)
 	return 1;
 }
 
+/**
+ * session_state_name - the word for a state in reports and on the control socket; static, "?" for
+ * none
+ */
 const char *session_state_name(enum session_state state)
 {
 	static const char *const names[SESSION_STATES] = {
@@ -98,6 +135,9 @@ const char *session_state_name(enum session_state state)
 	return (unsigned)state < ARRAY_LEN(names) ? names[state] : "?";
 }
 
+/**
+ * session_event_name - the same for an event
+ */
 const char *session_event_name(enum session_event event)
 {
 	static const char *const names[SESSION_EVENTS] = {

@@ -47,7 +47,7 @@ struct session {
 };
 
 void session_init(struct session *s);
-/* 1 the state changed, 0 legal but nothing changed, -EPROTO illegal here (state untouched). */
+/* 1 the state changed, 0 nothing changed, -EPROTO illegal here. */
 int session_feed(struct session *s, enum session_event event);
 /* Would we be allowed to close the source connection by ourselves?  Only while it then resumes its VM. */
 bool session_may_refuse(const struct session *s);

@@ -1,10 +1,25 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A sharer is named by slot and generation everywhere: in waiters, in actions under way, in
+ * messages of other threads, in the cookies of the ring.  sharer_get() is the one place where a
+ * name becomes a pointer again, and a stale one becomes NULL (O10).  Nothing else may keep a
+ * pointer across events.
+ *
+ * Mappings are sorted by address, so a fault is located by a binary search; the way back, from a
+ * page to all its addresses, walks the array, since aliases of one page need not be neighbours.
+ * They are declared once when the sharer joins and go with it; nothing unmaps a part.
+ *
+ * Descriptors, process ids and policy are not here: they belong to the daemon's roster.
+ */
 #include "config.h"
 #include "core/sharer.h"
 
 #include <errno.h>
 #include <string.h>
 
+/**
+ * sharer_table_init - nobody is here, and nobody ever was
+ */
 void sharer_table_init(struct sharer_table *t)
 {
 	memset(t, 0, sizeof(*t));
@@ -22,6 +37,13 @@ static int free_slot(const struct sharer_table *t)
 	return best;
 }
 
+/**
+ * sharer_add - an address space joins
+ * @main: it is the VMM's, of which there is one at a time
+ * @ref: set to its name
+ *
+ * Return: 0; -EEXIST for a second main sharer, -ENOSPC when all slots are taken.
+ */
 int sharer_add(struct sharer_table *t, bool main, struct sharer_ref *ref)
 {
 	struct sharer *s;
@@ -36,6 +58,7 @@ int sharer_add(struct sharer_table *t, bool main, struct sharer_ref *ref)
 	s = &t->sharer[slot];
 	generation = s->generation + 1;
 	memset(s, 0, sizeof(*s));
+	/* 0 is the generation of a slot that nobody ever had: skip it when the counter wraps. */
 	s->generation = generation ? generation : 1;
 	s->active = true;
 	s->main = main;
@@ -45,6 +68,11 @@ int sharer_add(struct sharer_table *t, bool main, struct sharer_ref *ref)
 	return 0;
 }
 
+/**
+ * sharer_get - the sharer of that name
+ *
+ * Return: NULL when it ended, also when its slot has a new occupant.
+ */
 struct sharer *sharer_get(struct sharer_table *t, struct sharer_ref ref)
 {
 	struct sharer *s = ref.slot < SHARER_MAX ? &t->sharer[ref.slot] : NULL;
@@ -52,6 +80,11 @@ struct sharer *sharer_get(struct sharer_table *t, struct sharer_ref ref)
 	return s && s->active && s->generation == ref.generation ? s : NULL;
 }
 
+/**
+ * sharer_remove - a sharer ended; its slot is free and @ref is stale from here on
+ *
+ * A stale @ref changes nothing.  The statistics stay readable in the slot until it is taken again.
+ */
 void sharer_remove(struct sharer_table *t, struct sharer_ref ref)
 {
 	struct sharer *s = sharer_get(t, ref);
@@ -80,6 +113,13 @@ static unsigned upper_bound(const struct sharer *s, uint64_t address)
 	return low;
 }
 
+/**
+ * sharer_map - declare a mapping
+ * @m: copied; alignment and the range in the block were checked by engine_map()
+ *
+ * Return: 0; -EINVAL for one that is empty, wraps or overlaps another in the sharer's space,
+ * -ENOSPC.
+ */
 int sharer_map(struct sharer *s, const struct mapping *m)
 {
 	unsigned at = upper_bound(s, m->address);
@@ -98,6 +138,9 @@ int sharer_map(struct sharer *s, const struct mapping *m)
 	return 0;
 }
 
+/**
+ * sharer_locate - the mapping that holds @address, or NULL
+ */
 const struct mapping *sharer_locate(const struct sharer *s, uint64_t address)
 {
 	unsigned at = upper_bound(s, address);
@@ -107,6 +150,13 @@ const struct mapping *sharer_locate(const struct sharer *s, uint64_t address)
 	return &s->mapping[at - 1];
 }
 
+/**
+ * sharer_alias - step through the mappings that show one page
+ * @offset: of the page, bytes in @block
+ * @from: index to begin at, 0 at first; moved behind the one that is returned
+ *
+ * Return: the next mapping, in order of address, or NULL at the end.
+ */
 const struct mapping *sharer_alias(const struct sharer *s, unsigned block, uint64_t offset, unsigned *from)
 {
 	for (unsigned i = *from; i < s->n_mappings; i++) {

@@ -52,11 +52,11 @@ int sharer_add(struct sharer_table *t, bool main, struct sharer_ref *ref);
 struct sharer *sharer_get(struct sharer_table *t, struct sharer_ref ref);
 /* The slot is free again afterwards; its statistics stay until it is reused. */
 void sharer_remove(struct sharer_table *t, struct sharer_ref ref);
-/* Keep mappings sorted; -EINVAL overlap or misaligned, -ENOSPC. */
+/* Declare a mapping; -EINVAL empty, wraps or overlaps, -ENOSPC. */
 int sharer_map(struct sharer *s, const struct mapping *m);
 /* The mapping that holds @address, or NULL. */
 const struct mapping *sharer_locate(const struct sharer *s, uint64_t address);
-/* The first mapping at index >= *from that covers the page at @offset of @block; NULL at the end.  *from moves behind it. */
+/* The next mapping, from *from on, that shows the page at @offset of @block; NULL at the end. */
 const struct mapping *sharer_alias(const struct sharer *s, unsigned block, uint64_t offset, unsigned *from);
 static inline uint64_t mapping_address(const struct mapping *m, uint64_t offset)
 {
