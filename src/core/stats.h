@@ -8,7 +8,7 @@
  */
 #include <stdint.h>
 
-#define HISTOGRAM_BUCKETS 608		/* up to 2^40 ns, 18 minutes; longer values count in the last */
+#define HISTOGRAM_BUCKETS 608		/* up to 2^41 ns (36 minutes), the last beyond */
 
 struct histogram {
 	uint64_t count, sum, max;
@@ -17,7 +17,7 @@ struct histogram {
 
 void histogram_add(struct histogram *h, uint64_t ns);
 void histogram_merge(struct histogram *into, const struct histogram *from);
-/* Upper bound of the bucket that holds the @permille-th value, never above max; 0 when empty. */
+/* The value that @permille of a thousand samples do not exceed; 0 when empty. */
 uint64_t histogram_percentile(const struct histogram *h, unsigned permille);
 
 /* The way of one fault.  TOTAL is the sum of the others. */
