@@ -110,31 +110,25 @@ struct engine {
 	struct engine_action action[ENGINE_ACTIONS];
 };
 
-/* Set-up memory (waiters, requests) is allocated here, once.  0 or -ENOMEM. */
+/* The only call that allocates.  0 or -ENOMEM. */
 int engine_init(struct engine *e, const struct engine_limits *limits);
 void engine_deinit(struct engine *e);
 
 /* --- set-up: blocks, then the ledger over all of them ------------------------------------------- */
-/* @memory: zeroed, ledger_size(e->blocks.pages) bytes, the caller's. */
+/* @memory: zeroed, ledger_size(e->blocks.pages) bytes. */
 int engine_use_ledger(struct engine *e, void *memory, size_t size);
 
 /* --- before faults are served ---------------------------------------------------------------- */
-/* Precopy data or zeroes arrived for @length bytes within one page.  The caller has put them where they belong. */
+/* Precopy data or zeroes of one page, or a part of it, are where they belong. */
 void engine_received(struct engine *e, unsigned block, uint64_t offset, uint64_t length, bool zero);
-/* -EPROTO in this state of the session, -EINVAL range.  The caller drops the content. */
+/* Pages are owed again.  0, -EPROTO in this state, -EINVAL range. */
 int engine_discard(struct engine *e, unsigned block, uint64_t start, uint64_t length);
-/*
- * The package is whole.  Every page must have been received or discarded (O15): -ENODATA with *page the first that
- * was neither.  -EPROTO in this state.
- */
+/* The package is whole.  -ENODATA with *page, the first neither received nor discarded; -EPROTO. */
 int engine_package(struct engine *e, uint64_t *page);
 
 /* --- sharers ------------------------------------------------------------------------------------- */
 int engine_join(struct engine *e, bool main, struct sharer_ref *ref);
-/*
- * -ENOENT stale; -EINVAL mapping not inside its block, misaligned, overlapping or a second one of private pages; -EBUSY second
- * sharer of a private block.
- */
+/* 0, -ENOENT stale, -EINVAL, -EBUSY second sharer of a private block, -ENOSPC. */
 int engine_map(struct engine *e, struct sharer_ref ref, const struct mapping *m);
 /* It ended, for whatever reason: its waiters are forgotten, what comes late is stale. */
 void engine_gone(struct engine *e, struct sharer_ref ref, uint64_t now);
@@ -165,11 +159,11 @@ uint64_t engine_push(struct engine *e, uint64_t max, uint64_t now);
 
 /* --- what to do ----------------------------------------------------------------------------- */
 bool engine_next(struct engine *e, struct engine_action *a);
-/* The next thing to ask the source for; call only when it can be handed to the socket now. */
+/* The next thing to ask the source for; only when the socket can take it now. */
 bool engine_next_request(struct engine *e, struct engine_request *r, uint64_t now);
-/* 0, -EINVAL range, -ENOSPC too many ranges are waiting. */
+/* A range is wanted ahead of need.  0, -EINVAL range, -ENOSPC. */
 int engine_want(struct engine *e, unsigned block, uint64_t offset, uint64_t length, enum request_class class);
-/* A lane was lost and is back: ask again for everything that was asked for. */
+/* A lane was lost and is back: ask again. */
 void engine_replay(struct engine *e);
 /* Nothing is owed and nothing is stored: with the main stream at its end, the session can complete. */
 bool engine_drained(const struct engine *e);

@@ -1,6 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What the engine asks of the source, and in which order.
+ *
+ * Requests are pulled, one at a time, when the socket can take one: the order is decided as late as
+ * it can be, and what came by itself meanwhile is not asked for.  A page is asked for once (O4).
+ * QEMU drops a request for a page that it has sent already and answers nothing, so no timer ever
+ * repeats one; only a lost lane makes everything outstanding open again, and that is found by
+ * walking the ledger, not by keeping a list.
+ *
+ * Always whole pages of the block: a source that sends urgent pages on a channel of their own ends
+ * in an assertion when a request is shorter than a huge page.
+ *
+ * Ahead of need (dma, prefetch) no more than a window is outstanding, so that a thread that sleeps
+ * meanwhile is never behind a long row of pages that nobody waits for (O5).
  */
 #include "config.h"
 #include "core/engine.h"
@@ -23,6 +35,7 @@ static void make_request(struct engine *e, struct engine_request *r, uint64_t pa
 	e->stats.requested_pages += n;
 }
 
+/* All who wait for the page wait on the wire from here on; their samples are split at @now. */
 static void mark_sent(struct engine *e, uint64_t page, uint64_t now)
 {
 	for (uint32_t i = waiter_first(&e->waiters, page); i != WAITER_NONE; i = waiter_next(&e->waiters, i))
@@ -68,6 +81,9 @@ static bool next_replay(struct engine *e, struct engine_request *r, uint64_t now
 	return true;
 }
 
+/*
+ * The next run of missing pages in the range that was wanted first, as far as the window reaches.
+ */
 static bool next_want(struct engine *e, struct engine_request *r)
 {
 	struct request_want *w;
@@ -95,11 +111,28 @@ static bool next_want(struct engine *e, struct engine_request *r)
 	return false;
 }
 
+/**
+ * engine_next_request - the next thing to ask the source for
+ * @r: set when there is one; the caller hands it to the socket at once, it is not offered again
+ * @now: becomes the time the request was sent
+ *
+ * Return: false when there is nothing to ask now.
+ */
 bool engine_next_request(struct engine *e, struct engine_request *r, uint64_t now)
 {
 	return next_demand(e, r, now) || (e->requests.replay_end && next_replay(e, r, now)) || next_want(e, r);
 }
 
+/**
+ * engine_want - a range is wanted before somebody touches it
+ * @offset: bytes in the block; pages that the range touches in part are wanted whole
+ * @class: CLASS_DMA or CLASS_PREFETCH
+ *
+ * Pages that are there, on their way or asked for are skipped when the range is worked off.
+ *
+ * Return: 0; -EINVAL for a block or range that does not exist, -ENOSPC when too many ranges wait:
+ * try later.
+ */
 int engine_want(struct engine *e, unsigned block, uint64_t offset, uint64_t length, enum request_class class)
 {
 	const struct block *b;
@@ -115,6 +148,9 @@ int engine_want(struct engine *e, unsigned block, uint64_t offset, uint64_t leng
 	return request_want(&e->requests, page, last - page + 1, class);
 }
 
+/**
+ * engine_replay - a lane was lost and is back: ask again for everything outstanding (O4)
+ */
 void engine_replay(struct engine *e)
 {
 	waiter_unsend(&e->waiters);

@@ -1,6 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The engine before faults are served: what precopy brings, what the switch-over takes back, who joins.
+ * The engine before faults are served: what precopy brings, what the switch-over takes back, who
+ * joins.
+ *
+ * One thread has the engine then, and the VM still runs at the source, so nothing is final: a page
+ * may come any number of times, and a discard takes back what came.  The ledger keeps the last word
+ * on each page and the counters are not kept at all; engine_package() computes them once, when the
+ * package is whole.
+ *
+ * From there on what is owed is exactly what was discarded (O15).  QEMU names every page that it
+ * will still send by POSTCOPY_RAM_DISCARD, before the package; a request for any other page it
+ * drops without an answer, so a thread that touched one would sleep for ever.  That is why a page
+ * that was neither received nor discarded is refused here by its name, while the source can still
+ * resume its VM.
  */
 #include "config.h"
 #include "core/engine.h"
@@ -10,6 +22,16 @@
 
 #include "core/guard.h"
 
+/**
+ * engine_init - an engine without blocks, sharers or a ledger
+ * @limits: what is bounded for its whole life
+ *
+ * The caller then adds blocks (block_add()), and gives a ledger over all of them with
+ * engine_use_ledger().  The memory for waiters and requests is allocated here; later calls allocate
+ * nothing.
+ *
+ * Return: 0 or -ENOMEM; engine_deinit() is fine after either.
+ */
 int engine_init(struct engine *e, const struct engine_limits *limits)
 {
 	cleanup_free void *waiters = calloc(1, waiter_table_size(limits->waiters));
@@ -26,6 +48,11 @@ int engine_init(struct engine *e, const struct engine_limits *limits)
 	return 0;
 }
 
+/**
+ * engine_deinit - free what engine_init() allocated; once more is harmless
+ *
+ * The ledger's memory and the stores of blocks are the caller's.
+ */
 void engine_deinit(struct engine *e)
 {
 	free(e->waiters.entry);
@@ -34,6 +61,12 @@ void engine_deinit(struct engine *e)
 	e->requests.demand = NULL;
 }
 
+/**
+ * engine_use_ledger - lay a fresh ledger over all blocks
+ * @memory: zeroed, @size bytes, at least ledger_size(e->blocks.pages); stays the caller's
+ *
+ * Return: 0, or -EINVAL as ledger_init().
+ */
 int engine_use_ledger(struct engine *e, void *memory, size_t size)
 {
 	return ledger_init(&e->ledger, memory, size, e->blocks.pages);
@@ -41,6 +74,17 @@ int engine_use_ledger(struct engine *e, void *memory, size_t size)
 
 /* --- before faults are served ---------------------------------------------------------------- */
 
+/**
+ * engine_received - precopy content of one page, or of a part of it, arrived
+ * @offset: bytes in the block
+ * @length: bytes, all within one page of the block; less than a page where the source sends 4 KiB
+ *   of a huge page
+ * @zero: they are zeroes
+ *
+ * The caller has put the content where it belongs: into the memory of a SHARED block, into the
+ * store of the others.  Known zeroes of a block that somebody maps are not even that: the page
+ * stays a hole until it is touched.
+ */
 void engine_received(struct engine *e, unsigned block, uint64_t offset, uint64_t length, bool zero)
 {
 	const struct block *b = &e->blocks.block[block];
@@ -54,6 +98,15 @@ void engine_received(struct engine *e, unsigned block, uint64_t offset, uint64_t
 	ledger_set(&e->ledger, page, 1, to);
 }
 
+/**
+ * engine_discard - the source will send these pages again: they are owed
+ * @start: bytes in the block, like @length a multiple of its page size
+ *
+ * The caller drops the content, so that a touch faults.
+ *
+ * Return: 0; -EPROTO after the package (O7: what runs here cannot be taken back), -EINVAL for a
+ * block or range that does not exist.
+ */
 int engine_discard(struct engine *e, unsigned block, uint64_t start, uint64_t length)
 {
 	const struct block *b;
@@ -71,6 +124,9 @@ int engine_discard(struct engine *e, unsigned block, uint64_t start, uint64_t le
 	return 0;
 }
 
+/**
+ * engine_recount - compute all counters of blocks and engine from the ledger
+ */
 void engine_recount(struct engine *e)
 {
 	uint64_t count[PAGE_STATES];
@@ -92,6 +148,12 @@ void engine_recount(struct engine *e)
 	}
 }
 
+/**
+ * engine_package - the package is whole: from here on what is owed is known
+ * @page: set to the first page that is neither received nor discarded, when there is one
+ *
+ * Return: 0; -ENODATA when there is such a page (O15), -EPROTO in this state of the session.
+ */
 int engine_package(struct engine *e, uint64_t *page)
 {
 	int ret;
@@ -111,6 +173,9 @@ int engine_package(struct engine *e, uint64_t *page)
 
 /* --- sharers --------------------------------------------------------------------------------------- */
 
+/**
+ * engine_join - a sharer joins; sharer_add()
+ */
 int engine_join(struct engine *e, bool main, struct sharer_ref *ref)
 {
 	return sharer_add(&e->sharers, main, ref);
@@ -144,6 +209,14 @@ static bool mapped_twice(const struct sharer *s, const struct mapping *m)
 	return false;
 }
 
+/**
+ * engine_map - a sharer shows where it maps (a piece of) a block
+ * @m: address, length and offset are multiples of the block's page size
+ *
+ * Return: 0; -ENOENT for a stale @ref; -EBUSY for private pages that another sharer has; -ENOSPC;
+ * -EINVAL for a mapping that is not inside its block, misaligned, of a held block, overlapping in
+ * the sharer's space, or the second one of private pages.
+ */
 int engine_map(struct engine *e, struct sharer_ref ref, const struct mapping *m)
 {
 	struct sharer *s = sharer_get(&e->sharers, ref);
