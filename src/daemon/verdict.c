@@ -84,6 +84,9 @@ void verdict_lost(struct faultloop *f, int error)
 void verdict_closed(struct faultloop *f, int error)
 {
 	f->main_closed = true;
+	/* The source has all it needs and closed: so do we, however long this process stays. */
+	if (f->closing)
+		hang_up(f);
 	verdict_lost(f, error);
 	faultloop_changed(f);
 }
