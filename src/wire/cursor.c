@@ -1,10 +1,20 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Reading and writing without a check at each field.  Both ends keep a `bad` that never clears, so
+ * a codec handles its fields in a row and looks once at the end; what it did with the zeroes
+ * meanwhile must be harmless (no index, no length taken on trust).  Nothing is read past the end
+ * and nothing is written in part.
+ */
 #include "config.h"
 
 #include "wire/cursor.h"
 
 #include <string.h>
 
+/**
+ * cursor_init - read @len bytes at @buf, which stay the caller's
+ * @buf: may be NULL when @len is 0
+ */
 struct cursor cursor_init(const void *buf, size_t len)
 {
 	const uint8_t *bytes = buf;
@@ -12,12 +22,19 @@ struct cursor cursor_init(const void *buf, size_t len)
 	return (struct cursor){.at = bytes, .end = len ? bytes + len : bytes};
 }
 
-/* 0 when bad: nothing can be read any more. */
+/**
+ * cursor_left - bytes not read yet; 0 when bad, as nothing can be read any more
+ */
 size_t cursor_left(const struct cursor *c)
 {
 	return c->bad ? 0 : (size_t)(c->end - c->at);
 }
 
+/**
+ * cursor_bytes - the next @len bytes where they lie
+ *
+ * Return: a pointer into the caller's buffer; NULL, and the cursor bad, when there are fewer.
+ */
 const uint8_t *cursor_bytes(struct cursor *c, size_t len)
 {
 	const uint8_t *bytes = c->at;
@@ -41,6 +58,9 @@ static uint64_t take(struct cursor *c, unsigned len)
 	return v;
 }
 
+/**
+ * cursor_u8 - the next byte; 0 when bad, like its wider sisters
+ */
 uint8_t cursor_u8(struct cursor *c)
 {
 	return (uint8_t)take(c, 1);
@@ -61,6 +81,13 @@ uint64_t cursor_be64(struct cursor *c)
 	return take(c, 8);
 }
 
+/**
+ * cursor_cstr - a counted string (u8 length, bytes), as QEMU writes names
+ * @out: a copy with a NUL behind it; "" when bad
+ *
+ * A NUL among the bytes makes the cursor bad: behind it two names that differ on the wire would be
+ * equal here.
+ */
 void cursor_cstr(struct cursor *c, char out[256])
 {
 	size_t len = cursor_u8(c);
@@ -78,6 +105,9 @@ void cursor_cstr(struct cursor *c, char out[256])
 	out[len] = '\0';
 }
 
+/**
+ * pen_init - write into the @len bytes at @buf, which stay the caller's
+ */
 struct pen pen_init(void *buf, size_t len)
 {
 	uint8_t *bytes = buf;
@@ -85,12 +115,19 @@ struct pen pen_init(void *buf, size_t len)
 	return (struct pen){.start = bytes, .at = bytes, .end = len ? bytes + len : bytes};
 }
 
+/**
+ * pen_used - bytes written; without meaning when bad
+ */
 size_t pen_used(const struct pen *p)
 {
 	return (size_t)(p->at - p->start);
 }
 
-/* Whole or not at all: what does not fit leaves the pen where it was, and bad for ever. */
+/**
+ * pen_bytes - append @len bytes, whole or not at all
+ *
+ * What does not fit leaves the pen where it was, and bad for ever.
+ */
 void pen_bytes(struct pen *p, const void *bytes, size_t len)
 {
 	if (p->bad || len > (size_t)(p->end - p->at)) {
@@ -131,7 +168,11 @@ void pen_be64(struct pen *p, uint64_t v)
 	put(p, v, 8);
 }
 
-/* More than 255 bytes have no encoding: bad. */
+/**
+ * pen_cstr - append a counted string
+ *
+ * More than 255 bytes have no encoding: bad.
+ */
 void pen_cstr(struct pen *p, const char *text)
 {
 	size_t len = strlen(text);

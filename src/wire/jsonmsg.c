@@ -93,6 +93,10 @@ static const char *skip_string(struct lexer *l)
 	return why ? why : "a string has no end";
 }
 
+/*
+ * A whole number of int64: strtoll() says when it does not fit, where the library would saturate.
+ * It also takes blanks and '+', which cannot be here: a number begins with a digit or '-'.
+ */
 static const char *skip_number(struct lexer *l)
 {
 	const char *start = l->at;
@@ -130,6 +134,7 @@ static const char *skip_word(struct lexer *l)
 	return "this is not JSON";
 }
 
+/* Counts brackets; which kind closes which is the library's grammar. */
 static const char *skip_mark(struct lexer *l)
 {
 	char c = *l->at++;
@@ -157,6 +162,7 @@ static const char *skip_token(struct lexer *l)
 	return skip_word(l);
 }
 
+/* What is wrong with the text as static text, or NULL. */
 static const char *check_text(const char *text, size_t len)
 {
 	struct lexer l = {text, text + len, 0, false};
@@ -175,6 +181,18 @@ static const char *check_text(const char *text, size_t len)
 
 /* --- reading ------------------------------------------------------------------------------ */
 
+/**
+ * jsonmsg_parse - read one JSON value
+ * @out: the tree, freed with jsonmsg_free(); NULL on failure
+ * @text, @len: need not be terminated
+ * @why: what is wrong, static text, NULL on success; may be NULL
+ *
+ * Stricter than RFC 8259 where a peer could hurt us or lose data silently: at most
+ * JSONMSG_MAX_DEPTH levels, no fractions or exponents, no number outside int64, no NUL in a text.
+ * Of members with the same name the last one counts.
+ *
+ * Return: 0, or -EBADMSG.
+ */
 int jsonmsg_parse(struct jsonmsg **out, const char *text, size_t len, const char **why)
 {
 	g_autoptr(JsonParser) parser = json_parser_new_immutable();
@@ -196,17 +214,26 @@ int jsonmsg_parse(struct jsonmsg **out, const char *text, size_t len, const char
 	return 0;
 }
 
+/**
+ * jsonmsg_copy - a tree of its own, to be freed; NULL of NULL
+ */
 struct jsonmsg *jsonmsg_copy(const struct jsonmsg *v)
 {
 	return v ? value_of(json_node_copy(node_of(v))) : NULL;
 }
 
+/**
+ * jsonmsg_free - end a tree and all that belongs to it; NULL is fine
+ */
 void jsonmsg_free(struct jsonmsg *v)
 {
 	if (v)
 		json_node_unref(node_of(v));
 }
 
+/**
+ * jsonmsg_kind - what a value is; JSONMSG_NULL also for one that is not there
+ */
 enum jsonmsg_kind jsonmsg_kind(const struct jsonmsg *v)
 {
 	if (!v || JSON_NODE_HOLDS_NULL(node_of(v)))
@@ -225,6 +252,11 @@ enum jsonmsg_kind jsonmsg_kind(const struct jsonmsg *v)
 	}
 }
 
+/**
+ * jsonmsg_member - a member by name
+ *
+ * Return: belongs to @object; NULL when there is none, or @object is no object.
+ */
 const struct jsonmsg *jsonmsg_member(const struct jsonmsg *object, const char *key)
 {
 	if (jsonmsg_kind(object) != JSONMSG_OBJECT)
@@ -232,6 +264,9 @@ const struct jsonmsg *jsonmsg_member(const struct jsonmsg *object, const char *k
 	return value_of(json_object_get_member(json_node_get_object(node_of(object)), key));
 }
 
+/**
+ * jsonmsg_count - elements of an array; 0 for what is none
+ */
 unsigned jsonmsg_count(const struct jsonmsg *array)
 {
 	if (jsonmsg_kind(array) != JSONMSG_ARRAY)
@@ -239,6 +274,9 @@ unsigned jsonmsg_count(const struct jsonmsg *array)
 	return json_array_get_length(json_node_get_array(node_of(array)));
 }
 
+/**
+ * jsonmsg_element - belongs to @array; NULL behind its end
+ */
 const struct jsonmsg *jsonmsg_element(const struct jsonmsg *array, unsigned i)
 {
 	if (i >= jsonmsg_count(array))
@@ -246,6 +284,12 @@ const struct jsonmsg *jsonmsg_element(const struct jsonmsg *array, unsigned i)
 	return value_of(json_array_get_element(json_node_get_array(node_of(array)), i));
 }
 
+/**
+ * jsonmsg_stranger - the name of a member that nobody asked for
+ * @known: NULL-terminated
+ *
+ * Return: belongs to @object; NULL when all are known.
+ */
 const char *jsonmsg_stranger(const struct jsonmsg *object, const char *const *known)
 {
 	const char *name;
@@ -261,6 +305,7 @@ const char *jsonmsg_stranger(const struct jsonmsg *object, const char *const *kn
 	return NULL;
 }
 
+/* A member of another kind counts as absent: the typed readers then give their default. */
 static const struct jsonmsg *member_of_kind(const struct jsonmsg *object, const char *key,
 					    enum jsonmsg_kind kind)
 {
@@ -269,6 +314,11 @@ static const struct jsonmsg *member_of_kind(const struct jsonmsg *object, const 
 	return jsonmsg_kind(v) == kind ? v : NULL;
 }
 
+/**
+ * jsonmsg_text - a member that is a text
+ *
+ * Return: belongs to @object; @otherwise when there is none or it is of another kind.
+ */
 const char *jsonmsg_text(const struct jsonmsg *object, const char *key, const char *otherwise)
 {
 	const struct jsonmsg *v = member_of_kind(object, key, JSONMSG_TEXT);
@@ -276,6 +326,9 @@ const char *jsonmsg_text(const struct jsonmsg *object, const char *key, const ch
 	return v ? json_node_get_string(node_of(v)) : otherwise;
 }
 
+/**
+ * jsonmsg_u64 - a member that is a number; @otherwise also for a negative one
+ */
 uint64_t jsonmsg_u64(const struct jsonmsg *object, const char *key, uint64_t otherwise)
 {
 	int64_t v = jsonmsg_i64(object, key, -1);
@@ -283,6 +336,9 @@ uint64_t jsonmsg_u64(const struct jsonmsg *object, const char *key, uint64_t oth
 	return v >= 0 ? (uint64_t)v : otherwise;
 }
 
+/**
+ * jsonmsg_i64 - a member that is a number, or @otherwise
+ */
 int64_t jsonmsg_i64(const struct jsonmsg *object, const char *key, int64_t otherwise)
 {
 	const struct jsonmsg *v = member_of_kind(object, key, JSONMSG_NUMBER);
@@ -290,6 +346,9 @@ int64_t jsonmsg_i64(const struct jsonmsg *object, const char *key, int64_t other
 	return v ? json_node_get_int(node_of(v)) : otherwise;
 }
 
+/**
+ * jsonmsg_bool - a member that is true or false, or @otherwise
+ */
 bool jsonmsg_bool(const struct jsonmsg *object, const char *key, bool otherwise)
 {
 	const struct jsonmsg *v = member_of_kind(object, key, JSONMSG_BOOL);
@@ -311,6 +370,12 @@ static char *print_node(JsonNode *node, size_t *len)
 	return g_string_free(line, FALSE);
 }
 
+/**
+ * jsonmsg_print - a tree as one line with its '\n'
+ * @len: bytes of the line; may be NULL
+ *
+ * Return: to be free()d.
+ */
 char *jsonmsg_print(const struct jsonmsg *v, size_t *len)
 {
 	return print_node(node_of(v), len);
@@ -324,6 +389,12 @@ struct jsonmsg_writer {
 	bool array[JSONMSG_MAX_DEPTH]; /* what is open at each level */
 };
 
+/**
+ * jsonmsg_writer_new - begin one value; jsonmsg_writer_free() ends it, finished or not
+ *
+ * A writer out of step (a member without a name, an end without a beginning) is our bug and
+ * asserted.
+ */
 struct jsonmsg_writer *jsonmsg_writer_new(void)
 {
 	struct jsonmsg_writer *w = g_new0(struct jsonmsg_writer, 1);
@@ -332,6 +403,9 @@ struct jsonmsg_writer *jsonmsg_writer_new(void)
 	return w;
 }
 
+/**
+ * jsonmsg_writer_free - NULL is fine
+ */
 void jsonmsg_writer_free(struct jsonmsg_writer *w)
 {
 	if (!w)
@@ -375,6 +449,12 @@ void jsonmsg_end(struct jsonmsg_writer *w)
 		json_builder_end_object(w->builder);
 }
 
+/**
+ * jsonmsg_put_text - a text, or null for NULL
+ *
+ * Names come from peers: bytes that are no UTF-8 are replaced, so a line is JSON whatever they
+ * sent.
+ */
 void jsonmsg_put_text(struct jsonmsg_writer *w, const char *key, const char *text)
 {
 	g_autofree char *valid = text ? g_utf8_make_valid(text, -1) : NULL;
@@ -386,6 +466,9 @@ void jsonmsg_put_text(struct jsonmsg_writer *w, const char *key, const char *tex
 		json_builder_add_null_value(w->builder);
 }
 
+/**
+ * jsonmsg_put_u64 - a number; above INT64_MAX, which no reader takes, it is INT64_MAX
+ */
 void jsonmsg_put_u64(struct jsonmsg_writer *w, const char *key, uint64_t v)
 {
 	jsonmsg_put_i64(w, key, v > INT64_MAX ? INT64_MAX : (int64_t)v);
@@ -401,6 +484,9 @@ void jsonmsg_put_bool(struct jsonmsg_writer *w, const char *key, bool v)
 	json_builder_add_boolean_value(name_member(w, key), v);
 }
 
+/**
+ * jsonmsg_put_value - a copy of a tree, or null for NULL
+ */
 void jsonmsg_put_value(struct jsonmsg_writer *w, const char *key, const struct jsonmsg *v)
 {
 	name_member(w, key);
@@ -410,6 +496,14 @@ void jsonmsg_put_value(struct jsonmsg_writer *w, const char *key, const struct j
 		json_builder_add_null_value(w->builder);
 }
 
+/**
+ * jsonmsg_finish - what was written, as one line with its '\n'
+ * @len: bytes of the line; may be NULL
+ *
+ * Everything that was begun must be ended.  The writer may only be freed then.
+ *
+ * Return: to be free()d.
+ */
 char *jsonmsg_finish(struct jsonmsg_writer *w, size_t *len)
 {
 	g_autoptr(JsonNode) root = json_builder_get_root(w->builder);

@@ -25,17 +25,7 @@ enum jsonmsg_kind {
 	JSONMSG_OBJECT,
 };
 
-/**
- * jsonmsg_parse() - read one JSON value.
- * @out: the tree, freed with jsonmsg_free(); NULL on failure.
- * @text, @len: need not be terminated.
- * @why: static text of a failure, may be NULL.
- *
- * Stricter than RFC 8259 where a peer could hurt us or lose data silently: at most
- * JSONMSG_MAX_DEPTH levels, no fractions or exponents, no number outside int64, no NUL in a text.
- *
- * Return: 0, or -EBADMSG.
- */
+/* Read one value into a tree.  0, or -EBADMSG and *why, static text. */
 int jsonmsg_parse(struct jsonmsg **out, const char *text, size_t len, const char **why);
 struct jsonmsg *jsonmsg_copy(const struct jsonmsg *v);
 void jsonmsg_free(struct jsonmsg *v);

@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Options are read by people's shells and scripts, so the parser guesses nothing: an unknown key, a
+ * key given twice, a number with anything around it are errors, and the error names the key and
+ * what would have been right.
+ *
+ * One copy of the text is all the memory there is.  It is unescaped and cut in place: ',,' only
+ * shrinks it, and keys and values are pointers into it.
+ */
 #include "config.h"
 #include "wire/keyval.h"
 #include <errno.h>
@@ -85,6 +93,17 @@ static int add_pair(struct keyval *kv, const char *key, const char *value, const
 	return 0;
 }
 
+/**
+ * keyval_parse - take an option apart
+ * @kv: filled; owns a copy of the text until keyval_clear(), after a failure too
+ * @text: the option's argument; an empty one has no pairs
+ * @known: NULL-terminated keys that may occur, each at most once
+ * @implied: key of a first element without '=', or NULL when there is none
+ *
+ * A key consists of letters, digits, '-', '_' and '.'.
+ *
+ * Return: 0; -EINVAL or -E2BIG (too many pairs) with kv->error set; -ENOMEM.
+ */
 int keyval_parse(struct keyval *kv, const char *text, const char *const *known, const char *implied)
 {
 	*kv = (struct keyval){.text = strdup(text)};
@@ -111,6 +130,11 @@ int keyval_parse(struct keyval *kv, const char *text, const char *const *known, 
 	return 0;
 }
 
+/**
+ * keyval_clear - free the text; keys and values are gone with it
+ *
+ * Once more is harmless.  kv->error stays readable.
+ */
 void keyval_clear(struct keyval *kv)
 {
 	free(kv->text);
@@ -118,6 +142,11 @@ void keyval_clear(struct keyval *kv)
 	kv->n = 0;
 }
 
+/**
+ * keyval_get - the value of a key, NULL when it was not given
+ *
+ * Belongs to @kv.
+ */
 const char *keyval_get(const struct keyval *kv, const char *key)
 {
 	for (unsigned i = 0; i < kv->n; i++)
@@ -151,16 +180,31 @@ static int get_ranged(struct keyval *kv, const char *key, int (*read)(const char
 	return 1;
 }
 
+/**
+ * keyval_number - a value as a number of [min, max]
+ * @out: left alone when the key was not given
+ *
+ * Return: 1 given, 0 not given, -EINVAL or -ERANGE with kv->error set.
+ */
 int keyval_number(struct keyval *kv, const char *key, uint64_t min, uint64_t max, uint64_t *out)
 {
 	return get_ranged(kv, key, keyval_read_number, &(struct range){min, max}, out);
 }
 
+/**
+ * keyval_size - the same for bytes, with a suffix as keyval_read_size() takes it
+ */
 int keyval_size(struct keyval *kv, const char *key, uint64_t min, uint64_t max, uint64_t *out)
 {
 	return get_ranged(kv, key, keyval_read_size, &(struct range){min, max}, out);
 }
 
+/**
+ * keyval_bool - a value as on or off
+ * @out: left alone when the key was not given
+ *
+ * Return: 1 given, 0 not given, -EINVAL with kv->error set.
+ */
 int keyval_bool(struct keyval *kv, const char *key, bool *out)
 {
 	const char *text = keyval_get(kv, key);
@@ -205,12 +249,19 @@ static int read_digits(const char *text, const char **end, uint64_t *out)
 	return r;
 }
 
+/**
+ * keyval_read_number - decimal or 0x hexadecimal, nothing else around it
+ * @out: set on success only
+ *
+ * Return: 0, -EINVAL, -ERANGE for what does not fit.
+ */
 int keyval_read_number(const char *text, uint64_t *out)
 {
 	const char *end;
 	uint64_t v;
 	int r = read_digits(text, &end, &v);
 
+	/* What stands behind the digits is wrong even where they do not fit: say that first. */
 	if (r == -EINVAL || *end)
 		return -EINVAL;
 	if (r == 0)
@@ -218,6 +269,10 @@ int keyval_read_number(const char *text, uint64_t *out)
 	return r;
 }
 
+/**
+ * keyval_read_size - the same with an optional suffix K, M, G or T: powers of 1024, either case
+ * @out: bytes
+ */
 int keyval_read_size(const char *text, uint64_t *out)
 {
 	static const char suffixes[] = "KMGT";
@@ -240,6 +295,11 @@ int keyval_read_size(const char *text, uint64_t *out)
 	return 0;
 }
 
+/**
+ * keyval_read_bool - on/off, yes/no, true/false
+ *
+ * Return: 0 or -EINVAL.
+ */
 int keyval_read_bool(const char *text, bool *out)
 {
 	static const struct {

@@ -24,27 +24,14 @@ struct keyval {
 };
 #define cleanup_keyval __attribute__((cleanup(keyval_clear)))
 
-/**
- * keyval_parse() - take an option apart.
- * @kv: filled; owns a copy of the text until keyval_clear(), after a failure too.
- * @text: the option's argument.
- * @known: NULL-terminated keys that may occur, each at most once.
- * @implied: key of a first element without '=', or NULL when there is none.
- *
- * An empty text has no pairs.  A key consists of letters, digits, '-', '_' and '.'.
- *
- * Return: 0, -EINVAL with kv->error set, -E2BIG (too many pairs, kv->error set), -ENOMEM.
- */
+/* 0; -EINVAL, -E2BIG with kv->error set; -ENOMEM.  keyval_clear() after each. */
 int keyval_parse(struct keyval *kv, const char *text, const char *const *known,
 		 const char *implied);
 void keyval_clear(struct keyval *kv);
 
 /* NULL when the key was not given. */
 const char *keyval_get(const struct keyval *kv, const char *key);
-/*
- * Typed access.  *out is left alone when the key was not given.  Return: 1 given, 0 not given,
- * -EINVAL with kv->error set (also -ERANGE for numbers outside [min, max]).
- */
+/* Typed access: 1 given, 0 not given (*out stays), -EINVAL or -ERANGE with kv->error set. */
 int keyval_number(struct keyval *kv, const char *key, uint64_t min, uint64_t max, uint64_t *out);
 int keyval_size(struct keyval *kv, const char *key, uint64_t min, uint64_t max, uint64_t *out);
 int keyval_bool(struct keyval *kv, const char *key, bool *out);

@@ -1,4 +1,22 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The return path of QEMU's migration: be16 type, be16 payload length, payload, on the main
+ * connection from the destination to the source.
+ *
+ * What stands here is as strict as the strictest source.  A source from 10.0 on that finds one
+ * malformed message (an unknown block, a range that is no whole pages, a short request before any
+ * with a name, an unknown type) stops reading, and in the end declares the migration failed and
+ * resumes its VM, whatever has run here since; 7.2 pauses.  So the writer has no way to write one:
+ * fixed shapes, and the name is left out only when the connection has seen it.  The numbering has a
+ * trap: the request with a name is 3, the short one 4.
+ *
+ * The reader is table-driven by type.  RECV_BITMAP is the odd one: what follows it (be64 size,
+ * bitmap, end mark) is outside of its payload length, so the reader takes the size with the message
+ * and leaves the rest to the caller.
+ *
+ * Return paths recorded from 7.2 and 10.0 are read and written again, byte for byte, in
+ * tests/unit/test_qreturn.c.
+ */
 #include "config.h"
 
 #include "wire/qreturn.h"
@@ -25,11 +43,26 @@ static size_t finish(const struct pen *p)
 	return pen_used(p);
 }
 
+/**
+ * qreturn_writer_init - begin a connection: no block was named yet
+ */
 void qreturn_writer_init(struct qreturn_writer *w)
 {
 	w->last_block = -1;
 }
 
+/**
+ * qreturn_request - ask for pages of a block
+ * @out: QRETURN_MESSAGE_MAX bytes
+ * @block: any number that names the block as long as the connection lasts
+ * @name: its idstr, at most 255 bytes
+ * @start, @len: bytes, multiples of the block's page size at the source, inside the block
+ *
+ * A source with a preempt channel ends in an assertion when @len is not whole huge pages; a request
+ * for what it has sent already gets no answer.
+ *
+ * Return: the length of the message.
+ */
 size_t qreturn_request(struct qreturn_writer *w, uint8_t *out, int block, const char *name,
 		       uint64_t start, uint32_t len)
 {
@@ -53,21 +86,41 @@ static size_t message_be32(uint8_t *out, enum qreturn_type type, uint32_t value)
 	return finish(&p);
 }
 
+/**
+ * qreturn_pong - answer a PING with its own value
+ *
+ * The one of value 0x42 is the commit: whoever sends it says that the VM is about to run here.
+ */
 size_t qreturn_pong(uint8_t *out, uint32_t value)
 {
 	return message_be32(out, QRETURN_PONG, value);
 }
 
+/**
+ * qreturn_shut - the last message of all
+ * @error: 0 when every page is here; anything else makes the source fail the migration
+ *
+ * Return: the length of the message.
+ */
 size_t qreturn_shut(uint8_t *out, uint32_t error)
 {
 	return message_be32(out, QRETURN_SHUT, error);
 }
 
+/**
+ * qreturn_resume_ack - agree to go on after a recovery (be32 1, the only legal value)
+ */
 size_t qreturn_resume_ack(uint8_t *out)
 {
 	return message_be32(out, QRETURN_RESUME_ACK, 1);
 }
 
+/**
+ * qreturn_switchover_ack - the source may switch over
+ *
+ * For sources with the switchover-ack capability, which is not on the wire.  7.2 takes type 7 for
+ * an error, so this is sent only where the operator says so.
+ */
 size_t qreturn_switchover_ack(uint8_t *out)
 {
 	struct pen p = message(out, QRETURN_SWITCHOVER_ACK, 0);
@@ -75,6 +128,15 @@ size_t qreturn_switchover_ack(uint8_t *out)
 	return finish(&p);
 }
 
+/**
+ * qreturn_bitmap_head - RECV_BITMAP and the be64 @size
+ * @out: QRETURN_MESSAGE_MAX bytes
+ *
+ * The caller sends @size bytes of bitmap (one bit a target page, 1 received, little-endian) and
+ * QRETURN_BITMAP_END behind it.
+ *
+ * Return: the length of the head.
+ */
 size_t qreturn_bitmap_head(uint8_t *out, const char *name, uint64_t size)
 {
 	struct pen p = message(out, QRETURN_RECV_BITMAP, 1 + strlen(name));
@@ -84,6 +146,9 @@ size_t qreturn_bitmap_head(uint8_t *out, const char *name, uint64_t size)
 	return finish(&p);
 }
 
+/**
+ * qreturn_reader_init - begin a connection
+ */
 void qreturn_reader_init(struct qreturn_reader *r)
 {
 	*r = (struct qreturn_reader){0};
@@ -181,6 +246,7 @@ static int read_bitmap_size(struct qreturn_reader *r, struct cursor *c, struct q
 	return 0;
 }
 
+/* What can be said against a message before its payload is there, or NULL. */
 static const char *head_fault(uint16_t type, uint16_t payload)
 {
 	if (type >= ARRAY_LEN(shapes) || !shapes[type].read)
@@ -200,6 +266,15 @@ static int read_message(struct qreturn_reader *r, uint16_t type, struct cursor p
 	return err;
 }
 
+/**
+ * qreturn_next - read the next message of a window
+ * @buf, @len: bytes from r->position on; the caller drops m->used of them and calls again
+ * @m: filled for a message; m->used is 0 otherwise
+ *
+ * Return: the enum qreturn_type of a whole message; QRETURN_NEED_MORE, with nothing consumed;
+ * -EPROTO with r->reason (static text) and r->position at the offending message, now and ever
+ * after.
+ */
 int qreturn_next(struct qreturn_reader *r, const uint8_t *buf, size_t len,
 		 struct qreturn_message *m)
 {
@@ -229,6 +304,12 @@ int qreturn_next(struct qreturn_reader *r, const uint8_t *buf, size_t len,
 	return type;
 }
 
+/**
+ * qreturn_took - the caller took @n bytes of what follows a RECV_BITMAP out of the window
+ *
+ * Those are m->bitmap_size bytes and the 8 of the end mark, which is the caller's to check.  Until
+ * all are taken qreturn_next() wants more.
+ */
 void qreturn_took(struct qreturn_reader *r, uint64_t n)
 {
 	assert(n <= r->body_left);

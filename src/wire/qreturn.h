@@ -40,8 +40,7 @@ size_t qreturn_pong(uint8_t *out, uint32_t value);
 size_t qreturn_shut(uint8_t *out, uint32_t error);
 size_t qreturn_resume_ack(uint8_t *out);
 size_t qreturn_switchover_ack(uint8_t *out);
-/* RECV_BITMAP and the be64 @size; @size bytes of bitmap and QRETURN_BITMAP_END follow, by the
- * caller. */
+/* @size bytes of bitmap and QRETURN_BITMAP_END follow, by the caller. */
 size_t qreturn_bitmap_head(uint8_t *out, const char *name, uint64_t size);
 
 struct qreturn_message {
@@ -62,17 +61,10 @@ struct qreturn_reader {
 };
 
 void qreturn_reader_init(struct qreturn_reader *r);
-/*
- * >0: enum qreturn_type; QRETURN_NEED_MORE; or -EPROTO with r->reason, and r->position at the
- * offending message.  After an error every call fails the same way.
- */
+/* enum qreturn_type, QRETURN_NEED_MORE, or -EPROTO (for good) with r->reason. */
 int qreturn_next(struct qreturn_reader *r, const uint8_t *buf, size_t len,
 		 struct qreturn_message *m);
-/*
- * The caller took @n bytes of a RECV_BITMAP's body (m->bitmap_size + 8 bytes, the end mark
- * included: checking that is the caller's) out of the window.  Until it took all, qreturn_next()
- * wants more.
- */
+/* @n bytes of what follows a RECV_BITMAP (m->bitmap_size + 8) are out of the window. */
 void qreturn_took(struct qreturn_reader *r, uint64_t n);
 
 #endif

@@ -5,7 +5,7 @@
  * Two things decide that.  The phase says how to read the byte at hand: a record of its own, or
  * something that only has a meaning inside one (an entry of the block list, a page, a discard
  * range, a package body).  The stage says how far the migration is, and with it which records are
- * at home. A record is read in one go or not at all, so neither needs to remember half a record.
+ * at home.  A record is read in one go or not at all, so neither needs to remember half a record.
  *
  * A ram section has no length and may hold any number of pages; its brackets (head, EOS word with
  * the footer) are records too.  The only sections read here are ram's.  Whatever else a source may
@@ -43,21 +43,38 @@ static int record_fail(struct qstream *q, const char *reason, const uint8_t *nam
 	return -EPROTO;
 }
 
+/**
+ * qstream_fail - the stream is refused, for good
+ * @reason: static text for people: what is wrong and, where they can, what to change at the source
+ *
+ * Return: -EPROTO.
+ */
 int qstream_fail(struct qstream *q, const char *reason)
 {
 	return record_fail(q, reason, NULL, 0);
 }
 
+/**
+ * qstream_fail_name - the same, about a name in the window
+ *
+ * The name is copied, with a '?' for what is not printable: it ends in logs and on terminals.
+ */
 int qstream_fail_name(struct qstream *q, const char *reason, struct qstream_name name)
 {
 	return record_fail(q, reason, name.bytes, name.len);
 }
 
+/**
+ * qstream_fail_text - the same, about a text of at most 255 bytes
+ */
 int qstream_fail_text(struct qstream *q, const char *reason, const char *detail)
 {
 	return record_fail(q, reason, (const uint8_t *)detail, strlen(detail));
 }
 
+/**
+ * qstream_take_name - u8 length and bytes, where they lie in the window
+ */
 struct qstream_name qstream_take_name(struct cursor *c)
 {
 	size_t len = cursor_u8(c);
@@ -65,6 +82,11 @@ struct qstream_name qstream_take_name(struct cursor *c)
 	return (struct qstream_name){cursor_bytes(c, len), len};
 }
 
+/**
+ * qstream_name_is_sane - not empty and no control characters (a NUL is one)
+ *
+ * What is above 0x7f passes: QEMU takes any idstr that its user gave, and UTF-8 is one.
+ */
 bool qstream_name_is_sane(struct qstream_name name)
 {
 	for (size_t i = 0; i < name.len; i++)
@@ -78,7 +100,11 @@ static bool is_named(const struct qstream_block *block, struct qstream_name name
 	return memcmp(block->name, name.bytes, name.len) == 0 && block->name[name.len] == '\0';
 }
 
-/* The last block first: a 7.2 source names it again on every urgent page. */
+/**
+ * qstream_find_block - number of the block of that name, -1 when there is none
+ *
+ * The last block first: a 7.2 source names it again on every urgent page.
+ */
 int qstream_find_block(const struct qstream *q, struct qstream_name name)
 {
 	if (!qstream_name_is_sane(name))
@@ -123,6 +149,11 @@ static inline int locate(struct qstream *q, uint64_t word, const uint8_t *buf, s
 	return 1;
 }
 
+/*
+ * The record that the decoder is made for.  Order matters: the name and the offset are judged
+ * before the data is there, so a page that is no page is refused at its head, and last_block moves
+ * only with the whole record.
+ */
 static inline int read_page(struct qstream *q, uint64_t word, const uint8_t *buf, size_t len,
 			    struct qstream_record *rec)
 {
@@ -139,6 +170,7 @@ static inline int read_page(struct qstream *q, uint64_t word, const uint8_t *buf
 	return QSTREAM_PAGE;
 }
 
+/* QEMU writes a fill byte behind the word and has never written another than 0 there. */
 static int read_zero(struct qstream *q, uint64_t word, const uint8_t *buf, size_t len,
 		     struct qstream_record *rec)
 {
@@ -213,6 +245,7 @@ static int read_eos(struct qstream *q, const uint8_t *buf, size_t len, struct qs
 	return QSTREAM_SECTION;
 }
 
+/* A ram word that is none of those we serve: say which capability made it, if one did. */
 static int refuse_word(struct qstream *q, uint64_t word)
 {
 	uint64_t flags = word & (q->target_page - 1);
@@ -240,6 +273,7 @@ static int refuse_word(struct qstream *q, uint64_t word)
 	return qstream_fail(q, "flags of a ram word contradict each other");
 }
 
+/* Every page of every lane comes by here; what is not a page is rare. */
 static int read_word(struct qstream *q, const uint8_t *buf, size_t len, struct qstream_record *rec)
 {
 	uint64_t word, flags;
@@ -300,6 +334,7 @@ static int read_bracket(struct qstream *q, const uint8_t *buf, size_t len,
 	return QSTREAM_SECTION;
 }
 
+/* The zero byte; after a package nothing but END of ram may be before it. */
 static int read_end_of_stream(struct qstream *q, const uint8_t *buf, size_t len,
 			      struct qstream_record *rec)
 {
@@ -312,6 +347,10 @@ static int read_end_of_stream(struct qstream *q, const uint8_t *buf, size_t len,
 	return QSTREAM_EOF;
 }
 
+/*
+ * Records of their own.  After an END of ram without a package, device state follows naked: the
+ * tail, where this decoder stops.
+ */
 static int read_record(struct qstream *q, const uint8_t *buf, size_t len,
 		       struct qstream_record *rec)
 {
@@ -340,6 +379,10 @@ static int read_record(struct qstream *q, const uint8_t *buf, size_t len,
 	return by_type[buf[0]](q, buf, len, rec);
 }
 
+/*
+ * A package can be 4 GiB and the window is not: ask for no more than the longest record, so that
+ * the caller takes the body in pieces.
+ */
 static int wait_for_body(struct qstream *q, const uint8_t *buf, size_t len,
 			 struct qstream_record *rec)
 {
@@ -378,6 +421,15 @@ static int stay_failed(struct qstream *q, const uint8_t *buf, size_t len,
 	return -EPROTO;
 }
 
+/**
+ * qstream_next - decode the next record of a window
+ * @buf, @len: bytes from q->position on; the caller drops rec->used of them and calls again
+ * @rec: filled as the event says; pointers in it point into @buf
+ *
+ * Return: the enum qstream_event of a whole record; QSTREAM_NEED_MORE with rec->need, nothing
+ * consumed; -EPROTO with q->reason, q->detail and q->position at the first byte of the offending
+ * record, now and ever after.
+ */
 int qstream_next(struct qstream *q, const uint8_t *buf, size_t len, struct qstream_record *rec)
 {
 	static int (*const by_phase[])(struct qstream * q, const uint8_t *buf, size_t len,
@@ -403,6 +455,11 @@ int qstream_next(struct qstream *q, const uint8_t *buf, size_t len, struct qstre
 	return what;
 }
 
+/**
+ * qstream_took - the caller took @n bytes of a package's body out of the window
+ *
+ * After the last of them the next record is at the window's start.
+ */
 void qstream_took(struct qstream *q, size_t n)
 {
 	assert(q->phase == PHASE_BODY && n <= q->body_left);
@@ -412,6 +469,14 @@ void qstream_took(struct qstream *q, size_t n)
 		q->phase = PHASE_RECORD;
 }
 
+/**
+ * qstream_init - begin a connection
+ * @blocks_of: for QSTREAM_URGENT and QSTREAM_RECOVERY the main channel's decoder, whose block list,
+ *   page sizes and section id are copied; it must have seen BLOCKS_END.  NULL for QSTREAM_MAIN.
+ *
+ * What a connection remembers is its own: the "same block" flag starts anew on each, as it does at
+ * the source.
+ */
 void qstream_init(struct qstream *q, enum qstream_channel channel, const struct qstream *blocks_of)
 {
 	assert((channel == QSTREAM_MAIN) == !blocks_of);

@@ -113,17 +113,10 @@ struct qstream {
 	char detail[QSTREAM_NAME_MAX]; /* name the reason is about, or "" */
 };
 
-/*
- * @blocks_of: for QSTREAM_URGENT and QSTREAM_RECOVERY the main channel's decoder, whose block list,
- * page sizes and section id are copied; it must have seen BLOCKS_END.  NULL for QSTREAM_MAIN.
- */
+/* @blocks_of: the main channel's decoder after BLOCKS_END; NULL for QSTREAM_MAIN itself. */
 void qstream_init(struct qstream *q, enum qstream_channel channel, const struct qstream *blocks_of);
 
-/*
- * Decode the next record of @buf.  Returns an enum qstream_event, or -EPROTO with q->reason and
- * q->detail set and q->position at the offending record's first byte.  After an error every call
- * fails the same way.
- */
+/* The next record of @buf: enum qstream_event, or -EPROTO (for good) with q->reason. */
 int qstream_next(struct qstream *q, const uint8_t *buf, size_t len, struct qstream_record *rec);
 
 /* The caller took @n bytes of a package's body out of the window. */
@@ -146,11 +139,7 @@ struct qstream_package {
 /* Split a whole package body.  0, or -EPROTO: it must begin with LISTEN and end with RUN. */
 int qstream_package(const uint8_t *body, size_t len, struct qstream_package *out);
 
-/*
- * Where does the naked device state end?  @buf holds everything from QSTREAM_TAIL on.  Returns 1
- * and the length of the device part (up to, not with, the EOF byte) when the buffer ends exactly
- * with EOF + vmdescription JSON; 0 when it does not (read more).
- */
+/* 1 and the length of the device state, when all from QSTREAM_TAIL on is in @buf; 0 read more. */
 int qstream_tail(const uint8_t *buf, size_t len, size_t *device_len);
 
 /* Apply an XBZRLE delta onto @page (@page_len bytes).  0 or -EPROTO (page then undefined). */

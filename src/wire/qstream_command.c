@@ -1,6 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The stream decoder's commands: u8 type, be16 number, be16 length, payload.
+ *
+ * One row a command: how long, where it is at home, which stage it begins.  A command is handed to
+ * its reader with its payload whole.  POSTCOPY_RAM_DISCARD is the exception: it has up to 64 KiB of
+ * ranges and each is an event, so its head comes with the first range and the others are records of
+ * their own.
+ *
+ * LISTEN and RUN have rows only to be refused by name: they belong into the package, which
+ * qstream_package() splits when it is whole.
  */
 #include "config.h"
 
@@ -24,6 +32,10 @@ static int read_ping(struct qstream *q, struct cursor *payload, struct qstream_r
 	return QSTREAM_PING;
 }
 
+/*
+ * Page sizes arrive as the OR of all blocks' sizes.  The list that follows is held to it
+ * (list_fault()), and the bits are what tells a page size from the next block's name.
+ */
 static const char *advise_fault(const struct qstream *q, uint64_t summary, uint64_t target_page)
 {
 	if (!is_power_of_two(target_page) || target_page < TARGET_PAGE_MIN ||
@@ -61,6 +73,7 @@ static int read_advise(struct qstream *q, struct cursor *payload, struct qstream
 	return QSTREAM_ADVISE;
 }
 
+/* The body is no part of the command: it follows in the stream, as long as @size says. */
 static int read_packaged(struct qstream *q, struct cursor *payload, struct qstream_record *rec)
 {
 	uint32_t size = cursor_be32(payload);
@@ -74,6 +87,7 @@ static int read_packaged(struct qstream *q, struct cursor *payload, struct qstre
 	return QSTREAM_PACKAGED;
 }
 
+/* The source asks, block by block, what we have; only in a recovery. */
 static int read_recv_bitmap(struct qstream *q, struct cursor *payload, struct qstream_record *rec)
 {
 	struct qstream_name name = qstream_take_name(payload);
@@ -109,6 +123,9 @@ static int take_range(struct qstream *q, const uint8_t *at, struct qstream_recor
 	return QSTREAM_DISCARD;
 }
 
+/**
+ * qstream_read_range - a further range of the discard command at hand; a reader
+ */
 int qstream_read_range(struct qstream *q, const uint8_t *buf, size_t len,
 		       struct qstream_record *rec)
 {
@@ -197,6 +214,12 @@ static int read_payload(struct qstream *q, const struct command *command, struct
 	return event;
 }
 
+/**
+ * qstream_read_command - a command; a reader
+ *
+ * Length and place are judged on the head alone, so what is refused is refused before its payload
+ * came.
+ */
 int qstream_read_command(struct qstream *q, const uint8_t *buf, size_t len,
 			 struct qstream_record *rec)
 {

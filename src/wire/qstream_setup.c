@@ -1,6 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The stream decoder up to the first page: header, configuration, and the list of RAM blocks.
+ *
+ * The VM still runs at the source while this is read, and a refusal costs nothing.  So every doubt
+ * ends here: another version, a capability that changes the stream, a part of the configuration
+ * that nobody knows, page sizes that do not add up.
+ *
+ * Two things are in the stream without being announced, and both are decided once, in this file:
+ * whether a block carries its page size (is_page_size()) and whether sections end with a footer
+ * (read_list_end()).
  */
 #include "config.h"
 
@@ -35,6 +43,7 @@ static const char *version_fault(uint32_t version)
 					 : "unknown version of the migration stream";
 }
 
+/* Present where a target's page size is not fixed, which is arm; we serve pages of 4 KiB. */
 static int read_page_bits(struct qstream *q, struct cursor *c, struct qstream_record *rec)
 {
 	uint32_t bits = cursor_be32(c);
@@ -60,6 +69,7 @@ static int read_capabilities(struct qstream *q, struct cursor *c, struct qstream
 	return qstream_fail_name(q, "turn off this capability at the source", name);
 }
 
+/* Present with validate-uuid: kept for whoever wants to compare it. */
 static int read_uuid(struct qstream *q, struct cursor *c, struct qstream_record *rec)
 {
 	const uint8_t *uuid = cursor_bytes(c, sizeof(rec->header.uuid));
@@ -140,6 +150,11 @@ static int read_configuration(struct qstream *q, struct cursor *c, struct qstrea
 	return err;
 }
 
+/**
+ * qstream_read_header - magic, version and the configuration section; a reader
+ *
+ * Old machine types have no configuration section: then the record is just magic and version.
+ */
 int qstream_read_header(struct qstream *q, const uint8_t *buf, size_t len,
 			struct qstream_record *rec)
 {
@@ -172,9 +187,10 @@ int qstream_read_header(struct qstream *q, const uint8_t *buf, size_t len,
 	return QSTREAM_HEADER;
 }
 
-/*
- * START of ram, up to the word with the sum of all block lengths.  The caller saw the idstr
- * already.
+/**
+ * qstream_read_list_head - START of ram, up to the word with the sum of all block lengths; a reader
+ *
+ * The caller saw the idstr already.
  */
 int qstream_read_list_head(struct qstream *q, const uint8_t *buf, size_t len,
 			   struct qstream_record *rec)
@@ -302,6 +318,9 @@ static int read_list_end(struct qstream *q, const uint8_t *buf, size_t len,
 	return QSTREAM_BLOCKS_END;
 }
 
+/**
+ * qstream_read_list - an entry of the block list, or its end; a reader
+ */
 int qstream_read_list(struct qstream *q, const uint8_t *buf, size_t len, struct qstream_record *rec)
 {
 	return q->list_left > 0 ? read_block(q, buf, len, rec) : read_list_end(q, buf, len, rec);

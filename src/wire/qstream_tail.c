@@ -40,6 +40,14 @@ static void reverse(uint32_t *v, unsigned n)
 	}
 }
 
+/**
+ * qstream_package - split a whole package body
+ * @body, @len: all bytes that PACKAGED announced; @out points into them
+ * @out: the device state between LISTEN and the closing PINGs, and what those ask for
+ *
+ * Return: 0, or -EPROTO for a body that does not begin with LISTEN and end with RUN, or ends with
+ * more PINGs than any source sends.
+ */
 int qstream_package(const uint8_t *body, size_t len, struct qstream_package *out)
 {
 	const uint8_t *device, *end;
@@ -135,6 +143,7 @@ static bool is_json_object(const uint8_t *text, size_t len)
 	return j.depth == 0 && !j.in_string;
 }
 
+/* Does the description reach from here exactly to the end of what came? */
 static bool is_tail(const uint8_t *at, size_t left)
 {
 	return at[0] == TYPE_EOF && at[1] == TYPE_VMDESCRIPTION &&
@@ -142,6 +151,17 @@ static bool is_tail(const uint8_t *at, size_t left)
 	       is_json_object(at + TAIL_HEAD, left - TAIL_HEAD);
 }
 
+/**
+ * qstream_tail - where does the naked device state end?
+ * @buf, @len: everything from QSTREAM_TAIL on
+ * @device_len: bytes up to, not with, the EOF byte; set when found
+ *
+ * The source sends nothing behind its description and waits, so the description ends where the bytes
+ * end or the buffer is not complete.  One that does not end with a brace is settled by that; else
+ * every byte is looked at.
+ *
+ * Return: 1 found, 0 read more.
+ */
 int qstream_tail(const uint8_t *buf, size_t len, size_t *device_len)
 {
 	if (len < TAIL_HEAD + 2 || buf[len - 1] != '}')
@@ -155,6 +175,7 @@ int qstream_tail(const uint8_t *buf, size_t len, size_t *device_len)
 	return 0;
 }
 
+/* Length of a run: one byte, or two with 7 bits each; longer ones do not fit a page. */
 static uint32_t take_run(struct cursor *c)
 {
 	uint32_t low = cursor_u8(c), high;
@@ -165,6 +186,14 @@ static uint32_t take_run(struct cursor *c)
 	return high & 0x80 ? UINT32_MAX : high << 7 | (low & 0x7f);
 }
 
+/**
+ * qstream_xbzrle - apply a delta onto the content that a page has
+ * @page, @page_len: the target page
+ * @delta, @len: pairs of runs: so many bytes stay, so many are new, the new bytes
+ *
+ * Return: 0, or -EPROTO for a delta that is malformed or reaches past the page, which then has some
+ * of it.
+ */
 int qstream_xbzrle(uint8_t *page, size_t page_len, const uint8_t *delta, size_t len)
 {
 	struct cursor c = cursor_init(delta, len);
