@@ -139,5 +139,5 @@ void bulk_report(struct world *w)
 	for (uint64_t page = r.page; page < r.page + r.n; page++)
 		naive_present(w, page, LANE_MAIN, (enum stats_how)r.how);
 	if (r.contested)
-		naive_drain(w, r.page, &r.carrier);
+		naive_drain(w, r.page, &r.carrier, r.placed_ns);
 }

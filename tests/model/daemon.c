@@ -109,7 +109,7 @@ static void told(struct world *w, const struct engine_action *was, uint64_t done
 
 		naive_present(w, was->page + i, was->lane, was->data ? HOW_COPY : HOW_ZERO);
 		if (contested)
-			naive_drain(w, was->page + i, &c);
+			naive_drain(w, was->page + i, &c, w->now);
 		c.address += world_block(w, was->page)->page_size;
 	}
 	if (result != PLACED)

@@ -27,18 +27,32 @@ static struct space *any_space(struct world *w, enum life life)
 	return NULL;
 }
 
+/* Somewhere in what a space maps; most often in a page that is not there. */
+static uint64_t any_address(struct world *w, const struct space *s)
+{
+	uint64_t address = 0, page = 0;
+
+	for (unsigned tries = 0; tries < 10; tries++) {
+		const struct mapping *m = &s->piece[rng_below(&w->rng, s->n_pieces)];
+
+		address = m->address + rng_below(&w->rng, m->length);
+		kernel_resolve(&w->kernel, s, address, &page);
+		if (!w->kernel.page[page].present)
+			break;
+	}
+	return address;
+}
+
 /* Some thread of some process touches memory, anywhere in a page. */
 static void touch(struct world *w)
 {
 	struct space *s = any_space(w, SPACE_ALIVE);
-	const struct mapping *m;
 	struct thread *t;
 
 	if (!s || s->n_pieces == 0)
 		return;
 	t = &s->thread[rng_below(&w->rng, s->n_threads)];
-	m = &s->piece[rng_below(&w->rng, s->n_pieces)];
-	kernel_touch(&w->kernel, s, t, m->address + rng_below(&w->rng, m->length), rng_percent(&w->rng, 50));
+	kernel_touch(&w->kernel, s, t, any_address(w, s), rng_percent(&w->rng, 50));
 }
 
 static void interrupt(struct world *w)

@@ -11,6 +11,11 @@
 
 #define PUSH_RUN 16		/* pages of stored content in one action: engine.c */
 
+static bool same(struct sharer_ref a, struct sharer_ref b)
+{
+	return a.slot == b.slot && a.generation == b.generation;
+}
+
 static struct naive_page *page_of(struct world *w, uint64_t page)
 {
 	return &w->naive.page[page];
@@ -27,6 +32,28 @@ static struct engine_action *owe(struct world *w, enum engine_verb verb, uint64_
 	return a;
 }
 
+/* The first thread that sleeps on the page. */
+static struct naive_waiter *first_waiter(struct world *w, uint64_t page)
+{
+	for (unsigned i = 0; i < w->naive.n_waiters; i++)
+		if (w->naive.waiter[i].page == page && !w->naive.waiter[i].waking)
+			return &w->naive.waiter[i];
+	return NULL;
+}
+
+/* Through whom a page is to be placed first: who waits longest, else the main sharer. */
+static void owe_carrier(struct world *w, struct engine_action *a)
+{
+	const struct naive_waiter *first = first_waiter(w, a->page);
+	const struct sharer_table *t = &w->engine->sharers;
+
+	a->via = first || t->main >= 0;
+	if (first)
+		a->sharer = first->ref;
+	else if (a->via)
+		a->sharer = (struct sharer_ref){ (uint16_t)t->main, t->sharer[t->main].generation };
+}
+
 static struct engine_action *owe_place(struct world *w, enum stats_lane lane, uint64_t page, bool zero,
 				       enum page_state from)
 {
@@ -39,16 +66,8 @@ static struct engine_action *owe_place(struct world *w, enum stats_lane lane, ui
 	if (!zero)
 		a->data = lane == LANE_STORE ? b->store + block_offset(b, page) : world_content(w, page);
 	a->arrived_ns = w->now;
+	owe_carrier(w, a);
 	return a;
-}
-
-/* The first thread that sleeps on the page. */
-static struct naive_waiter *first_waiter(struct world *w, uint64_t page)
-{
-	for (unsigned i = 0; i < w->naive.n_waiters; i++)
-		if (w->naive.waiter[i].page == page && !w->naive.waiter[i].waking)
-			return &w->naive.waiter[i];
-	return NULL;
 }
 
 bool naive_waits(const struct world *w, struct sharer_ref ref, uint64_t page, uint32_t tid)
@@ -75,6 +94,8 @@ static void park(struct world *w, const struct mail *m, uint64_t page)
 		return;
 	}
 	must(w, w->naive.n_waiters < w->waiters, "more threads parked than there is room for");
+	if (count->waiting++ == 0)
+		count->blocked_since = w->now;
 	w->naive.waiter[w->naive.n_waiters++] = (struct naive_waiter){
 		.page = page, .address = m->address, .read_ns = w->now, .tid = m->tid,
 		.ref = m->ref, .sent = first && first->sent,
@@ -123,6 +144,7 @@ enum engine_outcome naive_fault(struct world *w, const struct mail *m, const str
 		a->how = PLACE_ANSWER;
 		a->lane = LANE_STORE;
 		a->sharer = m->ref;
+		a->via = true;
 		a->address = m->address & ~(world_block(w, page)->page_size - 1);
 		return ENGINE_OK;
 	}
@@ -204,6 +226,7 @@ void naive_present(struct world *w, uint64_t page, enum stats_lane lane, enum st
 	must(w, p->counted != PAGE_PRESENT, "page %lu counted present twice", page);
 	p->is = p->counted = PAGE_PRESENT;
 	w->naive.stats.lane[lane].pages[how]++;
+	w->placed++;
 }
 
 void naive_lost(struct world *w, uint64_t page, enum engine_verb verb)
@@ -221,7 +244,7 @@ void naive_answered(struct world *w, const struct engine_action *a)
 	owe(w, ENGINE_WAKE, a->page)->sharer = a->sharer;
 }
 
-static void settle(struct world *w, unsigned index)
+static void forget(struct world *w, unsigned index)
 {
 	struct naive *n = &w->naive;
 
@@ -229,13 +252,21 @@ static void settle(struct world *w, unsigned index)
 		(--n->n_waiters - index) * sizeof(n->waiter[0]));
 }
 
-static bool same(struct sharer_ref a, struct sharer_ref b)
+/* A thread was woken. */
+static void settle(struct world *w, unsigned index, uint64_t woken_ns)
 {
-	return a.slot == b.slot && a.generation == b.generation;
+	struct naive_count *count = &w->naive.count[w->naive.waiter[index].ref.slot];
+
+	count->samples++;
+	w->woken++;
+	if (--count->waiting == 0 && woken_ns > count->blocked_since)
+		count->blocked_ns += woken_ns - count->blocked_since;
+	forget(w, index);
 }
 
 /* O13: each sharer that waits once; nobody when the kernel has woken its threads already. */
-void naive_drain(struct world *w, uint64_t page, const struct engine_carrier *carrier)
+void naive_drain(struct world *w, uint64_t page, const struct engine_carrier *carrier,
+		 uint64_t placed_ns)
 {
 	struct naive_waiter *first;
 
@@ -254,10 +285,8 @@ void naive_drain(struct world *w, uint64_t page, const struct engine_carrier *ca
 			if (n->page != page || n->waking || !same(n->ref, ref))
 				continue;
 			n->waking = true;
-			if (carried && !alias) {
-				w->naive.count[ref.slot].samples++;
-				settle(w, i--);
-			}
+			if (carried && !alias)
+				settle(w, i--, placed_ns);
 		}
 		if (carried && !alias)
 			continue;
@@ -283,8 +312,9 @@ void naive_expect(struct world *w, const struct engine_action *a)
 		     "page %lu: how %d lane %d from %s data %p at %lu, not %d %d %s %p %lu", a->page, a->how,
 		     a->lane, ledger_state_name(a->from), (const void *)a->data, a->arrived_ns, x->how,
 		     x->lane, ledger_state_name(x->from), (const void *)x->data, x->arrived_ns);
-	if (a->verb == ENGINE_WAKE || a->how == PLACE_ANSWER)
-		must(w, same(a->sharer, x->sharer) && a->address == x->address,
+	if (a->verb == ENGINE_PLACE || a->verb == ENGINE_WAKE)
+		must(w, same(a->sharer, x->sharer) && a->address == x->address &&
+		     (a->verb == ENGINE_WAKE || a->via == x->via),
 		     "page %lu: sharer %u at %lx instead of %u at %lx", a->page, a->sharer.slot, a->address,
 		     x->sharer.slot, x->address);
 	if (a->verb == ENGINE_WAKE)
@@ -305,8 +335,10 @@ void naive_woken(struct world *w, const struct engine_action *a)
 
 		if (!n->waking || n->page != a->page || !same(n->ref, a->sharer))
 			continue;
-		w->naive.count[a->sharer.slot].samples += active;
-		settle(w, i--);
+		if (active)
+			settle(w, i--, w->now);
+		else
+			forget(w, i--);
 	}
 }
 
@@ -321,7 +353,7 @@ void naive_gone(struct world *w, struct sharer_ref ref)
 
 		if (n->waking || !same(n->ref, ref))
 			continue;
-		settle(w, i--);
+		forget(w, i--);
 		if (!first_waiter(w, page))
 			page_of(w, page)->orphan = true;
 	}
@@ -333,5 +365,6 @@ void naive_gone(struct world *w, struct sharer_ref ref)
 	gone->present += count->present;
 	gone->requests += count->requests;
 	gone->samples += count->samples;
+	gone->blocked_ns += count->blocked_ns + (count->waiting ? w->now - count->blocked_since : 0);
 	*count = (struct naive_count){ 0 };
 }

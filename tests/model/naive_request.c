@@ -68,7 +68,8 @@ static void asked(struct world *w, struct engine_request *r, uint64_t page, uint
 	for (uint64_t i = page; i < page + n; i++) {
 		struct naive_page *p = &w->naive.page[i];
 
-		must(w, p->epoch != w->naive.epoch || p->orphan, "page %lu asked for twice (O4)", i);
+		must(w, p->epoch != w->naive.epoch || (p->orphan && w->naive.replay_end),
+		     "page %lu asked for twice (O4)", i);
 		p->epoch = w->naive.epoch;
 		p->orphan = true;
 	}
@@ -79,6 +80,7 @@ static void asked(struct world *w, struct engine_request *r, uint64_t page, uint
 		}
 	w->naive.stats.requests++;
 	w->naive.stats.requested_pages += n;
+	w->asked += n;
 	*r = (struct engine_request){
 		.block = (uint16_t)(b - w->engine->blocks.block), .offset = block_offset(b, page),
 		.length = n << b->page_shift, .class = class,
@@ -115,6 +117,7 @@ static bool replay(struct world *w, struct engine_request *r)
 		asked(w, r, page, 1, CLASS_DEMAND);
 		return true;
 	}
+	v->replay_at = v->replay_end = 0;
 	return false;
 }
 

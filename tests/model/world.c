@@ -122,7 +122,7 @@ static void precopy(struct world *w)
 	for (uint64_t page = 0; page < w->engine->blocks.pages; page++)
 		if (rng_percent(&w->rng, density))
 			receive_some(w, page);
-	for (uint64_t i = rng_below(&w->rng, 3 * w->engine->blocks.n + 1); i > 0; i--)
+	for (uint64_t i = rng_between(&w->rng, 1, 5 * w->engine->blocks.n); i > 0; i--)
 		discard_some(w);
 	switch_over(w);
 }
@@ -218,6 +218,14 @@ void world_join(struct world *w)
 
 /* --- the beginning and the end --------------------------------------------------------------- */
 
+/* As if most slots had been used often, so that the others come again soon (O10). */
+static void few_slots(struct world *w)
+{
+	if (rng_percent(&w->rng, 50))
+		for (unsigned i = w->profile->spaces; i < SHARER_MAX; i++)
+			w->engine->sharers.sharer[i].generation = 1u << 20;
+}
+
 void world_begin(struct world *w)
 {
 	struct engine_limits limits = {
@@ -239,6 +247,7 @@ void world_begin(struct world *w)
 	memset(w->ledger, 0, ledger_size(KERNEL_PAGES));
 	must(w, engine_use_ledger(w->engine, w->ledger, ledger_size(KERNEL_PAGES)) == 0, "ledger");
 	precopy(w);
+	few_slots(w);
 	for (uint64_t i = rng_between(&w->rng, 1, w->profile->spaces); i > 0; i--)
 		world_join(w);
 	check_world(w);

@@ -81,6 +81,7 @@ struct naive_want {
 
 struct naive_count {
 	uint64_t faults, reads, writes, duplicates, refaults, present, requests, samples;
+	uint64_t waiting, blocked_since, blocked_ns;
 };
 
 struct naive {
@@ -103,7 +104,7 @@ struct world {
 	const struct profile *profile;
 	unsigned number;
 	uint64_t seed;
-	uint64_t events;
+	uint64_t events, woken, placed, asked;	/* of this profile, to show that something happened */
 	const char *doing;
 	uint64_t now;
 	struct engine *engine;
@@ -164,7 +165,8 @@ enum engine_outcome naive_page(struct world *w, enum stats_lane lane, uint64_t p
 void naive_zero_run(struct world *w, enum stats_lane lane, uint64_t page, uint64_t n);
 uint64_t naive_push(struct world *w, uint64_t max);
 void naive_present(struct world *w, uint64_t page, enum stats_lane lane, enum stats_how how);
-void naive_drain(struct world *w, uint64_t page, const struct engine_carrier *carrier);
+void naive_drain(struct world *w, uint64_t page, const struct engine_carrier *carrier,
+		 uint64_t placed_ns);
 void naive_lost(struct world *w, uint64_t page, enum engine_verb verb);
 void naive_answered(struct world *w, const struct engine_action *a);
 void naive_expect(struct world *w, const struct engine_action *a);

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Placements in detail: runs, carriers, counters between claim and report.
+ */
+#include "config.h"
+
+#include "core/engine.h"
+
+#include <criterion/criterion.h>
+
+#include "engine_rig.h"
+
+static const struct engine_carrier nobody;
+
+Test(engine_place, a_run_of_stored_pages_goes_on_with_its_own_bytes)
+{
+	with_rig r;
+	struct engine_action a;
+
+	rig_open(&r, 16, 4);
+	for (unsigned i = 0; i < RIG_BLOCKS; i++)
+		engine_discard(r.e, i, 0, r.e->blocks.block[i].length);
+	for (uint64_t page = 5; page < 15; page++)
+		engine_received(r.e, PRIV, page * 4096, 4096, false);
+	rig_serve(&r);
+	rig_join(&r, true, 1u << PRIV);
+	cr_assert_eq(engine_push(r.e, 8, r.now), 8);
+	a = rig_next(&r, ENGINE_PLACE, PRIV_FIRST + 5);
+	cr_assert(a.n == 8 && a.from == PAGE_STORED && a.data == r.store + 5 * 4096);
+	cr_assert_eq(engine_placed(r.e, &a, 3, PLACED, &nobody, r.now), 5);
+	cr_assert_eq(a.data, r.store + 8 * 4096);
+	cr_assert_eq(engine_placed(r.e, &a, 0, PLACED_NOWHERE, &nobody, r.now), 4);
+	cr_assert_eq(a.data, r.store + 9 * 4096, "the lost page's bytes are skipped");
+	rig_next(&r, ENGINE_UNPLACED, PRIV_FIRST + 8);
+	cr_assert_eq(engine_placed(r.e, &a, 4, PLACED, &nobody, r.now), 0);
+	cr_assert_eq(r.e->stored_left, 2);
+	cr_assert_eq(r.e->stats.lane[LANE_STORE].pages[HOW_COPY], 7);
+	cr_assert_eq(engine_push(r.e, 8, r.now), 2);
+}
+
+Test(engine_place, each_page_of_a_run_has_its_own_address)
+{
+	with_rig r;
+	struct sharer_ref vmm;
+	struct engine_action run, a;
+	struct engine_carrier c;
+
+	rig_open(&r, 16, 4);
+	rig_owe_all(&r);
+	vmm = rig_join(&r, true, RIG_ALIAS);
+	engine_zero_run(r.e, LANE_MAIN, 10, 4, r.now);
+	run = rig_next(&r, ENGINE_PLACE, 10);
+	for (uint64_t page = 10; page < 14; page++)
+		rig_fault(&r, vmm, page, (uint32_t)page);
+	c = (struct engine_carrier){ true, vmm, RAM_ALIAS + 10 * 4096 };
+	cr_assert_eq(engine_placed(r.e, &run, 4, PLACED, &c, r.now), 0);
+	for (uint64_t page = 10; page < 14; page++) {
+		a = rig_next(&r, ENGINE_WAKE, page);
+		cr_assert_eq(a.address, RAM_ALIAS + page * 4096, "awake there, not at the other alias");
+		engine_woken(r.e, &a, r.now);
+	}
+}
+
+/* The address space that carried a page and whoever has its slot now are not the same. */
+Test(engine_place, O10_a_carrier_that_ended_woke_nobody_of_its_successor)
+{
+	with_rig r;
+	struct sharer_ref vmm;
+	struct engine_action a;
+	struct engine_carrier c;
+
+	for (unsigned i = 0; i < 2; i++) {
+		rig_open(&r, 16, 4);
+		rig_owe_all(&r);
+		vmm = rig_join(&r, true, 0);
+		rig_fault(&r, vmm, 7, 1);
+		rig_page(&r, 7);
+		a = rig_next(&r, ENGINE_PLACE, 7);
+		c = (struct engine_carrier){ i == 0, vmm, RAM_BASE + 7 * 4096 };
+		c.sharer.generation += i == 0;
+		cr_assert_eq(engine_placed(r.e, &a, 1, PLACED, &c, r.now), 0);
+		a = rig_next(&r, ENGINE_WAKE, 7);
+		cr_assert_eq(a.address, 0);
+		if (i == 0)
+			rig_close(&r);
+	}
+}
+
+Test(engine_place, a_second_fault_on_stored_content_waits_for_the_first_one_s_placement)
+{
+	with_rig r;
+	struct sharer_ref vmm;
+	struct engine_action a;
+
+	rig_open(&r, 16, 4);
+	for (unsigned i = 0; i < RIG_BLOCKS; i++)
+		engine_discard(r.e, i, 0, r.e->blocks.block[i].length);
+	engine_received(r.e, PRIV, 0, 4096, false);
+	engine_received(r.e, RAM, 0, 4096, true);
+	rig_serve(&r);
+	vmm = rig_join(&r, true, 1u << PRIV);
+	rig_fault(&r, vmm, PRIV_FIRST, 1);
+	rig_fault(&r, vmm, PRIV_FIRST, 2);
+	a = rig_next(&r, ENGINE_PLACE, PRIV_FIRST);
+	rig_none(&r);
+	rig_placed(&r, &a, &vmm);
+	cr_assert_eq(engine_room(r.e), 16, "both are awake");
+	rig_fault(&r, vmm, 0, 1);
+	a = rig_next(&r, ENGINE_PLACE, 0);
+	cr_assert(a.how == PLACE_ZERO && a.from == PAGE_ZERO);
+	cr_assert_eq(r.e->blocks.block[RAM].zero, 1);
+	rig_placed(&r, &a, &vmm);
+	cr_assert_eq(r.e->blocks.block[RAM].zero, 0);
+	cr_assert_eq(engine_room(r.e), 16);
+}
+
+Test(engine_place, the_carrier_is_who_waits_longest_else_the_main_sharer)
+{
+	with_rig r;
+	struct sharer_ref vmm, other;
+	struct engine_action a;
+
+	rig_open(&r, 16, 4);
+	rig_owe_all(&r);
+	rig_page(&r, 1);
+	cr_assert_not(rig_next(&r, ENGINE_PLACE, 1).via, "nobody is here");
+	other = rig_join(&r, false, 0);
+	rig_page(&r, 2);
+	cr_assert_not(rig_next(&r, ENGINE_PLACE, 2).via, "no main sharer");
+	vmm = rig_join(&r, true, 0);
+	rig_page(&r, 3);
+	a = rig_next(&r, ENGINE_PLACE, 3);
+	cr_assert(a.via && a.sharer.slot == vmm.slot && a.sharer.generation == vmm.generation);
+	rig_fault(&r, other, 4, 1);
+	rig_fault(&r, vmm, 4, 1);
+	rig_page(&r, 4);
+	a = rig_next(&r, ENGINE_PLACE, 4);
+	cr_assert(a.via && a.sharer.slot == other.slot && a.sharer.generation == other.generation);
+}
+
+Test(engine_place, requested_pages_stay_counted_until_they_are_there)
+{
+	with_rig r;
+	struct sharer_ref vmm;
+	struct engine_action a;
+	struct block *ram;
+
+	rig_open(&r, 16, 4);
+	rig_owe_all(&r);
+	ram = &r.e->blocks.block[RAM];
+	vmm = rig_join(&r, true, 0);
+	rig_fault(&r, vmm, 7, 1);
+	cr_assert(ram->requested == 1 && ram->missing == RAM_PAGES && r.e->requested == 1);
+	rig_page(&r, 7);
+	cr_assert(ram->requested == 1 && ram->missing == RAM_PAGES && r.e->requested == 1);
+	a = rig_next(&r, ENGINE_PLACE, 7);
+	rig_placed(&r, &a, &vmm);
+	cr_assert(ram->requested == 0 && ram->missing == RAM_PAGES - 1 && r.e->requested == 0);
+	cr_assert(ram->present == 1 && r.e->owed_left == RIG_PAGES - 1 && ram->owed == RAM_PAGES);
+}
+
+Test(engine_place, who_joins_a_wait_knows_when_the_page_was_asked_for)
+{
+	with_rig r;
+	struct sharer_ref vmm;
+	struct engine_action a;
+	const struct histogram *queue, *wire;
+
+	rig_open(&r, 16, 4);
+	rig_owe_all(&r);
+	vmm = rig_join(&r, true, 0);
+	queue = &r.e->sharers.sharer[vmm.slot].stats.stage[STAGE_QUEUE];
+	wire = &r.e->sharers.sharer[vmm.slot].stats.stage[STAGE_WIRE];
+	rig_fault(&r, vmm, 7, 1);
+	r.now += 10;
+	rig_asks(&r, RAM, 7, 1, CLASS_DEMAND);
+	r.now += 20;
+	rig_fault(&r, vmm, 7, 2);
+	r.now += 40;
+	rig_page(&r, 7);
+	a = rig_next(&r, ENGINE_PLACE, 7);
+	rig_placed(&r, &a, &vmm);
+	cr_assert_eq(queue->sum, 10, "the second did not queue");
+	cr_assert_eq(wire->sum, 60 + 40);
+	cr_assert_eq(wire->max, 60);
+}
