@@ -1,6 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What other threads want of the fault thread: one handler per message.  A descriptor in a message is ours from here on.
+ * What other threads want of the fault thread: one handler per message.  A descriptor in a message
+ * is ours from here on.
+ *
+ * The main thread waits while this mailbox is full, so a handler may not wait for the main thread.
+ * Messages are taken in order, which is what JOIN and its MAPs, or the BLOCKs and BLOCKS_DONE, rely
+ * on.  The bulk lane's reports are a mailbox of their own: they are taken only while there is room
+ * for what they may cause.
  */
 #include "config.h"
 #include "daemon/faultloop.h"
@@ -17,6 +23,10 @@
 
 typedef void errand(struct faultloop *f, const struct message *m);
 
+/*
+ * Reading and sending have a descriptor each: the lane's may go to the bulk thread, the return path
+ * stays here.
+ */
 static void on_main_lane(struct faultloop *f, const struct message *m)
 {
 	int ret = lane_open(&f->main, LANE_MAIN, m->lane.fd);
@@ -30,6 +40,7 @@ static void on_main_lane(struct faultloop *f, const struct message *m)
 	faultloop_changed(f);
 }
 
+/* The urgent lane may come before or after the block list; intake_urgent() needs both. */
 static void on_lane(struct faultloop *f, const struct message *m)
 {
 	int ret;
@@ -47,6 +58,10 @@ static void on_lane(struct faultloop *f, const struct message *m)
 	faultloop_changed(f);
 }
 
+/*
+ * What backs the next block of the source's list.  The messages come in the list's order, so the
+ * decoder's block numbers and the engine's are the same.
+ */
 static void on_block(struct faultloop *f, const struct message *m)
 {
 	const struct qstream_block *listed = &f->listed[m->block.index];
@@ -77,6 +92,10 @@ static void on_blocks_done(struct faultloop *f, const struct message *m)
 	faultloop_changed(f);
 }
 
+/*
+ * The slot is new, so what the fault thread knew of an earlier sharer there is gone.  A refusal
+ * closes our copy of the userfaultfd only; the door holds its own as long as the process lives.
+ */
 static void on_join(struct faultloop *f, const struct message *m)
 {
 	int uffd = m->join.uffd, ret;
@@ -119,6 +138,11 @@ static void on_armed(struct faultloop *f, const struct message *m)
 		intake_armed(f);
 }
 
+/*
+ * The main sharer loaded the device state: this is the commit, where the source waits for one.  The
+ * PONGs held back since the package was split go out now; 0x42 among them is what the source waits
+ * for.  (The package holds at most eight PINGs, which is less than the outbox keeps room for.)
+ */
 static void on_loaded(struct faultloop *f, const struct message *m)
 {
 	(void)m;
@@ -131,6 +155,10 @@ static void on_loaded(struct faultloop *f, const struct message *m)
 		outbox_pong(&f->outbox, f->pings[i]);
 }
 
+/*
+ * Also for one that was disabled: its process has ended now, so its userfaultfd can be closed; the
+ * reason it was disabled for stays.
+ */
 static void on_gone(struct faultloop *f, const struct message *m)
 {
 	struct member *member = roster_find(&f->roster, m->gone.id);
@@ -164,6 +192,9 @@ static void on_quit(struct faultloop *f, const struct message *m)
 	f->quit = true;
 }
 
+/**
+ * errands_inbox - do what the main thread asked for since the last turn
+ */
 void errands_inbox(struct faultloop *f)
 {
 	static errand *const handlers[] = {
@@ -178,6 +209,7 @@ void errands_inbox(struct faultloop *f)
 		handlers[m.kind](f, &m);
 }
 
+/* The bulk lane counts up; each message has its counters, so the newest one says it all. */
 static void take_counters(struct faultloop *f, const struct bulk_message *m)
 {
 	struct lane_stats *lane = &f->engine.stats.lane[LANE_MAIN];
@@ -190,6 +222,12 @@ static void take_counters(struct faultloop *f, const struct bulk_message *m)
 	f->bulk_seen = *m;
 }
 
+/**
+ * errands_reports - take over what the bulk lane did
+ *
+ * Stops when a placement waits for a retry in every place there is: the reports stay in their
+ * mailbox, and the bulk lane stands still when that is full.
+ */
 void errands_reports(struct faultloop *f)
 {
 	struct bulk_message m;
@@ -203,6 +241,10 @@ void errands_reports(struct faultloop *f)
 			perform_actions(f);
 			break;
 		case BULK_PING:
+			/*
+			 * No PING after the package decides anything: one that finds no room goes
+			 * unanswered.
+			 */
 			if (outbox_room(&f->outbox))
 				outbox_pong(&f->outbox, m.ping);
 			break;

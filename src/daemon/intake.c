@@ -39,6 +39,10 @@ static int on_header(struct faultloop *f, const struct lane *l)
 	return 0;
 }
 
+/*
+ * The capability is not on the wire, and a 7.2 source takes the message for an error: the operator
+ * says whether it is wanted.
+ */
 static int on_open_return_path(struct faultloop *f, const struct lane *l)
 {
 	(void)l;
@@ -47,6 +51,10 @@ static int on_open_return_path(struct faultloop *f, const struct lane *l)
 	return 0;
 }
 
+/*
+ * Answered at once.  A preempt source waits for one PONG before it opens its urgent channel,
+ * whatever the value.
+ */
 static int on_ping(struct faultloop *f, const struct lane *l)
 {
 	if (!outbox_room(&f->outbox)) {
@@ -87,6 +95,11 @@ static bool has_data(const struct faultloop *f, unsigned block, uint64_t offset)
 	return state == PAGE_PRESENT || state == PAGE_STORED;
 }
 
+/*
+ * Precopy data is written, not placed: nobody may touch the memory before LISTENING.  Pages come
+ * any number of times and in any state, so zeroes must take effect where something was written
+ * before.
+ */
 static int on_page(struct faultloop *f, const struct lane *l)
 {
 	unsigned block = l->rec.page.block;
@@ -108,6 +121,10 @@ static int on_page(struct faultloop *f, const struct lane *l)
 	return 0;
 }
 
+/*
+ * Engine first: it knows whether the session allows it (O7).  The first discard is where the
+ * switch-over begins.
+ */
 static int on_discard(struct faultloop *f, const struct lane *l)
 {
 	unsigned block = l->rec.discard.block;
@@ -136,6 +153,10 @@ static int on_nothing(struct faultloop *f, const struct lane *l)
 	return 0;
 }
 
+/*
+ * The body is received straight into the memfd that the main sharer will get, mapped here until it
+ * is whole.
+ */
 static int on_packaged(struct faultloop *f, const struct lane *l)
 {
 	uint32_t size = l->rec.packaged;
@@ -181,6 +202,13 @@ static int on_eof(struct faultloop *f, const struct lane *l)
 
 typedef int record_handler(struct faultloop *f, const struct lane *l);
 
+/**
+ * intake_record - handle the record that lane_next() found
+ * @l: the main lane, with event and record
+ *
+ * Return: false when nothing more may be read now: the session was halted, or the main thread has
+ * to do something first (f->need).
+ */
 bool intake_record(struct faultloop *f, struct lane *l)
 {
 	static record_handler *const handlers[] = {
@@ -226,6 +254,11 @@ static void package_complete(struct faultloop *f)
 	need(f, NEED_ARM);
 }
 
+/*
+ * The package is whole.  Its closing PINGs are kept for the moment when the VMM has loaded the
+ * device state (on_loaded() in errands.c); whether PING 0x42 is among them decides where the commit
+ * lies.
+ */
 static void split_package(struct faultloop *f)
 {
 	struct qstream_package p;
@@ -296,6 +329,10 @@ static void tail_complete(struct faultloop *f, size_t device_len)
 	package_complete(f);
 }
 
+/*
+ * The tail has no length: it is gathered until qstream_tail() finds its end, bounded by
+ * --max-package.
+ */
 static void take_tail(struct faultloop *f, struct lane *l)
 {
 	size_t n = mem_ring_used(&l->in), device_len;
@@ -321,6 +358,9 @@ static void take_tail(struct faultloop *f, struct lane *l)
 		tail_complete(f, device_len);
 }
 
+/**
+ * intake_body - take bytes of the package or tail out of the lane's buffer
+ */
 void intake_body(struct faultloop *f, struct lane *l)
 {
 	if (mem_ring_used(&l->in) == 0)
@@ -333,6 +373,7 @@ void intake_body(struct faultloop *f, struct lane *l)
 
 /* --- what the main thread answered --------------------------------------------------------------------- */
 
+/* Untouched parts of it cost nothing: the memory is mapped without reserve and NEVER is zero. */
 static int make_ledger(struct faultloop *f)
 {
 	f->ledger_size = ledger_size(f->engine.blocks.pages);
@@ -342,6 +383,14 @@ static int make_ledger(struct faultloop *f)
 	return engine_use_ledger(&f->engine, f->ledger_memory, f->ledger_size);
 }
 
+/**
+ * intake_urgent - the urgent lane's decoder learns the blocks
+ *
+ * Called when the lane arrives and when the block list is matched; whichever comes last does the
+ * work.
+ *
+ * Return: 0 or -ENOMEM.
+ */
 int intake_urgent(struct faultloop *f)
 {
 	if (!f->has_urgent || f->n_backings == 0)
@@ -350,6 +399,14 @@ int intake_urgent(struct faultloop *f)
 	return lane_use_pages(&f->urgent, f->zeroes_size);
 }
 
+/**
+ * intake_blocks_done - the main thread said what backs every block
+ *
+ * Makes all memory that depends on the blocks: the ledger, a page of zeroes as long as the longest
+ * page (for ranges that offer no ZEROPAGE), the landing slots of the lanes.
+ *
+ * Return: 0 or -errno; the lane stands still until this was called.
+ */
 int intake_blocks_done(struct faultloop *f)
 {
 	uint64_t longest = TARGET_PAGE;
@@ -373,6 +430,14 @@ int intake_blocks_done(struct faultloop *f)
 	return intake_urgent(f);
 }
 
+/**
+ * intake_armed - every sharer is proven: from here on nobody but UFFDIO_* writes guest memory (O14)
+ *
+ * What somebody wrote too early is found and punched, and our own mappings are registered before
+ * the first fault is served.  A failure halts the session.
+ *
+ * Return: as faultloop_feed(), or -errno.
+ */
 int intake_armed(struct faultloop *f)
 {
 	for (unsigned i = 0; i < f->n_backings; i++) {

@@ -1,4 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Only declarations, checked for what can be known without looking at the process: that a file is
+ * memory userfaultfd can serve, that lengths and page sizes fit it, that names are unique within a
+ * sharer.  Whether two sharers mean the same bytes is decided by device, inode and offset
+ * (offer_same()), never by an address or a name that somebody sent.  Whether a sharer maps what it
+ * says is prove.c's to find out.
+ */
 #include "config.h"
 #include "daemon/registry.h"
 
@@ -9,6 +16,9 @@
 #include "core/guard.h"
 #include "sys/fd.h"
 
+/**
+ * client_new - a client of which nothing is known; it owns no descriptor yet
+ */
 struct client *client_new(void)
 {
 	struct client *c = g_new0(struct client, 1);
@@ -17,6 +27,9 @@ struct client *client_new(void)
 	return c;
 }
 
+/**
+ * client_free - close every descriptor it owns, its userfaultfd included
+ */
 void client_free(struct client *c)
 {
 	for (unsigned i = 0; i < c->n_offers; i++)
@@ -26,6 +39,9 @@ void client_free(struct client *c)
 	g_free(c);
 }
 
+/**
+ * client_find - index of the offer of a block by name, or -ENOENT
+ */
 int client_find(const struct client *c, const char *name)
 {
 	for (unsigned i = 0; i < c->n_offers; i++)
@@ -47,6 +63,15 @@ static int add_offer(struct client *c, const char *name, struct offer *o)
 	return 0;
 }
 
+/**
+ * client_offer - a shared block is declared
+ * @length, @file_offset: bytes in the file, multiples of its page size
+ * @page_size: bytes; 0: that of the file, otherwise it must be that
+ * @file: owned from here on, in any case
+ *
+ * Return: 0; -EEXIST for a name declared before, -ENOSPC, -EINVAL when the file is no memory that
+ * can be served or too short, another -errno of the kernel.
+ */
 int client_offer(struct client *c, const char *name, uint64_t length, uint64_t page_size, uint64_t file_offset, int file)
 {
 	cleanup_fd int owned = file;
@@ -65,6 +90,12 @@ int client_offer(struct client *c, const char *name, uint64_t length, uint64_t p
 	return ret;
 }
 
+/**
+ * client_offer_private - a block of anonymous memory is declared, which no other sharer can have
+ * @page_size: bytes; 0: the system's
+ *
+ * Return: as client_offer().
+ */
 int client_offer_private(struct client *c, const char *name, uint64_t length, uint64_t page_size)
 {
 	struct offer o = { .length = length, .page_size = page_size, .private = true, .file = -1 };
@@ -74,6 +105,11 @@ int client_offer_private(struct client *c, const char *name, uint64_t length, ui
 	return add_offer(c, name, &o);
 }
 
+/**
+ * offer_same - do both stand for the same bytes?
+ *
+ * Private memory is nobody else's, so never.
+ */
 bool offer_same(const struct offer *a, const struct offer *b)
 {
 	return !a->private && !b->private && a->identity.dev == b->identity.dev &&

@@ -67,7 +67,7 @@ struct client {
 
 struct client *client_new(void);
 void client_free(struct client *c);
-/* -EEXIST same name, -ENOSPC, -EINVAL the file is no memory that can be served, or too short.  Takes @file over in any case. */
+/* A shared block.  0 or -errno; takes @file over in any case. */
 int client_offer(struct client *c, const char *name, uint64_t length, uint64_t page_size, uint64_t file_offset, int file);
 int client_offer_private(struct client *c, const char *name, uint64_t length, uint64_t page_size);
 /* The offer's index, or -ENOENT. */

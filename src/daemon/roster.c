@@ -1,4 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A slot's entry lives from the sharer's joining until another takes the slot, long after its end:
+ * the snapshot shows who is gone and why.  So `state' says whether it is served, never the mere
+ * presence of an entry, and everything that arrives late goes through roster_active(), which
+ * compares the generation (O10).
+ */
 #include "config.h"
 #include "daemon/roster.h"
 
@@ -7,6 +13,9 @@
 
 #include "sys/fd.h"
 
+/**
+ * roster_init - nobody is here
+ */
 void roster_init(struct roster *r)
 {
 	memset(r, 0, sizeof(*r));
@@ -14,12 +23,24 @@ void roster_init(struct roster *r)
 		r->member[i].uffd = -1;
 }
 
+/**
+ * roster_deinit - close every userfaultfd that is left
+ *
+ * At the session's very end only: a page that is still missing becomes zeroes for its owner here
+ * (O11).
+ */
 void roster_deinit(struct roster *r)
 {
 	for (unsigned i = 0; i < SHARER_MAX; i++)
 		close_fd(&r->member[i].uffd);
 }
 
+/**
+ * roster_enter - the entry of a sharer that just joined
+ * @ref: the slot that the engine gave; who had it before is forgotten
+ *
+ * Return: an entry without an id or a descriptor; the caller fills it.
+ */
 struct member *roster_enter(struct roster *r, struct sharer_ref ref)
 {
 	struct member *m = &r->member[ref.slot];
@@ -31,6 +52,9 @@ struct member *roster_enter(struct roster *r, struct sharer_ref ref)
 	return m;
 }
 
+/**
+ * roster_find - by the main thread's id, ended ones too; NULL when it was never here
+ */
 struct member *roster_find(struct roster *r, uint32_t id)
 {
 	for (unsigned i = 0; i < r->used; i++)
@@ -39,6 +63,11 @@ struct member *roster_find(struct roster *r, uint32_t id)
 	return NULL;
 }
 
+/**
+ * roster_active - by the engine's name for it
+ *
+ * Return: NULL unless it is served and of this generation.
+ */
 struct member *roster_active(struct roster *r, struct sharer_ref ref)
 {
 	struct member *m = ref.slot < SHARER_MAX ? &r->member[ref.slot] : NULL;
@@ -46,6 +75,12 @@ struct member *roster_active(struct roster *r, struct sharer_ref ref)
 	return m && m->id && m->state == SHARER_ACTIVE && m->ref.generation == ref.generation ? m : NULL;
 }
 
+/**
+ * roster_end - it ends alone
+ * @how: DEAD and LEFT close its userfaultfd, since nobody can touch what it mapped; DISABLED keeps
+ *   it open, unread: its threads sleep, and do not read zeroes (O11)
+ * @error, @reason: for people; @reason may be the entry's own
+ */
 void roster_end(struct member *m, enum snapshot_sharer_state how, int error, const char *reason, uint64_t now)
 {
 	if (how != SHARER_DISABLED)

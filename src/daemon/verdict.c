@@ -37,6 +37,16 @@ static void hang_up(struct faultloop *f)
 		shutdown(f->urgent.fd, SHUT_RDWR);
 }
 
+/**
+ * verdict_halt - the session cannot go on
+ * @error: positive errno
+ * @fmt: what happened, where, and what to do, for people
+ *
+ * While the source then resumes its VM this is a refusal (FAILED) and the connections end at once.
+ * From the commit on it is PAUSED and nothing is closed: faults on pages that are here are served
+ * on, and the source keeps its copy.  What follows the first verdict is dropped, as is everything
+ * after SHUT.
+ */
 void verdict_halt(struct faultloop *f, int error, const char *fmt, ...)
 {
 	bool refuse = session_may_refuse(&f->engine.session);
@@ -52,7 +62,9 @@ void verdict_halt(struct faultloop *f, int error, const char *fmt, ...)
 		hang_up(f);
 }
 
-/* What is left where, for the operator. */
+/*
+ * What is left where, and what the operator must not do; by source version and moment of the loss.
+ */
 static const char *loss_text(const struct faultloop *f, bool unknown)
 {
 	const struct session *s = &f->engine.session;
@@ -65,6 +77,14 @@ static const char *loss_text(const struct faultloop *f, bool unknown)
 	       "with 7.2): do not restart it there while this VM has run";
 }
 
+/**
+ * verdict_lost - a connection of the source broke
+ * @error: positive errno; 0 at EOF
+ *
+ * Two moments leave it open who has the VM, and then the operator has to decide
+ * (`ownership-unknown'): between the end of the stream and SHUT a source from 10.0 on restarts its
+ * VM, and while our answer that commits is on its way nobody knows whether it arrived.
+ */
 void verdict_lost(struct faultloop *f, int error)
 {
 	const struct session *s = &f->engine.session;
@@ -81,6 +101,9 @@ void verdict_lost(struct faultloop *f, int error)
 	faultloop_changed(f);
 }
 
+/**
+ * verdict_closed - the main connection ended, expected or not; as verdict_lost()
+ */
 void verdict_closed(struct faultloop *f, int error)
 {
 	f->main_closed = true;
@@ -91,6 +114,15 @@ void verdict_closed(struct faultloop *f, int error)
 	faultloop_changed(f);
 }
 
+/**
+ * verdict_member - a sharer ends
+ * @how: DISABLED, LEFT or DEAD, see roster_end()
+ * @error: positive errno
+ *
+ * Its waiters are forgotten and its poll is cancelled.  One that did not leave by itself takes the
+ * session along when its policy is `fail' and the session is not complete.  A sharer ends once:
+ * later verdicts on it are dropped (O6).
+ */
 void verdict_member(struct faultloop *f, struct member *m, enum snapshot_sharer_state how, int error,
 			  const char *fmt, ...)
 {
@@ -113,12 +145,23 @@ void verdict_member(struct faultloop *f, struct member *m, enum snapshot_sharer_
 		verdict_halt(f, error, "sharer %s: %s", m->name, reason);
 }
 
+/* Nothing more can arrive: what is still owed then will never come. */
 static bool lanes_exhausted(const struct faultloop *f)
 {
 	return f->main_eof && (!f->has_urgent || f->urgent.ended) && f->n_pending == 0;
 }
 
-/* SHUT(0) goes out with the last owed placement, never before it and with no delay after it. */
+/**
+ * verdict_end - after anything that can have been the last owed page: is this the end?
+ *
+ * SHUT(0) goes out with the last owed placement, never before it and with no delay after it.  It is
+ * the one message that lets the source drop its copy, and in the window before it a lost connection
+ * makes a source from 10.0 on restart its VM.  The sharer must have loaded the device state by
+ * then.
+ *
+ * A stream that ended with pages owed is no end: it is held, so that the source keeps what only it
+ * has.
+ */
 void verdict_end(struct faultloop *f)
 {
 	if (faultloop_halted(f) || !f->main_eof || f->closing || f->engine.session.state < SESSION_LOADING)
@@ -139,7 +182,14 @@ void verdict_end(struct faultloop *f)
 	}
 }
 
-/* Our answer must have reached the source before the VM runs here: until then it may resume its own. */
+/**
+ * verdict_tell_running - has our answer left?  Then the VM may run
+ *
+ * Our answer must have reached the source before the VM runs here: until then the source may resume
+ * its own.  Having left the socket's queue is as much as can be known, so for an answer that
+ * commits the peer's acknowledgement of every byte is waited for (SIOCOUTQ).  After a precopy the
+ * answer is SHUT, hence COMPLETE.
+ */
 void verdict_tell_running(struct faultloop *f)
 {
 	enum session_state state = f->engine.session.state;
