@@ -1,4 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A private block is filled from LISTENING on, not before: userfaultfd can place only into mappings
+ * that are registered, and what precopy brings has to lie somewhere until then.  That is the store,
+ * one extra copy of the block's present part.  A shared block needs none: precopy is written into
+ * its file, through a mapping of ours without huge pages, so that one 4 KiB page instantiates one
+ * page and a discard leaves a hole.
+ *
+ * A hole is what faults.  So the file's range is emptied before anything else, discards punch,
+ * whole pages of zeroes stay holes, and what is found in the file at LISTENING that did not come
+ * from the source is punched again.
+ */
 #include "config.h"
 #include "daemon/backing.h"
 
@@ -29,6 +40,16 @@ static int open_shared(struct backing *b, uint64_t file_offset)
 	return b->map ? 0 : -errno;
 }
 
+/**
+ * backing_open - make the place for a block's content
+ * @file: of a SHARED block, -1 otherwise; owned from here on, also on failure
+ * @file_offset: bytes, a multiple of the block's page size
+ *
+ * Empties the file's range: nothing that was there before counts, and whoever wrote it has no
+ * business there.
+ *
+ * Return: 0 or -errno; backing_close() after either.
+ */
 int backing_open(struct backing *b, const struct block *block, int file, uint64_t file_offset)
 {
 	*b = (struct backing){
@@ -40,6 +61,9 @@ int backing_open(struct backing *b, const struct block *block, int file, uint64_
 	return b->map ? 0 : -errno;
 }
 
+/**
+ * backing_close - our mapping or store and the file; sharers keep theirs
+ */
 void backing_close(struct backing *b)
 {
 	if (b->map)
@@ -48,6 +72,14 @@ void backing_close(struct backing *b)
 	close_fd(&b->file);
 }
 
+/**
+ * backing_write - precopy content of (a part of) a page
+ * @offset, @len: bytes in the block, all within one page of it
+ * @data: NULL: zeroes
+ * @had_data: something was written to this page before, so zeroes have to undo it
+ *
+ * Return: 0 or -errno.
+ */
 int backing_write(struct backing *b, uint64_t offset, const uint8_t *data, uint64_t len, bool had_data)
 {
 	if (data) {
@@ -64,6 +96,12 @@ int backing_write(struct backing *b, uint64_t offset, const uint8_t *data, uint6
 	return backing_discard(b, offset, len);
 }
 
+/**
+ * backing_discard - drop the content of whole pages: they are holes again
+ * @offset, @len: bytes in the block
+ *
+ * Return: 0 or -errno.
+ */
 int backing_discard(struct backing *b, uint64_t offset, uint64_t len)
 {
 	if (b->kind == BLOCK_SHARED)
@@ -71,6 +109,11 @@ int backing_discard(struct backing *b, uint64_t offset, uint64_t len)
 	return mem_drop(b->map + offset, len);
 }
 
+/**
+ * backing_delta - an XBZRLE delta onto the target page at @offset
+ *
+ * Return: 0, or -EPROTO as qstream_xbzrle().
+ */
 int backing_delta(struct backing *b, uint64_t offset, uint64_t page, const uint8_t *delta, uint64_t len)
 {
 	return qstream_xbzrle(b->map + offset, page, delta, len);
@@ -104,6 +147,16 @@ static int sweep_extent(void *ctx, uint64_t start, uint64_t length)
 	return 0;
 }
 
+/**
+ * backing_sweep - find and punch what nobody should have written
+ * @strays: so many pages are added
+ *
+ * What has data in the file must be a page that was received; the rest got there by somebody who
+ * must not have touched it.  hugetlbfs cannot tell data from holes; its file was emptied at the
+ * start.
+ *
+ * Return: 0 or -errno.
+ */
 int backing_sweep(struct backing *b, const struct block *block, const struct ledger *ledger, uint64_t *strays)
 {
 	struct sweep s = { .backing = b, .block = block, .ledger = ledger };
@@ -130,6 +183,15 @@ static int reserve_again(struct backing *b)
 	return 0;
 }
 
+/**
+ * backing_arm - register our own mapping of a shared block
+ * @uffd: of our own address space
+ *
+ * From here on a write of ours through it would sleep instead of instantiating a page (O14); and a
+ * page can be placed through it when no sharer's address space will do.
+ *
+ * Return: 0 or -errno.
+ */
 int backing_arm(struct backing *b, int uffd)
 {
 	unsigned can = 0;

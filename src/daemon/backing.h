@@ -25,18 +25,15 @@ struct backing {
 	bool armed;
 };
 
-/* Takes @file over (also on failure).  Empties the file's range: nothing there before counts.  0 or -errno. */
+/* Takes @file over (also on failure) and empties its range.  0 or -errno. */
 int backing_open(struct backing *b, const struct block *block, int file, uint64_t file_offset);
 void backing_close(struct backing *b);
-/* Precopy content for [offset, offset+len).  @data NULL: zeroes, @had_data: something was written there before. */
+/* Precopy content; @data NULL: zeroes.  0 or -errno. */
 int backing_write(struct backing *b, uint64_t offset, const uint8_t *data, uint64_t len, bool had_data);
 int backing_discard(struct backing *b, uint64_t offset, uint64_t len);
 /* Precopy delta (XBZRLE) onto the target page at @offset. */
 int backing_delta(struct backing *b, uint64_t offset, uint64_t page, const uint8_t *delta, uint64_t len);
-/*
- * What has data in the file must be a page that was received; the rest got there by somebody who must not have touched it:
- * it is punched and counted in *strays.  hugetlbfs cannot tell; its file was emptied at the start.
- */
+/* Punch pages that have data and were not received, counted in *strays (not on hugetlbfs). */
 int backing_sweep(struct backing *b, const struct block *block, const struct ledger *ledger, uint64_t *strays);
 /* Register our own mapping of a shared block with @uffd. */
 int backing_arm(struct backing *b, int uffd);

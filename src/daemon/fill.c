@@ -1,10 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The fault thread's state as the snapshot shows it: copies, no judgement.  It runs in the fault
+ * thread, between two turns, so what it shows is one moment; and it runs whenever somebody looks,
+ * so it may cost a walk over the waiters but not over the ledger once faults are served.
+ */
 #include "config.h"
 #include "daemon/faultloop.h"
 
 #include <stdio.h>
 #include <string.h>
 
+/* The source's list before it was matched: names and lengths are all there is. */
 static void fill_listed(const struct faultloop *f, struct snapshot *s)
 {
 	s->n_blocks = f->n_listed;
@@ -121,6 +127,11 @@ static void fill_stats(const struct faultloop *f, struct snapshot *s)
 	s->stats.other_syscalls += f->placer.calls;
 }
 
+/**
+ * fill_snapshot - fill the snapshot in hand
+ * @s: all of it is written, but for blocks and sharers behind their number
+ * @now: CLOCK_MONOTONIC, nanoseconds
+ */
 void fill_snapshot(const struct faultloop *f, struct snapshot *s, uint64_t now)
 {
 	memset(s, 0, offsetof(struct snapshot, block));

@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The file mode of a socket is its access rule, so a socket is never there with a wider one than it
+ * should have: the umask holds while bind() makes it, and the group is let in afterwards.  At that
+ * time there is no other thread whose files the umask could touch.
+ */
 #include "config.h"
 #include "daemon/listen.h"
 
@@ -23,7 +28,10 @@ static int fail(GError **error, const char *what, const char *where, int err)
 	return -1;
 }
 
-/* Is somebody accepting there? */
+/*
+ * EAGAIN is a full backlog, so somebody listens; a path that refuses is left over from a daemon
+ * that was killed.
+ */
 static gboolean is_served(const struct sockaddr_un *addr, int type)
 {
 	cleanup_fd int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -42,6 +50,14 @@ static int set_group(const char *path, const char *group, GError **error)
 	return 0;
 }
 
+/**
+ * listen_unix - a listening UNIX socket
+ * @path: at most 107 bytes; what stands there is replaced, unless somebody serves it
+ * @type: SOCK_STREAM or SOCK_SEQPACKET
+ * @group: may connect as well (mode 0660); NULL: the owner only (0600)
+ *
+ * Return: the descriptor, or -1 with *error.
+ */
 int listen_unix(const char *path, int type, const char *group, GError **error)
 {
 	cleanup_fd int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
@@ -118,6 +134,14 @@ static int listen_tcp(const struct options_address *a, char **shown, GError **er
 	return fd;
 }
 
+/**
+ * listen_incoming - where the source connects
+ * @shown: the address, with the port that was picked where 0 was asked for; newly allocated
+ *
+ * An empty host is every address of both families, by one IPv6 socket.
+ *
+ * Return: the descriptor, or -1 with *error.
+ */
 int listen_incoming(const struct options_address *address, char **shown, GError **error)
 {
 	if (address->transport == OPTIONS_TCP)

@@ -5,12 +5,9 @@
 #include <glib.h>
 #include "daemon/options.h"
 
-/* Where the source connects.  *shown: the address with the port that was picked, newly allocated.  -1 with *error. */
+/* Where the source connects; *shown is newly allocated.  -1 with *error. */
 int listen_incoming(const struct options_address *address, char **shown, GError **error);
-/*
- * A UNIX socket of @type at @path, mode 0600, or 0660 and @group when given.  A stale socket there is replaced; one that somebody
- * serves is an error.
- */
+/* A UNIX socket of @type, mode 0600, or 0660 and @group when given.  -1 with *error. */
 int listen_unix(const char *path, int type, const char *group, GError **error);
 
 #endif

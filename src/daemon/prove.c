@@ -1,4 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A process that maps guest memory without being registered does not fault: it reads zeroes, and in
+ * a shared file those zeroes become everybody's page.  So nobody's word counts here.  The mappings
+ * are those that /proc/PID/maps shows of the file's device and inode, the daemon registers them
+ * itself, and then smaps has to show `um' on every byte.
+ *
+ * That works from outside because UFFDIO_REGISTER acts on the address space of the process that
+ * opened the userfaultfd, whoever issues it (tests/kernel/owner.c).  A descriptor that belongs to
+ * another process registers something, but not this process's memory: smaps tells.
+ *
+ * What cannot be seen is a stated limit: a process in another pid namespace, or one we have no
+ * ptrace right for.  It shows later, as EEXIST on a page that nobody placed.
+ */
 #include "config.h"
 #include "daemon/prove.h"
 
@@ -43,7 +56,7 @@ static int prove_range(struct client *c, struct mapping m, char *why)
 	return 0;
 }
 
-/* The part of a file mapping that shows the block. */
+/* The part of a file mapping that shows the block; false when it shows none of it. */
 static bool clip(const struct offer *o, const struct maps_vma *v, struct mapping *m)
 {
 	uint64_t start = v->offset, end = v->offset + (v->end - v->start);
@@ -61,6 +74,7 @@ static bool clip(const struct offer *o, const struct maps_vma *v, struct mapping
 	return true;
 }
 
+/* A file mapping is found, not named: what the sharer says about it is not asked for. */
 static int prove_shared(struct client *c, const struct offer *o, unsigned number, char *why)
 {
 	cleanup_free struct maps_vma *vma = NULL;
@@ -116,7 +130,12 @@ static int prove_private(struct client *c, unsigned offer, unsigned number, char
 	return -EINVAL;
 }
 
-/* The kernel touches this memory for the sharer: does its userfaultfd let such accesses wait? */
+/*
+ * The kernel touches this memory for the sharer: does its userfaultfd let such accesses wait?  A
+ * USER_MODE_ONLY one gives them EFAULT, and no interface tells an outsider which kind it is, so a
+ * kernel access to a page that is missing finds out.  A few addresses of each mapping are tried
+ * until one is missing; where none is, nothing can be found out and nothing is refused.
+ */
 static int prove_kernel(const struct client *c, char *why)
 {
 	for (unsigned i = 0; i < c->n_proven; i++) {
@@ -137,6 +156,18 @@ static int prove_kernel(const struct client *c, char *why)
 	return 0;
 }
 
+/**
+ * prove_client - register and verify every mapping that a sharer declared, or has of its shared
+ * blocks
+ * @c: c->proven is filled
+ * @number: the engine's block number of each of its offers
+ * @why: 256 bytes: on failure what is wrong and what to do
+ *
+ * Proving again is harmless and finds what was mapped since.  After a failure something may be
+ * registered: c->registered says whether everything is.
+ *
+ * Return: 0 or -errno.
+ */
 int prove_client(struct client *c, const unsigned *number, char *why)
 {
 	c->n_proven = 0;
@@ -152,6 +183,13 @@ int prove_client(struct client *c, const unsigned *number, char *why)
 	return c->needs_kernel ? prove_kernel(c, why) : 0;
 }
 
+/**
+ * prove_release - undo the registrations
+ *
+ * With every page there an UNREGISTER changes nothing for the sharer but its speed.
+ *
+ * Return: true when no `um' is left, or the process is gone.
+ */
 bool prove_release(struct client *c)
 {
 	bool clean = true;
@@ -165,6 +203,11 @@ bool prove_release(struct client *c)
 	return clean;
 }
 
+/**
+ * prove_unmapped - does nothing of it map the blocks any more?
+ *
+ * The condition for leaving: a mapping that stays without being served would read zeroes.
+ */
 bool prove_unmapped(const struct client *c)
 {
 	for (unsigned i = 0; i < c->n_offers; i++) {
@@ -192,6 +235,14 @@ static bool known(const GPtrArray *clients, pid_t pid)
 	return false;
 }
 
+/**
+ * prove_strangers - is some process mapping the memory of @o that is neither proven nor ourselves?
+ * @clients: struct client; who is registered as a whole counts as proven, refused or not: what it
+ *   touches sleeps
+ * @why: 256 bytes: who
+ *
+ * Return: 1 with @why, 0 no, -errno when /proc cannot be read.
+ */
 int prove_strangers(const struct offer *o, const GPtrArray *clients, char *why)
 {
 	cleanup_free pid_t *pid = NULL;

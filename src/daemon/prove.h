@@ -10,19 +10,13 @@
 #include <stddef.h>
 #include "daemon/registry.h"
 
-/*
- * Register and verify every mapping that @c declared or has of its shared blocks.  @number: the engine's block number of each of its
- * offers.  Fills c->proven.  0, or -errno with @why (256 bytes) saying what is wrong and what to do.
- */
+/* Register and verify all that @c maps; fills c->proven.  0, or -errno with @why (256 bytes). */
 int prove_client(struct client *c, const unsigned *number, char *why);
 /* Undo it; true when no `um` is left (or the process is gone). */
 bool prove_release(struct client *c);
 /* Does nothing of it map the blocks any more? */
 bool prove_unmapped(const struct client *c);
-/*
- * Is some process mapping the memory of @o that is not among @clients (GPtrArray of struct client, proven) and not
- * us?  1 with @why, 0 no, -errno.
- */
+/* Does somebody unproven map the memory of @o?  1 with @why (256 bytes), 0 no, -errno. */
 int prove_strangers(const struct offer *o, const GPtrArray *clients, char *why);
 
 #endif
