@@ -1,4 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The conversation with sharers: connections, requests, and how each of them ends.
+ *
+ * A sharer has three lines to us, and they tell different things when they break: its socket (it
+ * has nothing more to say), its process (the pidfd: its threads are gone), its userfaultfd (never
+ * asked: an open one tells nothing).  A socket that closes without LEAVE may be a death whose pidfd
+ * has not been polled yet, so it lingers for a moment; a living process that just hung up keeps its
+ * userfaultfd open, because closing it would turn missing pages into zeroes (O11).
+ *
+ * Peers are not trusted.  Who they are is SO_PEERCRED's to say; a packet is taken apart by
+ * regmsg_check() first; what does not fit the client's state ends the connection with its reason,
+ * and nobody else's.
+ */
 #include "config.h"
 #include "daemon/door_parts.h"
 
@@ -25,6 +38,12 @@
 
 /* --- answers ------------------------------------------------------------------------------------------- */
 
+/**
+ * door_send - one packet to a sharer, never waiting
+ * @fd: goes along, stays ours; -1: none
+ *
+ * A full socket belongs to somebody who does not read: it ends as if it had hung up.
+ */
 void door_send(struct peer *p, const union regmsg *m, size_t len, int fd)
 {
 	ssize_t n;
@@ -34,11 +53,13 @@ void door_send(struct peer *p, const union regmsg *m, size_t len, int fd)
 	n = fdpass_send(p->sock, m, len, &fd, fd >= 0 ? 1 : 0);
 	if (n >= 0 || n == -EPIPE || n == -ECONNRESET)
 		return;
-	/* Events are few: a socket that is full belongs to somebody who does not read.  It ends as if it had hung up. */
 	g_warning("sharer %s: cannot send %s: %s", p->client->name, regmsg_type_name(m->head.type), strerror((int)-n));
 	shutdown(p->sock, SHUT_RDWR);
 }
 
+/**
+ * door_send_text - a packet of a type that carries an error (positive errno) and its text
+ */
 void door_send_text(struct peer *p, enum regmsg_type type, uint32_t serial, int error, const char *text)
 {
 	union regmsg m;
@@ -54,6 +75,11 @@ static void result(struct peer *p, uint32_t serial, int error, const char *text)
 
 /* --- ends ---------------------------------------------------------------------------------------------- */
 
+/*
+ * A client is over as a sharer.  The fault thread knows only those that joined; of them one that is
+ * merely disabled stays JOINED here: its memory is still mapped, and its userfaultfd stays until
+ * the process ends.
+ */
 static void client_ended(struct peer *p, enum snapshot_sharer_state how, int error, const char *reason)
 {
 	struct client *c = p->client;
@@ -68,7 +94,6 @@ static void client_ended(struct peer *p, enum snapshot_sharer_state how, int err
 	}
 	if (c->state != CLIENT_ENDED && c->state != CLIENT_NEW)
 		g_message("sharer %s (process %d): %s", c->name, (int)c->pid, reason);
-	/* Disabled only: its memory is still mapped, and its userfaultfd stays until the process ends. */
 	if (how != SHARER_DISABLED || c->state != CLIENT_JOINED)
 		c->state = CLIENT_ENDED;
 	p->door->ops.changed(p->door->ops.ctx);
@@ -117,6 +142,10 @@ static gboolean on_death(gint fd, GIOCondition condition, gpointer data)
 	return G_SOURCE_REMOVE;
 }
 
+/*
+ * The process outlived its socket.  A sharer of policy `ignore' is served on, as nothing but its
+ * faults is needed for that.
+ */
 static gboolean on_linger(gpointer data)
 {
 	struct peer *p = data;
@@ -131,6 +160,10 @@ static gboolean on_linger(gpointer data)
 	return G_SOURCE_REMOVE;
 }
 
+/*
+ * The socket is over, by the peer or by what it sent.  While pages are owed the pidfd gets a moment
+ * to say whether this was a death; after the end of the session it does not matter.
+ */
 static void hung_up(struct peer *p)
 {
 	close_socket(p);
@@ -145,6 +178,10 @@ static void hung_up(struct peer *p)
 
 /* --- requests -------------------------------------------------------------------------------------------- */
 
+/*
+ * Why this one cannot be a sharer, with the error to tell it, or NULL.  The userfaultfd is looked
+ * at last: that changes a blocking one to O_NONBLOCK.
+ */
 static const char *hello_problem(struct door *d, const struct regmsg_hello *h, int uffd, int *error)
 {
 	bool was_blocking = false;
@@ -167,6 +204,7 @@ static const char *hello_problem(struct door *d, const struct regmsg_hello *h, i
 	return NULL;
 }
 
+/* A refusal ends the connection: there is no second try on the same socket. */
 static int on_hello(struct peer *p, const union regmsg *m, struct fdpass *fds)
 {
 	struct client *c = p->client;
@@ -280,6 +318,7 @@ static int on_ready(struct peer *p, const union regmsg *m, struct fdpass *fds)
 	return 0;
 }
 
+/* A hint: it is answered when it was taken, not when the pages are there. */
 static int on_want(struct peer *p, const union regmsg *m, struct fdpass *fds)
 {
 	const struct matched *b = door_find_matched(p->door, m->want.name);
@@ -299,6 +338,7 @@ static int on_want(struct peer *p, const union regmsg *m, struct fdpass *fds)
 	return 0;
 }
 
+/* Only the main sharer, and only when it was given something to load. */
 static int on_loaded(struct peer *p, const union regmsg *m, struct fdpass *fds)
 {
 	const struct message loaded = { .kind = MESSAGE_LOADED };
@@ -323,6 +363,9 @@ static int on_load_failed(struct peer *p, const union regmsg *m, struct fdpass *
 	return 0;
 }
 
+/*
+ * Leaving needs no pages: who unmapped everything cannot fault, so its userfaultfd may be closed.
+ */
 static int on_leave(struct peer *p, const union regmsg *m, struct fdpass *fds)
 {
 	(void)fds;
@@ -419,6 +462,12 @@ static gboolean on_connection(gint fd, GIOCondition condition, gpointer data)
 	return G_SOURCE_CONTINUE;
 }
 
+/**
+ * door_new - open the door
+ * @listen_fd: a listening SOCK_SEQPACKET socket, owned from here on
+ * @max_sharers: at a time
+ * @ops: copied; called from the main loop
+ */
 struct door *door_new(int listen_fd, unsigned max_sharers, struct faultloop *loop, const struct door_ops *ops)
 {
 	struct door *d = g_new0(struct door, 1);
@@ -433,6 +482,9 @@ struct door *door_new(int listen_fd, unsigned max_sharers, struct faultloop *loo
 	return d;
 }
 
+/**
+ * door_free - end every connection and close every userfaultfd that the door holds; NULL is fine
+ */
 void door_free(struct door *d)
 {
 	if (!d)

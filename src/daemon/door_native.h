@@ -29,17 +29,11 @@ bool door_has(struct door *d, const char *name);
 bool door_has_main(struct door *d);
 /* Why the named sharer was refused, or NULL. */
 const char *door_problem(struct door *d, const char *name);
-/*
- * What backs each block of the source's list?  0, or -EINVAL with @why (512 bytes) when what sharers registered does not fit
- * the list.
- */
+/* What backs each block of the source's list?  0, or -EINVAL with @why (512 bytes). */
 int door_match(struct door *d, const struct snapshot *s, char *why);
 /* Tell the fault thread what was matched: BLOCK for each, BLOCKS_DONE. */
 void door_announce(struct door *d);
-/*
- * Hand every READY sharer over, proven once more: it may have mapped something since.  Who cannot be served is refused, told why, and ends
- * by its policy.  0, or -errno with @why (512 bytes) when a policy says that the session fails with it.
- */
+/* Prove and hand over every READY sharer.  0, or -errno: the session fails, @why (512 bytes). */
 int door_join(struct door *d, char *why);
 /* Does anybody unproven map the memory?  1 with @why (256 bytes). */
 int door_strangers(struct door *d, char *why);

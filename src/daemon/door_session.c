@@ -1,6 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The native door and the session: which offers back the source's blocks, who is proven and handed over, who is told what.
+ * The native door and the session: which offers back the source's blocks, who is proven and handed
+ * over, who is told what.
+ *
+ * Matching happens once, when the source has listed its blocks and before it sends a page: by name,
+ * then by length and page size, and whatever does not fit refuses the migration while it costs
+ * nothing.  A block that nobody offered is held by the daemon; a block that nobody sends would
+ * never be filled, so it is an error too.
+ *
+ * Events to sharers are states, not history: what is due is computed from the last snapshot, and
+ * `told' remembers what was said.  So a sharer that comes late hears everything that holds, each
+ * thing once, in order.
  */
 #include "config.h"
 #include "daemon/door_parts.h"
@@ -13,6 +23,12 @@
 
 #include "daemon/prove.h"
 
+/**
+ * door_find_matched - a block of the source by name; NULL when there is none, or nothing was
+ * matched yet
+ *
+ * Its place in d->matched is its number in the source's list and in the engine.
+ */
 const struct matched *door_find_matched(const struct door *d, const char *name)
 {
 	for (unsigned i = 0; i < d->n_matched; i++)
@@ -21,16 +37,23 @@ const struct matched *door_find_matched(const struct door *d, const char *name)
 	return NULL;
 }
 
+/**
+ * door_clients - struct client, in order of arrival; belongs to the door
+ */
 GPtrArray *door_clients(struct door *d)
 {
 	return d->clients;
 }
 
+/* Declared everything, and was not refused. */
 static bool present(const struct client *c)
 {
 	return c->state == CLIENT_READY || c->state == CLIENT_JOINED;
 }
 
+/**
+ * door_has - is the named sharer READY or JOINED?
+ */
 bool door_has(struct door *d, const char *name)
 {
 	for (unsigned i = 0; i < d->clients->len; i++) {
@@ -42,6 +65,9 @@ bool door_has(struct door *d, const char *name)
 	return false;
 }
 
+/**
+ * door_has_main - is the main sharer READY or JOINED?
+ */
 bool door_has_main(struct door *d)
 {
 	for (unsigned i = 0; i < d->clients->len; i++) {
@@ -53,6 +79,9 @@ bool door_has_main(struct door *d)
 	return false;
 }
 
+/**
+ * door_problem - why the named sharer was refused, or NULL
+ */
 const char *door_problem(struct door *d, const char *name)
 {
 	for (unsigned i = 0; i < d->clients->len; i++) {
@@ -64,6 +93,9 @@ const char *door_problem(struct door *d, const char *name)
 	return NULL;
 }
 
+/**
+ * door_connected - how many sockets are open, of whatever state
+ */
 unsigned door_connected(struct door *d)
 {
 	unsigned n = 0;
@@ -73,6 +105,10 @@ unsigned door_connected(struct door *d)
 	return n;
 }
 
+/*
+ * Any sharer's will do: that all of them offer the same bytes was checked when they did
+ * (conflict()).
+ */
 static const struct offer *find_offer(const struct door *d, const char *name)
 {
 	for (unsigned i = 0; i < d->clients->len; i++) {
@@ -119,6 +155,13 @@ static int check_surplus(const struct door *d, char *why)
 	return 0;
 }
 
+/**
+ * door_match - what backs each block of the source's list?
+ * @s: a snapshot that needs NEED_BLOCKS
+ * @why: 512 bytes: on failure what does not fit what
+ *
+ * Return: 0, or -EINVAL.
+ */
 int door_match(struct door *d, const struct snapshot *s, char *why)
 {
 	d->n_matched = 0;
@@ -134,6 +177,9 @@ int door_match(struct door *d, const struct snapshot *s, char *why)
 	return 0;
 }
 
+/**
+ * door_announce - tell the fault thread what was matched: BLOCK for each, then BLOCKS_DONE
+ */
 void door_announce(struct door *d)
 {
 	const struct message done = { .kind = MESSAGE_BLOCKS_DONE };
@@ -151,6 +197,10 @@ void door_announce(struct door *d)
 	faultloop_post(d->loop, &done);
 }
 
+/*
+ * The fault thread gets descriptors of its own: from here on each side closes what it holds when
+ * its own reasons are over.
+ */
 static void hand_over(struct door *d, struct client *c)
 {
 	struct message join = { .kind = MESSAGE_JOIN };
@@ -186,6 +236,14 @@ static int prove(struct door *d, struct client *c)
 	return prove_client(c, number, c->problem);
 }
 
+/**
+ * door_join - hand every READY sharer over, proven once more: it may have mapped something since
+ * @why: 512 bytes: which sharer, and why
+ *
+ * Who cannot be served is refused, told why, and ends by its policy.
+ *
+ * Return: 0, or -errno when a policy says that the session fails with it.
+ */
 int door_join(struct door *d, char *why)
 {
 	for (unsigned i = 0; i < d->clients->len; i++) {
@@ -206,6 +264,12 @@ int door_join(struct door *d, char *why)
 	return 0;
 }
 
+/**
+ * door_strangers - does anybody unproven map the memory of a shared block?
+ * @why: 256 bytes
+ *
+ * Return: as prove_strangers(), of the first block where it is not 0.
+ */
 int door_strangers(struct door *d, char *why)
 {
 	for (unsigned i = 0; i < d->n_matched; i++)
@@ -254,6 +318,10 @@ static bool due(struct client *c, unsigned what, bool when)
 	return true;
 }
 
+/*
+ * In this order: LISTENING allows touching, PACKAGE is for the VMM to load, RUNNING to run,
+ * COMPLETE lets go.
+ */
 static void tell(struct peer *p, const struct snapshot *s)
 {
 	struct client *c = p->client;
@@ -286,12 +354,20 @@ static void tell(struct peer *p, const struct snapshot *s)
 		send_plain(p, REGMSG_COMPLETE);
 }
 
+/**
+ * door_tell - tell every sharer what it has not been told of @s
+ */
 void door_tell(struct door *d, const struct snapshot *s)
 {
 	for (unsigned i = 0; i < d->peers->len; i++)
 		tell(g_ptr_array_index(d->peers, i), s);
 }
 
+/**
+ * door_release - the session is complete: undo the registrations
+ *
+ * Return: false when some `um' is left.
+ */
 bool door_release(struct door *d)
 {
 	bool clean = true;
@@ -307,6 +383,9 @@ bool door_release(struct door *d)
 	return clean;
 }
 
+/**
+ * door_fill - add the sharers that the fault thread does not know (yet) to a snapshot
+ */
 void door_fill(struct door *d, struct snapshot *s)
 {
 	for (unsigned i = 0; i < d->clients->len && s->n_sharers < SNAPSHOT_SHARERS; i++) {
