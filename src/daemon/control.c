@@ -266,6 +266,11 @@ static gboolean on_deadline(gpointer data)
 	return G_SOURCE_REMOVE;
 }
 
+/**
+ * control_refreshed - a fresh snapshot is there: answer everything that was parked
+ *
+ * May be called at any time, from inside ops->refresh too, and with nothing parked.
+ */
 void control_refreshed(struct control *control)
 {
 	drop_source(&control->deadline_source);
@@ -472,6 +477,13 @@ static gboolean on_connection(gint fd, GIOCondition condition, gpointer data)
 
 /* --- life --------------------------------------------------------------------------------- */
 
+/**
+ * control_new - serve the control socket
+ * @listen_fd: a listening UNIX stream socket, owned from here on, also on failure
+ * @ops, @ctx: must outlive it
+ *
+ * Return: 0 or -errno.
+ */
 int control_new(struct control **out, int listen_fd, const struct control_ops *ops, void *ctx)
 {
 	struct control *control;
@@ -491,11 +503,20 @@ int control_new(struct control **out, int listen_fd, const struct control_ops *o
 	return 0;
 }
 
+/**
+ * control_set_refresh_timeout - how long a request waits for control_refreshed() before it gets a
+ * Timeout
+ */
 void control_set_refresh_timeout(struct control *control, unsigned ms)
 {
 	control->refresh_timeout_ms = ms;
 }
 
+/**
+ * control_free - end every connection; NULL is fine
+ *
+ * Replies that the sockets take at once are still sent.  Not from inside an op.
+ */
 void control_free(struct control *control)
 {
 	if (!control)
@@ -520,6 +541,13 @@ static void put_timestamp(struct jsonmsg_writer *w)
 	jsonmsg_end(w);
 }
 
+/**
+ * control_event - tell every client that turned events on
+ *
+ *   {"event": @name, "data": {"state": …, "text": @text}, "timestamp": …}
+ *
+ * The line is the same for all and is made once.  The state is that of the last snapshot.
+ */
 void control_event(struct control *control, const char *name, const char *text)
 {
 	const struct snapshot *s = control->ops->snapshot(control->ctx);

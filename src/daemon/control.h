@@ -33,16 +33,13 @@ struct control_ops {
 
 /* @listen_fd: a listening UNIX stream socket, owned from here on. */
 int control_new(struct control **out, int listen_fd, const struct control_ops *ops, void *ctx);
-/* Replies that the sockets take at once are still sent.  Not from inside an op. */
+/* Ends every connection. */
 void control_free(struct control *c);
-/* A fresh snapshot is there.  May be called at any time, from inside ops->refresh too. */
+/* A fresh snapshot is there. */
 void control_refreshed(struct control *c);
 /* How long a request waits for control_refreshed() before it gets a Timeout; default 5000 ms. */
 void control_set_refresh_timeout(struct control *c, unsigned ms);
-/*
- * Tell every client that turned events on:
- * {"event": name, "data": {"state": …, "text": …}, "timestamp": …}
- */
+/* Tell every client that turned events on. */
 void control_event(struct control *c, const char *name, const char *text);
 
 #endif

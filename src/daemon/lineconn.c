@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Lines in, lines out, and one way to end.  The peer may be slow, silent, endless or gone, and none
+ * of it may stop the main loop or grow without bound: one read a turn, a longest line, a longest
+ * queue.
+ *
+ * What is sent goes to the socket at once as far as it takes it; a source for writability exists
+ * only while something is queued.
+ */
 #include "config.h"
 #include "daemon/lineconn.h"
 #include <errno.h>
@@ -39,6 +47,10 @@ static gboolean tell_closed(gpointer data)
 	return G_SOURCE_REMOVE;
 }
 
+/*
+ * From here on nothing is read or written.  The sources go now, the owner is told from the main
+ * loop.
+ */
 static void end(struct lineconn *c, const char *why)
 {
 	if (c->over)
@@ -51,6 +63,7 @@ static void end(struct lineconn *c, const char *why)
 
 /* --- out ---------------------------------------------------------------------------------- */
 
+/* Send what the socket takes; with nothing left to send a connection that is finishing ends. */
 static void flush_queue(struct lineconn *c)
 {
 	while (!c->over && c->out->len > 0) {
@@ -80,6 +93,12 @@ static gboolean on_writable(gint fd, GIOCondition condition, gpointer data)
 	return G_SOURCE_REMOVE;
 }
 
+/**
+ * lineconn_send - queue @len bytes, whole lines
+ *
+ * A peer that is too far behind is closed soon after, from the main loop: the connection outlives
+ * this call.
+ */
 void lineconn_send(struct lineconn *c, const char *text, size_t len)
 {
 	if (c->over)
@@ -95,6 +114,9 @@ void lineconn_send(struct lineconn *c, const char *text, size_t len)
 		c->out_source = g_unix_fd_add(c->fd, G_IO_OUT, on_writable, c);
 }
 
+/**
+ * lineconn_finish - read no more; close when everything queued was sent
+ */
 void lineconn_finish(struct lineconn *c)
 {
 	c->finishing = true;
@@ -159,6 +181,11 @@ static gboolean on_readable(gint fd, GIOCondition condition, gpointer data)
 
 /* --- life --------------------------------------------------------------------------------- */
 
+/**
+ * lineconn_new - talk in lines on a socket
+ * @fd: a connected stream socket, owned from here on; made non-blocking
+ * @ops, @ctx: must outlive it
+ */
 struct lineconn *lineconn_new(int fd, const struct lineconn_ops *ops, void *ctx)
 {
 	struct lineconn *c = g_new0(struct lineconn, 1);
@@ -173,6 +200,11 @@ struct lineconn *lineconn_new(int fd, const struct lineconn_ops *ops, void *ctx)
 	return c;
 }
 
+/**
+ * lineconn_free - send what the socket takes at once, and close; ops->closed is not called
+ *
+ * NULL is fine.
+ */
 void lineconn_free(struct lineconn *c)
 {
 	if (!c)

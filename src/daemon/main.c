@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * postcopyd: parse, build, run, tear down.
+ *
+ * The one place that exits.  Sockets are made before anything else is built, so that a daemon that
+ * says READY can be connected to; what it made in the file system it removes when it ends.
  */
 #include "config.h"
 
@@ -35,6 +38,7 @@ static void ended(void *ctx, int code)
 	g_main_loop_quit(p->loop);
 }
 
+/* A refusal keeps the handler: the second signal is the one that counts. */
 static gboolean on_signal(gpointer data)
 {
 	phases_stop(((struct program *)data)->phases);
@@ -77,6 +81,10 @@ static bool open_fds(const struct options *o, struct phases_fds *fds, char **sho
 	return fds->state >= 0 || !o->device_state;
 }
 
+/*
+ * For whoever starts us: from here on every socket listens.  The descriptor is closed, so EOF means
+ * we died before.
+ */
 static void say_ready(const struct options *o, const char *shown)
 {
 	g_autofree char *line = g_strdup_printf("READY %s\n", shown);
@@ -100,6 +108,7 @@ static void raise_fd_limit(void)
 	}
 }
 
+/* Only what we made: passed descriptors belong to whoever passed them. */
 static void remove_sockets(const struct options *o)
 {
 	if (o->register_fd < 0)

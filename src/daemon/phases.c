@@ -1,4 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The main thread's half of a session.
+ *
+ * It knows nothing but the last snapshot.  Each one is looked at as a whole (take_snapshot()): what
+ * does the fault thread need, what stands in the way, whom to tell, is it over?  So nothing depends
+ * on having seen every state, and doing a step twice must be harmless.  What is needed and cannot
+ * be done becomes a blocker with a name, listed on the control socket, and is looked at again soon;
+ * that is all the waiting there is.
+ *
+ * One snapshot is out at a time.  A refresh asked for while it is out is remembered, and a change
+ * that rang while it came back asks for another, so the last look is never older than the last
+ * change.
+ *
+ * How long to wait is a question of who has the VM.  While the source would resume it, a timeout
+ * refuses; after the commit giving up would leave no VM at all, so there is none.
+ */
 #include "config.h"
 #include "daemon/phases.h"
 
@@ -46,6 +62,7 @@ struct phases {
 
 /* --- snapshots -------------------------------------------------------------------------------------- */
 
+/* Ask for a fresh snapshot, or remember to when the one we have is out. */
 static void refresh(void *ctx)
 {
 	struct phases *p = ctx;
@@ -92,7 +109,10 @@ static unsigned list_blockers(void *ctx, struct control_blocker *out, unsigned m
 	return n;
 }
 
-/* Who must be there before faults can be served, and is not? */
+/*
+ * Who must be there before faults can be served, and is not?  Those named by --expect, and the VMM:
+ * without the main sharer nobody could load the device state.
+ */
 static void find_missing(struct phases *p)
 {
 	for (char **e = p->options->expect; *e; e++) {
@@ -112,6 +132,7 @@ static void find_missing(struct phases *p)
 		      p->options->register_path ? p->options->register_path : "the register socket");
 }
 
+/* Refuse, or hold: which of the two is verdict_halt()'s to know. */
 static void stop_session(struct phases *p, int error, const char *reason)
 {
 	struct message m = { .kind = MESSAGE_STOP, .stop.error = error };
@@ -169,7 +190,11 @@ static void match_blocks(struct phases *p, const struct snapshot *s)
 	p->needed = NEED_NOTHING;
 }
 
-/* The package is here: prove everybody, then serve. */
+/*
+ * The package is here: prove everybody, then serve.  Strangers are looked for last, when everyone
+ * who registered is proven; whoever maps the memory then would read zeroes and make them
+ * everybody's.
+ */
 static void arm(struct phases *p, const struct snapshot *s)
 {
 	const struct message armed = { .kind = MESSAGE_ARMED };
@@ -234,6 +259,10 @@ static void wait_for_load(struct phases *p, const struct snapshot *s)
 	}
 }
 
+/*
+ * What this snapshot asks for.  A need keeps its time from the first snapshot that showed it; the
+ * blockers are listed anew each time.
+ */
 static void do_needed(struct phases *p, const struct snapshot *s)
 {
 	if (s->need != p->needed) {
@@ -283,6 +312,10 @@ static void end_after(struct phases *p, unsigned ms)
 		p->end_timer = g_timeout_add(ms, on_end_timer, p);
 }
 
+/*
+ * A failed session ends when the last words were read.  A complete one waits for sharers and source
+ * to hang up, which they do by themselves, and for no longer than the grace time.
+ */
 static void maybe_end(struct phases *p, const struct snapshot *s)
 {
 	if (!p->options->exit_when_done)
@@ -296,6 +329,7 @@ static void maybe_end(struct phases *p, const struct snapshot *s)
 		end(p, 0);
 }
 
+/* States that came and went between two snapshots are not told of. */
 static void log_change(struct phases *p, const struct snapshot *s)
 {
 	const char *name = session_state_name(s->state);
@@ -311,6 +345,10 @@ static void log_change(struct phases *p, const struct snapshot *s)
 		control_event(p->control, name, s->reason);
 }
 
+/*
+ * Look at a snapshot as a whole.  The order matters once: sharers are released from their
+ * registrations before they are told that the session is complete.
+ */
 static void take_snapshot(struct phases *p, struct snapshot *s)
 {
 	p->spare = p->snapshot ? p->snapshot : g_new0(struct snapshot, 1);
@@ -356,6 +394,10 @@ static void connection_refused(void *ctx, const char *text)
 	g_warning("%s", text);
 }
 
+/*
+ * A committed VM depends on this process until its last page is here: with it the missing pages
+ * would be gone for good.
+ */
 static bool may_quit(const struct phases *p)
 {
 	const struct snapshot *s = p->snapshot;
@@ -381,6 +423,12 @@ static bool control_quit(void *ctx, bool force, const char **why)
 	return true;
 }
 
+/**
+ * phases_stop - a signal asks to stop
+ *
+ * Return: false when refused: a committed VM depends on us, and this was not the second time within
+ * 5 s.
+ */
 bool phases_stop(struct phases *p)
 {
 	uint64_t now = clock_ns();
@@ -394,6 +442,14 @@ bool phases_stop(struct phases *p)
 	return true;
 }
 
+/**
+ * phases_new - build everything that serves one session, and begin to listen
+ * @o: must outlive it
+ * @fds: owned from here on
+ * @ended: called once, from the main loop, when the daemon should end, with its exit code
+ *
+ * Return: NULL with *error.
+ */
 struct phases *phases_new(const struct options *o, const struct phases_fds *fds, void (*ended)(void *ctx, int code),
 			  void *ctx, GError **error)
 {
@@ -433,6 +489,9 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 	return p;
 }
 
+/**
+ * phases_free - end it: sockets first, so that nobody new comes, then the fault thread; NULL is fine
+ */
 void phases_free(struct phases *p)
 {
 	if (!p)

@@ -24,7 +24,7 @@ struct phases_fds {
 struct phases *phases_new(const struct options *o, const struct phases_fds *fds, void (*ended)(void *ctx, int code),
 			  void *ctx, GError **error);
 void phases_free(struct phases *p);
-/* A signal asks to stop: refused (false) while a committed VM depends on us, unless asked again within 5 s. */
+/* A signal asks to stop.  False: refused, while a committed VM depends on us. */
 bool phases_stop(struct phases *p);
 
 #endif

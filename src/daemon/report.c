@@ -1,4 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Names and order of the members are an interface (postcopyd-control(7)), so they stand in tables:
+ * a counter gets into a report by one row.  Members are only ever added.  Times are nanoseconds of
+ * CLOCK_MONOTONIC beside a now_ns, so that a reader needs no clock of ours; what has not happened
+ * yet is null, not 0.
+ */
 #include "config.h"
 #include "daemon/report.h"
 #include <stddef.h>
@@ -20,6 +26,7 @@ static void put_counts(struct jsonmsg_writer *w, const struct count *counts, siz
 				*(const uint64_t *)((const char *)base + counts[i].at));
 }
 
+/* A value that this build has no name for is reported as unknown, not left out. */
 static const char *name_of(const char *const *names, size_t n, unsigned value)
 {
 	return value < n && names[value] ? names[value] : "unknown";
@@ -88,6 +95,9 @@ static void put_package(struct jsonmsg_writer *w, const struct snapshot *s)
 	jsonmsg_end(w);
 }
 
+/**
+ * report_status - where the session stands, when it got there, what went wrong
+ */
 void report_status(struct jsonmsg_writer *w, const char *key, const struct snapshot *s)
 {
 	static const struct count counts[] = {
@@ -152,6 +162,9 @@ static void put_sharer(struct jsonmsg_writer *w, const struct snapshot_sharer *s
 	jsonmsg_end(w);
 }
 
+/**
+ * report_sharers - who shares the memory, in what state, and how long its threads wait
+ */
 void report_sharers(struct jsonmsg_writer *w, const char *key, const struct snapshot *s)
 {
 	jsonmsg_begin_array(w, key);
@@ -188,6 +201,9 @@ static void put_block(struct jsonmsg_writer *w, const struct snapshot_block *b)
 	jsonmsg_end(w);
 }
 
+/**
+ * report_blocks - the blocks and their pages by state
+ */
 void report_blocks(struct jsonmsg_writer *w, const char *key, const struct snapshot *s)
 {
 	jsonmsg_begin_array(w, key);
@@ -198,6 +214,7 @@ void report_blocks(struct jsonmsg_writer *w, const char *key, const struct snaps
 
 /* --- stats -------------------------------------------------------------------------------- */
 
+/* Percentiles are made here: buckets are ours, and may change. */
 static void put_histogram(struct jsonmsg_writer *w, const char *key, const struct histogram *h)
 {
 	jsonmsg_begin_object(w, key);
@@ -270,6 +287,9 @@ static void put_lanes(struct jsonmsg_writer *w, const struct stats *s)
 	jsonmsg_end(w);
 }
 
+/**
+ * report_stats - counters and latencies, in total, by sharer and by lane
+ */
 void report_stats(struct jsonmsg_writer *w, const char *key, const struct snapshot *s)
 {
 	jsonmsg_begin_object(w, key);
@@ -292,6 +312,9 @@ void report_stats(struct jsonmsg_writer *w, const char *key, const struct snapsh
 
 /* --- blockers ----------------------------------------------------------------------------- */
 
+/**
+ * report_blockers - what stands in the way of the next step, since when, and what to do
+ */
 void report_blockers(struct jsonmsg_writer *w, const char *key, const struct control_blocker *b,
 		     unsigned n)
 {
