@@ -2,7 +2,14 @@
 /*
  * libpostcopy: the sharer's side of the registration protocol (wire/regmsg.h), one function per
  * call.  The connection and its events are in conn.c; what is here is which message a call becomes,
- * and what has to be true of the memory before it is handed over.
+ * and what has to be true of the memory before it is handed over.  What each function promises is
+ * said in the public header and its manual page.
+ *
+ * Every message is checked by regmsg_check() before it is sent, by the same code that the daemon
+ * uses: a caller's mistake is an -EINVAL with words here, not a connection that the daemon ends.
+ *
+ * The library writes no memory and starts nothing.  Its structs may be older or newer than the
+ * caller's header; see take_sized().
  */
 #include "config.h"
 
@@ -111,6 +118,7 @@ static int put_name(struct conn *c, char *field, size_t room, const char *name)
 	return 0;
 }
 
+/* A VMM that breaks takes its VM along; anybody else can be missed. */
 static uint32_t policy_of(const struct postcopy_options *o)
 {
 	if (o->policy)
@@ -118,6 +126,10 @@ static uint32_t policy_of(const struct postcopy_options *o)
 	return o->role == POSTCOPY_ROLE_MAIN ? POSTCOPY_POLICY_FAIL : POSTCOPY_POLICY_DISABLE;
 }
 
+/*
+ * The kernel faults for most sharers (KVM, read(2)); who says otherwise gets by with less
+ * privilege.
+ */
 static int make_hello(struct conn *c, union regmsg *m, const struct postcopy_options *o)
 {
 	size_t size = regmsg_init(m, REGMSG_HELLO, 1);
@@ -134,6 +146,10 @@ static int make_hello(struct conn *c, union regmsg *m, const struct postcopy_opt
 	return err;
 }
 
+/*
+ * THREAD_ID makes waits visible by thread, and lets a thread that faults again be recognised.
+ * Features that are asked for and missing fail here, not at the first fault.
+ */
 static int open_uffd(struct conn *c, bool user_only)
 {
 	int fd = uffd_open(UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MISSING_HUGETLBFS |
@@ -164,6 +180,11 @@ static int say_hello(struct postcopy *p, const struct postcopy_options *o)
 	return err;
 }
 
+/*
+ * A descriptor of the caller's becomes ours with success only.  The daemon gets a duplicate with
+ * HELLO and registers memory through that; ours stays open so that threads keep waiting should the
+ * daemon die.
+ */
 static int join(struct postcopy *p, const struct postcopy_options *o)
 {
 	cleanup_fd int opened = -1;
@@ -322,7 +343,10 @@ static int no_huge_pages(struct postcopy *p, void *address, uint64_t length)
 	return err == -EINVAL ? 0 : err;
 }
 
-/* Private memory has no file that the daemon could empty: what is present would never fault. */
+/*
+ * Before the daemon looks: private memory has no file that it could empty, and what is present
+ * would never fault.
+ */
 static int prepare_memory(struct postcopy *p, const struct postcopy_block *b)
 {
 	int err = 0;
@@ -350,6 +374,7 @@ static int make_block(struct conn *c, union regmsg *m, const struct postcopy_blo
 	return err;
 }
 
+/* Also for a block whose address came with it: private memory is found by no file. */
 static int make_mapping(struct conn *c, union regmsg *m, uint32_t flags,
 			const struct postcopy_block *b, uint64_t block_offset)
 {
@@ -442,6 +467,7 @@ PUBLIC int postcopy_want(postcopy *p, const char *block, uint64_t block_offset, 
 	return conn_call(&p->conn, &m, -1);
 }
 
+/* Answered by events only (RUNNING, FAILED): the daemon's answer depends on the source's. */
 static int tell_load(struct postcopy *p, union regmsg *m)
 {
 	begin(p);

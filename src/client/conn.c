@@ -1,4 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Calls and events share one packet socket, so whoever waits for an answer may meet events and
+ * whoever wants an event may meet late answers.  Events are queued, late answers (of calls that
+ * gave up) are recognised by their serial and dropped.
+ *
+ * The queue is bounded and a call that finds it full is refused before it is sent, so an
+ * application that never dispatches gets an error, not a growing heap.  The end of the connection
+ * is an event as well, the last one, told once; one place in the queue is kept for it.
+ *
+ * A daemon that sends what cannot be understood is not talked to any further: the connection ends
+ * with that as its reason.
+ */
 #include "config.h"
 
 #include "client/conn.h"
@@ -29,6 +41,11 @@ static const uint8_t event_types[] = {
 _Static_assert(ARRAY_LEN(event_types) == REGMSG_DISABLED + 1,
 	       "a message of the daemon is not listed");
 
+/**
+ * conn_fail - keep in words what went wrong
+ *
+ * Return: @err, so that it can stand in a return statement.
+ */
 int conn_fail(struct conn *c, int err, const char *fmt, ...)
 {
 	va_list args;
@@ -59,6 +76,8 @@ void conn_init(struct conn *c)
  * conn_open - begin to talk over a connected SOCK_SEQPACKET socket
  * @sock: taken over on success only
  * @limit_ms: how long conn_call() and conn_tell() may take
+ *
+ * Return: 0 or -errno with the text set; conn_deinit() after either.
  */
 int conn_open(struct conn *c, int sock, unsigned limit_ms)
 {
@@ -194,6 +213,7 @@ static int receive(struct conn *c, union regmsg *m, struct fdpass *fds)
 	return 0;
 }
 
+/* The packet as the application's event; a descriptor in it moves along. */
 static void keep_event(struct conn *c, const union regmsg *m, struct fdpass *fds)
 {
 	struct postcopy_event *event = queue_push(c, event_types[m->head.type]);
@@ -216,6 +236,9 @@ static void keep_event(struct conn *c, const union regmsg *m, struct fdpass *fds
 	}
 }
 
+/**
+ * conn_now_ms - CLOCK_MONOTONIC in milliseconds
+ */
 int64_t conn_now_ms(void)
 {
 	struct timespec ts;
@@ -327,6 +350,9 @@ static int step(struct conn *c, union regmsg *m, uint32_t serial, int64_t deadli
  * @fd: descriptor that goes with it, stays the caller's; -1: none
  *
  * After -ETIMEDOUT and -ENOBUFS the call may still be carried out; its late answer is dropped.
+ *
+ * Return: 0; what the daemon answered as -errno; -ETIMEDOUT, -ENOBUFS (events must be taken first),
+ * -ECONNRESET.
  */
 int conn_call(struct conn *c, union regmsg *m, int fd)
 {
@@ -352,6 +378,8 @@ int conn_call(struct conn *c, union regmsg *m, int fd)
 
 /**
  * conn_tell - send a call that is answered by events only
+ *
+ * Return: 0, -ETIMEDOUT, -ECONNRESET or another -errno of the socket.
  */
 int conn_tell(struct conn *c, union regmsg *m)
 {
@@ -386,6 +414,8 @@ static int fetch(struct conn *c)
 /**
  * conn_take - the oldest event; never blocks
  * @event: filled when 1 is returned; its package_fd is the caller's then
+ *
+ * Return: 1 with an event, 0 when there is none now, -ECONNRESET once the end was told.
  */
 int conn_take(struct conn *c, struct postcopy_event *event)
 {

@@ -38,11 +38,7 @@ void conn_deinit(struct conn *c);
 /* Leave without an event: nothing more will be read. */
 void conn_close(struct conn *c);
 
-/*
- * Send the call @m with the descriptor @fd (-1: none) and wait for its answer, which replaces @m.
- * 0, or what the daemon answered as -errno; -ETIMEDOUT, -ENOBUFS (events must be taken first),
- * -ECONNRESET.
- */
+/* Send the call @m with @fd (-1: none) and wait for its answer, which replaces @m.  0 or -errno. */
 int conn_call(struct conn *c, union regmsg *m, int fd);
 /* Send a call that has no answer. */
 int conn_tell(struct conn *c, union regmsg *m);
