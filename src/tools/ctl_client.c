@@ -1,4 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * One connection to a daemon that may be gone, busy or somebody else's.  Whatever fails is put into
+ * words once, in c->error, with the path and what to do about it; the callers only pass the code
+ * on.  What the daemon says goes through jsonmsg_parse() like any peer's, and what of it is shown
+ * goes through ctl_format_plain().
+ */
 #include "config.h"
 #include "tools/ctl_client.h"
 #include <errno.h>
@@ -87,6 +93,12 @@ static int take_greeting(struct ctl_client *c)
 	return 0;
 }
 
+/**
+ * ctl_client_open - connect and take the greeting
+ * @c: ctl_client_close() it, also after a failure
+ *
+ * Return: 0, or -errno with c->error saying which path and what to do.
+ */
 int ctl_client_open(struct ctl_client *c, const char *path)
 {
 	int r;
@@ -96,6 +108,9 @@ int ctl_client_open(struct ctl_client *c, const char *path)
 	return r < 0 ? r : take_greeting(c);
 }
 
+/**
+ * ctl_client_close - once more is harmless
+ */
 void ctl_client_close(struct ctl_client *c)
 {
 	close_fd(&c->fd);
@@ -125,6 +140,12 @@ static int send_all(struct ctl_client *c, const char *text, size_t len)
 	return 0;
 }
 
+/**
+ * ctl_client_send - send one request, as a whole
+ * @flag: name of an argument that is set to true, or NULL
+ *
+ * Return: 0 or -errno.
+ */
 int ctl_client_send(struct ctl_client *c, int64_t id, const char *command, const char *flag)
 {
 	struct jsonmsg_writer *w cleanup_jsonmsg_writer = jsonmsg_writer_new();
@@ -144,6 +165,11 @@ int ctl_client_send(struct ctl_client *c, int64_t id, const char *command, const
 	return send_all(c, line, len);
 }
 
+/**
+ * ctl_client_read - take what the socket has, never waiting
+ *
+ * Return: 1 something came, 0 nothing yet, -EPIPE no daemon any more, another -errno.
+ */
 int ctl_client_read(struct ctl_client *c)
 {
 	char buf[65536];
@@ -160,6 +186,12 @@ int ctl_client_read(struct ctl_client *c)
 	return fail(c, -errno, "%s: %s", c->path, g_strerror(errno));
 }
 
+/**
+ * ctl_client_take - the next line that is complete
+ * @out: to be freed; NULL when there is none
+ *
+ * Return: 1, 0 none, -EBADMSG what came is not our protocol.
+ */
 int ctl_client_take(struct ctl_client *c, struct jsonmsg **out)
 {
 	const char *nl = memchr(c->in->str, '\n', c->in->len), *why;
@@ -190,6 +222,14 @@ static int wait_for_bytes(struct ctl_client *c, int timeout_ms)
 	return r < 0 ? r : 0;
 }
 
+/**
+ * ctl_client_wait - wait for the next line
+ * @timeout_ms: for each of its parts; < 0: for ever
+ *
+ * What came before the daemon ended is still given out.
+ *
+ * Return: 0, -ETIMEDOUT, or as ctl_client_read() and ctl_client_take().
+ */
 int ctl_client_wait(struct ctl_client *c, struct jsonmsg **out, int timeout_ms)
 {
 	int r = 0;
@@ -219,6 +259,12 @@ static int check_reply(struct ctl_client *c, const struct jsonmsg *reply)
 	return 0;
 }
 
+/**
+ * ctl_client_ask - send a request and wait for its reply; events meanwhile are dropped
+ * @reply: the whole reply, whose "return" is there; to be freed
+ *
+ * Return: 0, -EREMOTEIO when the daemon refused, or as ctl_client_wait(); c->error has the text.
+ */
 int ctl_client_ask(struct ctl_client *c, const char *command, const char *flag,
 		   struct jsonmsg **reply)
 {

@@ -29,10 +29,7 @@ int ctl_client_read(struct ctl_client *c);
 int ctl_client_take(struct ctl_client *c, struct jsonmsg **out);
 /* Wait for the next line.  0, -ETIMEDOUT, or as the two above. */
 int ctl_client_wait(struct ctl_client *c, struct jsonmsg **out, int timeout_ms);
-/*
- * Send a request and wait for its reply; events are skipped.  0 with *reply (the whole reply, its
- * "return" is there), -EREMOTEIO when the daemon refused, or as above; c->error has the text.
- */
+/* Send a request and wait for its reply.  0, -EREMOTEIO refused, or as above. */
 int ctl_client_ask(struct ctl_client *c, const char *command, const char *flag,
 		   struct jsonmsg **reply);
 

@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What people read: short, aligned, and never saying more than is known.  A percentage reaches
+ * 100.0 only when nothing is missing, and no text of a peer reaches the terminal with a byte that
+ * could command it.
+ */
 #include "config.h"
 #include "tools/ctl_format.h"
 #include <string.h>
@@ -25,7 +30,11 @@ static const char *put_scaled(struct ctl_text *buf, double v, const char *unit)
 	return put(buf, "%.*f%s", v < 9.995 ? 2 : v < 99.95 ? 1 : 0, v, unit);
 }
 
-/* Sizes that are whole stay whole: "4 KiB", not "4.00 KiB". */
+/**
+ * ctl_format_bytes - "512 B", "1.50 GiB"
+ *
+ * Sizes that are whole stay whole: "4 KiB", not "4.00 KiB".
+ */
 const char *ctl_format_bytes(struct ctl_text *buf, uint64_t bytes)
 {
 	static const char *const units[] = {" KiB", " MiB", " GiB", " TiB", " PiB", " EiB"};
@@ -48,6 +57,9 @@ static const char *put_long_time(struct ctl_text *buf, uint64_t seconds)
 	return h ? put(buf, "%lluh%02llum", h, m) : put(buf, "%llum%02llus", m, s);
 }
 
+/**
+ * ctl_format_time - "850 ns", "12.3 ms", "1h02m"; "-" for 0, which means never or not yet
+ */
 const char *ctl_format_time(struct ctl_text *buf, uint64_t ns)
 {
 	if (ns == 0)
@@ -63,6 +75,9 @@ const char *ctl_format_time(struct ctl_text *buf, uint64_t ns)
 	return put_long_time(buf, ns / NS_PER_S);
 }
 
+/**
+ * ctl_format_rate - "950", "12.3k": powers of 1000
+ */
 const char *ctl_format_rate(struct ctl_text *buf, double per_second)
 {
 	static const char *const units[] = {"k", "M", "G", "T"};
@@ -76,6 +91,11 @@ const char *ctl_format_rate(struct ctl_text *buf, double per_second)
 	return put_scaled(buf, v, units[i]);
 }
 
+/**
+ * ctl_format_percent - @part of @whole
+ *
+ * Never rounded up to 100.0 before it is all there; "-" of nothing.
+ */
 const char *ctl_format_percent(struct ctl_text *buf, uint64_t part, uint64_t whole)
 {
 	double v = whole ? 100.0 * (double)part / (double)whole : 0;
@@ -85,6 +105,12 @@ const char *ctl_format_percent(struct ctl_text *buf, uint64_t part, uint64_t who
 	return put(buf, "%.1f%%", part < whole ? MIN(v, 99.9) : v);
 }
 
+/**
+ * ctl_format_plain - a copy that cannot command a terminal
+ * @text: UTF-8
+ *
+ * Return: '?' for whatever is not printable; to be g_free()d.
+ */
 char *ctl_format_plain(const char *text)
 {
 	GString *out = g_string_new(NULL);
@@ -97,6 +123,9 @@ char *ctl_format_plain(const char *text)
 	return g_string_free(out, FALSE);
 }
 
+/**
+ * ctl_format_width - terminal columns of @text (UTF-8); wide characters take two
+ */
 unsigned ctl_format_width(const char *text)
 {
 	unsigned width = 0;

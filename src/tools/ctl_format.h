@@ -9,7 +9,7 @@
 struct ctl_text {
 	char s[32];
 };
-const char *ctl_format_bytes(struct ctl_text *buf, uint64_t bytes);	/* "512 B", "1.5 GiB" */
+const char *ctl_format_bytes(struct ctl_text *buf, uint64_t bytes);	/* "512 B", "1.50 GiB" */
 const char *ctl_format_time(struct ctl_text *buf, uint64_t ns);	/* "-" for 0, "850 ns", "1h02m" */
 const char *ctl_format_rate(struct ctl_text *buf, double per_second);/* "0", "950", "12.3k" */
 /* @part of @whole in percent, never rounded up to 100.0 before it is all there; "-" of nothing. */

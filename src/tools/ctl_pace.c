@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Rates from counters: the difference over a window of seconds, so that one slow answer does not
+ * make a dip and a stall shows within the window.  Time is the daemon's own (now_ns of the same
+ * answer): how long the answer took to come does not matter, and nothing here needs a clock.
+ */
 #include "config.h"
 #include "tools/ctl_pace.h"
 #include <string.h>
@@ -27,6 +32,9 @@ static void drop_oldest(struct ctl_pace *p)
 	memmove(&p->sample[0], &p->sample[1], p->n * sizeof(p->sample[0]));
 }
 
+/**
+ * ctl_pace_add - one more view; one that is not newer than the last is ignored
+ */
 void ctl_pace_add(struct ctl_pace *p, const struct ctl_view *v)
 {
 	struct ctl_sample s = sample_of(v);
@@ -47,6 +55,11 @@ static double per_second(uint64_t from, uint64_t to, double seconds)
 	return to > from ? (double)(to - from) / seconds : 0;
 }
 
+/**
+ * ctl_pace_rates - per second, over the window; all 0 until two views are there
+ *
+ * The ETA takes the pace at which owed pages came lately for the rest's.
+ */
 struct ctl_rates ctl_pace_rates(const struct ctl_pace *p)
 {
 	const struct ctl_sample *a = &p->sample[0], *b = &p->sample[p->n ? p->n - 1 : 0];

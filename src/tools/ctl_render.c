@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * One function per answer, all alike: a view in, text out.  They know nothing of sockets and JSON,
+ * so a test feeds them a view and compares text.  Ages are computed from the daemon's own clock in
+ * the same answer.
+ */
 #include "config.h"
 #include "tools/ctl_render.h"
 #include <inttypes.h>
@@ -60,6 +65,7 @@ static void add_times(struct ctl_table *t, const struct ctl_status *s)
 	}
 }
 
+/* The question an operator has first: where does this VM live? */
 static const char *ownership(const struct ctl_status *s)
 {
 	if (s->ownership_unknown)

@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What `watch' shows: trouble before progress, progress before detail, because what does not fit is
+ * cut at the end.  The page is composed as if there was room for all of it and then fitted, so no
+ * part has to know how high the screen is.
+ */
 #include "config.h"
 #include "tools/ctl_screen.h"
 #include <inttypes.h>
@@ -34,6 +39,7 @@ static void put_head(GString *out, const struct ctl_status *s, const struct ctl_
 
 /* --- blocks ------------------------------------------------------------------------------- */
 
+/* How many of the columns; rounded down, so that a full bar means all of it. */
 static unsigned share(uint64_t part, uint64_t whole, unsigned columns)
 {
 	return whole ? (unsigned)((double)MIN(part, whole) * columns / (double)whole) : columns;
@@ -131,6 +137,7 @@ static void put_faults(GString *out, const struct ctl_view *v, const struct ctl_
 	g_string_append_c(out, '\n');
 }
 
+/* Whoever is not served, and whatever the session waits for, with its reason. */
 static void put_trouble(GString *out, const struct ctl_view *v)
 {
 	for (unsigned i = 0; i < v->n_sharers; i++) {
@@ -153,6 +160,7 @@ static void put_trouble(GString *out, const struct ctl_view *v)
 
 /* --- fitting it in ------------------------------------------------------------------------ */
 
+/* How many bytes of a line fit, whole characters only. */
 static size_t fitting_bytes(const char *line, size_t len, unsigned columns)
 {
 	const char *at = line;

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Cells are collected first and measured when they are printed, in terminal columns, not bytes.
+ * Alignment is said once, in the head, by a '>' that is not printed.
+ */
 #include "config.h"
 #include "tools/ctl_table.h"
 #include <inttypes.h>
@@ -17,6 +21,11 @@ static void add_cell(struct ctl_table *t, char *cell)
 	g_ptr_array_add(t->rows->pdata[t->rows->len - 1], cell);
 }
 
+/**
+ * ctl_table_init - begin a table
+ * @head: the first row, its cells separated by '\t'; a '>' before a cell aligns its column to the
+ *   right.  NULL: no head, everything to the left
+ */
 void ctl_table_init(struct ctl_table *t, const char *head)
 {
 	g_auto(GStrv) cells = head ? g_strsplit(head, "\t", -1) : NULL;
@@ -32,6 +41,9 @@ void ctl_table_clear(struct ctl_table *t)
 	g_clear_pointer(&t->rows, g_ptr_array_unref);
 }
 
+/**
+ * ctl_table_row - begin a row; the cells that follow belong to it
+ */
 void ctl_table_row(struct ctl_table *t)
 {
 	g_ptr_array_add(t->rows, g_ptr_array_new_with_free_func(g_free));
@@ -123,6 +135,9 @@ static void print_row(GString *out, const struct column *columns, const GPtrArra
 	g_string_append_c(out, '\n');
 }
 
+/**
+ * ctl_table_print - append the table to @out, two blanks between columns
+ */
 void ctl_table_print(const struct ctl_table *t, GString *out)
 {
 	struct column columns[MAX_COLUMNS] = {0};

@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The second screen of the terminal, so that what stood there comes back.  Modes are changed only
+ * by a job that owns the terminal, and each frame is one write that overwrites the last one line by
+ * line: clearing first would flicker.
+ */
 #include "config.h"
 #include "tools/ctl_term.h"
 #include <stdio.h>
@@ -12,6 +17,9 @@
 #define END_OF_LINE  "\033[K"
 #define REST	     "\033[J"
 
+/**
+ * ctl_term_usable - is stdout a terminal that can be drawn on?
+ */
 bool ctl_term_usable(void)
 {
 	const char *kind = g_getenv("TERM");
@@ -31,6 +39,9 @@ static bool owns_keys(void)
 	return isatty(STDIN_FILENO) && tcgetpgrp(STDIN_FILENO) == getpgrp();
 }
 
+/**
+ * ctl_term_enter - take the second screen, and the keys when they are ours to take
+ */
 void ctl_term_enter(struct ctl_term *t)
 {
 	struct termios raw;
@@ -45,6 +56,9 @@ void ctl_term_enter(struct ctl_term *t)
 	t->on = true;
 }
 
+/**
+ * ctl_term_leave - everything as before; once more is harmless
+ */
 void ctl_term_leave(struct ctl_term *t)
 {
 	if (!t->on)
@@ -55,6 +69,9 @@ void ctl_term_leave(struct ctl_term *t)
 	t->on = false;
 }
 
+/**
+ * ctl_term_size - of the window; 80x24 when it does not say
+ */
 struct ctl_size ctl_term_size(void)
 {
 	struct winsize ws;
@@ -64,7 +81,11 @@ struct ctl_size ctl_term_size(void)
 	return (struct ctl_size){ws.ws_col, ws.ws_row};
 }
 
-/* The last line gets no newline: on a full screen it would scroll. */
+/**
+ * ctl_term_draw - show @page, in one write
+ *
+ * The last line gets no newline: on a full screen it would scroll.
+ */
 void ctl_term_draw(const char *page)
 {
 	g_autoptr(GString) frame = g_string_new(HOME);

@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The daemon's answers as structs.  The tables are the twins of those in daemon/report.c: a member
+ * that is missing (an older daemon) reads as 0 or "", one that is new is not looked at.  Lists
+ * longer than ours are cut.
+ */
 #include "config.h"
 #include "tools/ctl_view.h"
 #include <stddef.h>
@@ -233,11 +238,20 @@ static const struct {
 };
 _Static_assert(ARRAY_LEN(parts) == CTL_PARTS, "every part has a command");
 
+/**
+ * ctl_view_command - the command that asks for a part of the view
+ */
 const char *ctl_view_command(enum ctl_part part)
 {
 	return parts[part].command;
 }
 
+/**
+ * ctl_view_read - read the "return" of that command into its part of @v
+ * @from: may be NULL, which reads as nothing there
+ *
+ * Texts are copied plain: they can be written to a terminal.
+ */
 void ctl_view_read(struct ctl_view *v, enum ctl_part part, const struct jsonmsg *from)
 {
 	parts[part].read(v, from);

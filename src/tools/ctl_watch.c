@@ -121,6 +121,7 @@ static void begin_round(struct watch *w)
 	w->waiting = CTL_PARTS;
 }
 
+/* What one of the answers of a round said instead of answering, or NULL. */
 static const char *refusal(const struct watch *w)
 {
 	for (int i = 0; i < CTL_PARTS; i++) {
@@ -132,6 +133,7 @@ static const char *refusal(const struct watch *w)
 	return NULL;
 }
 
+/* The two states that end a session; PAUSED waits for an operator, so it is watched on. */
 static void look_at_state(struct watch *w, const char *state)
 {
 	g_strlcpy(w->state, state, sizeof(w->state));
@@ -168,6 +170,7 @@ static void end_round(struct watch *w)
 		begin_round(w);
 }
 
+/* The event is remembered, for the daemon may end before the next round does. */
 static void take_event(struct watch *w, const struct jsonmsg *event)
 {
 	const char *state = jsonmsg_text(jsonmsg_member(event, "data"), "state", NULL);
@@ -289,6 +292,13 @@ static void watch_clear(struct watch *w)
 	g_free(w->view);
 }
 
+/**
+ * ctl_watch_run - show the session until it ends
+ * @c: open; its connection is used up
+ *
+ * Return: the exit code: 0 when it is complete or the user ends it, 1 when it failed or the daemon
+ * ended, with c->error set when there is more to say than the last view did.
+ */
 int ctl_watch_run(struct ctl_client *c, const struct ctl_watch_options *o)
 {
 	struct watch w __attribute__((cleanup(watch_clear))) = {
@@ -337,6 +347,11 @@ static void print_event(const struct jsonmsg *event)
 	printf("%s%s\n", *text ? ": " : "", text);
 }
 
+/**
+ * ctl_watch_events - print events as they come, until the daemon or the user ends it
+ *
+ * Return: 0, or 1 with c->error.
+ */
 int ctl_watch_events(struct ctl_client *c, bool json)
 {
 	struct jsonmsg *reply cleanup_jsonmsg = NULL;

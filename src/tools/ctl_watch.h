@@ -9,10 +9,7 @@ struct ctl_watch_options {
 	unsigned interval_ms; /* 0: 250 on a terminal, else 1000 */
 };
 
-/*
- * Show the session until it is complete (returns 0), failed, or the daemon ends (1, with @c->error
- * set when there is more to say than the last view did); 0 when the user ends it.
- */
+/* Show the session until it ends; the exit code. */
 int ctl_watch_run(struct ctl_client *c, const struct ctl_watch_options *o);
 /* Print events as they come, until the daemon or the user ends it.  0, or 1 with c->error. */
 int ctl_watch_events(struct ctl_client *c, bool json);

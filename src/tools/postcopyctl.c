@@ -1,4 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * postcopyctl: one verb, one connection, one answer.
+ *
+ * A verb is a row: which parts of the view its text needs, or what else it does.  --json prints the
+ * daemon's own answer, so its members are those of postcopyd-control(7), whatever the text makes of
+ * them.
+ */
 #include "config.h"
 #include <locale.h>
 #include <stdbool.h>
