@@ -58,34 +58,38 @@ void engine_gone(struct engine *e, struct sharer_ref ref, uint64_t now)
 
 /* --- actions ------------------------------------------------------------------------------------------ */
 
+static struct engine_action *queue_in(struct engine_queue *q, struct engine_action *ring, unsigned size)
+{
+	assert(q->n < size);
+	return &ring[(q->first + q->n++) % size];
+}
+
+static bool queue_out(struct engine_queue *q, const struct engine_action *ring, unsigned size, struct engine_action *a)
+{
+	if (q->n == 0)
+		return false;
+	*a = ring[q->first];
+	q->first = --q->n ? (q->first + 1) % size : 0;	/* mostly short: stay in the same cache lines */
+	return true;
+}
+
 static struct engine_action *new_action(struct engine *e, enum engine_verb verb)
 {
-	struct engine_action *a = &e->action[(e->first + e->n++) % ENGINE_ACTIONS];
+	struct engine_action *a = verb == ENGINE_WAKE ? queue_in(&e->wakes, e->wake, ENGINE_WAKES) :
+							queue_in(&e->actions, e->action, ENGINE_ACTIONS);
 
-	assert(e->n <= ENGINE_ACTIONS);
 	*a = (struct engine_action){ .verb = verb, .waiters = WAITER_NONE };
 	return a;
 }
 
 /*
- * Before the placements that are queued: each of those can make a wake for every sharer, and there is room for one placement's
- * worth of them, not for a whole run's.
+ * Wakes go before the placements that are queued: who can run, runs; and each placement can make a wake for every page of its run
+ * and every sharer, so there is room for one placement's worth of them.
  */
-static void wake_next(struct engine *e, const struct engine_action *wake)
-{
-	assert(e->n < ENGINE_ACTIONS);
-	e->first = (e->first + ENGINE_ACTIONS - 1) % ENGINE_ACTIONS;
-	e->n++;
-	e->action[e->first] = *wake;
-}
-
 bool engine_next(struct engine *e, struct engine_action *a)
 {
-	if (e->n == 0)
-		return false;
-	*a = e->action[e->first];
-	e->first = --e->n ? (e->first + 1) % ENGINE_ACTIONS : 0;	/* mostly short: stay in the same cache lines */
-	return true;
+	return queue_out(&e->wakes, e->wake, ENGINE_WAKES, a) ||
+	       queue_out(&e->actions, e->action, ENGINE_ACTIONS, a);
 }
 
 /* Whose address space to place a page through first: the first waiter's, else the main sharer's. */
@@ -340,7 +344,7 @@ static void drain(struct engine *e, const struct engine_action *a, uint64_t page
 		if (awake && !has_alias(&e->sharers.sharer[wake.sharer.slot], a->block, block_offset(b, page)))
 			engine_woken(e, &wake, wake.placed_ns);
 		else
-			wake_next(e, &wake);
+			*new_action(e, ENGINE_WAKE) = wake;
 	}
 }
 
@@ -451,7 +455,7 @@ uint64_t engine_push(struct engine *e, uint64_t max, uint64_t now)
 	for (unsigned i = 0; i < e->blocks.n && queued < max; i++) {
 		struct block *b = &e->blocks.block[i];
 
-		while (b->kind == BLOCK_PRIVATE && b->stored && queued < max && e->n < ENGINE_RUN &&
+		while (b->kind == BLOCK_PRIVATE && b->stored && queued < max && e->actions.n < ENGINE_RUN &&
 		       e->push_at < b->first + b->pages)
 			queued += push_run(e, b, max - queued, now);
 	}

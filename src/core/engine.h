@@ -85,11 +85,17 @@ struct engine_report {
 
 #define ENGINE_RUN     64		/* pages a zero run may have */
 /* All pages of a run may be waited for in all sharers; pull actions until there is none before the next event. */
-#define ENGINE_ACTIONS ((ENGINE_RUN + 1) * SHARER_MAX)
+#define ENGINE_WAKES   (ENGINE_RUN * SHARER_MAX)
+#define ENGINE_ACTIONS 512		/* that are no wakes: at most one per fault, or per page of a run */
 
 struct engine_limits {
 	uint32_t waiters;		/* threads parked at a time */
 	uint32_t window;		/* pages asked for ahead of need at a time (dma, prefetch) */
+};
+
+/* A ring of actions that are still to be pulled. */
+struct engine_queue {
+	unsigned first, n;
 };
 
 struct engine {
@@ -106,8 +112,8 @@ struct engine {
 	uint64_t requested;		/* pages asked for and not placed since */
 	uint64_t push_at;		/* where engine_push() goes on */
 	uint32_t window;
-	unsigned first, n;		/* of the action ring */
-	struct engine_action action[ENGINE_ACTIONS];
+	struct engine_queue wakes, actions;	/* wakes leave first */
+	struct engine_action wake[ENGINE_WAKES], action[ENGINE_ACTIONS];
 };
 
 /* The only call that allocates.  0 or -ENOMEM. */

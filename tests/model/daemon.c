@@ -210,7 +210,7 @@ void daemon_act(struct world *w)
 			perform(w, &a);
 	}
 	must(w, w->naive.expect_n == 0, "verb %d on page %lu did not happen",
-	     w->naive.expect[w->naive.expect_first].verb, w->naive.expect[w->naive.expect_first].page);
+	     w->naive.expect[0].verb, w->naive.expect[0].page);
 }
 
 /* A retry. */

@@ -24,7 +24,7 @@ static struct naive_page *page_of(struct world *w, uint64_t page)
 static struct engine_action *owe(struct world *w, enum engine_verb verb, uint64_t page)
 {
 	struct naive *n = &w->naive;
-	struct engine_action *a = &n->expect[(n->expect_first + n->expect_n++) % WORLD_EXPECTS];
+	struct engine_action *a = &n->expect[n->expect_n++];
 
 	must(w, n->expect_n <= WORLD_EXPECTS, "the model expects too many actions");
 	*a = (struct engine_action){ .verb = verb, .page = page, .n = 1, .waiters = WAITER_NONE };
@@ -125,13 +125,14 @@ static void fault_by_state(struct world *w, struct naive_page *p, uint64_t page)
 
 enum engine_outcome naive_fault(struct world *w, const struct mail *m, const struct space *s)
 {
-	struct naive_count *count = &w->naive.count[m->ref.slot];
+	struct naive_count *count;
 	struct naive_page *p;
 	struct engine_action *a;
 	uint64_t page;
 
 	if (!s)
 		return ENGINE_STALE;
+	count = &w->naive.count[m->ref.slot];
 	count->faults++;
 	count->reads += !m->write;
 	count->writes += m->write;
@@ -188,8 +189,7 @@ void naive_zero_run(struct world *w, enum stats_lane lane, uint64_t page, uint64
 		}
 		run = NULL;
 		if (naive_page(w, lane, page, true) == ENGINE_OK && was == PAGE_MISSING)
-			run = &w->naive.expect[(w->naive.expect_first + w->naive.expect_n - 1) %
-					       WORLD_EXPECTS];
+			run = &w->naive.expect[w->naive.expect_n - 1];
 	}
 }
 
@@ -297,10 +297,20 @@ void naive_drain(struct world *w, uint64_t page, const struct engine_carrier *ca
 	}
 }
 
+/* In the order of the events, but wakes first. */
+static unsigned next_expected(const struct naive *n)
+{
+	for (unsigned i = 0; i < n->expect_n; i++)
+		if (n->expect[i].verb == ENGINE_WAKE)
+			return i;
+	return 0;
+}
+
 void naive_expect(struct world *w, const struct engine_action *a)
 {
 	struct naive *n = &w->naive;
-	const struct engine_action *x = &n->expect[n->expect_first];
+	unsigned at = next_expected(n);
+	const struct engine_action *x = &n->expect[at];
 
 	must(w, n->expect_n > 0, "an action nobody expects: verb %d page %lu", a->verb, a->page);
 	must(w, a->verb == x->verb && a->page == x->page && a->n == x->n && a->block == x->block,
@@ -320,8 +330,7 @@ void naive_expect(struct world *w, const struct engine_action *a)
 	if (a->verb == ENGINE_WAKE)
 		must(w, (a->waiters == WAITER_NONE) == (x->waiters == WAITER_NONE),
 		     "page %lu: a wake %s waiters", a->page, a->waiters == WAITER_NONE ? "without" : "with");
-	n->expect_first = (n->expect_first + 1) % WORLD_EXPECTS;
-	n->expect_n--;
+	memmove(&n->expect[at], &n->expect[at + 1], (--n->expect_n - at) * sizeof(n->expect[0]));
 }
 
 void naive_woken(struct world *w, const struct engine_action *a)

@@ -88,8 +88,8 @@ struct naive {
 	struct naive_page page[KERNEL_PAGES];
 	struct naive_waiter waiter[WORLD_WAITERS];
 	unsigned n_waiters;
-	struct engine_action expect[WORLD_EXPECTS];	/* in order; what it does not know is 0 */
-	unsigned expect_first, expect_n;
+	struct engine_action expect[WORLD_EXPECTS];	/* what it does not know is 0 */
+	unsigned expect_n;
 	uint64_t demand[WORLD_WAITERS];
 	unsigned demand_n, epoch;
 	uint64_t replay_at, replay_end;

@@ -544,7 +544,7 @@ Test(engine, every_wake_of_a_run_that_was_asked_for_has_room)
 		for (uint64_t page = 0; page < ENGINE_RUN; page++)
 			rig_fault(&r, ref[i], page, 1);
 	engine_zero_run(r.e, LANE_MAIN, 0, ENGINE_RUN, r.now);
-	cr_assert_eq(r.e->n, ENGINE_RUN);
+	cr_assert_eq(r.e->actions.n, ENGINE_RUN);
 	rig_settle(&r);
 	cr_assert_eq(engine_room(r.e), ENGINE_RUN * SHARER_MAX);
 }
@@ -564,7 +564,7 @@ Test(engine, a_push_leaves_room_for_what_it_causes)
 	rig_join(&r, true, 1u << PRIV);
 	for (unsigned i = 0; i < ENGINE_ACTIONS; i++) {
 		pushed = engine_push(r.e, UINT64_MAX, r.now);
-		cr_assert_leq(r.e->n, ENGINE_RUN);
+		cr_assert_leq(r.e->actions.n, ENGINE_RUN);
 		if (!pushed)
 			break;
 	}

@@ -184,3 +184,29 @@ Test(engine_place, who_joins_a_wait_knows_when_the_page_was_asked_for)
 	cr_assert_eq(wire->sum, 60 + 40);
 	cr_assert_eq(wire->max, 60);
 }
+
+Test(engine_place, wakes_leave_before_the_placements_that_are_queued_and_in_order)
+{
+	with_rig r;
+	struct sharer_ref ref[3];
+	struct engine_action a;
+
+	rig_open(&r, 16, 4);
+	rig_owe_all(&r);
+	for (unsigned i = 0; i < 3; i++)
+		ref[i] = rig_join(&r, i == 0, 0);
+	for (unsigned i = 3; i-- > 0;)
+		for (uint64_t page = 7; page < 9; page++)
+			rig_fault(&r, ref[i], page, 1);
+	engine_zero_run(r.e, LANE_MAIN, 7, 2, r.now);
+	for (uint64_t page = 7; page < 9; page++) {
+		a = rig_next(&r, ENGINE_PLACE, page);
+		rig_placed(&r, &a, NULL);
+		for (unsigned i = 3; i-- > 0;) {
+			a = rig_next(&r, ENGINE_WAKE, page);
+			cr_assert_eq(a.sharer.slot, ref[i].slot, "who waited longest is woken first");
+			engine_woken(r.e, &a, r.now);
+		}
+	}
+	rig_none(&r);
+}
