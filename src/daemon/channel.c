@@ -15,12 +15,15 @@
 #include "sys/sock.h"
 
 #define UNDECIDED_MAX 4
+#define LOOK_MS	      20	/* between looks at a connection that has sent part of the magic */
+#define LOOKS_MAX     100
 
 /* A connection whose kind is not known yet. */
 struct undecided {
 	struct channel *channel;
 	int fd;
 	guint watch;
+	unsigned looks;
 	char peer[128];
 };
 
@@ -95,6 +98,17 @@ static const char *judge(const uint8_t *first, ssize_t n, bool *is_main)
 	return "it does not begin as a QEMU migration";
 }
 
+static gboolean on_bytes(gint fd, GIOCondition condition, gpointer data);
+
+/* Less than four bytes stay readable whether the rest comes or not, so polling for it would spin. */
+static gboolean look_again(gpointer data)
+{
+	struct undecided *u = data;
+
+	u->watch = g_unix_fd_add(u->fd, G_IO_IN | G_IO_HUP, on_bytes, u);
+	return G_SOURCE_REMOVE;
+}
+
 static gboolean on_bytes(gint fd, GIOCondition condition, gpointer data)
 {
 	struct undecided *u = data;
@@ -107,9 +121,10 @@ static gboolean on_bytes(gint fd, GIOCondition condition, gpointer data)
 	(void)condition;
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return G_SOURCE_CONTINUE;
-	/* Less than four bytes of something: wait for the rest, it is coming (or the end, which is readable too). */
-	if (n > 0 && n < 4 && !(condition & G_IO_HUP))
-		return G_SOURCE_CONTINUE;
+	if (n > 0 && n < 4 && u->looks++ < LOOKS_MAX) {
+		u->watch = g_timeout_add(LOOK_MS, look_again, u);
+		return G_SOURCE_REMOVE;
+	}
 	u->watch = 0;
 	problem = n <= 0 ? "it was closed before it said anything" : judge(first, n, &is_main);
 	if (problem) {
