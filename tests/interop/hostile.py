@@ -8,6 +8,7 @@ those, so there the rule is weaker: no crash, no hang, and never two running VMs
 """
 import functools
 import os
+import socket
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -15,8 +16,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import qwire
 import vm
 from dest import PostcopydDestination, RefDestination, find_event
-from harness import check, check_equal, main, skip_all, wait_for
-from relay import S2D, Relay
+from harness import check, check_equal, main, readable, skip_all, wait_for
+from relay import S2D, Relay, connect
 from scenario import PLAIN, PREEMPT, Migration, Scenario, address
 
 RANDOM_TRIES = 6
@@ -139,10 +140,9 @@ def wait_outcome(source, destination):
     def over():
         if source.migration_status() == "completed":
             return "completed"
-        gone = not destination.child.running()
-        if gone or destination.control("status")["state"] == "failed":
+        if not destination.child.running() or source.migration_status() == "failed":
             return "refused"
-        return None
+        return "refused" if destination.control("status")["state"] == "failed" else None
     outcome = wait_for("the migration to complete or be refused", over, 20, 0.05)
     running_here = source.vm_status() == "running"
     if outcome == "refused":
@@ -171,9 +171,26 @@ def damaged_after_commit(case, binary, urgent):
         relay.corrupt(hold.at + 9 + 5 + 6, 0x01, connection=relay.main().number)
     relay.release(hold)
     status = migration.destination.wait_state("paused")
-    check((status["error"] or {}).get("reason"), "it does not say what broke and what to do")
-    migration.source.wait_migration("postcopy-paused")
-    migration.source.check_stopped()
+    check((status["error"] or {}).get("reason"), "it does not say what broke")
+    migration.source.wait_migration("postcopy-active", "postcopy-paused")
+    migration.source.check_stopped(moment=1)
+    for sharer in migration.destination.sharers:
+        check(sharer.running() and not find_event(sharer, "touched"),
+              f"{sharer.name} got to see pages that never came")
+
+
+def stranger_first(case, binary):
+    """Who is no QEMU is turned away, and the migration that comes afterwards is taken."""
+    migration = Migration(case, binary, Scenario("stranger"),
+                          lambda uri, source: PostcopydDestination(case, uri, source))
+    for greeting in (b"GET / HTTP/1.1\r\n\r\n", bytes(64), b"QEVX", b"Q"):
+        with connect(migration.destination.uri) as stranger:
+            stranger.sendall(greeting)
+            stranger.shutdown(socket.SHUT_WR)
+            check(readable(stranger, 10), f"{greeting!r} is neither answered nor turned away")
+    migration.run()
+    migration.check_wire()
+    migration.check_memory()
 
 
 def split(names, parts):
@@ -199,6 +216,7 @@ def cases():
         for names in split(FIELDS, 4):
             yield f"{label}: refuses a damaged {names[0]} … {names[-1]}", partial(
                 refuses, binary=binary, names=names)
+        yield f"{label}: strangers first", partial(stranger_first, binary=binary)
         yield f"{label}: damaged after the commit", partial(
             damaged_after_commit, binary=binary, urgent=False)
         yield f"{label}: damaged urgent lane after the commit", partial(

@@ -25,6 +25,7 @@ def into_postcopyd(case, binary, scenario):
     trace = migration.check_wire()
     destination = migration.destination
     destination.wait_state("complete")
+    migration.relay.wait_closed()
     destination.check_counters(trace)
     migration.check_memory()
     destination.check_digests()

@@ -280,7 +280,8 @@ class PostcopydDestination:
             if not self.child.running():
                 return {"exit": self.child.proc.returncode}
             status = self.control("status")
-            return status if status["state"] == "failed" else None
+            turned_away = status["state"] == "idle" and " refused: " in self.child.errors()
+            return status if status["state"] == "failed" or turned_away else None
         end = wait_for("postcopyd to refuse", over, timeout, 0.05)
         check(end.get("exit", 1) > 0, f"postcopyd ended with {end.get('exit')}")
         reason = (end.get("error") or {}).get("reason") or self.child.errors().strip()

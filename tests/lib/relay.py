@@ -160,6 +160,8 @@ class Connection:
             for name in (S2D, D2S)}
         self.threads = [threading.Thread(target=self._pump, args=(name,), daemon=True)
                         for name in (S2D, D2S)]
+
+    def start(self):
         for thread in self.threads:
             thread.start()
 
@@ -253,8 +255,9 @@ class Relay:
                 self.errors.append(f"{self.target}: {error}")
                 incoming.close()
                 continue
-            self.connections.append(
-                Connection(self, len(self.connections), incoming, outgoing))
+            connection = Connection(self, len(self.connections), incoming, outgoing)
+            self.connections.append(connection)
+            connection.start()
 
     # --- what is to happen -----------------------------------------------------------------
 
