@@ -75,7 +75,7 @@ static bool answer(struct faultloop *f, struct engine_action *a)
 	const struct sharer *s = m ? sharer_get(&f->engine.sharers, a->sharer) : NULL;
 	const struct mapping *map = s ? sharer_locate(s, a->address) : NULL;
 	const struct engine_carrier nobody = { 0 };
-	struct placer_job job = { .length = f->placer.page_size, .n = 1 };
+	struct placer_job job = { .length = f->placer.page_size, .answer = true, .n = 1 };
 	enum placer_outcome outcome;
 	uint64_t done;
 	int used;

@@ -40,6 +40,15 @@ static enum uffd_outcome climb(struct placer *p, const struct placer_job *job, c
 	return *done < job->length ? UFFD_UNMAPPED : UFFD_DONE;
 }
 
+/*
+ * Of huge pages the kernel says EEXIST also when it has none left, which time may mend.  Not so for a page that is there: its
+ * thread would wait for a pool that is as large as the guest, and so empty for good.
+ */
+static enum placer_outcome exists(const struct placer *p, const struct placer_job *job)
+{
+	return !job->answer && p->page_size > 4096 && mem_pool_empty(p->page_size) ? PLACER_RETRY : PLACER_EXISTS;
+}
+
 enum placer_outcome placer_run(struct placer *p, const struct placer_job *job, uint64_t *done, int *used)
 {
 	bool later = false;
@@ -54,9 +63,8 @@ enum placer_outcome placer_run(struct placer *p, const struct placer_job *job, u
 			*used = (int)i;
 		if (outcome == UFFD_DONE)
 			return PLACER_DONE;
-		/* Of huge pages the kernel says the same when it has none left. */
 		if (outcome == UFFD_EXISTS)
-			return p->page_size > 4096 && mem_pool_empty(p->page_size) ? PLACER_RETRY : PLACER_EXISTS;
+			return exists(p, job);
 		/* What was placed through this rung must be told apart from what goes through the next. */
 		if (*done > before)
 			return PLACER_RETRY;

@@ -36,6 +36,7 @@ struct placer {
 struct placer_job {
 	const uint8_t *data;		/* NULL: zeroes */
 	uint64_t length;		/* bytes, whole pages */
+	bool answer;			/* of a fault on a page that is there: EEXIST is what is expected */
 	unsigned n;
 	struct placer_rung rung[PLACER_RUNGS];
 };
