@@ -170,13 +170,13 @@ static void flush(struct faultloop *f)
 	struct mem_ring *q = &f->outbox.queue;
 	ssize_t n;
 
-	if (f->outbox.sending || outbox_empty(&f->outbox) || f->return_fd < 0)
+	if (f->outbox.sending || f->outbox.broken || outbox_empty(&f->outbox) || f->return_fd < 0)
 		return;
 	n = sock_send(f->return_fd, mem_ring_read(q), mem_ring_used(q));
 	f->engine.stats.other_syscalls++;
-	if (n < 0)
-		verdict_lost(f, (int)-n);
-	else
+	/* What the source sent before it went is still to be read, perhaps a whole package: only then is it lost. */
+	f->outbox.broken = n < 0;
+	if (n >= 0)
 		outbox_took(&f->outbox, (size_t)n);
 	if (n >= 0 && !outbox_empty(&f->outbox))
 		f->outbox.sending = ring_send(f->ring, f->return_fd, mem_ring_read(q), mem_ring_used(q),
@@ -281,7 +281,7 @@ static void on_sent(struct faultloop *f, const struct ring_done *d)
 	if (d->result > 0)
 		outbox_took(&f->outbox, (size_t)d->result);
 	else if (d->result != -EINTR && d->result != -EAGAIN)
-		verdict_lost(f, -d->result);
+		f->outbox.broken = true;
 }
 
 static void dispatch(struct faultloop *f, const struct ring_done *d)

@@ -371,6 +371,27 @@ void intake_body(struct faultloop *f, struct lane *l)
 		take_package(f, l);
 }
 
+/*
+ * The connection has ended.  Is a whole package among the bytes that were received and not looked at yet?  Then the source has
+ * given its VM away, however early it seems to us.
+ */
+bool intake_holds_package(const struct lane *l)
+{
+	struct qstream ahead = l->stream;
+	const uint8_t *at = mem_ring_read(&l->in);
+	size_t left = mem_ring_used(&l->in);
+	struct qstream_record rec;
+	int event;
+
+	while ((event = qstream_next(&ahead, at, left, &rec)) > QSTREAM_NEED_MORE) {
+		at += rec.used;
+		left -= rec.used;
+		if (event == QSTREAM_PACKAGED)
+			return left >= rec.packaged;
+	}
+	return false;
+}
+
 /* --- what the main thread answered --------------------------------------------------------------------- */
 
 /* Untouched parts of it cost nothing: the memory is mapped without reserve and NEVER is zero. */

@@ -94,6 +94,16 @@ static void lane_ended(struct faultloop *f, struct lane *l)
 	}
 }
 
+/* While the lane stands still: do the bytes that are here change what the connection's end means? */
+static bool tells_more(const struct faultloop *f, const struct lane *l)
+{
+	if (l->id != LANE_MAIN || l->holding)
+		return true;
+	if (f->need == NEED_ARM)
+		return f->engine.session.committed && mem_ring_used(&l->in) > 0;
+	return intake_holds_package(l);
+}
+
 /* True when there is more in the buffer than one turn may take. */
 bool lanework_run(struct faultloop *f, struct lane *l)
 {
@@ -112,7 +122,7 @@ bool lanework_run(struct faultloop *f, struct lane *l)
 		budget--;
 	}
 	/* Waiting for the main thread must not hide that the source is gone. */
-	if (l->eof && l->fd >= 0 && f->need != NEED_NOTHING)
+	if (l->eof && l->fd >= 0 && f->need != NEED_NOTHING && !faultloop_halted(f) && !tells_more(f, l))
 		lane_ended(f, l);
 	return budget == 0;
 }

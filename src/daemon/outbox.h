@@ -17,6 +17,7 @@ struct outbox {
 	struct mem_ring queue;
 	struct qreturn_writer writer;
 	uint64_t sent;			/* bytes */
+	bool broken;			/* the peer takes no more: nothing is sent; the receiving side tells when it ended */
 	bool sending;			/* a send is in the kernel's hands: its bytes stay where they are */
 };
 
