@@ -88,7 +88,9 @@ static const char *loss_text(const struct faultloop *f, bool unknown)
 void verdict_lost(struct faultloop *f, int error)
 {
 	const struct session *s = &f->engine.session;
-	bool unknown = !session_may_refuse(s) && (f->main_eof || (s->answer_commits && !f->running_told));
+	/* With nothing owed the source may have sent its end, which was lost on the way. */
+	bool ended = f->main_eof || f->engine.owed_left == 0;
+	bool unknown = !session_may_refuse(s) && (ended || (s->answer_commits && !f->running_told));
 
 	if (f->closing || faultloop_halted(f))
 		return;
