@@ -142,7 +142,8 @@ class Service:
             argv.append("--" + key.replace("_", "-"))
             if value is not True:
                 argv.append(str(value))
-        child = self.case.spawn(f"sharer-{name}", argv, stdin=subprocess.PIPE)
+        number = sum(child.name.startswith("sharer") for child in self.case.children)
+        child = self.case.spawn(f"sharer{number}-{name}", argv, stdin=subprocess.PIPE)
         sharer = Sharer(child, name)
         self.sharers.append(sharer)
         return sharer
