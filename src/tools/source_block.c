@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Content by page number, and two bitmaps.  Relaxed atomics are enough: a bit decides who sends a
+ * page and says nothing about other memory; the content is made anew by whoever sends it.
+ */
 #include "config.h"
 
 #include "source_block.h"
@@ -34,6 +38,12 @@ static bool set_bit(_Atomic uint64_t *map, uint64_t page)
 	return !(atomic_fetch_or_explicit(&map[page / WORD_BITS], bit, memory_order_relaxed) & bit);
 }
 
+/**
+ * source_block_init - lay out one block and open its file
+ * @spec: copied; its file name is not ours
+ *
+ * Return: 0 or -errno; source_block_deinit() after either.
+ */
 int source_block_init(struct source_block *b, const struct source_block_spec *spec)
 {
 	*b = (struct source_block){
@@ -52,6 +62,9 @@ int source_block_init(struct source_block *b, const struct source_block_spec *sp
 	return b->file < 0 ? -errno : 0;
 }
 
+/**
+ * source_block_deinit - once more is harmless
+ */
 void source_block_deinit(struct source_block *b)
 {
 	free((void *)steal_ptr(&b->claimed));
@@ -59,16 +72,25 @@ void source_block_deinit(struct source_block *b)
 	close_fd(&b->file);
 }
 
+/**
+ * source_block_claim - true for exactly one caller per page: that one sends it
+ */
 bool source_block_claim(struct source_block *b, uint64_t page)
 {
 	return set_bit(b->claimed, page);
 }
 
+/**
+ * source_block_settle - the page was sent before the switch-over and is clean: nobody will claim it
+ */
 void source_block_settle(struct source_block *b, uint64_t page)
 {
 	set_bit(b->claimed, page);
 }
 
+/**
+ * source_block_ask - count a request; false when that page was asked for before
+ */
 bool source_block_ask(struct source_block *b, uint64_t page)
 {
 	return set_bit(b->asked, page);
@@ -91,16 +113,25 @@ static uint64_t scan(const struct source_block *b, uint64_t from, uint64_t flip)
 	return b->n_pages;
 }
 
+/**
+ * source_block_next_owed - first page at or after @from that nobody has claimed, or n_pages
+ */
 uint64_t source_block_next_owed(const struct source_block *b, uint64_t from)
 {
 	return scan(b, from, ~UINT64_C(0));
 }
 
+/**
+ * source_block_next_claimed - first page at or after @from that was claimed or settled, or n_pages
+ */
 uint64_t source_block_next_claimed(const struct source_block *b, uint64_t from)
 {
 	return scan(b, from, 0);
 }
 
+/**
+ * source_block_fan - target pages in one page of the block
+ */
 uint64_t source_block_fan(const struct source_block *b)
 {
 	return b->spec.page_size / SOURCE_TARGET_PAGE;
@@ -148,6 +179,13 @@ static bool is_zero(const struct source_block *b, uint64_t tpage)
 	return fan > 1 && source_pattern_zero(b->key, SOURCE_TARGET_PAGE, tpage, b->spec.zero_percent);
 }
 
+/**
+ * source_block_read - content of a target page
+ * @stage: SOURCE_STALE: what it held before it was dirtied again
+ * @out: SOURCE_TARGET_PAGE bytes, not written for a page of zeroes
+ *
+ * Return: 1 all zero, 0 @out is filled, -errno when the file cannot be read.
+ */
 int source_block_read(const struct source_block *b, uint64_t tpage, enum source_stage stage, uint8_t *out)
 {
 	if (b->file >= 0)
@@ -158,6 +196,11 @@ int source_block_read(const struct source_block *b, uint64_t tpage, enum source_
 	return 0;
 }
 
+/**
+ * source_block_digest - XXH3-128 of the whole final content, high half first
+ *
+ * Return: 0 or -errno.
+ */
 int source_block_digest(const struct source_block *b, uint64_t out[2])
 {
 	static const uint8_t zero[SOURCE_TARGET_PAGE];

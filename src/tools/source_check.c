@@ -1,4 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The rules are those that a real source enforces, or depends on without saying so, and breaking
+ * one is fatal for a migration there: so a destination that passes here is one that QEMU can live
+ * with.  A page that is asked for twice is no error on the wire, but the second request is never
+ * answered; whoever needs it has lost the first page.
+ */
 #include "config.h"
 
 #include "source_check.h"
@@ -12,6 +18,9 @@
 
 static const uint32_t pings[] = { 1, 2, 3, 4, QSTREAM_COMMIT_PING };
 
+/**
+ * source_check_violation - count a breach; the first one keeps its text
+ */
 void source_check_violation(struct source_check *c, const char *fmt, ...)
 {
 	va_list ap;
@@ -32,11 +41,17 @@ static unsigned ping_bit(uint32_t value)
 	return 0;
 }
 
+/**
+ * source_check_ping - a PING is about to leave: before it does, or its PONG may come first
+ */
 void source_check_ping(struct source_check *c, uint32_t value)
 {
 	atomic_fetch_or(&c->pings_out, ping_bit(value));
 }
 
+/**
+ * source_check_pong - each PING is answered once, and 0x42 commits
+ */
 bool source_check_pong(struct source_check *c, uint32_t value)
 {
 	unsigned bit = ping_bit(value);
@@ -56,6 +71,12 @@ bool source_check_pong(struct source_check *c, uint32_t value)
 	return true;
 }
 
+/**
+ * source_check_request - may the destination ask for this, and now?
+ * @block: NULL when nobody knows @name
+ *
+ * QEMU aborts on a request that is not whole pages of the block, with a preempt channel.
+ */
 bool source_check_request(struct source_check *c, enum source_phase phase, const struct source_block *block,
 			  const char *name, uint64_t start, uint32_t length)
 {
@@ -77,6 +98,9 @@ bool source_check_request(struct source_check *c, enum source_phase phase, const
 	return !problem;
 }
 
+/**
+ * source_check_page - count one page of a request; false when it was asked for before
+ */
 bool source_check_page(struct source_check *c, struct source_block *block, uint64_t page)
 {
 	c->requested++;
@@ -88,6 +112,9 @@ bool source_check_page(struct source_check *c, struct source_block *block, uint6
 	return false;
 }
 
+/**
+ * source_check_shut - only value 0, only once, only behind the end of the stream
+ */
 bool source_check_shut(struct source_check *c, enum source_phase phase, uint32_t value)
 {
 	if (atomic_load(&c->has_shut)) {
@@ -111,6 +138,9 @@ bool source_check_switchover_ack(struct source_check *c)
 	return false;
 }
 
+/**
+ * source_check_complete - after SHUT 0: was every PING answered?
+ */
 bool source_check_complete(struct source_check *c)
 {
 	unsigned missing = atomic_load(&c->pings_out) & ~c->pongs_in;

@@ -1,4 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * What a destination that is no QEMU gets as device state: enough to be split and passed on.
+ * globalstate is the one section that every QEMU sends, with a layout of its own; an opaque one of
+ * any size stands for a real machine's.
+ */
 #include "config.h"
 
 #include "source_device.h"
@@ -95,6 +100,13 @@ static int load_file(struct source_device *d, const char *path)
 	return 0;
 }
 
+/**
+ * source_device_init - make or load the device part
+ * @what: a file that holds the sections as they are; or a size, one section with that many bytes of
+ *   made-up content; or NULL, QEMU's globalstate of a running VM
+ *
+ * Return: 0 or -errno; source_device_deinit() after either.
+ */
 int source_device_init(struct source_device *d, const char *what)
 {
 	uint64_t size;

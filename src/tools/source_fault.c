@@ -1,4 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The faults as tables: what each kind is called, where it may strike, and what it does.  Here it
+ * is only decided that one fires; the sender at that point acts (source_pager.c for pages,
+ * source_record.c for records, source_session.c for bytes).
+ *
+ * Two threads send, so firing is an exchange: a fault strikes once, whoever gets there first.
+ */
 #include "config.h"
 
 #include "source_fault.h"
@@ -56,12 +63,18 @@ static const char *const records[] = {
 	"package", "ping4", "end", "device", "eof", "eos", "shut",
 };
 
+/**
+ * source_fault_kinds - the table of kinds
+ */
 const struct source_fault_kind *source_fault_kinds(unsigned *n)
 {
 	*n = ARRAY_LEN(kinds);
 	return kinds;
 }
 
+/**
+ * source_fault_records - names of the records that can be a point
+ */
 const char *const *source_fault_records(unsigned *n)
 {
 	*n = ARRAY_LEN(records);
@@ -182,6 +195,11 @@ static int parse_trigger(struct source_fault *f, const char *text, const char **
 	return f->trigger ? 0 : -ENOMEM;
 }
 
+/**
+ * source_faults_add - one --fault argument
+ *
+ * Return: 0, or -EINVAL / -ENOSPC with @why, static text.
+ */
 int source_faults_add(struct source_faults *f, const char *text, const char **why)
 {
 	cleanup_free char *what = strdup(text);
@@ -233,6 +251,11 @@ static bool page_matches(const struct source_fault *f, uint64_t ordinal, const c
 	return ordinal >= f->number;
 }
 
+/**
+ * source_faults_at_page - the fault that strikes the page about to leave, marked as fired, or NULL
+ * @ordinal: how many pages left before it, on both lanes
+ * @urgent: it leaves on the urgent lane, where some kinds make no sense
+ */
 struct source_fault *source_faults_at_page(struct source_faults *f, uint64_t ordinal, const char *block,
 					   uint64_t page, bool urgent)
 {
@@ -246,6 +269,9 @@ struct source_fault *source_faults_at_page(struct source_faults *f, uint64_t ord
 	return NULL;
 }
 
+/**
+ * source_faults_awaits - would one fire at that record, as things are?  It is not marked
+ */
 bool source_faults_awaits(struct source_faults *f, const char *record)
 {
 	for (unsigned i = 0; i < f->n; i++)
@@ -255,6 +281,9 @@ bool source_faults_awaits(struct source_faults *f, const char *record)
 	return false;
 }
 
+/**
+ * source_faults_at_record - the fault that strikes here, marked as fired, or NULL
+ */
 struct source_fault *source_faults_at_record(struct source_faults *f, const char *record)
 {
 	for (unsigned i = 0; i < f->n; i++)
@@ -264,6 +293,11 @@ struct source_fault *source_faults_at_record(struct source_faults *f, const char
 	return NULL;
 }
 
+/**
+ * source_faults_at_byte - the fault that strikes within the bytes [at, at + len) of the main
+ * connection, or NULL
+ * @offset: how far into them; 0 for one that was due before its trigger came
+ */
 struct source_fault *source_faults_at_byte(struct source_faults *f, uint64_t at, uint64_t len,
 					   uint64_t *offset)
 {

@@ -1,4 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * A turn is handed out, not raced for: a background that takes the mutex again at once would starve
+ * whoever answers, since nothing makes a plain mutex fair.
+ *
+ * Ends come in four manners because destinations must tell them apart: our direction finished, both
+ * closed with everything delivered, both closed, both reset.
+ */
 #include "config.h"
 
 #include "source_lane.h"
@@ -18,6 +25,9 @@
 #include "core/guard.h"
 #include "sys/fd.h"
 
+/**
+ * source_lane_init - not open
+ */
 void source_lane_init(struct source_lane *l)
 {
 	memset(l, 0, sizeof(*l));
@@ -110,6 +120,12 @@ static const struct {
 	{ "unix:", dial_unix, false },
 };
 
+/**
+ * source_lane_dial - connect
+ * @address: tcp:HOST:PORT (HOST may be in brackets) or unix:PATH
+ *
+ * Return: 0; -EINVAL for what is no address; another -errno.
+ */
 int source_lane_dial(struct source_lane *l, const char *address)
 {
 	for (size_t i = 0; i < ARRAY_LEN(schemes); i++) {
@@ -126,6 +142,9 @@ int source_lane_dial(struct source_lane *l, const char *address)
 
 /* --- turns ---------------------------------------------------------------------------------- */
 
+/**
+ * source_lane_begin_turn - wait for the lane; who answers a request goes before the background
+ */
 void source_lane_begin_turn(struct source_lane *l, bool urgent)
 {
 	pthread_mutex_lock(&l->mutex);
@@ -137,6 +156,9 @@ void source_lane_begin_turn(struct source_lane *l, bool urgent)
 	pthread_mutex_unlock(&l->mutex);
 }
 
+/**
+ * source_lane_end_turn - let the next one write
+ */
 void source_lane_end_turn(struct source_lane *l)
 {
 	pthread_mutex_lock(&l->mutex);
@@ -147,6 +169,9 @@ void source_lane_end_turn(struct source_lane *l)
 
 /* --- bytes ---------------------------------------------------------------------------------- */
 
+/**
+ * source_lane_write - all of it, with the turn held; 0 or -errno
+ */
 int source_lane_write(struct source_lane *l, const void *buf, size_t len)
 {
 	const uint8_t *at = buf;
@@ -165,19 +190,29 @@ int source_lane_write(struct source_lane *l, const void *buf, size_t len)
 	return 0;
 }
 
+/**
+ * source_lane_hang_up - from any thread: both directions end, blocked calls return
+ */
 void source_lane_hang_up(struct source_lane *l)
 {
 	if (l->fd >= 0)
 		shutdown(l->fd, SHUT_RDWR);
 }
 
+/**
+ * source_lane_finish - no more to send; the other direction goes on
+ */
 void source_lane_finish(struct source_lane *l)
 {
 	if (l->fd >= 0)
 		shutdown(l->fd, SHUT_WR);
 }
 
-/* A close with unread input throws away what TCP has not sent yet; whoever must deliver waits here. */
+/**
+ * source_lane_drain - wait, at most a second, until the other end has all that was written
+ *
+ * A close with unread input throws away what TCP has not sent yet; whoever must deliver waits here.
+ */
 void source_lane_drain(const struct source_lane *l)
 {
 	const struct timespec tick = { .tv_nsec = 1000000 };
@@ -187,9 +222,12 @@ void source_lane_drain(const struct source_lane *l)
 		nanosleep(&tick, NULL);
 }
 
-/*
- * Disconnecting a TCP socket sends RST and wakes whoever is blocked on it, while the descriptor stays
- * open: another thread may be about to use it.
+/**
+ * source_lane_reset - from any thread: both directions end at once, with RST; a UNIX socket only
+ * hangs up
+ *
+ * Disconnecting a TCP socket sends RST and wakes whoever is blocked on it, while the descriptor
+ * stays open: another thread may be about to use it.
  */
 void source_lane_reset(struct source_lane *l)
 {

@@ -1,4 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * GOption splits, keyval parses, and what belongs together is checked at the end; whatever is wrong
+ * is said with the option and the value it was given.  Random content has a seed even when none was
+ * asked for, so that a run can be repeated.
+ */
 #include "config.h"
 
 #include "source_options.h"
@@ -76,6 +81,13 @@ static int read_block(struct source_block_spec *spec, struct keyval *kv)
 	return file && !spec->file ? -ENOMEM : 0;
 }
 
+/**
+ * source_options_block - one --block argument onto the defaults
+ * @spec: its file is the caller's to free, after a failure too
+ * @why: what is wrong
+ *
+ * Return: 0 or -errno.
+ */
 int source_options_block(struct source_block_spec *spec, const char *text, char why[256])
 {
 	static const char *const known[] = { "name", "size", "page", "file", "pattern", "zero", NULL };
@@ -274,6 +286,12 @@ static gboolean parse_raw(struct raw_options *raw, int *argc, char ***argv, GErr
 	return g_option_context_parse(context, argc, argv, error);
 }
 
+/**
+ * source_options_parse - the whole command line
+ * @argc, @argv: options are taken out
+ *
+ * Return: false with @error on a usage error; source_options_deinit() after either.
+ */
 bool source_options_parse(struct source_options *o, int *argc, char ***argv, GError **error)
 {
 	cleanup_raw struct raw_options raw = { .linger = -1, .seed = -1 };
@@ -308,6 +326,9 @@ static void describe(GString *text, const struct source_fault_kind *kind)
 	g_string_append_c(text, '\n');
 }
 
+/**
+ * source_options_fault_help - the text of --fault help, to be g_free()d
+ */
 char *source_options_fault_help(void)
 {
 	GString *text = g_string_new("--fault KIND[=ARG][@POINT][,trigger=FILE]\n\nkinds:\n");

@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Bytes are due by a schedule, not by the time since the last ones, so a sleep that takes too long
+ * is made up for.  At most a second of it: after a long stall a burst would be no rate at all.
+ */
 #include "config.h"
 
 #include "source_pace.h"
@@ -7,11 +11,18 @@
 
 #define SECOND 1000000000u		/* ns */
 
+/**
+ * source_pace_begin - the schedule starts now; @rate 0: no limit
+ */
 struct source_pace source_pace_begin(uint64_t rate)
 {
 	return (struct source_pace){ .rate = rate, .due = source_session_now() };
 }
 
+/**
+ * source_pace_portion - how much to send in one go: a fiftieth of a second's worth, within [one
+ * page, @max]
+ */
 size_t source_pace_portion(const struct source_pace *pace, size_t max)
 {
 	uint64_t portion = pace->rate / 50;
@@ -27,6 +38,11 @@ static bool never(const struct source_session *s)
 	return false;
 }
 
+/**
+ * source_pace_wait - @bytes were sent; sleep until more may be
+ *
+ * Return: 0, or -ECONNABORTED when the session is over.
+ */
 int source_pace_wait(struct source_pace *pace, struct source_session *s, uint64_t bytes)
 {
 	uint64_t now;

@@ -1,4 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * From claimed pages to bytes, with whatever a fault does to them on the way.
+ *
+ * A stretch of records is put together in one buffer and written in one turn, so the section
+ * brackets around it cannot be interrupted.  Page content is made straight in that buffer.  A page
+ * that somebody asked for goes out in a turn of its own; the background then goes on behind it,
+ * since what is touched next is often its neighbour (QEMU does the same).
+ *
+ * Owed counts down when a page is on the wire or will never be, not when it is claimed: the end of
+ * the stream waits for 0.
+ */
 #include "config.h"
 
 #include "source_pager.h"
@@ -16,6 +27,12 @@
 #define UNKNOWN_FLAG 0x800u
 #define HINT_SHIFT   40				/* page number below, block + 1 above */
 
+/**
+ * source_pager_init - a sender for one lane
+ * @urgent: it answers requests, so its turns go before the background's
+ *
+ * Return: 0 or -ENOMEM; source_pager_deinit() after either.
+ */
 int source_pager_init(struct source_pager *p, struct source_session *s, struct source_lane *l, bool urgent)
 {
 	*p = (struct source_pager){ .session = s, .lane = l, .urgent = urgent };
@@ -371,6 +388,13 @@ static int64_t background_turn(struct source_pager *p, size_t limit)
 	return (int64_t)(atomic_load(&p->lane->bytes) - before);
 }
 
+/**
+ * source_pager_background - one turn of background: claim and send
+ * @limit: about so many bytes, beginning near the last request
+ *
+ * Return: the bytes written; 0 when no page is left to claim; -ECONNABORTED when the session is
+ * over.
+ */
 int64_t source_pager_background(struct source_pager *p, size_t limit)
 {
 	int64_t r;
@@ -399,6 +423,11 @@ static void leave_hint(struct source_session *s, const struct source_block *b, u
 	atomic_store_explicit(&s->hint, block << HINT_SHIFT | (page + 1), memory_order_relaxed);
 }
 
+/**
+ * source_pager_answer - answer a request for @page of @b, if nobody sent it yet
+ *
+ * Return: 0 or -ECONNABORTED.
+ */
 int source_pager_answer(struct source_pager *p, struct source_block *b, uint64_t page)
 {
 	struct source_session *s = p->session;
@@ -421,6 +450,11 @@ int source_pager_answer(struct source_pager *p, struct source_block *b, uint64_t
 
 /* --- precopy -------------------------------------------------------------------------------- */
 
+/**
+ * source_pager_begin - precopy: a turn with pages that are nobody's to claim
+ *
+ * Then any number of source_pager_put(), and source_pager_finish() also after one that failed.
+ */
 void source_pager_begin(struct source_pager *p)
 {
 	source_lane_begin_turn(p->lane, p->urgent);

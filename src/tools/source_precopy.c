@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Which pages are sent early and which of them are dirtied again follows from their numbers alone,
+ * so a test can compute what a destination must hold at any time.
+ */
 #include "config.h"
 
 #include "source_precopy.h"
@@ -13,12 +17,18 @@
 #define DIRTY_EVERY   8u
 #define SECTION_PAGES 64u
 
+/**
+ * source_precopy_sends - is the page among those sent before the switch-over?
+ */
 bool source_precopy_sends(enum source_precopy share, uint64_t page)
 {
 	return share == SOURCE_PRECOPY_ALL ||
 	       (share == SOURCE_PRECOPY_HALF && page / SHARE_RUN % 2 == 0);
 }
 
+/**
+ * source_precopy_dirties - is it dirtied again, should it have been sent?
+ */
 bool source_precopy_dirties(const struct source_block *b, uint64_t page)
 {
 	return page + 1 == b->n_pages || page / DIRTY_RUN % DIRTY_EVERY == DIRTY_EVERY - 1;
@@ -74,6 +84,13 @@ static uint64_t count_owed(const struct source_block *b)
 	return n;
 }
 
+/**
+ * source_precopy_run - the precopy phase of every block: send, settle what stays clean, count what
+ * is owed
+ * @final: nothing is dirtied again and everything is settled: the migration finishes as precopy
+ *
+ * Return: 0 or -ECONNABORTED.
+ */
 int source_precopy_run(struct source_pager *p, bool final)
 {
 	struct source_session *s = p->session;

@@ -113,6 +113,14 @@ static int send_in_turn(struct source_session *s, struct record *r, const char *
 	return r->len ? source_session_send(s, r->lane, r->buf, r->len) : 0;
 }
 
+/**
+ * source_record_send - send a record of the main connection, in a turn of its own
+ * @name: one of source_fault_records()
+ * @buf: may be changed by a fault
+ * @len: 0 where there is nothing to send but faults can strike
+ *
+ * Return: 0, or -ECONNABORTED, the session being over.
+ */
 int source_record_send(struct source_session *s, struct source_lane *l, const char *name, uint8_t *buf,
 		       size_t len)
 {

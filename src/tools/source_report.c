@@ -122,6 +122,10 @@ static void print_lines(const struct source_session *s, const struct counter *c,
 		       digest_text(&s->blocks[i], text) ? text : "cannot be read");
 }
 
+/**
+ * source_report_print - the summary on standard output, as lines or (--json) one object
+ * @duration: nanoseconds
+ */
 void source_report_print(const struct source_session *s, uint64_t duration)
 {
 	struct counter counters[MAX_COUNTERS];
@@ -131,6 +135,9 @@ void source_report_print(const struct source_session *s, uint64_t duration)
 	fflush(stdout);
 }
 
+/**
+ * source_report_is_good - completed, and the destination broke no rule?
+ */
 bool source_report_is_good(const struct source_session *s)
 {
 	return !s->check.violations && strcmp(source_session_outcome(s), "completed") == 0;

@@ -175,6 +175,9 @@ static void read_on(struct reader *r)
 		source_session_end(r->session, SOURCE_GARBAGE, "%s", r->session->check.first);
 }
 
+/**
+ * source_return_main - the return thread, until the connection ends; for pthread_create()
+ */
 void *source_return_main(void *session)
 {
 	struct source_session *s = session;

@@ -164,6 +164,11 @@ static int with_pager(struct source_session *s)
 	return r;
 }
 
+/**
+ * source_run - a whole migration, from the first connection to SHUT
+ *
+ * Return: 0, however it ended (that is in @s); -errno when there was no connection at all.
+ */
 int source_run(struct source_session *s)
 {
 	int r = source_lane_dial(&s->main, s->options->to);

@@ -1,4 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * How a migration ends is decided once, by whoever finds out first; the connections are closed in
+ * the manner of that end, which makes the other thread's calls return.  What the end means for the
+ * VM is the table of QEMU's behaviour in source_session_outcome(): the same loss lets a source
+ * resume, pause or not know, depending on what was sent and answered.
+ */
 #include "config.h"
 
 #include "source_session.h"
@@ -29,6 +35,9 @@ static int init_blocks(struct source_session *s)
 	return 0;
 }
 
+/**
+ * source_session_init - 0 or -errno; source_session_deinit() after either
+ */
 int source_session_init(struct source_session *s, struct source_options *o)
 {
 	pthread_condattr_t attr;
@@ -66,6 +75,10 @@ static void close_lane(struct source_lane *l, enum source_end end)
 		source_lane_hang_up(l);
 }
 
+/**
+ * source_session_end - it is over, for both threads; the first call counts
+ * @end: closes both lanes in its manner; SOURCE_FINISHED leaves them open
+ */
 void source_session_end(struct source_session *s, enum source_end end, const char *fmt, ...)
 {
 	enum source_end none = SOURCE_GOES_ON;
@@ -88,6 +101,9 @@ bool source_session_goes_on(const struct source_session *s)
 	return atomic_load(&s->end) == SOURCE_GOES_ON;
 }
 
+/**
+ * source_session_notify - something that source_session_wait() may wait for has changed
+ */
 void source_session_notify(struct source_session *s)
 {
 	pthread_mutex_lock(&s->mutex);
@@ -95,6 +111,9 @@ void source_session_notify(struct source_session *s)
 	pthread_mutex_unlock(&s->mutex);
 }
 
+/**
+ * source_session_now - CLOCK_MONOTONIC, nanoseconds
+ */
 uint64_t source_session_now(void)
 {
 	struct timespec ts;
@@ -114,6 +133,13 @@ static bool sleep_until(struct source_session *s, uint64_t deadline)
 	return pthread_cond_timedwait(&s->cond, &s->mutex, &ts) == 0;
 }
 
+/**
+ * source_session_wait - sleep until something is so
+ * @ready: looked at after every notify
+ * @deadline: CLOCK_MONOTONIC, nanoseconds; UINT64_MAX: none
+ *
+ * Return: 1 it is so, 0 the deadline has passed, -ECONNABORTED the session is over.
+ */
 int source_session_wait(struct source_session *s, bool (*ready)(const struct source_session *s),
 			uint64_t deadline)
 {
@@ -152,6 +178,9 @@ static void pause_ms(uint64_t ms)
 		;
 }
 
+/**
+ * source_session_strike - DELAY, DROP and DIE, the same everywhere; as source_session_send()
+ */
 int source_session_strike(struct source_session *s, const struct source_fault *f)
 {
 	if (f->kind->action == SOURCE_DELAY) {
@@ -175,6 +204,11 @@ static int strike_byte(struct source_session *s, const struct source_fault *f, c
 	return write_all(s, &s->main, at, 1);
 }
 
+/**
+ * source_session_send - write with the turn held; byte faults strike here
+ *
+ * Return: 0, or -ECONNABORTED, the session then being over.
+ */
 int source_session_send(struct source_session *s, struct source_lane *l, const void *buf, size_t len)
 {
 	const uint8_t *at = buf, *end = at + len;
@@ -205,6 +239,12 @@ static const char *lost_outcome(const struct source_session *s)
 	return "postcopy-paused";
 }
 
+/**
+ * source_session_outcome - what a source does with its VM after this end
+ *
+ * Return: "completed"; "source-resumes" while the destination has not committed; "postcopy-paused";
+ * "ownership-unknown" between the end of the stream and SHUT.
+ */
 const char *source_session_outcome(const struct source_session *s)
 {
 	if (atomic_load(&s->end) != SOURCE_FINISHED)

@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The records around the pages, in QEMU's order, each sent under a name so that a fault can strike
+ * it.
+ */
 #include "config.h"
 
 #include "source_stream.h"
@@ -94,6 +98,9 @@ static int send_blocks(struct source_session *s)
 	return send_pen(s, "blocks", &p);
 }
 
+/**
+ * source_stream_open - header, return path, PING 1, ADVISE and the block list
+ */
 int source_stream_open(struct source_session *s)
 {
 	if (send_header(s) < 0 || send_command(s, "return-path", QCMD_OPEN_RETURN_PATH) < 0 ||
@@ -132,7 +139,11 @@ static int discard_block(struct source_session *s, const struct source_block *b)
 	return n ? send_ranges(s, b->spec.name, (const uint64_t(*)[2])ranges, n) : 0;
 }
 
-/* The source forgets at the discards which block it named last. */
+/**
+ * source_stream_discard - the switch-over, up to PING 2: what is owed is discarded
+ *
+ * The source forgets at the discards which block it named last.
+ */
 int source_stream_discard(struct source_session *s)
 {
 	if (s->options->commit_ping && send_command(s, "switchover", QCMD_SWITCHOVER_START) < 0)
@@ -162,7 +173,11 @@ static int send_package(struct source_session *s, const struct source_device *d)
 	return send_pen(s, "package", &p);
 }
 
-/* Requests are legal from the first byte of the package on: LISTEN comes before the device part. */
+/**
+ * source_stream_package - the package and PING 4
+ *
+ * Requests are legal from the first byte of the package on: LISTEN comes before the device part.
+ */
 int source_stream_package(struct source_session *s, const struct source_device *d)
 {
 	atomic_store(&s->phase, SOURCE_PACKAGE);
@@ -221,6 +236,10 @@ static int send_eos(struct source_session *s)
 	return source_record_send(s, &s->urgent, "eos", p.start, pen_used(&p));
 }
 
+/**
+ * source_stream_close - END of ram and the end of the stream
+ * @d: naked device state and its description in between; NULL after a package
+ */
 int source_stream_close(struct source_session *s, const struct source_device *d)
 {
 	if (send_end(s) < 0 || (d && send_device(s, d) < 0) || send_eof(s, d) < 0)
