@@ -1,4 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The thread of the background stream.  What it may touch of the engine is the ledger, by claim and
+ * publish, and what never changes of the blocks; the rest it tells.  So it needs no lock, and the
+ * fault thread never waits for it.
+ *
+ * A report costs the fault thread a wake-up, so pages that nobody waits for are reported in runs:
+ * alike (same state before, same way of placing), consecutive, of one block.  A contested page goes
+ * at once and alone, because its report is what wakes the threads that wait.  Before this thread
+ * sleeps in recv() it tells what it has.
+ *
+ * It may wait for everything: for bytes, for room in the mailbox, for the kernel's memory.  While
+ * the kernel wants a placement retried nothing further is received, which is how a destination
+ * without memory slows its source down.
+ */
 #include "config.h"
 #include "daemon/bulklane.h"
 
@@ -38,6 +52,10 @@ struct bulklane {
 
 /* --- reports ---------------------------------------------------------------------------------------- */
 
+/*
+ * Waits while the mailbox is full.  When the session is over nobody empties it any more, hence
+ * `stopping'.
+ */
 static void put(struct bulklane *b, struct bulk_message *m)
 {
 	m->bytes = b->lane.bytes;
@@ -78,6 +96,11 @@ static void flush_all(struct bulklane *b)
 		ring_now(b, clock_ns());
 }
 
+/*
+ * Add a placed page to the run, or begin another.  Told at 64 pages or 50 us after the last ring,
+ * whichever is first: less often and the counters lag, more often and the fault thread does little
+ * else.
+ */
 static void report(struct bulklane *b, const struct engine_report *r)
 {
 	bool extends = b->run.n && !r->contested && r->result == PLACED && r->page == b->run.page + b->run.n &&
@@ -113,6 +136,7 @@ static void tell(struct bulklane *b, enum bulk_kind kind, uint32_t value)
 
 /* --- placing ------------------------------------------------------------------------------------------- */
 
+/* The main sharer's address space first: guest memory is the VMM's to pay for. */
 static void add_main(const struct bulklane *b, struct placer_job *job, unsigned block, uint64_t offset)
 {
 	const struct bulk_carrier *c = &b->carrier;
@@ -131,6 +155,10 @@ static void add_main(const struct bulklane *b, struct placer_job *job, unsigned 
 	}
 }
 
+/*
+ * Waiters are not looked for: this thread does not know them.  A contested page is woken by the
+ * fault thread's answer to the report.
+ */
 static void make_job(const struct bulklane *b, struct placer_job *job, unsigned block, uint64_t offset)
 {
 	const struct bulk_carrier *c = &b->carrier;
@@ -160,6 +188,7 @@ static void publish(struct bulklane *b, struct engine_report *r, uint64_t done, 
 	r->contested = false;
 }
 
+/* Nobody mapped the block: its content stays in our store, and zeroes are what is there already. */
 static void keep(struct bulklane *b, struct engine_report *r, const struct lane_page *p, uint64_t n, unsigned block)
 {
 	const struct block *bl = &b->engine->blocks.block[block];
@@ -212,6 +241,10 @@ static void place_claimed(struct bulklane *b, const struct lane_page *p, uint64_
 	}
 }
 
+/*
+ * Claim what is still owed of the pages that came, and place it.  Runs of pages that nobody asked
+ * for go in one piece; one that was asked for goes alone, so that its report is about nothing else.
+ */
 static void take_pages(struct bulklane *b, const struct lane_page *p)
 {
 	uint64_t end = p->page + p->n, start = p->page;
@@ -255,6 +288,7 @@ static bool drain(struct bulklane *b)
 	return step >= 0;
 }
 
+/* recv() with MSG_DONTWAIT first: only an empty socket is worth a report before sleeping. */
 static ssize_t receive(struct bulklane *b)
 {
 	size_t most = lane_space(&b->lane, RECEIVE_MOST);
@@ -286,6 +320,15 @@ static void *run(void *arg)
 	return NULL;
 }
 
+/**
+ * bulklane_start - hand the main lane to a thread of its own
+ * @lane: taken over with the bytes its buffer holds; closed in the caller on success
+ * @engine: only its ledger's claims and the constant part of its blocks are used
+ * @carrier: copied; main_uffd is owned from here on
+ * @outbox: struct bulk_message slots
+ *
+ * Return: 0 or -errno; after a failure everything is still the caller's.
+ */
 int bulklane_start(struct bulklane **out, struct lane *lane, struct engine *engine, const struct bulk_carrier *carrier,
 		   const struct placer *placer, struct mailbox *outbox)
 {
@@ -312,11 +355,19 @@ int bulklane_start(struct bulklane **out, struct lane *lane, struct engine *engi
 	return 0;
 }
 
+/**
+ * bulklane_stream - the decoder, for the reason of a broken stream; only after BULK_BROKEN
+ */
 const struct qstream *bulklane_stream(const struct bulklane *b)
 {
 	return &b->lane.stream;
 }
 
+/**
+ * bulklane_stop - end the thread and join it; NULL is fine
+ *
+ * Its socket is shut down for reading, which ends recv().  Only when the session is over.
+ */
 void bulklane_stop(struct bulklane *b)
 {
 	if (!b)

@@ -31,10 +31,7 @@ struct bulk_carrier {
 
 struct bulklane;
 
-/*
- * Start the thread.  Takes @lane over (its buffer may hold bytes already).  @engine: only its ledger's claims and the constant part of
- * its blocks are used.  @outbox: struct bulk_message slots.  0 or -errno.
- */
+/* Start the thread; takes @lane and @carrier over.  0 or -errno. */
 int bulklane_start(struct bulklane **out, struct lane *lane, struct engine *engine, const struct bulk_carrier *carrier,
 		   const struct placer *placer, struct mailbox *outbox);
 /* The decoder, for the reason of a broken stream; only after BULK_BROKEN. */

@@ -1,4 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * From received bytes to whole pages.
+ *
+ * Bytes are looked at where they were received: the buffer is mapped twice in a row, so a record
+ * never wraps, and a 4 KiB page is placed from there without a copy of ours.  A step leaves its
+ * bytes in the buffer until lane_consume(): a page that has to be placed again later is still
+ * there, and the lane stands still with it.
+ *
+ * Pages of a huge page's size come in pieces and have to be placed whole, so those are gathered in
+ * a slot.  The source sends the pieces of one page in ascending order with no other page between
+ * them on that connection, but sections may end in the middle (7.2 with a preempt channel
+ * interrupts itself), so the slot outlives a section.
+ */
 #include "config.h"
 #include "daemon/lane.h"
 
@@ -7,6 +20,12 @@
 
 #include "sys/fd.h"
 
+/**
+ * lane_open - begin to receive on a connection
+ * @fd: owned from here on, also on failure
+ *
+ * Return: 0 or -ENOMEM; lane_close() after either.
+ */
 int lane_open(struct lane *l, enum stats_lane id, int fd)
 {
 	*l = (struct lane){ .fd = fd, .id = id };
@@ -14,6 +33,9 @@ int lane_open(struct lane *l, enum stats_lane id, int fd)
 	return mem_ring_init(&l->in, LANE_BUFFER);
 }
 
+/**
+ * lane_close - the connection, the buffer and the slot; once more is harmless
+ */
 void lane_close(struct lane *l)
 {
 	close_fd(&l->fd);
@@ -24,6 +46,13 @@ void lane_close(struct lane *l)
 	l->slot = NULL;
 }
 
+/**
+ * lane_use_pages - have a landing slot for pages of up to @page_size bytes
+ *
+ * Nothing for 4 KiB pages.  Before the first postcopy page.
+ *
+ * Return: 0 or -errno.
+ */
 int lane_use_pages(struct lane *l, uint64_t page_size)
 {
 	if (page_size <= l->stream.target_page || page_size <= l->slot_size)
@@ -36,8 +65,9 @@ int lane_use_pages(struct lane *l, uint64_t page_size)
 }
 
 /*
- * The pieces of one host page come in ascending order without others between (wire specification, section 10).  True when the
- * page is complete.
+ * Put one piece of a huge page into the slot.  True when the page is complete, false when more is
+ * to come, -EPROTO when the pieces come in an order that no source uses.  The slot is written from
+ * the first piece with data on: most huge pages that are zero never touch it.
  */
 static int gather(struct lane *l, const struct block *b, const uint8_t *data, struct lane_page *out)
 {
@@ -107,6 +137,16 @@ static void extend_zero_run(struct lane *l, const struct block *b, struct lane_p
 	}
 }
 
+/**
+ * lane_next - look at what is next in the buffer
+ * @blocks: the session's blocks, in the order of the stream's list
+ * @postcopy: pages come whole (LANE_PAGE); before, as records
+ * @page: set for LANE_PAGE
+ *
+ * Each step is consumed before the next is asked for.
+ *
+ * Return: enum lane_step; -EPROTO with the reason in l->stream.
+ */
 int lane_next(struct lane *l, const struct block_table *blocks, bool postcopy, struct lane_page *page)
 {
 	for (;;) {
@@ -136,12 +176,18 @@ int lane_next(struct lane *l, const struct block_table *blocks, bool postcopy, s
 	}
 }
 
+/**
+ * lane_consume - the step at hand is done with: its bytes may be overwritten
+ */
 void lane_consume(struct lane *l)
 {
 	l->in.head += l->used;
 	l->used = 0;
 }
 
+/**
+ * lane_received - account @n received bytes; 0: end of the connection, negative: -errno
+ */
 void lane_received(struct lane *l, ssize_t n)
 {
 	if (n > 0) {
@@ -154,6 +200,9 @@ void lane_received(struct lane *l, ssize_t n)
 	l->error = n < 0 ? (int)-n : 0;
 }
 
+/**
+ * lane_space - contiguous bytes that can be received into, at most @most
+ */
 size_t lane_space(const struct lane *l, size_t most)
 {
 	size_t room = mem_ring_room(&l->in);

@@ -58,10 +58,7 @@ int lane_open(struct lane *l, enum stats_lane id, int fd);
 void lane_close(struct lane *l);
 /* Landing slot for pages of up to @page_size bytes (no-op for 4 KiB).  Before the first postcopy page. */
 int lane_use_pages(struct lane *l, uint64_t page_size);
-/*
- * Look at what is next.  @blocks: the session's blocks, in the order of the stream's list.  Negative: -EPROTO, the reason is in
- * l->stream.  With @postcopy pages come whole (LANE_PAGE); before, as records.  Each step is consumed before the next is asked for.
- */
+/* Look at what is next: enum lane_step, or -EPROTO with the reason in l->stream. */
 int lane_next(struct lane *l, const struct block_table *blocks, bool postcopy, struct lane_page *page);
 void lane_consume(struct lane *l);
 /* Account @n received bytes (0: end of the connection, negative: -errno). */

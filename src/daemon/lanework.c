@@ -48,7 +48,10 @@ static bool take_urgent_record(struct faultloop *f, struct lane *l)
 	return true;
 }
 
-/* One step; false when there is nothing more to do now. */
+/*
+ * One step; false when there is nothing more to do now.  A package body is taken as bytes,
+ * everything else as records or pages.
+ */
 static bool step_lane(struct faultloop *f, struct lane *l)
 {
 	struct lane_page page;
@@ -76,6 +79,10 @@ static bool step_lane(struct faultloop *f, struct lane *l)
 	return go_on;
 }
 
+/*
+ * The main lane stands still while the main thread owes an answer.  The urgent lane is not looked
+ * at before faults are served: its decoder has no blocks before, and nothing was asked for.
+ */
 static bool may_read(const struct faultloop *f, const struct lane *l)
 {
 	if (l->fd < 0 || faultloop_halted(f) || f->n_pending == FAULTLOOP_PENDING || stalled(f, l))
@@ -83,13 +90,16 @@ static bool may_read(const struct faultloop *f, const struct lane *l)
 	return l->id == LANE_MAIN ? f->need == NEED_NOTHING : faultloop_serving(f);
 }
 
+/*
+ * The main connection's end is judged at once.  The urgent one's is only an end of pages: after the
+ * main stream's end the source closes it; before, the main connection tells what happened.
+ */
 static void lane_ended(struct faultloop *f, struct lane *l)
 {
 	if (l->id == LANE_MAIN) {
 		verdict_closed(f, l->error);
 	} else if (!l->ended) {
 		l->ended = true;
-		/* After the main stream's end the source closes it; before, the main connection tells what happened. */
 		faultloop_changed(f);
 	}
 }
@@ -104,7 +114,11 @@ static bool tells_more(const struct faultloop *f, const struct lane *l)
 	return intake_holds_package(l);
 }
 
-/* True when there is more in the buffer than one turn may take. */
+/**
+ * lanework_run - take what a lane has received, a bounded number of steps
+ *
+ * Return: true when there is more in the buffer than one turn may take.
+ */
 bool lanework_run(struct faultloop *f, struct lane *l)
 {
 	unsigned budget = LANE_BUDGET;
@@ -127,6 +141,10 @@ bool lanework_run(struct faultloop *f, struct lane *l)
 	return budget == 0;
 }
 
+/*
+ * What the bulk thread needs to place by itself, by value: it keeps working through a dup of the
+ * main sharer's userfaultfd when that sharer ends, and falls back to our own mapping then.
+ */
 static void fill_carrier(struct faultloop *f, struct bulk_carrier *c)
 {
 	int main = f->engine.sharers.main;
@@ -151,7 +169,13 @@ static void fill_carrier(struct faultloop *f, struct bulk_carrier *c)
 	}
 }
 
-/* As soon as faults are served and an urgent lane is there, the main lane goes to its own thread. */
+/**
+ * lanework_hand_over - as soon as faults are served and an urgent lane is there, the main lane goes
+ * to its own thread
+ *
+ * Not while a receive is under way in the ring: it is cancelled, and the hand-over tried again next
+ * turn.  Not with a page at hand that waits to be placed: that is done here.
+ */
 void lanework_hand_over(struct faultloop *f)
 {
 	struct bulk_carrier carrier;

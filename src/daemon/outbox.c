@@ -1,9 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What waits to be sent is bytes, not messages: a send may stop anywhere.  The writer's memory of
+ * the last block lives here too, since it is true of a connection, not of a request.
+ *
+ * Requests are not stored here for long: they are taken from the ledger when there is room.  Only
+ * PONG, SHUT and the like have no other place, so some room is kept for them.
+ */
 #include "config.h"
 #include "daemon/outbox.h"
 
 #include <assert.h>
 
+/**
+ * outbox_init - an empty queue; 0 or -errno
+ */
 int outbox_init(struct outbox *o)
 {
 	*o = (struct outbox){ 0 };
@@ -16,6 +26,10 @@ void outbox_deinit(struct outbox *o)
 	mem_ring_deinit(&o->queue);
 }
 
+/**
+ * outbox_reset - a new connection: forget what the old one was told, and what of it was still to be
+ * sent
+ */
 void outbox_reset(struct outbox *o)
 {
 	o->queue.head = o->queue.tail = 0;
@@ -30,17 +44,26 @@ static uint8_t *space(struct outbox *o)
 	return mem_ring_write(&o->queue);
 }
 
+/**
+ * outbox_request - ask for pages; outbox_room() must have said yes
+ */
 void outbox_request(struct outbox *o, const struct block_table *blocks, const struct engine_request *r)
 {
 	o->queue.tail += qreturn_request(&o->writer, space(o), r->block, blocks->block[r->block].name, r->offset,
 					 (uint32_t)r->length);
 }
 
+/**
+ * outbox_pong - answer a PING; uses the room that is kept
+ */
 void outbox_pong(struct outbox *o, uint32_t value)
 {
 	o->queue.tail += qreturn_pong(space(o), value);
 }
 
+/**
+ * outbox_shut - the last message of all
+ */
 void outbox_shut(struct outbox *o, uint32_t error)
 {
 	o->queue.tail += qreturn_shut(space(o), error);
@@ -51,6 +74,9 @@ void outbox_switchover_ack(struct outbox *o)
 	o->queue.tail += qreturn_switchover_ack(space(o));
 }
 
+/**
+ * outbox_took - @n bytes went out, whether by a send of ours or by the ring's
+ */
 void outbox_took(struct outbox *o, size_t n)
 {
 	o->queue.head += n;

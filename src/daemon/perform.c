@@ -14,6 +14,7 @@
 
 #define RETRY_NS 1000000
 
+/* One address space to try; one that ended, or does not show the page, is left out. */
 static void add_rung(struct faultloop *f, struct placer_job *job, struct sharer_ref ref, unsigned block, uint64_t offset)
 {
 	const struct member *m = roster_active(&f->roster, ref);
@@ -43,6 +44,10 @@ static void add_own(struct faultloop *f, struct placer_job *job, unsigned block,
 	};
 }
 
+/*
+ * The ladder of a placement: the first waiter's address space, which is awake with it; the main
+ * sharer's; our own mapping.
+ */
 static void make_job(struct faultloop *f, const struct engine_action *a, struct placer_job *job)
 {
 	const struct block *b = &f->engine.blocks.block[a->block];
@@ -68,7 +73,11 @@ static void keep(struct faultloop *f, struct engine_action *a)
 	engine_placed(&f->engine, a, a->n, PLACED, &nobody, clock_ns());
 }
 
-/* Is the answer for a page that is there.  Only the descriptor the message came from is asked. */
+/*
+ * A fault on a page that is there (O3).  Only the descriptor the message came from is asked:
+ * ZEROPAGE there gives zeroes where the owner gave the page back, and EEXIST says that nothing but
+ * a WAKE is missing.
+ */
 static bool answer(struct faultloop *f, struct engine_action *a)
 {
 	const struct member *m = roster_active(&f->roster, a->sharer);
@@ -101,7 +110,11 @@ static bool kernel_gives(const struct faultloop *f, const struct engine_action *
 	return a->from == PAGE_ZERO && f->engine.session.state == SESSION_COMPLETE;
 }
 
-/* True when the action is over, false when it must be tried again later. */
+/*
+ * True when the action is over, false when it must be tried again later.  A run goes on where the
+ * kernel stopped (O6), through whichever rung takes the rest; the engine hears of each part with
+ * the address space that carried it.
+ */
 static bool place(struct faultloop *f, struct engine_action *a)
 {
 	const struct block *b = &f->engine.blocks.block[a->block];
@@ -170,6 +183,10 @@ static bool wake(struct faultloop *f, const struct engine_action *a)
 	return true;
 }
 
+/*
+ * Keep it for later.  Where a page waits its lane stands still: the page's bytes are in that lane's
+ * buffer.
+ */
 static void defer(struct faultloop *f, const struct engine_action *a)
 {
 	f->pending[f->n_pending++] = *a;
@@ -192,6 +209,7 @@ static void tell_unplaced(struct faultloop *f, const struct engine_action *a)
 			       "is still at the source", b->name, offset);
 }
 
+/* One action: done, or kept. */
 static void perform(struct faultloop *f, struct engine_action *a)
 {
 	bool over = true;
@@ -206,6 +224,12 @@ static void perform(struct faultloop *f, struct engine_action *a)
 		defer(f, a);
 }
 
+/**
+ * perform_actions - do what the engine wants done, until nothing is left or no more can be kept
+ *
+ * After every event, so that the engine's queue is short and its actions act on what the event was
+ * about.
+ */
 void perform_actions(struct faultloop *f)
 {
 	struct engine_action a;
@@ -214,6 +238,13 @@ void perform_actions(struct faultloop *f)
 		perform(f, &a);
 }
 
+/**
+ * perform_pending - try the kept ones again, once their time has come
+ * @now: CLOCK_MONOTONIC, nanoseconds
+ *
+ * One that fails again is kept again.  Room that this makes is used at once, for actions and
+ * reports that found none.
+ */
 void perform_pending(struct faultloop *f, uint64_t now)
 {
 	struct engine_action again[FAULTLOOP_PENDING];

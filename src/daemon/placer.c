@@ -1,4 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * One placement against everything the kernel can answer.  What a rung cannot do now (EAGAIN, no
+ * memory) or ever (its owner gone, its range not registered) the next may; only EEXIST is final,
+ * since it is about the page, not about the way there.
+ *
+ * On hugetlbfs EEXIST has a second meaning, an empty pool of huge pages (tests/kernel/hugetlb.c):
+ * taking one for the other would lose a page, or raise an alarm over nothing.  See exists().
+ *
+ * The order of the rungs is the caller's.  Mostly the first takes it, and a placement is one ioctl.
+ */
 #include "config.h"
 #include "daemon/placer.h"
 
@@ -49,6 +59,18 @@ static enum placer_outcome exists(const struct placer *p, const struct placer_jo
 	return !job->answer && p->page_size > 4096 && mem_pool_empty(p->page_size) ? PLACER_RETRY : PLACER_EXISTS;
 }
 
+/**
+ * placer_run - put the pages of one job where they belong
+ * @p: statistics are counted; page_size is that of the job's block
+ * @job: the ladder, in the order to try
+ * @done: bytes placed
+ * @used: the rung that placed the last of them, -1 when none did
+ *
+ * A run may end early at the end of a rung's mapping: RETRY with *done > 0, so that the caller can
+ * tell what was placed through which rung.
+ *
+ * Return: enum placer_outcome.
+ */
 enum placer_outcome placer_run(struct placer *p, const struct placer_job *job, uint64_t *done, int *used)
 {
 	bool later = false;

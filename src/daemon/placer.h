@@ -48,10 +48,7 @@ enum placer_outcome {
 	PLACER_NOWHERE,		/* no address space takes it */
 };
 
-/*
- * *done: bytes placed.  *used: the rung that placed the last of them (index), -1 when none.  A run may end early (DONE is
- * then not reported) at the end of a rung's mapping: RETRY with *done > 0.
- */
+/* Put the pages where they belong; *done bytes placed, the last of them through rung *used. */
 enum placer_outcome placer_run(struct placer *p, const struct placer_job *job, uint64_t *done, int *used);
 
 #endif

@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Sockets as the fault thread needs them: what the peer has, and sending without waiting.
+ */
 #include "config.h"
 #include "sys/sock.h"
 
@@ -9,6 +12,13 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+/**
+ * sock_unsent - what the peer has not acknowledged yet
+ *
+ * SIOCOUTQ: for TCP bytes not acknowledged, for a UNIX socket bytes not read.
+ *
+ * Return: bytes, or -errno.
+ */
 int sock_unsent(int fd)
 {
 	int n = 0;
@@ -16,6 +26,11 @@ int sock_unsent(int fd)
 	return ioctl(fd, SIOCOUTQ, &n) < 0 ? -errno : n;
 }
 
+/**
+ * sock_send - send what the socket takes at once
+ *
+ * Return: bytes, 0 when it takes none now, or -errno.  Never waits, never raises SIGPIPE.
+ */
 ssize_t sock_send(int fd, const void *buf, size_t len)
 {
 	ssize_t n = send(fd, buf, len, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -25,6 +40,13 @@ ssize_t sock_send(int fd, const void *buf, size_t len)
 	return errno == EAGAIN || errno == EINTR ? 0 : -errno;
 }
 
+/**
+ * sock_tune - a long-lived connection to another host
+ *
+ * No delay for small messages (a request is one), and a peer that vanished is noticed within half a
+ * minute: QEMU has no heartbeat of its own, and a source that waits for SHUT may say nothing for
+ * long.  Does nothing on UNIX sockets.
+ */
 void sock_tune(int fd)
 {
 	static const struct {

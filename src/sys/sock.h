@@ -8,10 +8,7 @@
 int sock_unsent(int fd);
 /* Send what the socket takes at once, never waiting.  Bytes, 0 when it takes none, or -errno. */
 ssize_t sock_send(int fd, const void *buf, size_t len);
-/*
- * A long-lived connection to another host: no delay for small messages, and a peer that vanished is noticed (QEMU has no
- * heartbeat): keepalive and TCP_USER_TIMEOUT.  Does nothing on UNIX sockets.
- */
+/* No delay for small messages, and a peer that vanished is noticed. */
 void sock_tune(int fd);
 
 #endif
