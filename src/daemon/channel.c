@@ -1,4 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * An acceptor that may have to wait for the second connection to know the first.
+ *
+ * The main channel begins with the magic.  The urgent one begins with a page, maybe seconds later:
+ * a source from 8.0 on dials it at the switch-over, 7.2 at once, when neither has said anything.
+ * So whoever has not spoken yet is kept, up to a handful, and bytes are only peeked at: they belong
+ * to the decoder.
+ *
+ * Nobody here is authenticated.  Where the network is not trusted, the address to listen on is what
+ * keeps strangers out.  Once main and urgent are there every further connection is refused with its
+ * reason.
+ */
 #include "config.h"
 #include "daemon/channel.h"
 
@@ -37,6 +49,7 @@ struct channel {
 	struct undecided *waiting[UNDECIDED_MAX];
 };
 
+/* Forget a connection; its descriptor is closed unless assign() took it. */
 static void drop(struct undecided *u)
 {
 	struct channel *c = u->channel;
@@ -59,6 +72,7 @@ static void refuse(struct undecided *u, const char *why)
 	drop(u);
 }
 
+/* It is decided: the connection goes to the fault thread. */
 static void assign(struct undecided *u, bool urgent)
 {
 	struct message m = { .kind = MESSAGE_LANE };
@@ -85,6 +99,7 @@ static void settle(struct channel *c)
 	}
 }
 
+/* What the first bytes say: NULL and is it the main channel, or why it is refused. */
 static const char *judge(const uint8_t *first, ssize_t n, bool *is_main)
 {
 	static const uint8_t magic[4] = { 'Q', 'E', 'V', 'M' };
@@ -175,6 +190,12 @@ static gboolean on_connection(gint listen_fd, GIOCondition condition, gpointer d
 	return G_SOURCE_CONTINUE;
 }
 
+/**
+ * channel_new - accept a source's connections
+ * @listen_fd: a listening stream socket, owned from here on
+ * @loop: gets a MESSAGE_LANE for each that is accepted
+ * @ops: copied
+ */
 struct channel *channel_new(int listen_fd, struct faultloop *loop, const struct channel_ops *ops)
 {
 	struct channel *c = g_new0(struct channel, 1);
@@ -186,6 +207,9 @@ struct channel *channel_new(int listen_fd, struct faultloop *loop, const struct 
 	return c;
 }
 
+/**
+ * channel_free - stop accepting and drop who is undecided; NULL is fine
+ */
 void channel_free(struct channel *c)
 {
 	if (!c)

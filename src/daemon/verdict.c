@@ -82,13 +82,13 @@ static const char *loss_text(const struct faultloop *f, bool unknown)
  * @error: positive errno; 0 at EOF
  *
  * Two moments leave it open who has the VM, and then the operator has to decide
- * (`ownership-unknown'): between the end of the stream and SHUT a source from 10.0 on restarts its
- * VM, and while our answer that commits is on its way nobody knows whether it arrived.
+ * (`ownership-unknown'): between the end of the stream, which may have been sent and lost once
+ * nothing is owed, and SHUT a source from 10.0 on restarts its VM; and while our answer that
+ * commits is on its way nobody knows whether it arrived.
  */
 void verdict_lost(struct faultloop *f, int error)
 {
 	const struct session *s = &f->engine.session;
-	/* With nothing owed the source may have sent its end, which was lost on the way. */
 	bool ended = f->main_eof || f->engine.owed_left == 0;
 	bool unknown = !session_may_refuse(s) && (ended || (s->answer_commits && !f->running_told));
 
