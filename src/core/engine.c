@@ -2,30 +2,38 @@
 /*
  * Theory of operation
  *
- * A thread of some process (a sharer) touches a page of guest memory that is not here.  The kernel puts it to sleep and
- * queues a message on that process's userfaultfd.  From there, in one direction:
+ * A thread of some process (a sharer) touches a page of guest memory that is not here.  The kernel
+ * puts it to sleep and queues a message on that process's userfaultfd.  From there, in one
+ * direction:
  *
  *   engine_fault          address -> mapping -> (block, page).  The ledger says what the page is:
  *        missing          park the thread, ask the source (engine_next_request)
  *        requested        park; it was asked for already (O4)
  *        placing          park and contest it; whoever places it will tell (O1)
  *        stored, zero     park; we have the content: place it now
- *        present          answer on the descriptor the message came from (O3): zero it if the owner gave the page back, else wake
- *   engine_next_request   demand first, then what a lost lane left open, then ranges wanted ahead of need
- *   engine_page           the page came: claim it in the ledger; a second copy finds nothing to claim and is ignored
- *   PLACE                 the caller has the kernel place it, through the address space of the first waiter (which wakes that one for free),
- *                         else the main sharer's; engine_placed tells how it went.  Only now is it present (O2)
- *   WAKE                  every other sharer that waits for it, each once, all its aliases (O13); engine_woken takes the latency samples
+ *        present          answer on the descriptor the message came from (O3): zero it if the owner
+ *                         gave the page back, else wake
+ *   engine_next_request   demand first, then what a lost lane left open, then ranges wanted ahead
+ *                         of need
+ *   engine_page           the page came: claim it in the ledger; a second copy finds nothing to
+ *                         claim and is ignored
+ *   PLACE                 the caller has the kernel place it, through the address space of the
+ *                         first waiter (which wakes that one for free), else the main sharer's;
+ *                         engine_placed tells how it went.  Only now is it present (O2)
+ *   WAKE                  every other sharer that waits for it, each once, all its aliases (O13);
+ *                         engine_woken takes the latency samples
  *
- * With an urgent lane the background stream is placed by another thread, which claims and publishes in the same ledger and
- * reports afterwards (engine_report): a page claimed by one side cannot be placed by the other, and a fault that meets a
- * claimed page contests it, so that the report that drains its waiters comes at once.  See ledger.h for why nothing is missed.
+ * With an urgent lane the background stream is placed by another thread, which claims and publishes
+ * in the same ledger and reports afterwards (engine_report): a page claimed by one side cannot be
+ * placed by the other, and a fault that meets a claimed page contests it, so that the report that
+ * drains its waiters comes at once.  See ledger.h for why nothing is missed.
  *
- * What is never done: a page is not placed twice (claim), a waiter is not woken before its page is there (drain follows
- * publish), and a failure never becomes a zero page: a page that cannot be placed stays unplaced, its waiters asleep, and is reported.
+ * What is never done: a page is not placed twice (claim), a waiter is not woken before its page is
+ * there (drain follows publish), and a failure never becomes a zero page: a page that cannot be
+ * placed stays unplaced, its waiters asleep, and is reported.
  *
- * Present pages count; owed pages are exactly those that were discarded before the package (O15).  When none is owed and none is
- * stored any more the session can complete.
+ * Present pages count; owed pages are exactly those that were discarded before the package (O15).
+ * When none is owed and none is stored any more the session can complete.
  */
 #include "config.h"
 #include "core/engine.h"
@@ -44,6 +52,12 @@ static void unblock(struct sharer *s, uint64_t n, uint64_t now)
 		s->stats.blocked_ns += now - s->blocked_since;
 }
 
+/**
+ * engine_gone - a sharer ended, for whatever reason (O6, O10)
+ *
+ * Its waiters are forgotten, what comes late of it is stale; what its faults asked for is placed
+ * all the same, since the source sends it anyway.
+ */
 void engine_gone(struct engine *e, struct sharer_ref ref, uint64_t now)
 {
 	struct sharer *s = sharer_get(&e->sharers, ref);
@@ -82,9 +96,15 @@ static struct engine_action *new_action(struct engine *e, enum engine_verb verb)
 	return a;
 }
 
-/*
- * Wakes go before the placements that are queued: who can run, runs; and each placement can make a wake for every page of its run
- * and every sharer, so there is room for one placement's worth of them.
+/**
+ * engine_next - the next thing to do
+ * @a: a copy; for a PLACE the caller hands it back to engine_placed(), for a WAKE to engine_woken()
+ *
+ * Wakes go before the placements that are queued: who can run, runs; and each placement can make a
+ * wake for every page of its run and every sharer, so there is room for one placement's worth of
+ * them.
+ *
+ * Return: false when there is nothing to do.
  */
 bool engine_next(struct engine *e, struct engine_action *a)
 {
@@ -129,6 +149,10 @@ static void place(struct engine *e, enum stats_lane lane, uint64_t page, uint64_
 
 /* --- faults --------------------------------------------------------------------------------------------- */
 
+/*
+ * The thread sleeps until the page is there.  A thread that is parked on this page already (a
+ * signal made it fault again) is not parked twice: it sleeps once.
+ */
 static void park(struct engine *e, struct sharer_ref ref, uint64_t page, uint64_t address, uint32_t tid, uint64_t now)
 {
 	struct sharer *s = &e->sharers.sharer[ref.slot];
@@ -162,6 +186,11 @@ static void serve_own(struct engine *e, uint64_t page, enum page_state state, ui
 	place(e, LANE_STORE, page, 1, data, state, now);
 }
 
+/*
+ * A message read after the page was placed.  The kernel alone knows whether the thread sleeps on a
+ * page that is there, or on one that its owner has given back since: the answer is a ZEROPAGE, and
+ * a WAKE where that says EEXIST (O3).
+ */
 static void answer_present(struct engine *e, struct sharer_ref ref, const struct mapping *m, uint64_t page)
 {
 	const struct block *b = &e->blocks.block[m->block];
@@ -178,6 +207,7 @@ static void answer_present(struct engine *e, struct sharer_ref ref, const struct
 	a->address = mapping_address(m, block_offset(b, page));
 }
 
+/* The first fault on a missing page: ask once (O4), ahead of everything that nobody sleeps for. */
 static void ask(struct engine *e, struct sharer *s, uint64_t page)
 {
 	struct block *b = block_of_page(&e->blocks, page);
@@ -190,6 +220,19 @@ static void ask(struct engine *e, struct sharer *s, uint64_t page)
 	s->stats.requests++;
 }
 
+/**
+ * engine_fault - a thread of a sharer met a page that is not there (for it)
+ * @address: anywhere in the page
+ * @tid: the thread, 0 when the kernel does not say
+ * @flags: bit 0: the access was a write (UFFD_PAGEFAULT_FLAG_WRITE)
+ * @now: when the message was read
+ *
+ * A fault that is not answered at once is parked before this returns (O1).  The caller reads no
+ * more faults than engine_room() says.
+ *
+ * Return: ENGINE_OK, ENGINE_STALE, ENGINE_OUTSIDE (of every mapping it declared: its waiter would
+ * never be woken).
+ */
 enum engine_outcome engine_fault(struct engine *e, struct sharer_ref ref, uint64_t address, uint32_t tid,
 				 uint64_t flags, uint64_t now)
 {
@@ -223,6 +266,14 @@ enum engine_outcome engine_fault(struct engine *e, struct sharer_ref ref, uint64
 
 /* --- pages ------------------------------------------------------------------------------------------------ */
 
+/**
+ * engine_page - a whole page came in on a lane of the fault thread
+ * @page: its number
+ * @data: must stay where it is until the placement is over; NULL: zeroes
+ *
+ * Return: ENGINE_OK and a PLACE is queued; ENGINE_DUPLICATE: it is there, or the other lane has it,
+ * or nobody owes it.
+ */
 enum engine_outcome engine_page(struct engine *e, enum stats_lane lane, uint64_t page, const uint8_t *data,
 				uint64_t now)
 {
@@ -236,6 +287,12 @@ enum engine_outcome engine_page(struct engine *e, enum stats_lane lane, uint64_t
 	return ENGINE_OK;
 }
 
+/**
+ * engine_zero_run - zero pages in a row came in on a lane of the fault thread
+ * @page, @n: at most ENGINE_RUN pages, all of one block
+ *
+ * As engine_page() of each, in as few placements as can be (O9).
+ */
 void engine_zero_run(struct engine *e, enum stats_lane lane, uint64_t page, uint64_t n, uint64_t now)
 {
 	uint64_t end = page + n, start = page;
@@ -283,6 +340,11 @@ static void left_state(struct engine *e, struct block *b, enum page_state from, 
 	}
 }
 
+/*
+ * The way of one fault, split at the moments that are known.  A page that came by itself was never
+ * sent for, and one may arrive before the request left: a moment that lies before its predecessor
+ * counts as that one.
+ */
 static void sample(struct engine *e, const struct waiter *w, const struct engine_action *a, uint64_t woken)
 {
 	struct sharer *s = &e->sharers.sharer[w->sharer];
@@ -300,6 +362,13 @@ static void sample(struct engine *e, const struct waiter *w, const struct engine
 	s->stats.blocked_threads_ns += woken - w->read_ns;
 }
 
+/**
+ * engine_woken - a WAKE was done: every alias of the page in that sharer
+ * @a: as engine_next() gave it; its waiters are released
+ * @now: the end of their waiting
+ *
+ * Also for a sharer that ended meanwhile.
+ */
 void engine_woken(struct engine *e, const struct engine_action *a, uint64_t now)
 {
 	struct sharer *s = sharer_get(&e->sharers, a->sharer);
@@ -312,7 +381,7 @@ void engine_woken(struct engine *e, const struct engine_action *a, uint64_t now)
 		waiter_release(&e->waiters, a->waiters);
 }
 
-/* How many mappings of its sharer show this page. */
+/* Does the sharer show this page at a second address? */
 static bool has_alias(const struct sharer *s, unsigned block, uint64_t offset)
 {
 	unsigned from = 0;
@@ -348,6 +417,11 @@ static void drain(struct engine *e, const struct engine_action *a, uint64_t page
 	}
 }
 
+/*
+ * A claimed page could not be placed, or had content that nobody placed.  It is given up in the
+ * ledger and stays owed, so the session never completes over it; whoever waits for it sleeps on (a
+ * failure never becomes a zero page).
+ */
 static void unplaced(struct engine *e, const struct engine_action *a, uint64_t page, enum engine_verb verb)
 {
 	struct engine_action *report;
@@ -355,7 +429,6 @@ static void unplaced(struct engine *e, const struct engine_action *a, uint64_t p
 
 	ledger_unclaim(&e->ledger, page, PAGE_LOST);
 	left_state(e, b, a->from, 1);
-	/* What cannot be placed stays owed: the session must not complete. */
 	e->owed_left++;
 	b->lost++;
 	e->stats.alarms += verb == ENGINE_ALARM;
@@ -379,6 +452,10 @@ static void answered(struct engine *e, const struct engine_action *a, enum engin
 	wake->n = 1;
 }
 
+/*
+ * The kernel took @n pages: move them from the counters of where they were to those of what is
+ * here.
+ */
 static void now_present(struct engine *e, const struct engine_action *a, uint64_t n, enum stats_how how)
 {
 	struct block *b = &e->blocks.block[a->block];
@@ -388,6 +465,17 @@ static void now_present(struct engine *e, const struct engine_action *a, uint64_
 	e->stats.lane[a->lane].pages[how] += n;
 }
 
+/**
+ * engine_placed - the result of a PLACE
+ * @a: moved on past what is settled
+ * @done: so many pages, from its first, are there
+ * @result: with EXISTS or NOWHERE the page behind them is what it is about
+ * @carrier: through which address space; the kernel woke who slept there
+ *
+ * Each page is published first and its waiters are drained then (O2).
+ *
+ * Return: the pages still to be placed; the caller issues @a again while it is not 0.
+ */
 uint64_t engine_placed(struct engine *e, struct engine_action *a, uint64_t done, enum engine_result result,
 		       const struct engine_carrier *carrier, uint64_t now)
 {
@@ -413,6 +501,12 @@ uint64_t engine_placed(struct engine *e, struct engine_action *a, uint64_t done,
 	return a->n;
 }
 
+/**
+ * engine_report - the bulk lane tells what it did with a run of pages
+ * @r: pages that it published, or has claimed and could not place
+ *
+ * Counters and waiters are the engine's, so they follow here.  The ledger said the truth all along.
+ */
 void engine_report(struct engine *e, const struct engine_report *r, uint64_t now)
 {
 	struct engine_action a = {
@@ -448,6 +542,14 @@ static uint64_t push_run(struct engine *e, struct block *b, uint64_t max, uint64
 	return n;
 }
 
+/**
+ * engine_push - hand stored pages of private blocks over, in order of their number
+ * @max: pages to queue at most
+ *
+ * In small runs: a thread that faults meanwhile waits for no more than one of them.
+ *
+ * Return: the pages queued; the caller performs them and calls again.
+ */
 uint64_t engine_push(struct engine *e, uint64_t max, uint64_t now)
 {
 	uint64_t queued = 0;
@@ -462,6 +564,10 @@ uint64_t engine_push(struct engine *e, uint64_t max, uint64_t now)
 	return queued;
 }
 
+/**
+ * engine_drained - is nothing owed and nothing stored?  With the stream at its end the session can
+ * complete
+ */
 bool engine_drained(const struct engine *e)
 {
 	return e->owed_left == 0 && e->stored_left == 0;

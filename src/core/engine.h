@@ -152,15 +152,12 @@ enum engine_outcome engine_page(struct engine *e, enum stats_lane lane, uint64_t
 				uint64_t now);
 /* At most ENGINE_RUN zero pages in a row, all of one block. */
 void engine_zero_run(struct engine *e, enum stats_lane lane, uint64_t page, uint64_t n, uint64_t now);
-/*
- * The result of a PLACE: its first @done pages are there (through @carrier); with EXISTS or NOWHERE the one after them is what the
- * result is about.  Moves the action on; returns the pages still to be placed (issue it again while not 0).
- */
+/* The result of a PLACE; returns the pages still to be placed (issue it again while not 0). */
 uint64_t engine_placed(struct engine *e, struct engine_action *a, uint64_t done, enum engine_result result,
 		       const struct engine_carrier *carrier, uint64_t now);
 void engine_woken(struct engine *e, const struct engine_action *a, uint64_t now);
 void engine_report(struct engine *e, const struct engine_report *r, uint64_t now);
-/* Hand stored pages of private blocks over, at most @max pages and ENGINE_RUN actions in this call.  Pages queued. */
+/* Hand stored pages of private blocks over, at most @max.  Pages queued. */
 uint64_t engine_push(struct engine *e, uint64_t max, uint64_t now);
 
 /* --- what to do ----------------------------------------------------------------------------- */
