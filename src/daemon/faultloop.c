@@ -4,18 +4,22 @@
  *
  * One thread, one wait point (the ring), one turn after the other:
  *
- *   wait       submit what is queued (a send, re-armed receives) and sleep until something completes
- *   dispatch   completions only set flags: this descriptor is readable, these bytes came, that send is done
- *   faults     read a batch from every userfaultfd that is ready, one batch each, so that none starves another
- *   lanes      take pages out of the receive buffers, the urgent lane first, a bounded number each turn (O5)
+ *   wait       submit what is queued (a send, re-armed receives), sleep until something completes
+ *   dispatch   completions only set flags: this descriptor is readable, these bytes came, that send
+ *              is done
+ *   faults     read a batch from every userfaultfd that is ready, one batch each, so that none
+ *              starves another
+ *   lanes      take pages out of the receive buffers, the urgent lane first, a bounded number each
+ *              turn (O5)
  *   perform    do what the engine decided, after every step that can make it decide something
  *   ask        put requests into the outbox while it has room; the ring sends them
  *
- * Nothing in a turn waits or allocates once faults are served.  A lane whose page the kernel wants retried stands still (its bytes
- * are the page); waiters that find no room stay in the kernel's queue; requests that find no room stay in the ledger.
+ * Nothing in a turn waits or allocates once faults are served.  A lane whose page the kernel wants
+ * retried stands still (its bytes are the page); waiters that find no room stay in the kernel's
+ * queue; requests that find no room stay in the ledger.
  *
- * With a single lane this thread reads it, so that a demanded page never crosses threads.  With an urgent lane beside it the main
- * lane is handed to the bulk thread as soon as faults are served.
+ * With a single lane this thread reads it, so that a demanded page never crosses threads.  With an
+ * urgent lane beside it the main lane is handed to the bulk thread as soon as faults are served.
  *
  * The main thread is told that something changed, never what: it then asks for a snapshot.
  */
@@ -46,6 +50,11 @@
 #define INBOX_SLOTS	256
 #define REPORT_SLOTS	1024
 
+/**
+ * faultloop_feed - feed the session; a change is told to the main thread
+ *
+ * Return: as session_feed().
+ */
 int faultloop_feed(struct faultloop *f, enum session_event event)
 {
 	int ret = session_feed(&f->engine.session, event);
@@ -59,6 +68,12 @@ int faultloop_feed(struct faultloop *f, enum session_event event)
 
 /* --- faults ---------------------------------------------------------------------------------------------- */
 
+/*
+ * One message of a userfaultfd.  Only faults are acted on.  A page that its owner gave back is
+ * answered with zeroes when it is touched again (O3), so for REMOVE reading the event is enough:
+ * the kernel holds the owner's madvise() until we did.  Of FORK the child's descriptor must not
+ * leak.
+ */
 static void take_event(struct faultloop *f, struct member *m, const struct uffd_event *e, uint64_t now)
 {
 	enum engine_outcome outcome;
@@ -69,7 +84,6 @@ static void take_event(struct faultloop *f, struct member *m, const struct uffd_
 		close_fd(&child);
 		return;
 	}
-	/* A page that its owner gave back is answered with zeroes when it is touched again (O3): reading the event is enough. */
 	if (e->kind != UFFD_FAULT)
 		return;
 	PROBE3(fault, m->ref.slot, e->address, e->tid);
@@ -81,6 +95,10 @@ static void take_event(struct faultloop *f, struct member *m, const struct uffd_
 				     "declared", e->address);
 }
 
+/*
+ * One batch of a sharer.  Multishot polls are edge-like, so a full batch leaves it ready: there may
+ * be more.
+ */
 static void read_faults(struct faultloop *f, struct member *m)
 {
 	struct uffd_event events[UFFD_READ_MAX];
@@ -124,6 +142,7 @@ static bool serve_faults(struct faultloop *f)
 	return more && engine_room(&f->engine) > 0 && f->n_pending < FAULTLOOP_PENDING;
 }
 
+/* Polls begin with serving, not with joining: what faults earlier waits in the kernel. */
 static void arm_members(struct faultloop *f)
 {
 	if (!faultloop_serving(f))
@@ -195,6 +214,7 @@ static void ask(struct faultloop *f)
 	flush(f);
 }
 
+/* Stored content is handed over when nothing more urgent was found in this turn. */
 static void push(struct faultloop *f)
 {
 	if (!faultloop_serving(f) || f->engine.stored_left == 0 || f->n_pending)
@@ -227,6 +247,7 @@ static bool turn(struct faultloop *f)
 	return more || (faultloop_serving(f) && f->engine.stored_left && !f->n_pending && !faultloop_halted(f));
 }
 
+/* Fill the snapshot in hand, and ring: what changed is in it, or in the next one. */
 static void tell_main(struct faultloop *f)
 {
 	struct snapshot *s = steal_ptr(&f->snapshot);
@@ -251,6 +272,7 @@ static void on_doorbell(struct faultloop *f, const struct ring_done *d)
 	errands_inbox(f);
 }
 
+/* A poll that found something, or ended; what comes of an earlier generation is dropped (O10). */
 static void on_uffd(struct faultloop *f, const struct ring_done *d)
 {
 	struct member *m = roster_active(&f->roster, (struct sharer_ref){ d->cookie.index, d->cookie.generation });
@@ -414,6 +436,12 @@ static void tear_down(struct faultloop *f)
 	free(f);
 }
 
+/**
+ * faultloop_start - make everything and start the thread
+ * @options: copied
+ *
+ * Return: 0 or -errno.
+ */
 int faultloop_start(struct faultloop **out, const struct faultloop_options *options)
 {
 	struct faultloop *f = calloc(1, sizeof(*f));
@@ -435,6 +463,12 @@ int faultloop_start(struct faultloop **out, const struct faultloop_options *opti
 	return 0;
 }
 
+/**
+ * faultloop_post - hand a message over, for the main thread
+ *
+ * Waits while the mailbox is full.  Descriptors and the snapshot in it belong to the fault thread
+ * from here on.
+ */
 void faultloop_post(struct faultloop *f, const struct message *m)
 {
 	while (!mailbox_put(&f->inbox, m)) {
@@ -444,11 +478,21 @@ void faultloop_post(struct faultloop *f, const struct message *m)
 	mailbox_ring(&f->inbox);
 }
 
+/**
+ * faultloop_notify_fd - becomes readable when something changed; stays ours
+ */
 int faultloop_notify_fd(const struct faultloop *f)
 {
 	return f->notify;
 }
 
+/**
+ * faultloop_collect - clear the notification and take the snapshot, if it came back
+ * @stale: may be NULL; set when something changed that this snapshot may not show, so ask for
+ *   another
+ *
+ * Return: the snapshot, which is the caller's again, or NULL.
+ */
 struct snapshot *faultloop_collect(struct faultloop *f, bool *stale)
 {
 	uint64_t rung = doorbell_clear(f->notify);
@@ -460,6 +504,9 @@ struct snapshot *faultloop_collect(struct faultloop *f, bool *stale)
 	return s;
 }
 
+/**
+ * faultloop_stop - end the thread and free everything, the userfaultfds included (O11)
+ */
 void faultloop_stop(struct faultloop *f)
 {
 	const struct message quit = { .kind = MESSAGE_QUIT };

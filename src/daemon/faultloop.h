@@ -107,10 +107,7 @@ int faultloop_start(struct faultloop **out, const struct faultloop_options *opti
 void faultloop_post(struct faultloop *f, const struct message *m);
 /* The descriptor that becomes readable when something changed. */
 int faultloop_notify_fd(const struct faultloop *f);
-/*
- * Clear the notification; the snapshot if it came back, else NULL.  *@stale (may be NULL): something changed that this
- * snapshot may not show, so ask for another.
- */
+/* The snapshot if it came back, else NULL.  *@stale (may be NULL): ask for another. */
 struct snapshot *faultloop_collect(struct faultloop *f, bool *stale);
 /* Ends the thread and frees everything. */
 void faultloop_stop(struct faultloop *f);
