@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * postcopy-source: the other end of a migration, for tests and benchmarks.  It speaks QEMU's protocol
- * to any destination, watches whether the destination keeps to it, and does wrong what it is told to.
+ * postcopy-source: the other end of a migration, for tests and benchmarks.  It speaks QEMU's
+ * protocol to any destination, watches whether the destination keeps to it, and does wrong what it
+ * is told to.
  */
 #include "config.h"
 
@@ -43,7 +44,8 @@ static int migrate(struct source_options *o)
 	int status = FAILED;
 
 	if (r < 0) {
-		const struct source_block *bad = session.n_ready ? &session.blocks[session.n_ready - 1] : NULL;
+		const struct source_block *bad =
+			session.n_ready ? &session.blocks[session.n_ready - 1] : NULL;
 
 		complain(bad && bad->spec.file ? bad->spec.file : "set-up", strerror(-r));
 	} else {

@@ -143,7 +143,8 @@ static bool all_zero(const uint8_t *p, size_t len)
 }
 
 /* What lies beyond the end of the file is zero.  A stale page is the inverted one. */
-static int read_file(const struct source_block *b, uint64_t tpage, enum source_stage stage, uint8_t *out)
+static int read_file(const struct source_block *b, uint64_t tpage, enum source_stage stage,
+		     uint8_t *out)
 {
 	size_t got = 0;
 
@@ -176,7 +177,8 @@ static bool is_zero(const struct source_block *b, uint64_t tpage)
 
 	if (source_pattern_zero(b->key, b->spec.page_size, tpage / fan, b->spec.zero_percent))
 		return true;
-	return fan > 1 && source_pattern_zero(b->key, SOURCE_TARGET_PAGE, tpage, b->spec.zero_percent);
+	return fan > 1 &&
+	       source_pattern_zero(b->key, SOURCE_TARGET_PAGE, tpage, b->spec.zero_percent);
 }
 
 /**
@@ -186,7 +188,8 @@ static bool is_zero(const struct source_block *b, uint64_t tpage)
  *
  * Return: 1 all zero, 0 @out is filled, -errno when the file cannot be read.
  */
-int source_block_read(const struct source_block *b, uint64_t tpage, enum source_stage stage, uint8_t *out)
+int source_block_read(const struct source_block *b, uint64_t tpage, enum source_stage stage,
+		      uint8_t *out)
 {
 	if (b->file >= 0)
 		return read_file(b, tpage, stage, out);

@@ -2,12 +2,13 @@
 #ifndef PC_TOOLS_SOURCE_BLOCK_H
 #define PC_TOOLS_SOURCE_BLOCK_H
 /*
- * One RAM block of the machine we pretend to be: its geometry, what its pages hold, and which of them
- * the destination is still owed.
+ * One RAM block of the machine we pretend to be: its geometry, what its pages hold, and which of
+ * them the destination is still owed.
  *
- * Content is computed or read from a file on demand and never stored, so a block may be larger than the
- * memory of the host.  "Claimed" is a bit per page of the block: whoever sets it, sends the page.  Both
- * sending threads claim, hence the atomics; everything else belongs to the thread that sets up.
+ * Content is computed or read from a file on demand and never stored, so a block may be larger than
+ * the memory of the host.  "Claimed" is a bit per page of the block: whoever sets it, sends the
+ * page.  Both sending threads claim, hence the atomics; everything else belongs to the thread that
+ * sets up.
  */
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -17,20 +18,20 @@
 
 struct source_block_spec {
 	char name[256];
-	uint64_t length;		/* bytes, a multiple of page_size */
-	uint64_t page_size;		/* bytes: 4 KiB, 2 MiB or 1 GiB */
+	uint64_t length;    /* bytes, a multiple of page_size */
+	uint64_t page_size; /* bytes: 4 KiB, 2 MiB or 1 GiB */
 	uint64_t seed;
 	unsigned zero_percent;
-	char *file;			/* owned; NULL: pattern */
+	char *file; /* owned; NULL: pattern */
 };
 
 struct source_block {
-	struct source_block_spec spec;	/* spec.file is not ours */
+	struct source_block_spec spec; /* spec.file is not ours */
 	uint64_t key;
 	uint64_t n_pages;
-	int file;			/* -1: pattern */
-	_Atomic uint64_t *claimed;	/* bit: sent, or not owed */
-	_Atomic uint64_t *asked;	/* bit: the destination asked for it */
+	int file;		   /* -1: pattern */
+	_Atomic uint64_t *claimed; /* bit: sent, or not owed */
+	_Atomic uint64_t *asked;   /* bit: the destination asked for it */
 };
 
 int source_block_init(struct source_block *b, const struct source_block_spec *spec);
@@ -48,10 +49,11 @@ uint64_t source_block_next_claimed(const struct source_block *b, uint64_t from);
 bool source_block_ask(struct source_block *b, uint64_t page);
 
 /*
- * Content of target page @tpage.  1: all zero, @out is not written; 0: @out (SOURCE_TARGET_PAGE bytes)
- * is filled; -errno when the file cannot be read.
+ * Content of target page @tpage.  1: all zero, @out is not written; 0: @out (SOURCE_TARGET_PAGE
+ * bytes) is filled; -errno when the file cannot be read.
  */
-int source_block_read(const struct source_block *b, uint64_t tpage, enum source_stage stage, uint8_t *out);
+int source_block_read(const struct source_block *b, uint64_t tpage, enum source_stage stage,
+		      uint8_t *out);
 /* Target pages in one page of the block. */
 uint64_t source_block_fan(const struct source_block *b);
 /* XXH3-128 of the whole final content, high half first. */

@@ -16,7 +16,7 @@
 #include "core/guard.h"
 #include "wire/qstream.h"
 
-static const uint32_t pings[] = { 1, 2, 3, 4, QSTREAM_COMMIT_PING };
+static const uint32_t pings[] = {1, 2, 3, 4, QSTREAM_COMMIT_PING};
 
 /**
  * source_check_violation - count a breach; the first one keeps its text
@@ -77,8 +77,9 @@ bool source_check_pong(struct source_check *c, uint32_t value)
  *
  * QEMU aborts on a request that is not whole pages of the block, with a preempt channel.
  */
-bool source_check_request(struct source_check *c, enum source_phase phase, const struct source_block *block,
-			  const char *name, uint64_t start, uint32_t length)
+bool source_check_request(struct source_check *c, enum source_phase phase,
+			  const struct source_block *block, const char *name, uint64_t start,
+			  uint32_t length)
 {
 	const char *problem = NULL;
 
@@ -93,8 +94,8 @@ bool source_check_request(struct source_check *c, enum source_phase phase, const
 	else if (!range_inside(start, length, block->spec.length))
 		problem = "empty or beyond the block";
 	if (problem)
-		source_check_violation(c, "request %s: %.100s+%#" PRIx64 ", length %#" PRIx32, problem,
-				       name, start, length);
+		source_check_violation(c, "request %s: %.100s+%#" PRIx64 ", length %#" PRIx32,
+				       problem, name, start, length);
 	return !problem;
 }
 

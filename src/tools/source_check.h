@@ -14,22 +14,22 @@
 #include "tools/source_block.h"
 
 enum source_phase {
-	SOURCE_SETUP,			/* until the package begins to leave */
-	SOURCE_PACKAGE,			/* it is being sent: LISTEN may have been processed */
-	SOURCE_ACTIVE,			/* it was sent */
-	SOURCE_ENDED,			/* the end of the stream was sent */
+	SOURCE_SETUP,	/* until the package begins to leave */
+	SOURCE_PACKAGE, /* it is being sent: LISTEN may have been processed */
+	SOURCE_ACTIVE,	/* it was sent */
+	SOURCE_ENDED,	/* the end of the stream was sent */
 };
 
 struct source_check {
-	atomic_uint pings_out;		/* bit per value of the ping table */
+	atomic_uint pings_out; /* bit per value of the ping table */
 	unsigned pongs_in;
-	atomic_uint pongs;		/* how many came */
-	atomic_bool committed;		/* PONG 0x42 came */
+	atomic_uint pongs;     /* how many came */
+	atomic_bool committed; /* PONG 0x42 came */
 	atomic_bool has_shut;
 	uint32_t shut;
-	uint64_t requested;		/* pages */
+	uint64_t requested; /* pages */
 	uint64_t requested_twice;
-	unsigned acks;			/* SWITCHOVER_ACK */
+	unsigned acks; /* SWITCHOVER_ACK */
 	unsigned violations;
 	char first[192];
 };
@@ -41,8 +41,9 @@ void source_check_violation(struct source_check *c, const char *fmt, ...)
 void source_check_ping(struct source_check *c, uint32_t value);
 bool source_check_pong(struct source_check *c, uint32_t value);
 /* @block: NULL when nobody knows @name. */
-bool source_check_request(struct source_check *c, enum source_phase phase, const struct source_block *block,
-			  const char *name, uint64_t start, uint32_t length);
+bool source_check_request(struct source_check *c, enum source_phase phase,
+			  const struct source_block *block, const char *name, uint64_t start,
+			  uint32_t length);
 /* Counts the page; false when it was asked for before. */
 bool source_check_page(struct source_check *c, struct source_block *block, uint64_t page);
 bool source_check_shut(struct source_check *c, enum source_phase phase, uint32_t value);

@@ -19,11 +19,11 @@
 #include "wire/cursor.h"
 #include "wire/keyval.h"
 
-#define FULL           4
-#define FOOTER         0x7e
-#define DEVICE_SECTION 48u		/* far from the id of ram */
-#define RUNSTATE       100u		/* bytes of text in globalstate */
-#define SECTION_ROOM   64u		/* head and footer of the sections made here */
+#define FULL	       4
+#define FOOTER	       0x7e
+#define DEVICE_SECTION 48u  /* far from the id of ram */
+#define RUNSTATE       100u /* bytes of text in globalstate */
+#define SECTION_ROOM   64u  /* head and footer of the sections made here */
 
 static const char no_devices[] = "{\"page_size\": 4096, \"devices\": []}";
 static const char globalstate_only[] =
@@ -111,7 +111,7 @@ int source_device_init(struct source_device *d, const char *what)
 {
 	uint64_t size;
 
-	*d = (struct source_device){ .description = no_devices };
+	*d = (struct source_device){.description = no_devices};
 	if (!what)
 		return make_globalstate(d);
 	if (keyval_read_size(what, &size) < 0)

@@ -6,9 +6,9 @@
 #include <stdint.h>
 
 struct source_device {
-	uint8_t *sections;		/* owned */
+	uint8_t *sections; /* owned */
 	size_t len;
-	const char *description;	/* JSON for the end of a precopy stream */
+	const char *description; /* JSON for the end of a precopy stream */
 };
 #define cleanup_source_device __attribute__((cleanup(source_device_deinit)))
 

@@ -24,43 +24,43 @@
 #define ANY    (PAGE | RECORD | BYTE)
 
 static const struct source_fault_kind kinds[] = {
-	{ "delay", SOURCE_DELAY, ANY, NULL, true, false, "wait ARG milliseconds before going on" },
-	{ "drop", SOURCE_DROP, ANY, NULL, false, false, "close the connections" },
-	{ "truncate", SOURCE_TRUNCATE, ANY, NULL, false, false, "send half of it, then close" },
-	{ "corrupt", SOURCE_CORRUPT, ANY, NULL, false, false, "flip the bits of one byte" },
-	{ "reorder", SOURCE_REORDER, PAGE, NULL, false, false,
-	  "swap with the next page (large pages: swap its first two target pages)" },
-	{ "duplicate", SOURCE_DUPLICATE, PAGE, NULL, false, false, "send the page twice" },
-	{ "never-answer", SOURCE_WITHHOLD, PAGE, NULL, false, false, "never send the page" },
-	{ "die", SOURCE_DIE, ANY, NULL, false, false, "reset the connections and exit" },
-	{ "early-eof", SOURCE_EARLY_EOF, PAGE, "page:0", false, false,
-	  "end the stream while pages are still owed" },
-	{ "wrong-section", SOURCE_WRONG_SECTION, PAGE, "page:0", false, true,
-	  "close the page's section with another section id" },
-	{ "wrong-offset", SOURCE_WRONG_OFFSET, PAGE, "page:0", false, false,
-	  "give the page an offset just behind its block" },
-	{ "wrong-name", SOURCE_WRONG_NAME, PAGE, "page:0", false, false,
-	  "put the page in a block that does not exist" },
-	{ "unknown-flag", SOURCE_UNKNOWN_FLAG, PAGE, "page:0", false, false,
-	  "set flag 0x800 on the page" },
-	{ "unknown-command", SOURCE_UNKNOWN_COMMAND, RECORD, "record:package", false, true,
-	  "send command 99 before the record" },
-	{ "huge-length", SOURCE_HUGE_LENGTH, 0, "record:package", false, true,
-	  "announce a package of 4 GiB - 1" },
-	{ "no-eof", SOURCE_SKIP, 0, "record:eof", false, true, "never send the end of the stream" },
-	{ "extra-after-eof", SOURCE_EXTRA, 0, "record:eof", false, true,
-	  "send another section behind the end of the stream" },
-	{ "drop-after-eof", SOURCE_DROP, 0, "record:shut", false, true,
-	  "close between the end of the stream and SHUT" },
-	{ "die-before-package", SOURCE_DIE, 0, "record:package", false, true,
-	  "reset the connections instead of sending the package" },
-	{ "die-after-package", SOURCE_DIE, 0, "record:ping4", false, true,
-	  "reset the connections once the package is delivered" },
+	{"delay", SOURCE_DELAY, ANY, NULL, true, false, "wait ARG milliseconds before going on"},
+	{"drop", SOURCE_DROP, ANY, NULL, false, false, "close the connections"},
+	{"truncate", SOURCE_TRUNCATE, ANY, NULL, false, false, "send half of it, then close"},
+	{"corrupt", SOURCE_CORRUPT, ANY, NULL, false, false, "flip the bits of one byte"},
+	{"reorder", SOURCE_REORDER, PAGE, NULL, false, false,
+	 "swap with the next page (large pages: swap its first two target pages)"},
+	{"duplicate", SOURCE_DUPLICATE, PAGE, NULL, false, false, "send the page twice"},
+	{"never-answer", SOURCE_WITHHOLD, PAGE, NULL, false, false, "never send the page"},
+	{"die", SOURCE_DIE, ANY, NULL, false, false, "reset the connections and exit"},
+	{"early-eof", SOURCE_EARLY_EOF, PAGE, "page:0", false, false,
+	 "end the stream while pages are still owed"},
+	{"wrong-section", SOURCE_WRONG_SECTION, PAGE, "page:0", false, true,
+	 "close the page's section with another section id"},
+	{"wrong-offset", SOURCE_WRONG_OFFSET, PAGE, "page:0", false, false,
+	 "give the page an offset just behind its block"},
+	{"wrong-name", SOURCE_WRONG_NAME, PAGE, "page:0", false, false,
+	 "put the page in a block that does not exist"},
+	{"unknown-flag", SOURCE_UNKNOWN_FLAG, PAGE, "page:0", false, false,
+	 "set flag 0x800 on the page"},
+	{"unknown-command", SOURCE_UNKNOWN_COMMAND, RECORD, "record:package", false, true,
+	 "send command 99 before the record"},
+	{"huge-length", SOURCE_HUGE_LENGTH, 0, "record:package", false, true,
+	 "announce a package of 4 GiB - 1"},
+	{"no-eof", SOURCE_SKIP, 0, "record:eof", false, true, "never send the end of the stream"},
+	{"extra-after-eof", SOURCE_EXTRA, 0, "record:eof", false, true,
+	 "send another section behind the end of the stream"},
+	{"drop-after-eof", SOURCE_DROP, 0, "record:shut", false, true,
+	 "close between the end of the stream and SHUT"},
+	{"die-before-package", SOURCE_DIE, 0, "record:package", false, true,
+	 "reset the connections instead of sending the package"},
+	{"die-after-package", SOURCE_DIE, 0, "record:ping4", false, true,
+	 "reset the connections once the package is delivered"},
 };
 
 static const char *const records[] = {
-	"header", "return-path", "ping1", "advise", "blocks", "switchover", "discard", "ping2",
-	"package", "ping4", "end", "device", "eof", "eos", "shut",
+	"header",  "return-path", "ping1", "advise", "blocks", "switchover", "discard", "ping2",
+	"package", "ping4",	  "end",   "device", "eof",    "eos",	     "shut",
 };
 
 /**
@@ -128,9 +128,9 @@ static const struct {
 	enum source_point point;
 	int (*parse)(struct source_fault *f, const char *text);
 } point_forms[] = {
-	{ "page:", SOURCE_AT_PAGE, parse_page },
-	{ "record:", SOURCE_AT_RECORD, parse_record },
-	{ "byte:", SOURCE_AT_BYTE, parse_byte },
+	{"page:", SOURCE_AT_PAGE, parse_page},
+	{"record:", SOURCE_AT_RECORD, parse_record},
+	{"byte:", SOURCE_AT_BYTE, parse_byte},
 };
 
 static int parse_point(struct source_fault *f, const char *text)
@@ -180,7 +180,7 @@ static int parse_what(struct source_fault *f, char *text, const char **why)
 /* What follows the first comma: trigger=FILE and nothing else. */
 static int parse_trigger(struct source_fault *f, const char *text, const char **why)
 {
-	static const char *const known[] = { "trigger", NULL };
+	static const char *const known[] = {"trigger", NULL};
 	struct keyval kv cleanup_keyval;
 	const char *file;
 	int r = keyval_parse(&kv, text, known, NULL);
@@ -244,7 +244,8 @@ static bool pending(struct source_fault *f, enum source_point point)
 	return f->point == point && !atomic_load_explicit(&f->fired, memory_order_relaxed);
 }
 
-static bool page_matches(const struct source_fault *f, uint64_t ordinal, const char *block, uint64_t page)
+static bool page_matches(const struct source_fault *f, uint64_t ordinal, const char *block,
+			 uint64_t page)
 {
 	if (f->name[0])
 		return page == f->number && strcmp(f->name, block) == 0;
@@ -256,8 +257,8 @@ static bool page_matches(const struct source_fault *f, uint64_t ordinal, const c
  * @ordinal: how many pages left before it, on both lanes
  * @urgent: it leaves on the urgent lane, where some kinds make no sense
  */
-struct source_fault *source_faults_at_page(struct source_faults *f, uint64_t ordinal, const char *block,
-					   uint64_t page, bool urgent)
+struct source_fault *source_faults_at_page(struct source_faults *f, uint64_t ordinal,
+					   const char *block, uint64_t page, bool urgent)
 {
 	for (unsigned i = 0; i < f->n; i++) {
 		struct source_fault *one = &f->list[i];

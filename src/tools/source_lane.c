@@ -47,7 +47,7 @@ void source_lane_deinit(struct source_lane *l)
 
 static int dial_unix(const char *path)
 {
-	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	struct sockaddr_un sun = {.sun_family = AF_UNIX};
 	int fd cleanup_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	if (fd < 0)
@@ -81,7 +81,7 @@ static void free_list(struct addrinfo **list)
 /* Every address of the name, in the resolver's order. */
 static int dial_host(const char *host, const char *port)
 {
-	struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM };
+	struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
 	struct addrinfo *list __attribute__((cleanup(free_list))) = NULL;
 	int fd = -EHOSTUNREACH;
 
@@ -116,8 +116,8 @@ static const struct {
 	int (*dial)(const char *rest);
 	bool tcp;
 } schemes[] = {
-	{ "tcp:", dial_tcp, true },
-	{ "unix:", dial_unix, false },
+	{"tcp:", dial_tcp, true},
+	{"unix:", dial_unix, false},
 };
 
 /**
@@ -215,10 +215,11 @@ void source_lane_finish(struct source_lane *l)
  */
 void source_lane_drain(const struct source_lane *l)
 {
-	const struct timespec tick = { .tv_nsec = 1000000 };
+	const struct timespec tick = {.tv_nsec = 1000000};
 	int queued;
 
-	for (int i = 0; l->tcp && i < 1000 && ioctl(l->fd, SIOCOUTQ, &queued) == 0 && queued > 0; i++)
+	for (int i = 0; l->tcp && i < 1000 && ioctl(l->fd, SIOCOUTQ, &queued) == 0 && queued > 0;
+	     i++)
 		nanosleep(&tick, NULL);
 }
 
@@ -231,7 +232,7 @@ void source_lane_drain(const struct source_lane *l)
  */
 void source_lane_reset(struct source_lane *l)
 {
-	struct sockaddr none = { .sa_family = AF_UNSPEC };
+	struct sockaddr none = {.sa_family = AF_UNSPEC};
 
 	if (l->fd < 0)
 		return;

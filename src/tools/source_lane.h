@@ -16,10 +16,10 @@
 struct source_block;
 
 struct source_lane {
-	int fd;				/* -1: not open */
+	int fd; /* -1: not open */
 	bool tcp;
-	_Atomic uint64_t bytes;		/* written */
-	const struct source_block *last;	/* of the last page record; owned by who has the turn */
+	_Atomic uint64_t bytes;		 /* written */
+	const struct source_block *last; /* of the last page record; owned by who has the turn */
 	pthread_mutex_t mutex;
 	pthread_cond_t cond;
 	bool busy;
@@ -28,7 +28,7 @@ struct source_lane {
 
 void source_lane_init(struct source_lane *l);
 void source_lane_deinit(struct source_lane *l);
-/* @address: tcp:HOST:PORT (HOST may be in brackets) or unix:PATH.  0 or -errno; -EINVAL: bad address. */
+/* @address: tcp:HOST:PORT (HOST may be in brackets) or unix:PATH.  0 or -errno. */
 int source_lane_dial(struct source_lane *l, const char *address);
 
 void source_lane_begin_turn(struct source_lane *l, bool urgent);

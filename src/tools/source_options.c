@@ -90,7 +90,8 @@ static int read_block(struct source_block_spec *spec, struct keyval *kv)
  */
 int source_options_block(struct source_block_spec *spec, const char *text, char why[256])
 {
-	static const char *const known[] = { "name", "size", "page", "file", "pattern", "zero", NULL };
+	static const char *const known[] = {"name",    "size", "page", "file",
+					    "pattern", "zero", NULL};
 	struct keyval kv cleanup_keyval;
 	const char *problem;
 	int r = keyval_parse(&kv, text, known, "name");
@@ -133,7 +134,7 @@ static bool take_blocks(struct source_options *o, const struct raw_options *raw,
 
 		if (o->n_blocks == SOURCE_MAX_BLOCKS)
 			return refuse(error, "--block", *text, "too many blocks");
-		*spec = (struct source_block_spec){ .page_size = 4096, .seed = o->seed };
+		*spec = (struct source_block_spec){.page_size = 4096, .seed = o->seed};
 		if (source_options_block(spec, *text, why) < 0) {
 			free(steal_ptr(&spec->file));
 			return refuse(error, "--block", *text, why);
@@ -173,8 +174,8 @@ static int choose(const char *text, const char *const *words)
 
 static bool take_choices(struct source_options *o, const struct raw_options *raw, GError **error)
 {
-	static const char *const precopy[] = { "none", "half", "all", NULL };
-	static const char *const on_off[] = { "on", "off", NULL };
+	static const char *const precopy[] = {"none", "half", "all", NULL};
+	static const char *const on_off[] = {"on", "off", NULL};
 	int share = choose(raw->precopy, precopy), named = choose(raw->continue_flag, on_off);
 
 	if (share < 0)
@@ -227,8 +228,8 @@ static bool take_all(struct source_options *o, struct raw_options *raw, GError *
 	o->version = raw->version;
 	if (o->version)
 		return true;
-	o->seed = raw->seed >= 0 ? (uint64_t)raw->seed :
-				   (uint64_t)g_random_int() << 31 ^ g_random_int();
+	o->seed = raw->seed >= 0 ? (uint64_t)raw->seed
+				 : (uint64_t)g_random_int() << 31 ^ g_random_int();
 	if (!take_faults(o, raw, error))
 		return false;
 	if (o->list_faults)
@@ -246,39 +247,43 @@ static const char summary[] =
 static gboolean parse_raw(struct raw_options *raw, int *argc, char ***argv, GError **error)
 {
 	const GOptionEntry entries[] = {
-		{ "to", 0, 0, G_OPTION_ARG_STRING, &raw->to, "destination", "tcp:HOST:PORT|unix:PATH" },
-		{ "block", 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw->blocks, "a block of RAM",
-		  "NAME,size=SIZE[,page=4096|2M|1G][,file=PATH][,pattern=SEED][,zero=PERCENT]" },
-		{ "machine", 0, 0, G_OPTION_ARG_STRING, &raw->machine, "machine name", "NAME" },
-		{ "preempt", 0, 0, G_OPTION_ARG_NONE, &raw->preempt,
-		  "answer requests on a second connection", NULL },
-		{ "old-preempt", 0, 0, G_OPTION_ARG_NONE, &raw->old_preempt,
-		  "the same as QEMU 7.2: opened at once, ended by EOS", NULL },
-		{ "huge-interleave", 0, 0, G_OPTION_ARG_NONE, &raw->huge_interleave,
-		  "a request may interrupt a large page on main (QEMU 7.2)", NULL },
-		{ "continue-flag", 0, 0, G_OPTION_ARG_STRING, &raw->continue_flag,
-		  "leave the block's name out where it repeats (on)", "on|off" },
-		{ "precopy", 0, 0, G_OPTION_ARG_STRING, &raw->precopy,
-		  "share of pages sent before the switch-over (none)", "none|half|all" },
-		{ "finish-as-precopy", 0, 0, G_OPTION_ARG_NONE, &raw->finish_as_precopy,
-		  "send everything and naked device state, never switch over", NULL },
-		{ "commit-ping", 0, 0, G_OPTION_ARG_NONE, &raw->commit_ping,
-		  "PING 0x42 and SWITCHOVER_START, as QEMU 10.2", NULL },
-		{ "device-state", 0, 0, G_OPTION_ARG_STRING, &raw->device_state,
-		  "device sections from a file, or one made up of that size", "FILE|SIZE" },
-		{ "rate", 0, 0, G_OPTION_ARG_STRING, &raw->rate, "background, bytes per second", "BYTES" },
-		{ "no-background", 0, 0, G_OPTION_ARG_NONE, &raw->no_background,
-		  "send only what is asked for", NULL },
-		{ "linger", 0, 0, G_OPTION_ARG_INT64, &raw->linger,
-		  "time before the end; with --no-background: without a request before the rest", "MS" },
-		{ "seed", 0, 0, G_OPTION_ARG_INT64, &raw->seed, "of the content (random)", "N" },
-		{ "digest", 0, 0, G_OPTION_ARG_NONE, &raw->digest, "print XXH3-128 of every block", NULL },
-		{ "fault", 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw->faults,
-		  "do something wrong; \"help\" lists what", "KIND[=ARG][@POINT][,trigger=FILE]" },
-		{ "json", 0, 0, G_OPTION_ARG_NONE, &raw->json, "summary as one line of JSON", NULL },
-		{ "version", 0, 0, G_OPTION_ARG_NONE, &raw->version, "version and what is built in", NULL },
-		G_OPTION_ENTRY_NULL
-	};
+		{"to", 0, 0, G_OPTION_ARG_STRING, &raw->to, "destination",
+		 "tcp:HOST:PORT|unix:PATH"},
+		{"block", 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw->blocks, "a block of RAM",
+		 "NAME,size=SIZE[,page=4096|2M|1G][,file=PATH][,pattern=SEED][,zero=PERCENT]"},
+		{"machine", 0, 0, G_OPTION_ARG_STRING, &raw->machine, "machine name", "NAME"},
+		{"preempt", 0, 0, G_OPTION_ARG_NONE, &raw->preempt,
+		 "answer requests on a second connection", NULL},
+		{"old-preempt", 0, 0, G_OPTION_ARG_NONE, &raw->old_preempt,
+		 "the same as QEMU 7.2: opened at once, ended by EOS", NULL},
+		{"huge-interleave", 0, 0, G_OPTION_ARG_NONE, &raw->huge_interleave,
+		 "a request may interrupt a large page on main (QEMU 7.2)", NULL},
+		{"continue-flag", 0, 0, G_OPTION_ARG_STRING, &raw->continue_flag,
+		 "leave the block's name out where it repeats (on)", "on|off"},
+		{"precopy", 0, 0, G_OPTION_ARG_STRING, &raw->precopy,
+		 "share of pages sent before the switch-over (none)", "none|half|all"},
+		{"finish-as-precopy", 0, 0, G_OPTION_ARG_NONE, &raw->finish_as_precopy,
+		 "send everything and naked device state, never switch over", NULL},
+		{"commit-ping", 0, 0, G_OPTION_ARG_NONE, &raw->commit_ping,
+		 "PING 0x42 and SWITCHOVER_START, as QEMU 10.2", NULL},
+		{"device-state", 0, 0, G_OPTION_ARG_STRING, &raw->device_state,
+		 "device sections from a file, or one made up of that size", "FILE|SIZE"},
+		{"rate", 0, 0, G_OPTION_ARG_STRING, &raw->rate, "background, bytes per second",
+		 "BYTES"},
+		{"no-background", 0, 0, G_OPTION_ARG_NONE, &raw->no_background,
+		 "send only what is asked for", NULL},
+		{"linger", 0, 0, G_OPTION_ARG_INT64, &raw->linger,
+		 "time before the end; with --no-background: without a request before the rest",
+		 "MS"},
+		{"seed", 0, 0, G_OPTION_ARG_INT64, &raw->seed, "of the content (random)", "N"},
+		{"digest", 0, 0, G_OPTION_ARG_NONE, &raw->digest, "print XXH3-128 of every block",
+		 NULL},
+		{"fault", 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw->faults,
+		 "do something wrong; \"help\" lists what", "KIND[=ARG][@POINT][,trigger=FILE]"},
+		{"json", 0, 0, G_OPTION_ARG_NONE, &raw->json, "summary as one line of JSON", NULL},
+		{"version", 0, 0, G_OPTION_ARG_NONE, &raw->version, "version and what is built in",
+		 NULL},
+		G_OPTION_ENTRY_NULL};
 	g_autoptr(GOptionContext) context = g_option_context_new(NULL);
 
 	g_option_context_set_summary(context, summary);
@@ -294,7 +299,7 @@ static gboolean parse_raw(struct raw_options *raw, int *argc, char ***argv, GErr
  */
 bool source_options_parse(struct source_options *o, int *argc, char ***argv, GError **error)
 {
-	cleanup_raw struct raw_options raw = { .linger = -1, .seed = -1 };
+	cleanup_raw struct raw_options raw = {.linger = -1, .seed = -1};
 
 	memset(o, 0, sizeof(*o));
 	if (!parse_raw(&raw, argc, argv, error))
@@ -322,7 +327,8 @@ static void describe(GString *text, const struct source_fault_kind *kind)
 
 	g_string_append_printf(text, "  %-20s %s", name, kind->help);
 	if (kind->where)
-		g_string_append_printf(text, " (%s%s)", kind->points ? "default @" : "@", kind->where);
+		g_string_append_printf(text, " (%s%s)", kind->points ? "default @" : "@",
+				       kind->where);
 	g_string_append_c(text, '\n');
 }
 
@@ -339,7 +345,9 @@ char *source_options_fault_help(void)
 	kinds = source_fault_kinds(&n);
 	for (unsigned i = 0; i < n; i++)
 		describe(text, &kinds[i]);
-	g_string_append(text, "\npoints:\n"
+	g_string_append(
+		text,
+		"\npoints:\n"
 		"  page:N               the Nth page (from 0) that leaves after the switch-over\n"
 		"  page:BLOCK/N         page N of that block, in the same phase\n"
 		"  byte:N               position on the main connection\n"

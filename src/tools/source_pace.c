@@ -9,14 +9,14 @@
 
 #include <errno.h>
 
-#define SECOND 1000000000u		/* ns */
+#define SECOND 1000000000u /* ns */
 
 /**
  * source_pace_begin - the schedule starts now; @rate 0: no limit
  */
 struct source_pace source_pace_begin(uint64_t rate)
 {
-	return (struct source_pace){ .rate = rate, .due = source_session_now() };
+	return (struct source_pace){.rate = rate, .due = source_session_now()};
 }
 
 /**
@@ -52,6 +52,6 @@ int source_pace_wait(struct source_pace *pace, struct source_session *s, uint64_
 	now = source_session_now();
 	pace->due += (uint64_t)((double)bytes / (double)pace->rate * SECOND);
 	if (pace->due + SECOND < now)
-		pace->due = now - SECOND;	/* time lost long ago is not made up for */
+		pace->due = now - SECOND; /* time lost long ago is not made up for */
 	return pace->due > now ? source_session_wait(s, never, pace->due) : 0;
 }

@@ -8,8 +8,8 @@
 #include "tools/source_session.h"
 
 struct source_pace {
-	uint64_t rate;			/* bytes per second; 0: no limit */
-	uint64_t due;			/* monotonic ns: when the next bytes may leave */
+	uint64_t rate; /* bytes per second; 0: no limit */
+	uint64_t due;  /* monotonic ns: when the next bytes may leave */
 };
 
 struct source_pace source_pace_begin(uint64_t rate);

@@ -21,11 +21,11 @@
 #include "core/guard.h"
 #include "wire/qstream.h"
 
-#define HEAD_ROOM    (8 + 256)			/* word and name */
+#define HEAD_ROOM    (8 + 256) /* word and name */
 #define RECORD_ROOM  (HEAD_ROOM + SOURCE_TARGET_PAGE)
-#define BRACKET_ROOM 32				/* PART head; EOS and footer */
+#define BRACKET_ROOM 32 /* PART head; EOS and footer */
 #define UNKNOWN_FLAG 0x800u
-#define HINT_SHIFT   40				/* page number below, block + 1 above */
+#define HINT_SHIFT   40 /* page number below, block + 1 above */
 
 /**
  * source_pager_init - a sender for one lane
@@ -33,9 +33,10 @@
  *
  * Return: 0 or -ENOMEM; source_pager_deinit() after either.
  */
-int source_pager_init(struct source_pager *p, struct source_session *s, struct source_lane *l, bool urgent)
+int source_pager_init(struct source_pager *p, struct source_session *s, struct source_lane *l,
+		      bool urgent)
 {
-	*p = (struct source_pager){ .session = s, .lane = l, .urgent = urgent };
+	*p = (struct source_pager){.session = s, .lane = l, .urgent = urgent};
 	p->buf = malloc(SOURCE_PAGER_BUFFER);
 	if (!p->buf)
 		return -ENOMEM;
@@ -106,8 +107,8 @@ static void apply(struct source_pager *p, uint8_t *record, const struct twist *t
 }
 
 /*
- * Append one target page.  The content is made where it will be sent from, which needs the length of
- * the head first.  Returns 1 for a zero page, 0, or -errno.
+ * Append one target page.  The content is made where it will be sent from, which needs the length
+ * of the head first.  Returns 1 for a zero page, 0, or -errno.
  */
 static int put_record(struct source_pager *p, const struct source_block *b, uint64_t tpage,
 		      const struct twist *twist)
@@ -146,13 +147,12 @@ static bool nothing_urgent(const struct source_session *s)
 }
 
 /*
- * QEMU 7.2 with a preempt channel lets a request interrupt a large page on main.  The section ends in
- * the middle of the page, and the rest comes in the next one.
+ * QEMU 7.2 with a preempt channel lets a request interrupt a large page on main.  The section ends
+ * in the middle of the page, and the rest comes in the next one.
  */
 static int breathe(struct source_pager *p)
 {
-	if (close_section(p) < 0 ||
-	    source_session_wait(p->session, nothing_urgent, UINT64_MAX) < 0)
+	if (close_section(p) < 0 || source_session_wait(p->session, nothing_urgent, UINT64_MAX) < 0)
 		return -ECONNABORTED;
 	open_section(p);
 	return 0;
@@ -171,7 +171,7 @@ static int make_room(struct source_pager *p, const struct source_block *b)
 static int put_page(struct source_pager *p, const struct source_block *b, uint64_t page,
 		    const struct twist *twist)
 {
-	const struct twist straight = { .action = SOURCE_STRAIGHT, .stage = twist->stage };
+	const struct twist straight = {.action = SOURCE_STRAIGHT, .stage = twist->stage};
 	uint64_t fan = source_block_fan(b), zeros = 0;
 	bool swap = twist->action == SOURCE_REORDER && fan > 1;
 
@@ -204,7 +204,7 @@ static void count_page(struct source_pager *p, bool zero)
 static int put_twisted(struct source_pager *p, struct source_block *b, uint64_t page,
 		       enum source_action action)
 {
-	const struct twist twist = { .action = action, .stage = SOURCE_FINAL };
+	const struct twist twist = {.action = action, .stage = SOURCE_FINAL};
 	int zero = put_page(p, b, page, &twist);
 
 	if (zero < 0)
@@ -234,7 +234,7 @@ static int strike_page(struct source_pager *p, struct source_block *b, uint64_t 
 static int truncate_page(struct source_pager *p, struct source_block *b, uint64_t page,
 			 const struct source_fault *f)
 {
-	const struct twist straight = { .action = SOURCE_STRAIGHT, .stage = SOURCE_FINAL };
+	const struct twist straight = {.action = SOURCE_STRAIGHT, .stage = SOURCE_FINAL};
 	int r;
 
 	if (flush(p) < 0)
@@ -294,12 +294,12 @@ static int wrong_section(struct source_pager *p, struct source_block *b, uint64_
 }
 
 static const page_action actions[SOURCE_N_ACTIONS] = {
-	[SOURCE_DELAY] = strike_page,	      [SOURCE_DROP] = strike_page,
-	[SOURCE_DIE] = strike_page,	      [SOURCE_TRUNCATE] = truncate_page,
-	[SOURCE_CORRUPT] = twist_page,	      [SOURCE_REORDER] = reorder_page,
-	[SOURCE_DUPLICATE] = duplicate_page,  [SOURCE_WITHHOLD] = withhold_page,
-	[SOURCE_EARLY_EOF] = early_eof,	      [SOURCE_WRONG_SECTION] = wrong_section,
-	[SOURCE_WRONG_OFFSET] = twist_page,   [SOURCE_WRONG_NAME] = twist_page,
+	[SOURCE_DELAY] = strike_page,	     [SOURCE_DROP] = strike_page,
+	[SOURCE_DIE] = strike_page,	     [SOURCE_TRUNCATE] = truncate_page,
+	[SOURCE_CORRUPT] = twist_page,	     [SOURCE_REORDER] = reorder_page,
+	[SOURCE_DUPLICATE] = duplicate_page, [SOURCE_WITHHOLD] = withhold_page,
+	[SOURCE_EARLY_EOF] = early_eof,	     [SOURCE_WRONG_SECTION] = wrong_section,
+	[SOURCE_WRONG_OFFSET] = twist_page,  [SOURCE_WRONG_NAME] = twist_page,
 	[SOURCE_UNKNOWN_FLAG] = twist_page,
 };
 
@@ -308,10 +308,11 @@ static int put_claimed(struct source_pager *p, struct source_block *b, uint64_t 
 {
 	struct source_session *s = p->session;
 	uint64_t ordinal = atomic_fetch_add_explicit(&s->ordinal, 1, memory_order_relaxed);
-	struct source_fault *f = source_faults_at_page(&s->options->faults, ordinal, b->spec.name, page,
-						       !bracketed(p));
+	struct source_fault *f = source_faults_at_page(&s->options->faults, ordinal, b->spec.name,
+						       page, !bracketed(p));
 
-	return f ? actions[f->kind->action](p, b, page, f) : put_twisted(p, b, page, SOURCE_STRAIGHT);
+	return f ? actions[f->kind->action](p, b, page, f)
+		 : put_twisted(p, b, page, SOURCE_STRAIGHT);
 }
 
 /* The pages are on the wire, or will never be.  Who sends the last one wakes who waits for that. */
@@ -464,7 +465,7 @@ void source_pager_begin(struct source_pager *p)
 int source_pager_put(struct source_pager *p, const struct source_block *b, uint64_t page,
 		     enum source_stage stage)
 {
-	const struct twist twist = { .action = SOURCE_STRAIGHT, .stage = stage };
+	const struct twist twist = {.action = SOURCE_STRAIGHT, .stage = stage};
 
 	return put_page(p, b, page, &twist) < 0 ? -ECONNABORTED : 0;
 }

@@ -6,7 +6,7 @@
 #include <endian.h>
 #include <string.h>
 
-#define STEP       UINT64_C(0x9e3779b97f4a7c15)
+#define STEP	   UINT64_C(0x9e3779b97f4a7c15)
 #define STAGE_STEP UINT64_C(0xd1b54a32d192ed03)
 
 static uint64_t mix(uint64_t v)

@@ -45,7 +45,8 @@ static int send_page(struct source_pager *p, struct source_block *b, uint64_t pa
 }
 
 /* One section: what is to be sent of the pages [from, to). */
-static int send_run(struct source_pager *p, struct source_block *b, uint64_t from, uint64_t to, bool final)
+static int send_run(struct source_pager *p, struct source_block *b, uint64_t from, uint64_t to,
+		    bool final)
 {
 	enum source_precopy share = final ? SOURCE_PRECOPY_ALL : p->session->options->precopy;
 	int r = 0, finished;

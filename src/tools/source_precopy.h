@@ -4,9 +4,10 @@
 /*
  * What is sent before the switch-over, and what of it is dirty again by then.
  *
- * half sends every other run of 64 pages, all sends every page.  Of what was sent, every eighth run of
- * 8 pages and the last page of the block are dirtied again: they are sent with other content first,
- * then discarded and owed.  So there is always something to discard, as QEMU's destination demands.
+ * half sends every other run of 64 pages, all sends every page.  Of what was sent, every eighth run
+ * of 8 pages and the last page of the block are dirtied again: they are sent with other content
+ * first, then discarded and owed.  So there is always something to discard, as QEMU's destination
+ * demands.
  */
 #include "tools/source_pager.h"
 

@@ -18,7 +18,8 @@ struct record {
 };
 
 /* Each changes the record or sends something before it.  0, or -ECONNABORTED. */
-typedef int (*record_action)(struct source_session *s, struct record *r, const struct source_fault *f);
+typedef int (*record_action)(struct source_session *s, struct record *r,
+			     const struct source_fault *f);
 
 static int strike(struct source_session *s, struct record *r, const struct source_fault *f)
 {
@@ -51,8 +52,8 @@ static int skip(struct source_session *s, struct record *r, const struct source_
 }
 
 /*
- * A whole PART section: legal anywhere but here.  It leaves together with the record, or the answer to
- * that might end the session first.
+ * A whole PART section: legal anywhere but here.  It leaves together with the record, or the answer
+ * to that might end the session first.
  */
 static int extra(struct source_session *s, struct record *r, const struct source_fault *f)
 {
@@ -121,10 +122,10 @@ static int send_in_turn(struct source_session *s, struct record *r, const char *
  *
  * Return: 0, or -ECONNABORTED, the session being over.
  */
-int source_record_send(struct source_session *s, struct source_lane *l, const char *name, uint8_t *buf,
-		       size_t len)
+int source_record_send(struct source_session *s, struct source_lane *l, const char *name,
+		       uint8_t *buf, size_t len)
 {
-	struct record record = { .lane = l, .buf = buf, .len = len };
+	struct record record = {.lane = l, .buf = buf, .len = len};
 	int r;
 
 	source_lane_begin_turn(l, false);

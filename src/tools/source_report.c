@@ -20,20 +20,20 @@ struct counter {
 static unsigned count(const struct source_session *s, uint64_t duration, struct counter *out)
 {
 	const struct counter all[] = {
-		{ "pages", s->pages },
-		{ "zero", s->zero },
-		{ "urgent_pages", s->urgent_pages },
-		{ "precopied", s->precopied },
-		{ "owed", s->owed },
-		{ "withheld", s->withheld },
-		{ "requested", s->check.requested },
-		{ "requested_twice", s->check.requested_twice },
-		{ "main_bytes", s->main.bytes },
-		{ "urgent_bytes", s->urgent.bytes },
-		{ "pongs", s->check.pongs },
-		{ "violations", s->check.violations },
-		{ "duration_ms", duration / 1000000 },
-		{ "seed", s->options->seed },
+		{"pages", s->pages},
+		{"zero", s->zero},
+		{"urgent_pages", s->urgent_pages},
+		{"precopied", s->precopied},
+		{"owed", s->owed},
+		{"withheld", s->withheld},
+		{"requested", s->check.requested},
+		{"requested_twice", s->check.requested_twice},
+		{"main_bytes", s->main.bytes},
+		{"urgent_bytes", s->urgent.bytes},
+		{"pongs", s->check.pongs},
+		{"violations", s->check.violations},
+		{"duration_ms", duration / 1000000},
+		{"seed", s->options->seed},
 	};
 
 	_Static_assert(ARRAY_LEN(all) <= MAX_COUNTERS, "counters");

@@ -13,14 +13,14 @@
 #include "tools/source_pager.h"
 #include "wire/qreturn.h"
 
-#define WINDOW         16384
-#define GRACE_AFTER_SHUT 2		/* seconds in which the destination should close */
+#define WINDOW		 16384
+#define GRACE_AFTER_SHUT 2 /* seconds in which the destination should close */
 
 struct reader {
 	struct source_session *session;
 	struct source_pager pager;
 	struct qreturn_reader wire;
-	struct source_block *last;	/* of the last request */
+	struct source_block *last; /* of the last request */
 	uint8_t window[WINDOW];
 	size_t have;
 };
@@ -45,7 +45,8 @@ static int on_request(struct reader *r, const struct qreturn_message *m)
 	uint64_t page, end;
 
 	atomic_store_explicit(&s->asked_at, source_session_now(), memory_order_relaxed);
-	if (!source_check_request(&s->check, atomic_load(&s->phase), b, m->name, m->start, m->length))
+	if (!source_check_request(&s->check, atomic_load(&s->phase), b, m->name, m->start,
+				  m->length))
 		return 0;
 	end = (m->start + m->length) / b->spec.page_size;
 	for (page = m->start / b->spec.page_size; page < end; page++) {
@@ -64,7 +65,7 @@ static int on_request(struct reader *r, const struct qreturn_message *m)
 static int on_shut(struct reader *r, const struct qreturn_message *m)
 {
 	struct source_session *s = r->session;
-	struct timeval grace = { .tv_sec = GRACE_AFTER_SHUT };
+	struct timeval grace = {.tv_sec = GRACE_AFTER_SHUT};
 
 	if (source_faults_awaits(&s->options->faults, "shut"))
 		return 0;
@@ -91,7 +92,8 @@ static int on_switchover_ack(struct reader *r, const struct qreturn_message *m)
 /* Only an answer to what we never ask. */
 static int on_unasked(struct reader *r, const struct qreturn_message *m)
 {
-	source_check_violation(&r->session->check, "message of type %d outside a recovery", m->type);
+	source_check_violation(&r->session->check, "message of type %d outside a recovery",
+			       m->type);
 	return -EPROTO;
 }
 
@@ -181,7 +183,7 @@ static void read_on(struct reader *r)
 void *source_return_main(void *session)
 {
 	struct source_session *s = session;
-	struct reader r = { .session = s };
+	struct reader r = {.session = s};
 	struct source_lane *lane = s->options->preempt ? &s->urgent : &s->main;
 
 	qreturn_reader_init(&r.wire);

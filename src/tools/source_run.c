@@ -29,7 +29,7 @@
 #include "tools/source_return.h"
 #include "tools/source_stream.h"
 
-#define MS 1000000u			/* ns */
+#define MS 1000000u /* ns */
 
 static bool has_pong(const struct source_session *s)
 {
@@ -129,12 +129,13 @@ static int precopy(struct source_session *s, struct source_pager *p, const struc
 
 static void migrate(struct source_session *s, struct source_pager *p)
 {
-	struct source_device device cleanup_source_device = { 0 };
+	struct source_device device cleanup_source_device = {0};
 	const struct source_options *o = s->options;
 	int r = source_device_init(&device, o->device_state);
 
 	if (r < 0) {
-		source_session_end(s, SOURCE_FAILED, "device state %s: %s", o->device_state, strerror(-r));
+		source_session_end(s, SOURCE_FAILED, "device state %s: %s", o->device_state,
+				   strerror(-r));
 		return;
 	}
 	if (source_stream_open(s) < 0)

@@ -125,8 +125,8 @@ uint64_t source_session_now(void)
 /* False when the deadline has passed. */
 static bool sleep_until(struct source_session *s, uint64_t deadline)
 {
-	struct timespec ts = { .tv_sec = (time_t)(deadline / 1000000000u),
-			       .tv_nsec = (long)(deadline % 1000000000u) };
+	struct timespec ts = {.tv_sec = (time_t)(deadline / 1000000000u),
+			      .tv_nsec = (long)(deadline % 1000000000u)};
 
 	if (deadline == UINT64_MAX)
 		return pthread_cond_wait(&s->cond, &s->mutex) == 0;
@@ -156,7 +156,8 @@ int source_session_wait(struct source_session *s, bool (*ready)(const struct sou
 
 /* --- sending, with faults ------------------------------------------------------------------- */
 
-static int write_all(struct source_session *s, struct source_lane *l, const uint8_t *buf, size_t len)
+static int write_all(struct source_session *s, struct source_lane *l, const uint8_t *buf,
+		     size_t len)
 {
 	int r;
 
@@ -172,7 +173,8 @@ static int write_all(struct source_session *s, struct source_lane *l, const uint
 
 static void pause_ms(uint64_t ms)
 {
-	struct timespec ts = { .tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000 };
+	struct timespec ts = {.tv_sec = (time_t)(ms / 1000),
+			      .tv_nsec = (long)(ms % 1000) * 1000000};
 
 	while (nanosleep(&ts, &ts) < 0 && errno == EINTR)
 		;
@@ -187,8 +189,8 @@ int source_session_strike(struct source_session *s, const struct source_fault *f
 		pause_ms(f->arg);
 		return 0;
 	}
-	source_session_end(s, f->kind->action == SOURCE_DIE ? SOURCE_DIED : SOURCE_DROPPED, "fault %s",
-			   f->kind->name);
+	source_session_end(s, f->kind->action == SOURCE_DIE ? SOURCE_DIED : SOURCE_DROPPED,
+			   "fault %s", f->kind->name);
 	return -ECONNABORTED;
 }
 
@@ -209,14 +211,16 @@ static int strike_byte(struct source_session *s, const struct source_fault *f, c
  *
  * Return: 0, or -ECONNABORTED, the session then being over.
  */
-int source_session_send(struct source_session *s, struct source_lane *l, const void *buf, size_t len)
+int source_session_send(struct source_session *s, struct source_lane *l, const void *buf,
+			size_t len)
 {
 	const uint8_t *at = buf, *end = at + len;
 	struct source_fault *f;
 	uint64_t offset;
 
 	while (l == &s->main && at < end &&
-	       (f = source_faults_at_byte(&s->options->faults, l->bytes, (uint64_t)(end - at), &offset))) {
+	       (f = source_faults_at_byte(&s->options->faults, l->bytes, (uint64_t)(end - at),
+					  &offset))) {
 		if (write_all(s, l, at, offset) < 0 || strike_byte(s, f, at + offset) < 0)
 			return -ECONNABORTED;
 		at += offset + 1;
@@ -249,6 +253,6 @@ const char *source_session_outcome(const struct source_session *s)
 {
 	if (atomic_load(&s->end) != SOURCE_FINISHED)
 		return lost_outcome(s);
-	return s->check.shut == 0 && atomic_load(&s->phase) == SOURCE_ENDED ? "completed" :
-									     "source-resumes";
+	return s->check.shut == 0 && atomic_load(&s->phase) == SOURCE_ENDED ? "completed"
+									    : "source-resumes";
 }

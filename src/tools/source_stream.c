@@ -16,13 +16,13 @@
 #include "wire/cursor.h"
 #include "wire/qstream.h"
 
-#define EOF_BYTE        0x00
-#define DESCRIPTION     0x06
-#define DISCARD_RANGES  12u		/* in one command, as QEMU */
-#define RECORD_ROOM     1024u		/* any record but block list and package */
-#define BLOCK_ROOM      (1 + 255 + 8 + 8)
-#define PACKAGE_ROOM    128u		/* the package beside its device part */
-#define EOS_WORD        0x10u
+#define EOF_BYTE       0x00
+#define DESCRIPTION    0x06
+#define DISCARD_RANGES 12u   /* in one command, as QEMU */
+#define RECORD_ROOM    1024u /* any record but block list and package */
+#define BLOCK_ROOM     (1 + 255 + 8 + 8)
+#define PACKAGE_ROOM   128u /* the package beside its device part */
+#define EOS_WORD       0x10u
 
 static int send_pen(struct source_session *s, const char *name, const struct pen *p)
 {
@@ -111,7 +111,8 @@ int source_stream_open(struct source_session *s)
 
 /* --- switch-over ---------------------------------------------------------------------------- */
 
-static int send_ranges(struct source_session *s, const char *block, const uint64_t (*ranges)[2], unsigned n)
+static int send_ranges(struct source_session *s, const char *block, const uint64_t (*ranges)[2],
+		       unsigned n)
 {
 	uint8_t buf[RECORD_ROOM];
 	struct pen p = pen_init(buf, sizeof(buf));

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Blocks of postcopy-source: content anyone can compute again, claims, and the walk over what is owed. */
+/* Blocks of postcopy-source: content anyone can compute again, claims, and the walk over what is
+ * owed. */
 #include "config.h"
 
 #include "tools/source_block.h"
@@ -20,8 +21,11 @@
 
 static struct source_block make(uint64_t length, uint64_t page_size, unsigned zero)
 {
-	struct source_block_spec spec = { .name = "ram", .length = length, .page_size = page_size,
-					  .seed = 3, .zero_percent = zero };
+	struct source_block_spec spec = {.name = "ram",
+					 .length = length,
+					 .page_size = page_size,
+					 .seed = 3,
+					 .zero_percent = zero};
 	struct source_block b;
 
 	cr_assert_eq(source_block_init(&b, &spec), 0);
@@ -56,7 +60,8 @@ Test(source_block, content_depends_on_seed_name_page_and_stage)
 	source_pattern_fill(source_pattern_key(1, "a"), 0, SOURCE_STALE, page[4]);
 	for (int i = 0; i < 5; i++)
 		for (int j = 0; j < i; j++)
-			cr_assert_neq(memcmp(page[i], page[j], SOURCE_TARGET_PAGE), 0, "%d %d", i, j);
+			cr_assert_neq(memcmp(page[i], page[j], SOURCE_TARGET_PAGE), 0, "%d %d", i,
+				      j);
 }
 
 static unsigned count_zero(const struct source_block *b)
@@ -71,13 +76,14 @@ static unsigned count_zero(const struct source_block *b)
 
 Test(source_block, zero_pages_come_in_the_share_asked_for)
 {
-	static const unsigned shares[] = { 0, 10, 50, 90, 100 };
+	static const unsigned shares[] = {0, 10, 50, 90, 100};
 
 	for (size_t i = 0; i < ARRAY_LEN(shares); i++) {
 		struct source_block b = make(16 * M, 4096, shares[i]);
 		unsigned n = count_zero(&b), expected = 4096 * shares[i] / 100;
 
-		cr_assert(n >= expected * 9 / 10 && n <= expected * 11 / 10, "%u of 4096 at %u %%", n, shares[i]);
+		cr_assert(n >= expected * 9 / 10 && n <= expected * 11 / 10, "%u of 4096 at %u %%",
+			  n, shares[i]);
 		source_block_deinit(&b);
 	}
 }
@@ -118,11 +124,11 @@ Test(source_block, a_page_is_claimed_once)
 /* Against a plain array, over the edges of words and of the block. */
 Test(source_block, the_walk_finds_every_run)
 {
-	static const unsigned lengths[] = { 1, 63, 64, 65, 127, 128, 200 };
+	static const unsigned lengths[] = {1, 63, 64, 65, 127, 128, 200};
 
 	for (size_t i = 0; i < ARRAY_LEN(lengths); i++) {
 		struct source_block b = make(lengths[i] * 4096, 4096, 0);
-		bool taken[200] = { false };
+		bool taken[200] = {false};
 
 		srand(lengths[i]);
 		for (unsigned p = 0; p < lengths[i]; p++)
@@ -135,8 +141,10 @@ Test(source_block, the_walk_finds_every_run)
 				owed++;
 			while (claimed < lengths[i] && !taken[claimed])
 				claimed++;
-			cr_assert_eq(source_block_next_owed(&b, from), owed, "%u of %u", from, lengths[i]);
-			cr_assert_eq(source_block_next_claimed(&b, from), claimed, "%u of %u", from, lengths[i]);
+			cr_assert_eq(source_block_next_owed(&b, from), owed, "%u of %u", from,
+				     lengths[i]);
+			cr_assert_eq(source_block_next_claimed(&b, from), claimed, "%u of %u", from,
+				     lengths[i]);
 		}
 		cr_assert_eq(source_block_next_owed(&b, lengths[i]), lengths[i]);
 		source_block_deinit(&b);
@@ -151,7 +159,8 @@ Test(source_block, digest_is_that_of_the_whole_content)
 	uint64_t digest[2];
 
 	for (uint64_t t = 0; t < 512; t++)
-		cr_assert_geq(source_block_read(&b, t, SOURCE_FINAL, all + t * SOURCE_TARGET_PAGE), 0);
+		cr_assert_geq(source_block_read(&b, t, SOURCE_FINAL, all + t * SOURCE_TARGET_PAGE),
+			      0);
 	whole = XXH3_128bits(all, 2 * M);
 	cr_assert_eq(source_block_digest(&b, digest), 0);
 	cr_assert(digest[0] == whole.high64 && digest[1] == whole.low64);
@@ -161,7 +170,8 @@ Test(source_block, digest_is_that_of_the_whole_content)
 Test(source_block, a_file_ends_in_zeroes)
 {
 	char path[] = "/tmp/test_source_block.XXXXXX", text[5000];
-	struct source_block_spec spec = { .name = "f", .length = 16384, .page_size = 4096, .file = path };
+	struct source_block_spec spec = {
+		.name = "f", .length = 16384, .page_size = 4096, .file = path};
 	uint8_t page[SOURCE_TARGET_PAGE];
 	struct source_block b;
 	int fd = mkstemp(path);
@@ -173,7 +183,7 @@ Test(source_block, a_file_ends_in_zeroes)
 	cr_assert_eq(source_block_read(&b, 1, SOURCE_FINAL, page), 0);
 	cr_assert(page[903] == 'x' && page[904] == 0 && page[4095] == 0);
 	cr_assert_eq(source_block_read(&b, 1, SOURCE_STALE, page), 0);
-	cr_assert(page[903] == (uint8_t)~'x' && page[4095] == 0xff);
+	cr_assert(page[903] == (uint8_t) ~'x' && page[4095] == 0xff);
 	cr_assert_eq(source_block_read(&b, 2, SOURCE_FINAL, page), 1);
 	source_block_deinit(&b);
 	unlink(path);

@@ -12,7 +12,7 @@
 
 static struct source_block block(uint64_t length, uint64_t page_size)
 {
-	struct source_block_spec spec = { .name = "ram", .length = length, .page_size = page_size };
+	struct source_block_spec spec = {.name = "ram", .length = length, .page_size = page_size};
 	struct source_block b;
 
 	cr_assert_eq(source_block_init(&b, &spec), 0);
@@ -23,19 +23,19 @@ static const struct {
 	enum source_phase phase;
 	uint64_t start;
 	uint32_t length;
-	const char *breach;		/* NULL: legal */
+	const char *breach; /* NULL: legal */
 } small_pages[] = {
-	{ SOURCE_SETUP, 0, 4096, "before LISTEN" },
-	{ SOURCE_PACKAGE, 0, 4096, NULL },
-	{ SOURCE_ACTIVE, 4096, 4096, NULL },
-	{ SOURCE_ENDED, 0, 65536, NULL },
-	{ SOURCE_ACTIVE, 61440, 4096, NULL },
-	{ SOURCE_ACTIVE, 61440, 8192, "beyond" },
-	{ SOURCE_ACTIVE, 65536, 4096, "beyond" },
-	{ SOURCE_ACTIVE, UINT64_MAX - 4095, 4096, "beyond" },
-	{ SOURCE_ACTIVE, 0, 0, "empty" },
-	{ SOURCE_ACTIVE, 1, 4096, "aligned" },
-	{ SOURCE_ACTIVE, 0, 4095, "aligned" },
+	{SOURCE_SETUP, 0, 4096, "before LISTEN"},
+	{SOURCE_PACKAGE, 0, 4096, NULL},
+	{SOURCE_ACTIVE, 4096, 4096, NULL},
+	{SOURCE_ENDED, 0, 65536, NULL},
+	{SOURCE_ACTIVE, 61440, 4096, NULL},
+	{SOURCE_ACTIVE, 61440, 8192, "beyond"},
+	{SOURCE_ACTIVE, 65536, 4096, "beyond"},
+	{SOURCE_ACTIVE, UINT64_MAX - 4095, 4096, "beyond"},
+	{SOURCE_ACTIVE, 0, 0, "empty"},
+	{SOURCE_ACTIVE, 1, 4096, "aligned"},
+	{SOURCE_ACTIVE, 0, 4095, "aligned"},
 };
 
 Test(source_check, requests)
@@ -43,9 +43,9 @@ Test(source_check, requests)
 	struct source_block b = block(65536, 4096);
 
 	for (size_t i = 0; i < ARRAY_LEN(small_pages); i++) {
-		struct source_check c = { 0 };
-		bool legal = source_check_request(&c, small_pages[i].phase, &b, "ram", small_pages[i].start,
-						  small_pages[i].length);
+		struct source_check c = {0};
+		bool legal = source_check_request(&c, small_pages[i].phase, &b, "ram",
+						  small_pages[i].start, small_pages[i].length);
 
 		cr_assert_eq(legal, !small_pages[i].breach, "row %zu: %s", i, c.first);
 		cr_assert_eq(c.violations, !legal);
@@ -59,7 +59,7 @@ Test(source_check, requests)
 Test(source_check, requests_of_large_pages)
 {
 	struct source_block b = block(4 << 20, 2 << 20);
-	struct source_check c = { 0 };
+	struct source_check c = {0};
 
 	cr_assert(source_check_request(&c, SOURCE_ACTIVE, &b, "ram", 2 << 20, 2 << 20));
 	cr_assert(source_check_request(&c, SOURCE_ACTIVE, &b, "ram", 0, 4 << 20));
@@ -70,7 +70,7 @@ Test(source_check, requests_of_large_pages)
 
 Test(source_check, a_request_names_a_known_block)
 {
-	struct source_check c = { 0 };
+	struct source_check c = {0};
 
 	cr_assert_not(source_check_request(&c, SOURCE_ACTIVE, NULL, "rom", 0, 4096));
 	cr_assert(strstr(c.first, "unknown block: rom"), "%s", c.first);
@@ -79,7 +79,7 @@ Test(source_check, a_request_names_a_known_block)
 Test(source_check, a_page_is_asked_for_once)
 {
 	struct source_block b = block(65536, 4096);
-	struct source_check c = { 0 };
+	struct source_check c = {0};
 
 	cr_assert(source_check_page(&c, &b, 3));
 	cr_assert(source_check_page(&c, &b, 4));
@@ -91,7 +91,7 @@ Test(source_check, a_page_is_asked_for_once)
 
 Test(source_check, pongs)
 {
-	struct source_check c = { 0 };
+	struct source_check c = {0};
 
 	cr_assert_not(source_check_pong(&c, 1));
 	source_check_ping(&c, 1);
@@ -110,7 +110,7 @@ Test(source_check, pongs)
 
 Test(source_check, one_shut_of_zero_at_the_end)
 {
-	struct source_check good = { 0 }, early = { 0 }, error = { 0 };
+	struct source_check good = {0}, early = {0}, error = {0};
 
 	cr_assert(source_check_shut(&good, SOURCE_ENDED, 0));
 	cr_assert_eq(good.violations, 0);
@@ -124,7 +124,7 @@ Test(source_check, one_shut_of_zero_at_the_end)
 Test(source_check, nothing_is_asked_for_behind_shut)
 {
 	struct source_block b = block(65536, 4096);
-	struct source_check c = { 0 };
+	struct source_check c = {0};
 
 	source_check_shut(&c, SOURCE_ENDED, 0);
 	cr_assert_not(source_check_request(&c, SOURCE_ENDED, &b, "ram", 0, 4096));
@@ -133,7 +133,7 @@ Test(source_check, nothing_is_asked_for_behind_shut)
 
 Test(source_check, the_first_breach_keeps_its_text)
 {
-	struct source_check c = { 0 };
+	struct source_check c = {0};
 
 	cr_assert(source_check_switchover_ack(&c));
 	cr_assert_not(source_check_switchover_ack(&c));

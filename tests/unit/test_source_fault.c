@@ -24,7 +24,7 @@ static struct source_fault *add(struct source_faults *f, const char *text)
 
 static void refused(const char *text, const char *part)
 {
-	struct source_faults f = { 0 };
+	struct source_faults f = {0};
 	const char *why = "";
 
 	cr_assert_lt(source_faults_add(&f, text, &why), 0, "%s was taken", text);
@@ -41,23 +41,23 @@ static const struct {
 	uint64_t number;
 	const char *name;
 } good[] = {
-	{ "delay=250@page:7", SOURCE_DELAY, 250, SOURCE_AT_PAGE, 7, "" },
-	{ "delay=0@record:package", SOURCE_DELAY, 0, SOURCE_AT_RECORD, 0, "package" },
-	{ "truncate@byte:12345", SOURCE_TRUNCATE, 0, SOURCE_AT_BYTE, 12345, "" },
-	{ "never-answer@page:pc.ram/9", SOURCE_WITHHOLD, 0, SOURCE_AT_PAGE, 9, "pc.ram" },
-	{ "corrupt@page:/rom@etc/acpi/3", SOURCE_CORRUPT, 0, SOURCE_AT_PAGE, 3, "/rom@etc/acpi" },
-	{ "wrong-name", SOURCE_WRONG_NAME, 0, SOURCE_AT_PAGE, 0, "" },
-	{ "wrong-name@page:4", SOURCE_WRONG_NAME, 0, SOURCE_AT_PAGE, 4, "" },
-	{ "unknown-command", SOURCE_UNKNOWN_COMMAND, 0, SOURCE_AT_RECORD, 0, "package" },
-	{ "unknown-command@record:ping1", SOURCE_UNKNOWN_COMMAND, 0, SOURCE_AT_RECORD, 0, "ping1" },
-	{ "no-eof", SOURCE_SKIP, 0, SOURCE_AT_RECORD, 0, "eof" },
-	{ "die-after-package", SOURCE_DIE, 0, SOURCE_AT_RECORD, 0, "ping4" },
+	{"delay=250@page:7", SOURCE_DELAY, 250, SOURCE_AT_PAGE, 7, ""},
+	{"delay=0@record:package", SOURCE_DELAY, 0, SOURCE_AT_RECORD, 0, "package"},
+	{"truncate@byte:12345", SOURCE_TRUNCATE, 0, SOURCE_AT_BYTE, 12345, ""},
+	{"never-answer@page:pc.ram/9", SOURCE_WITHHOLD, 0, SOURCE_AT_PAGE, 9, "pc.ram"},
+	{"corrupt@page:/rom@etc/acpi/3", SOURCE_CORRUPT, 0, SOURCE_AT_PAGE, 3, "/rom@etc/acpi"},
+	{"wrong-name", SOURCE_WRONG_NAME, 0, SOURCE_AT_PAGE, 0, ""},
+	{"wrong-name@page:4", SOURCE_WRONG_NAME, 0, SOURCE_AT_PAGE, 4, ""},
+	{"unknown-command", SOURCE_UNKNOWN_COMMAND, 0, SOURCE_AT_RECORD, 0, "package"},
+	{"unknown-command@record:ping1", SOURCE_UNKNOWN_COMMAND, 0, SOURCE_AT_RECORD, 0, "ping1"},
+	{"no-eof", SOURCE_SKIP, 0, SOURCE_AT_RECORD, 0, "eof"},
+	{"die-after-package", SOURCE_DIE, 0, SOURCE_AT_RECORD, 0, "ping4"},
 };
 
 Test(source_fault, reads)
 {
 	for (size_t i = 0; i < ARRAY_LEN(good); i++) {
-		struct source_faults f = { 0 };
+		struct source_faults f = {0};
 		const struct source_fault *one = add(&f, good[i].text);
 
 		cr_assert_eq(one->kind->action, good[i].action, "%s", good[i].text);
@@ -95,7 +95,7 @@ Test(source_fault, refuses)
 
 Test(source_fault, has_room_for_so_many)
 {
-	struct source_faults f = { 0 };
+	struct source_faults f = {0};
 	const char *why;
 
 	for (unsigned i = 0; i < SOURCE_MAX_FAULTS; i++)
@@ -111,12 +111,12 @@ Test(source_fault, every_kind_of_the_table_can_be_written)
 	const struct source_fault_kind *kinds = source_fault_kinds(&n);
 
 	for (unsigned i = 0; i < n; i++) {
-		struct source_faults f = { 0 };
+		struct source_faults f = {0};
 		char text[128];
 
 		cr_assert(kinds[i].where || kinds[i].points, "%s can never strike", kinds[i].name);
-		snprintf(text, sizeof(text), "%s%s%s", kinds[i].name, kinds[i].takes_arg ? "=5" : "",
-			 kinds[i].where ? "" : "@page:0");
+		snprintf(text, sizeof(text), "%s%s%s", kinds[i].name,
+			 kinds[i].takes_arg ? "=5" : "", kinds[i].where ? "" : "@page:0");
 		cr_assert_eq(add(&f, text)->kind, &kinds[i]);
 	}
 }
@@ -125,7 +125,7 @@ Test(source_fault, every_kind_of_the_table_can_be_written)
 
 Test(source_fault, a_page_by_its_turn)
 {
-	struct source_faults f = { 0 };
+	struct source_faults f = {0};
 	struct source_fault *one = add(&f, "drop@page:5");
 
 	for (uint64_t n = 0; n < 5; n++)
@@ -138,7 +138,7 @@ Test(source_fault, a_page_by_its_turn)
 /* Two threads count pages: the turn may be over when this one asks. */
 Test(source_fault, a_turn_that_was_missed_is_made_up_for)
 {
-	struct source_faults f = { 0 };
+	struct source_faults f = {0};
 
 	add(&f, "drop@page:5");
 	cr_assert_not_null(source_faults_at_page(&f, 9, "ram", 0, false));
@@ -146,7 +146,7 @@ Test(source_fault, a_turn_that_was_missed_is_made_up_for)
 
 Test(source_fault, a_page_by_its_number)
 {
-	struct source_faults f = { 0 };
+	struct source_faults f = {0};
 
 	add(&f, "drop@page:ram/5");
 	cr_assert_null(source_faults_at_page(&f, 5, "ram", 4, false));
@@ -157,7 +157,7 @@ Test(source_fault, a_page_by_its_number)
 
 Test(source_fault, some_faults_wait_for_the_main_lane)
 {
-	struct source_faults f = { 0 };
+	struct source_faults f = {0};
 
 	add(&f, "wrong-section");
 	cr_assert_null(source_faults_at_page(&f, 0, "ram", 0, true));
@@ -166,7 +166,7 @@ Test(source_fault, some_faults_wait_for_the_main_lane)
 
 Test(source_fault, a_record)
 {
-	struct source_faults f = { 0 };
+	struct source_faults f = {0};
 	struct source_fault *first = add(&f, "delay=1@record:package");
 	struct source_fault *second = add(&f, "corrupt@record:package");
 
@@ -179,7 +179,7 @@ Test(source_fault, a_record)
 
 Test(source_fault, a_byte)
 {
-	struct source_faults f = { 0 };
+	struct source_faults f = {0};
 	uint64_t offset = 0;
 
 	add(&f, "corrupt@byte:100");
@@ -191,7 +191,7 @@ Test(source_fault, a_byte)
 
 Test(source_fault, a_trigger_holds_it_back)
 {
-	struct source_faults f = { 0 };
+	struct source_faults f = {0};
 	char dir[] = "/tmp/test_source_fault.XXXXXX", path[64], text[128];
 
 	cr_assert_not_null(mkdtemp(dir));
@@ -209,7 +209,7 @@ Test(source_fault, a_trigger_holds_it_back)
 
 Test(source_fault, a_record_is_awaited_until_it_fired)
 {
-	struct source_faults f = { 0 };
+	struct source_faults f = {0};
 
 	add(&f, "drop-after-eof");
 	cr_assert_not(source_faults_awaits(&f, "eof"));

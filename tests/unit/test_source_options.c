@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The command line of postcopy-source: what is taken, what is refused, and what the refusal says. */
+/* The command line of postcopy-source: what is taken, and how the rest is refused. */
 #include "config.h"
 
 #include "tools/source_options.h"
@@ -11,7 +11,8 @@
 #include "core/guard.h"
 
 #define GOOD "--to=unix:/x", "--block=ram,size=1M"
-#define PARSE(o, error, ...) parse(o, error, (char *[]){ (char *)"postcopy-source", ##__VA_ARGS__, NULL })
+#define PARSE(o, error, ...)                                                                       \
+	parse(o, error, (char *[]){(char *)"postcopy-source", ##__VA_ARGS__, NULL})
 
 static bool parse(struct source_options *o, GError **error, char **argv)
 {
@@ -31,7 +32,7 @@ static void refused(const char *part, char **argv)
 	cr_assert(strstr(error->message, part), "'%s' does not say '%s'", error->message, part);
 	source_options_deinit(&o);
 }
-#define REFUSED(part, ...) refused(part, (char *[]){ (char *)"postcopy-source", ##__VA_ARGS__, NULL })
+#define REFUSED(part, ...) refused(part, (char *[]){(char *)"postcopy-source", ##__VA_ARGS__, NULL})
 
 Test(source_options, defaults)
 {
@@ -43,7 +44,8 @@ Test(source_options, defaults)
 	cr_assert_eq(o.n_blocks, 1);
 	cr_assert_eq(o.precopy, SOURCE_PRECOPY_NONE);
 	cr_assert_not(o.preempt || o.old_preempt || o.huge_interleave || o.always_name);
-	cr_assert_not(o.finish_as_precopy || o.commit_ping || o.no_background || o.digest || o.json);
+	cr_assert_not(o.finish_as_precopy || o.commit_ping || o.no_background || o.digest ||
+		      o.json);
 	cr_assert_not(o.has_linger);
 	cr_assert_eq(o.rate, 0);
 	cr_assert_null(o.device_state);
@@ -56,9 +58,9 @@ Test(source_options, every_option_arrives)
 	struct source_options o;
 
 	cr_assert(PARSE(&o, NULL, GOOD, "--block=b,size=2M,page=2M", "--machine=m", "--old-preempt",
-			"--huge-interleave", "--continue-flag=off", "--precopy=half", "--commit-ping",
-			"--device-state=4K", "--rate=3M", "--no-background", "--linger=7", "--seed=9",
-			"--digest", "--json", "--fault=drop@page:3"));
+			"--huge-interleave", "--continue-flag=off", "--precopy=half",
+			"--commit-ping", "--device-state=4K", "--rate=3M", "--no-background",
+			"--linger=7", "--seed=9", "--digest", "--json", "--fault=drop@page:3"));
 	cr_assert(o.preempt && o.old_preempt && o.huge_interleave && o.always_name);
 	cr_assert(o.commit_ping && o.no_background && o.digest && o.json && o.has_linger);
 	cr_assert_eq(o.precopy, SOURCE_PRECOPY_HALF);
@@ -101,7 +103,7 @@ Test(source_options, refusals_name_the_option)
 
 Test(source_options, too_many_blocks)
 {
-	char *argv[SOURCE_MAX_BLOCKS + 4] = { (char *)"postcopy-source", (char *)"--to=unix:/x" };
+	char *argv[SOURCE_MAX_BLOCKS + 4] = {(char *)"postcopy-source", (char *)"--to=unix:/x"};
 
 	for (unsigned i = 0; i <= SOURCE_MAX_BLOCKS; i++)
 		argv[i + 2] = g_strdup_printf("--block=b%u,size=4K", i);
@@ -118,22 +120,23 @@ static const struct {
 	unsigned zero;
 	const char *name, *file;
 } blocks[] = {
-	{ "ram,size=4K", 4096, 4096, 0, 0, "ram", NULL },
-	{ "/rom@etc/acpi,size=64k", 65536, 4096, 0, 0, "/rom@etc/acpi", NULL },
-	{ "a,,b,size=1M,pattern=77", 1 << 20, 4096, 77, 0, "a,b", NULL },
-	{ "h,size=4M,page=2M,zero=100", 4 << 20, 2 << 20, 0, 100, "h", NULL },
-	{ "g,size=1G,page=1G", 1 << 30, 1 << 30, 0, 0, "g", NULL },
-	{ "f,size=1M,file=/a=b", 1 << 20, 4096, 0, 0, "f", "/a=b" },
-	{ "t,size=256T", UINT64_C(1) << 48, 4096, 0, 0, "t", NULL },
+	{"ram,size=4K", 4096, 4096, 0, 0, "ram", NULL},
+	{"/rom@etc/acpi,size=64k", 65536, 4096, 0, 0, "/rom@etc/acpi", NULL},
+	{"a,,b,size=1M,pattern=77", 1 << 20, 4096, 77, 0, "a,b", NULL},
+	{"h,size=4M,page=2M,zero=100", 4 << 20, 2 << 20, 0, 100, "h", NULL},
+	{"g,size=1G,page=1G", 1 << 30, 1 << 30, 0, 0, "g", NULL},
+	{"f,size=1M,file=/a=b", 1 << 20, 4096, 0, 0, "f", "/a=b"},
+	{"t,size=256T", UINT64_C(1) << 48, 4096, 0, 0, "t", NULL},
 };
 
 Test(source_options, blocks)
 {
 	for (size_t i = 0; i < ARRAY_LEN(blocks); i++) {
-		struct source_block_spec spec = { .page_size = 4096 };
+		struct source_block_spec spec = {.page_size = 4096};
 		char why[256];
 
-		cr_assert_eq(source_options_block(&spec, blocks[i].text, why), 0, "%s: %s", blocks[i].text, why);
+		cr_assert_eq(source_options_block(&spec, blocks[i].text, why), 0, "%s: %s",
+			     blocks[i].text, why);
 		cr_assert_str_eq(spec.name, blocks[i].name);
 		cr_assert_eq(spec.length, blocks[i].length);
 		cr_assert_eq(spec.page_size, blocks[i].page_size);
@@ -149,23 +152,31 @@ Test(source_options, blocks)
 static const struct {
 	const char *text, *part;
 } bad_blocks[] = {
-	{ "", "name" },			      { "ram", "size" },
-	{ "size=4K", "name" },		      { "ram,size=0", "size" },
-	{ "ram,size=6K", "multiple" },	      { "h,size=3M,page=2M", "multiple" },
-	{ "ram,size=4K,page=8K", "page is" }, { "ram,size=4K,page=2G", "page" },
-	{ "ram,size=4K,zero=101", "zero" },   { "ram,size=4K,file=/x,zero=1", "zero" },
-	{ "ram,size=4K,colour=red", "colour" }, { "ram,size=512T", "size" },
-	{ "ram,size=4K,size=4K", "size" },    { "ra\nm,size=4K", "name" },
-	{ "ram,size=4K,pattern=-1", "pattern" },
+	{"", "name"},
+	{"ram", "size"},
+	{"size=4K", "name"},
+	{"ram,size=0", "size"},
+	{"ram,size=6K", "multiple"},
+	{"h,size=3M,page=2M", "multiple"},
+	{"ram,size=4K,page=8K", "page is"},
+	{"ram,size=4K,page=2G", "page"},
+	{"ram,size=4K,zero=101", "zero"},
+	{"ram,size=4K,file=/x,zero=1", "zero"},
+	{"ram,size=4K,colour=red", "colour"},
+	{"ram,size=512T", "size"},
+	{"ram,size=4K,size=4K", "size"},
+	{"ra\nm,size=4K", "name"},
+	{"ram,size=4K,pattern=-1", "pattern"},
 };
 
 Test(source_options, bad_blocks)
 {
 	for (size_t i = 0; i < ARRAY_LEN(bad_blocks); i++) {
-		struct source_block_spec spec = { .page_size = 4096 };
+		struct source_block_spec spec = {.page_size = 4096};
 		char why[256] = "";
 
-		cr_assert_lt(source_options_block(&spec, bad_blocks[i].text, why), 0, "%s", bad_blocks[i].text);
+		cr_assert_lt(source_options_block(&spec, bad_blocks[i].text, why), 0, "%s",
+			     bad_blocks[i].text);
 		cr_assert(strstr(why, bad_blocks[i].part), "%s: %s", bad_blocks[i].text, why);
 		free(spec.file);
 	}
@@ -173,7 +184,7 @@ Test(source_options, bad_blocks)
 
 Test(source_options, names_of_every_length)
 {
-	struct source_block_spec spec = { .page_size = 4096 };
+	struct source_block_spec spec = {.page_size = 4096};
 	char text[300], why[256];
 
 	memset(text, 'n', sizeof(text));
@@ -181,7 +192,7 @@ Test(source_options, names_of_every_length)
 	cr_assert_eq(source_options_block(&spec, text, why), 0, "%s", why);
 	memset(text, 'n', 256);
 	strcpy(text + 256, ",size=4K");
-	spec = (struct source_block_spec){ .page_size = 4096 };
+	spec = (struct source_block_spec){.page_size = 4096};
 	cr_assert_lt(source_options_block(&spec, text, why), 0);
 }
 
