@@ -4,6 +4,7 @@
 import functools
 import os
 import random
+import re
 import struct
 import tempfile
 
@@ -225,12 +226,30 @@ def helps():
     expect("never-answer" in text and "record:NAME" in text, "--fault help")
 
 
+def manual():
+    """Every option, kind of fault and member of the summary has its words."""
+    top = os.environ.get("POSTCOPY_TOP_SRCDIR", os.path.join(os.path.dirname(__file__), "..", ".."))
+    with open(os.path.join(top, "man", "postcopy-source.1")) as f:
+        page = f.read()
+    options = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", output("--help"), re.MULTILINE)
+    expect(len(options) > 15, "options in --help: %r" % options)
+    equal([o for o in options if o != "--help" and "Fl -" + o[2:] not in page], [],
+          "options that are not in the manual")
+    kinds = [line.split()[0].split("=")[0] for line in
+             output("--fault", "help").split("kinds:\n")[1].split("\n\n")[0].splitlines()]
+    equal([kind for kind in kinds if ".It " + kind not in page], [], "faults that are not in the manual")
+    members = Run("unix", "--block", "ram,size=4K", "--digest").out
+    equal([m for m in members if m not in page], [], "members of the summary that are not in the manual")
+
+
 def lines():
     """Without --json, the same facts as lines."""
-    run = Run("unix", "--block", "ram,size=64K", "--digest").completed()
-    digest = run.out["digests"]["ram"]
-    expect(len(digest) == 32 and int(digest, 16) >= 0, "digest " + digest)
-    equal(set(run.out["digests"]), {"ram"}, "blocks")
+    args = ("unix", "--block", "ram,size=64K", "--digest")
+    plain, run = Run(*args, as_lines=True).completed(), Run(*args).completed()
+    equal(plain.out.pop("digest ram"), run.out["digests"]["ram"], "digest")
+    equal({k: v for k, v in plain.out.items() if k != "duration_ms"},
+          {k: str(run.out[k]) for k in plain.out if k != "duration_ms"}, "lines")
+    equal(len(run.out["digests"]["ram"]), 32, "digits of the digest")
     expect("seed %d" % SEED in run.errors, "seed in " + run.errors)
 
 
@@ -263,7 +282,8 @@ CASES += [
     ("a block larger than memory", larger_than_memory),
     ("wrong arguments are refused by name", refuses),
     ("help", helps),
-    ("--digest and the seed", lines),
+    ("the manual is complete", manual),
+    ("lines, --digest and the seed", lines),
 ]
 
 if __name__ == "__main__":

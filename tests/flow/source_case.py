@@ -28,12 +28,13 @@ def equal(got, wanted, what):
 class Run:
     """One migration: .r is the receiver, .out the JSON summary, .status the exit status."""
 
-    def __init__(self, family, *args, timeout=30.0, **policy):
+    def __init__(self, family, *args, timeout=30.0, as_lines=False, **policy):
         self.r = Receiver(family)
         for name, value in policy.items():
             expect(hasattr(self.r, name), "no policy " + name)
             setattr(self.r, name, value)
-        command = [PROGRAM, "--to", self.r.address, "--json", "--seed", str(SEED)] + list(args)
+        command = [PROGRAM, "--to", self.r.address, "--seed", str(SEED)] + list(args)
+        command += [] if as_lines else ["--json"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                               universal_newlines=True) as child:
             try:
@@ -43,7 +44,12 @@ class Run:
                 child.kill()
                 self.r.close()
         self.status = child.returncode
-        self.out = json.loads(self.text) if self.text else {}
+        self.out = self.parse(as_lines)
+
+    def parse(self, as_lines):
+        if as_lines:
+            return dict(line.split(": ", 1) for line in self.text.splitlines())
+        return json.loads(self.text) if self.text else {}
 
     def completed(self):
         equal(self.r.error, None, "receiver")
