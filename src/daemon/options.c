@@ -2,14 +2,20 @@
 /*
  * One table names every option.  GOption's entries, the keys of --config FILE and the messages are
  * made from it, so an option cannot exist in one place only.
+ *
+ * Order of precedence by order of reading: the command line first, then the file for what was not
+ * given, then defaults for what is left.  What belongs together is checked when everything is
+ * known, wherever it came from.
+ *
+ * Everything is a value or an error with the option's name; nothing is guessed, and no other part
+ * of the daemon looks at argv or the file.
  */
 #include "config.h"
-#include "daemon/options.h"
+#include "daemon/options_parts.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/un.h>
 #include "daemon/snapshot.h"
 #include "wire/keyval.h"
 #include "wire/regmsg.h"
@@ -98,91 +104,6 @@ struct parse {
 	gboolean help, version;
 };
 
-G_GNUC_PRINTF(2, 3)
-static bool fail(GError **error, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	g_propagate_error(error,
-			  g_error_new_valist(G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE, fmt, ap));
-	va_end(ap);
-	return false;
-}
-
-static bool check_socket_path(const char *path, GError **error)
-{
-	if (*path == '\0')
-		return fail(error, "the path is empty");
-	if (strlen(path) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
-		return fail(error, "'%s' is too long for a socket (at most 107 bytes)", path);
-	return true;
-}
-
-/* --- addresses ---------------------------------------------------------------------------- */
-
-static void address_clear(struct options_address *a)
-{
-	g_clear_pointer(&a->host, g_free);
-	g_clear_pointer(&a->port, g_free);
-	g_clear_pointer(&a->path, g_free);
-}
-
-static bool is_port(const char *text)
-{
-	uint64_t v;
-
-	return strspn(text, "0123456789") == strlen(text) && keyval_read_number(text, &v) == 0 &&
-	       v <= 65535;
-}
-
-/* Split "HOST:PORT" or "[V6]:PORT".  NULL when it is neither. */
-static const char *split_host(const char *text, char **host)
-{
-	const char *colon;
-
-	if (*text == '[') {
-		const char *close = strchr(text, ']');
-
-		if (!close || close == text + 1 || close[1] != ':')
-			return NULL;
-		*host = g_strndup(text + 1, (gsize)(close - text - 1));
-		return close + 2;
-	}
-	colon = strchr(text, ':');
-	if (!colon || strchr(colon + 1, ':'))
-		return NULL;
-	*host = g_strndup(text, (gsize)(colon - text));
-	return colon + 1;
-}
-
-static bool parse_tcp(const char *text, struct options_address *out, GError **error)
-{
-	g_autofree char *host = NULL;
-	const char *port = split_host(text, &host);
-
-	if (!port)
-		return fail(error,
-			    "'tcp:%s' is not tcp:HOST:PORT (an IPv6 address stands in brackets)",
-			    text);
-	if (!is_port(port))
-		return fail(error, "'%s' is not a port number (0 to 65535)", port);
-	*out = (struct options_address){OPTIONS_TCP, g_steal_pointer(&host), g_strdup(port), NULL};
-	return true;
-}
-
-bool options_parse_address(const char *text, struct options_address *out, GError **error)
-{
-	if (g_str_has_prefix(text, "tcp:"))
-		return parse_tcp(text + 4, out, error);
-	if (!g_str_has_prefix(text, "unix:"))
-		return fail(error, "'%s' begins with neither tcp: nor unix:", text);
-	if (!check_socket_path(text + 5, error))
-		return false;
-	*out = (struct options_address){OPTIONS_UNIX, NULL, NULL, g_strdup(text + 5)};
-	return true;
-}
-
 /* --- one setter per kind: write @text to @field ------------------------------------------- */
 
 static bool set_flag(const struct spec *s, void *field, const char *text, GError **error)
@@ -190,7 +111,7 @@ static bool set_flag(const struct spec *s, void *field, const char *text, GError
 	bool on;
 
 	if (keyval_read_bool(text, &on) < 0)
-		return fail(error, "'%s' is neither true nor false", text);
+		return options_fail(error, "'%s' is neither true nor false", text);
 	*(bool *)field = on ? s->min != 0 : s->min == 0;
 	return true;
 }
@@ -199,7 +120,7 @@ static bool set_text(const struct spec *s, void *field, const char *text, GError
 {
 	(void)s;
 	if (*text == '\0')
-		return fail(error, "the value is empty");
+		return options_fail(error, "the value is empty");
 	g_free(*(char **)field);
 	*(char **)field = g_strdup(text);
 	return true;
@@ -207,7 +128,7 @@ static bool set_text(const struct spec *s, void *field, const char *text, GError
 
 static bool set_socket_path(const struct spec *s, void *field, const char *text, GError **error)
 {
-	return check_socket_path(text, error) && set_text(s, field, text, error);
+	return options_check_socket_path(text, error) && set_text(s, field, text, error);
 }
 
 static bool read_ranged(const struct spec *s, const char *text, uint64_t *v, GError **error)
@@ -215,11 +136,13 @@ static bool read_ranged(const struct spec *s, const char *text, uint64_t *v, GEr
 	int r = s->kind == KIND_SIZE ? keyval_read_size(text, v) : keyval_read_number(text, v);
 
 	if (r == -EINVAL)
-		return fail(error, "'%s' is not a %s", text,
-			    s->kind == KIND_SIZE ? "size (a number with K, M or G)" : "number");
+		return options_fail(error, "'%s' is not a %s", text,
+				    s->kind == KIND_SIZE ? "size (a number with K, M or G)"
+							 : "number");
 	if (r < 0 || *v < s->min || *v > s->max)
-		return fail(error, "%s is not between %" G_GUINT64_FORMAT " and %" G_GUINT64_FORMAT,
-			    text, s->min, s->max);
+		return options_fail(
+			error, "%s is not between %" G_GUINT64_FORMAT " and %" G_GUINT64_FORMAT,
+			text, s->min, s->max);
 	return true;
 }
 
@@ -230,7 +153,7 @@ static bool set_fd(const struct spec *s, void *field, const char *text, GError *
 	if (!read_ranged(s, text, &v, error))
 		return false;
 	if (fcntl((int)v, F_GETFD) < 0)
-		return fail(error, "%s is not an open file descriptor", text);
+		return options_fail(error, "%s is not an open file descriptor", text);
 	*(int *)field = (int)v;
 	return true;
 }
@@ -262,10 +185,10 @@ static bool add_name(const struct spec *s, void *field, const char *text, GError
 
 	(void)s;
 	if (*text == '\0' || strlen(text) >= REGMSG_NAME)
-		return fail(error, "'%s' is not a sharer's name (1 to %d bytes)", text,
-			    REGMSG_NAME - 1);
+		return options_fail(error, "'%s' is not a sharer's name (1 to %d bytes)", text,
+				    REGMSG_NAME - 1);
 	if (n && g_strv_contains((const char *const *)*names, text))
-		return fail(error, "'%s' is named twice", text);
+		return options_fail(error, "'%s' is named twice", text);
 	*names = g_renew(char *, *names, n + 2);
 	(*names)[n] = g_strdup(text);
 	(*names)[n + 1] = NULL;
@@ -279,7 +202,7 @@ static bool set_address(const struct spec *s, void *field, const char *text, GEr
 	(void)s;
 	if (!options_parse_address(text, &parsed, error))
 		return false;
-	address_clear(field);
+	options_clear_address(field);
 	*(struct options_address *)field = parsed;
 	return true;
 }
@@ -312,6 +235,7 @@ static int find_spec(const char *name)
 
 /* --- the command line --------------------------------------------------------------------- */
 
+/* GOption calls this for every option of the table; a flag has no text of its own. */
 static gboolean on_option(const char *option, const char *value, gpointer data, GError **error)
 {
 	int i = find_spec(option + strlen("--"));
@@ -325,6 +249,7 @@ static gboolean on_option(const char *option, const char *value, gpointer data, 
 	return FALSE;
 }
 
+/* Paths are bytes in the file system's encoding, not UTF-8. */
 static void fill_entry(GOptionEntry *e, const struct spec *s)
 {
 	bool raw = s->kind == KIND_PATH || s->kind == KIND_SOCKET_PATH || s->kind == KIND_ADDRESS;
@@ -390,7 +315,7 @@ static enum options_result parse_command_line(struct parse *p, int argc, char **
 		return OPTIONS_EXIT_OK;
 	}
 	if (args[0] && args[1]) {
-		fail(error, "unexpected argument '%s'", args[1]);
+		options_fail(error, "unexpected argument '%s'", args[1]);
 		return OPTIONS_USAGE;
 	}
 	return OPTIONS_OK;
@@ -414,13 +339,17 @@ static char **file_values(GKeyFile *kf, const struct spec *s, GError **error)
 	return g_steal_pointer(&one);
 }
 
+/*
+ * A key that the command line gave is not even looked at: the command line wins, whatever the file
+ * says.
+ */
 static bool apply_key(struct parse *p, GKeyFile *kf, const char *key, GError **error)
 {
 	g_auto(GStrv) values = NULL;
 	int i = find_spec(key);
 
 	if (i < 0)
-		return fail(error, "unknown key; keys are the long options of postcopyd");
+		return options_fail(error, "unknown key; keys are the long options of postcopyd");
 	if (p->given[i])
 		return true;
 	values = file_values(kf, &specs[i], error);
@@ -439,8 +368,9 @@ static bool check_groups(struct parse *p, GKeyFile *kf, GError **error)
 
 	for (char **g = groups; *g; g++)
 		if (strcmp(*g, GROUP))
-			return fail(error, "%s: unknown group [%s]; the only one is [" GROUP "]",
-				    p->file, *g);
+			return options_fail(error,
+					    "%s: unknown group [%s]; the only one is [" GROUP "]",
+					    p->file, *g);
 	return true;
 }
 
@@ -479,13 +409,13 @@ static bool check_exclusive(const struct parse *p, GError **error)
 {
 	for (unsigned i = 0; i < G_N_ELEMENTS(exclusive); i++)
 		if (is_given(p, exclusive[i][0]) && is_given(p, exclusive[i][1]))
-			return fail(error, "--%s and --%s exclude each other", exclusive[i][0],
-				    exclusive[i][1]);
+			return options_fail(error, "--%s and --%s exclude each other",
+					    exclusive[i][0], exclusive[i][1]);
 	if (!is_given(p, "incoming") && !is_given(p, "incoming-fd"))
-		return fail(error,
-			    "--incoming is missing: where shall the migration source connect?");
+		return options_fail(
+			error, "--incoming is missing: where shall the migration source connect?");
 	if (!is_given(p, "run-dir"))
-		return fail(error, "--run-dir is missing: where shall the sockets stand?");
+		return options_fail(error, "--run-dir is missing: where shall the sockets stand?");
 	return true;
 }
 
@@ -500,19 +430,20 @@ static bool check_fds(const struct parse *p, GError **error)
 			if (a->kind == KIND_FD && b->kind == KIND_FD && p->given[i] &&
 			    p->given[j] &&
 			    *(const int *)(base + a->at) == *(const int *)(base + b->at))
-				return fail(error, "--%s and --%s name the same descriptor",
-					    a->name, b->name);
+				return options_fail(error, "--%s and --%s name the same descriptor",
+						    a->name, b->name);
 		}
 	}
 	return true;
 }
 
+/* A socket stands in the run directory unless a path or a descriptor was given for it. */
 static bool fill_path(char **path, int fd, const char *dir, const char *name, GError **error)
 {
 	if (*path || fd >= 0)
 		return true;
 	*path = g_build_filename(dir, name, NULL);
-	if (check_socket_path(*path, error))
+	if (options_check_socket_path(*path, error))
 		return true;
 	g_prefix_error(error, "--run-dir: ");
 	return false;
@@ -528,11 +459,11 @@ static bool finish(const struct parse *p, GError **error)
 	    !fill_path(&o->control_path, o->control_fd, o->run_dir, "control", error))
 		return false;
 	if (o->register_path && o->control_path && !strcmp(o->register_path, o->control_path))
-		return fail(error, "--register-path and --control-path are the same: %s",
-			    o->control_path);
+		return options_fail(error, "--register-path and --control-path are the same: %s",
+				    o->control_path);
 	if (o->expect && g_strv_length(o->expect) > o->max_sharers)
-		return fail(error, "--expect names %u sharers but --max-sharers is %u",
-			    g_strv_length(o->expect), o->max_sharers);
+		return options_fail(error, "--expect names %u sharers but --max-sharers is %u",
+				    g_strv_length(o->expect), o->max_sharers);
 	return true;
 }
 
@@ -551,6 +482,14 @@ static void set_defaults(struct options *o)
 	};
 }
 
+/**
+ * options_parse - the command line, and the file that --config names
+ * @o: filled so far in every case: options_clear() it
+ * @argc, @argv: stay as they are
+ *
+ * Return: OPTIONS_OK; OPTIONS_EXIT_OK after --help or --version, which were printed; OPTIONS_USAGE
+ * with *error naming the option, what was wrong and what is expected.
+ */
 enum options_result options_parse(struct options *o, int argc, char **argv, GError **error)
 {
 	struct parse p = {.o = o};
@@ -569,9 +508,12 @@ enum options_result options_parse(struct options *o, int argc, char **argv, GErr
 	return finish(&p, error) ? OPTIONS_OK : OPTIONS_USAGE;
 }
 
+/**
+ * options_clear - free what options_parse() filled; once more is harmless
+ */
 void options_clear(struct options *o)
 {
-	address_clear(&o->incoming);
+	options_clear_address(&o->incoming);
 	g_clear_pointer(&o->run_dir, g_free);
 	g_clear_pointer(&o->register_path, g_free);
 	g_clear_pointer(&o->control_path, g_free);

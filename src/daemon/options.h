@@ -41,11 +41,7 @@ struct options {
 };
 
 enum options_result { OPTIONS_OK, OPTIONS_EXIT_OK, OPTIONS_USAGE };
-/*
- * Parse argv (and the file --config names; the command line wins).  OPTIONS_EXIT_OK after --help or
- * --version; OPTIONS_USAGE with *error naming the option, what was wrong and what is expected.  *o
- * is filled so far in every case: options_clear() it.
- */
+/* Parse argv, and the file --config names.  options_clear() after each outcome. */
 enum options_result options_parse(struct options *o, int argc, char **argv, GError **error);
 void options_clear(struct options *o);
 /* "tcp:HOST:PORT", "tcp:[::1]:PORT", "unix:PATH" */
