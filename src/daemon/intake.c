@@ -383,7 +383,8 @@ bool intake_holds_package(const struct lane *l)
 	struct qstream_record rec;
 	int event;
 
-	while ((event = qstream_next(&ahead, at, left, &rec)) > QSTREAM_NEED_MORE) {
+	/* At the tail of a precopy the decoder stops, and says so for ever; no package follows. */
+	while ((event = qstream_next(&ahead, at, left, &rec)) > QSTREAM_NEED_MORE && event != QSTREAM_TAIL) {
 		at += rec.used;
 		left -= rec.used;
 		if (event == QSTREAM_PACKAGED)

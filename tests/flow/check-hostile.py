@@ -120,6 +120,16 @@ def harmless_faults(case):
         end_service(service)
 
 
+def gone_as_precopy(case):
+    """It finished as precopy and went while the VMM was still missing: the device state behind the pages
+    is looked at for a package, and is none."""
+    service = Service(case, size=SIZE)
+    source = service.source("--finish-as-precopy", "--fault", "drop-after-eof", blocks=BLOCKS)
+    check("resumes its VM" in service.wait_state("failed")["error"]["reason"], "the source keeps its VM")
+    source.ended("ownership-unknown")
+    end_service(service)
+
+
 def no_end(case):
     """The stream never ends: everything is here, and SHUT is not said for all that."""
     service = Service(case, size=SIZE)
@@ -451,6 +461,7 @@ def pure_noise(case):
 CASES = [
     ("F01 F02 O15 named faults: refused before the commit, held after it", named_faults),
     ("O2 O4 harmless oddities complete", harmless_faults),
+    ("F02 gone at the end of a precopy that nobody waited for", gone_as_precopy),
     ("O15 a stream that never ends gets no SHUT", no_end),
     ("O15 an early end beside an urgent lane gets no SHUT", early_end_beside_urgent),
     ("F63 refused without --stay: exit 1, offset and reason", exits_with_reason),
