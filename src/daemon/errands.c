@@ -153,6 +153,7 @@ static void on_loaded(struct faultloop *f, const struct message *m)
 	faultloop_feed(f, SESSION_LOADED);
 	for (unsigned i = 0; i < f->n_pings; i++)
 		outbox_pong(&f->outbox, f->pings[i]);
+	f->answer_mark = outbox_mark(&f->outbox);
 }
 
 /*

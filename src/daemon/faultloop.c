@@ -242,7 +242,8 @@ static bool turn(struct faultloop *f)
 	ask(f);
 	arm_members(f);
 	arm_receive(f, &f->urgent, &f->urgent_receiving, COOKIE_URGENT);
-	if (!(f->has_urgent && faultloop_serving(f)))
+	/* The bulk thread's, or about to be; a tail stays ours. */
+	if (!(f->has_urgent && faultloop_serving(f)) || f->tail)
 		arm_receive(f, &f->main, &f->main_receiving, COOKIE_MAIN);
 	return more || (faultloop_serving(f) && f->engine.stored_left && !f->n_pending && !faultloop_halted(f));
 }
@@ -324,7 +325,8 @@ static int64_t patience(const struct faultloop *f, bool more)
 
 	if (more)
 		return 0;
-	if (f->n_pending || (!f->running_told && (state == SESSION_RUNNING || state == SESSION_COMPLETE)))
+	/* No descriptor tells when an answer has arrived. */
+	if (f->n_pending || (state == SESSION_RUNNING && (f->closing || !f->running_told)))
 		return TICK_NS;
 	return -1;
 }

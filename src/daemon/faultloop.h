@@ -63,7 +63,8 @@ struct faultloop {
 	bool has_main, has_urgent;
 	bool main_eof;			/* the stream's own end was decoded */
 	bool main_closed;		/* the connection ended */
-	bool closing;			/* SHUT is on its way: nothing that ends now is a loss */
+	bool closing;			/* SHUT is on its way: nothing is asked any more, and nothing refused */
+	uint64_t answer_mark, shut_mark;	/* in the outbox: the end of our answer to the package, of SHUT */
 	struct bulklane *bulk;
 	struct bulk_message bulk_seen;	/* counters last taken over */
 	struct placer placer;
@@ -89,7 +90,7 @@ struct faultloop {
 	unsigned n_pings;
 
 	uint64_t strays;
-	bool running_told;		/* our answer has left the socket: the VM may run */
+	bool running_told;		/* the source has our answer: the VM may run */
 	bool ownership_unknown;
 	int error;
 	char reason[512];

@@ -11,6 +11,8 @@
 
 #include <assert.h>
 
+#include "sys/sock.h"
+
 /**
  * outbox_init - an empty queue; 0 or -errno
  */
@@ -81,4 +83,18 @@ void outbox_took(struct outbox *o, size_t n)
 {
 	o->queue.head += n;
 	o->sent += n;
+}
+
+/**
+ * outbox_arrived - does the peer have everything up to @mark?
+ * @fd: the connection
+ *
+ * What the kernel still holds (SIOCOUTQ) counts from the end, so what was sent behind the mark may still be on its way.  Bytes that
+ * TCP has acknowledged, or that a local peer has read; a UNIX socket reports more than its bytes, never less.
+ */
+bool outbox_arrived(const struct outbox *o, int fd, uint64_t mark)
+{
+	int unsent = sock_unsent(fd);
+
+	return o->sent >= mark && (unsent <= 0 || (uint64_t)unsent <= o->sent - mark);
 }

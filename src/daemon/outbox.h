@@ -38,6 +38,13 @@ void outbox_request(struct outbox *o, const struct block_table *blocks, const st
 void outbox_pong(struct outbox *o, uint32_t value);
 void outbox_shut(struct outbox *o, uint32_t error);
 void outbox_switchover_ack(struct outbox *o);
+/* Where what was put in last ends: for outbox_arrived(). */
+static inline uint64_t outbox_mark(const struct outbox *o)
+{
+	return o->sent + mem_ring_used(&o->queue);
+}
+/* Has the peer's end of @fd everything up to @mark? */
+bool outbox_arrived(const struct outbox *o, int fd, uint64_t mark);
 /* @n bytes went out. */
 void outbox_took(struct outbox *o, size_t n);
 

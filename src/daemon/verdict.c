@@ -77,13 +77,29 @@ static const char *loss_text(const struct faultloop *f, bool unknown)
 	       "with 7.2): do not restart it there while this VM has run";
 }
 
+/*
+ * Has the source what was said up to @mark?  Of one that hung up it is the lane's end that tells: a local peer that goes without
+ * reading leaves nothing unsent either.
+ */
+static bool has_arrived(const struct faultloop *f, uint64_t mark)
+{
+	return outbox_arrived(&f->outbox, f->return_fd, mark) && !sock_hung_up(f->return_fd);
+}
+
+/* The source knows that everything is here: only now is it over. */
+static void complete(struct faultloop *f)
+{
+	f->times.complete = clock_ns();
+	faultloop_feed(f, SESSION_OWED_NOTHING);
+}
+
 /**
  * verdict_lost - a connection of the source broke
  * @error: positive errno; 0 at EOF
  *
  * Two moments leave it open who has the VM, and then the operator has to decide
- * (`ownership-unknown'): between the end of the stream, which may have been sent and lost once
- * nothing is owed, and SHUT a source from 10.0 on restarts its VM; and while our answer that
+ * (`ownership-unknown'): from the end of the stream, which may have been sent and lost once
+ * nothing is owed, until the source has our SHUT, one from 10.0 on restarts its VM; and while our answer that
  * commits is on its way nobody knows whether it arrived.
  */
 void verdict_lost(struct faultloop *f, int error)
@@ -92,8 +108,13 @@ void verdict_lost(struct faultloop *f, int error)
 	bool ended = f->main_eof || f->engine.owed_left == 0;
 	bool unknown = !session_may_refuse(s) && (ended || (s->answer_commits && !f->running_told));
 
-	if (f->closing || faultloop_halted(f))
+	if (s->state == SESSION_COMPLETE || faultloop_halted(f))
 		return;
+	/* It closed in order, behind SHUT; who closes without having read it is reset. */
+	if (f->closing && error == 0 && outbox_arrived(&f->outbox, f->return_fd, f->shut_mark)) {
+		complete(f);
+		return;
+	}
 	f->error = error ? error : ECONNRESET;
 	snprintf(f->reason, sizeof(f->reason), "source lost in state %s, %" PRIu64 " of %" PRIu64 " owed pages missing (%s): %s",
 		 session_state_name(s->state), f->engine.owed_left, f->engine.owed,
@@ -109,10 +130,10 @@ void verdict_lost(struct faultloop *f, int error)
 void verdict_closed(struct faultloop *f, int error)
 {
 	f->main_closed = true;
+	verdict_lost(f, error);
 	/* The source has all it needs and closed: so do we, however long this process stays. */
 	if (f->closing)
 		hang_up(f);
-	verdict_lost(f, error);
 	faultloop_changed(f);
 }
 
@@ -157,8 +178,8 @@ static bool lanes_exhausted(const struct faultloop *f)
  * verdict_end - after anything that can have been the last owed page: is this the end?
  *
  * SHUT(0) goes out with the last owed placement, never before it and with no delay after it.  It is
- * the one message that lets the source drop its copy, and in the window before it a lost connection
- * makes a source from 10.0 on restart its VM.  The sharer must have loaded the device state by
+ * the one message that lets the source drop its copy, and until the source has it a lost connection
+ * makes one from 10.0 on restart its VM; so complete is when it arrived, not when it was said.  The sharer must have loaded the device state by
  * then.
  *
  * A stream that ended with pages owed is no end: it is held, so that the source keeps what only it
@@ -166,18 +187,23 @@ static bool lanes_exhausted(const struct faultloop *f)
  */
 void verdict_end(struct faultloop *f)
 {
-	if (faultloop_halted(f) || !f->main_eof || f->closing || f->engine.session.state < SESSION_LOADING)
+	if (faultloop_halted(f) || !f->main_eof || f->engine.session.state < SESSION_LOADING)
 		return;
+	if (f->closing) {
+		if (f->engine.session.state == SESSION_RUNNING && has_arrived(f, f->shut_mark))
+			complete(f);
+		return;
+	}
 	if (engine_drained(&f->engine) && f->n_pending == 0) {
 		if (f->engine.session.state != SESSION_RUNNING)
 			return;
 		outbox_shut(&f->outbox, 0);
+		f->shut_mark = outbox_mark(&f->outbox);
 		f->closing = true;
 		/* No more requests: the urgent lane is ours to end (the source only waits for it). */
 		if (f->urgent.fd >= 0)
 			shutdown(f->urgent.fd, SHUT_RDWR);
-		f->times.complete = clock_ns();
-		faultloop_feed(f, SESSION_OWED_NOTHING);
+		faultloop_changed(f);
 	} else if (f->engine.owed_left && lanes_exhausted(f)) {
 		verdict_halt(f, EPROTO, "the source ended its stream with %" PRIu64 " pages still owed; its connection is kept "
 			       "open and no success is reported, so that it keeps its copy", f->engine.owed_left);
@@ -185,21 +211,21 @@ void verdict_end(struct faultloop *f)
 }
 
 /**
- * verdict_tell_running - has our answer left?  Then the VM may run
+ * verdict_tell_running - does the source have our answer?  Then the VM may run
  *
- * Our answer must have reached the source before the VM runs here: until then the source may resume
- * its own.  Having left the socket's queue is as much as can be known, so for an answer that
- * commits the peer's acknowledgement of every byte is waited for (SIOCOUTQ).  After a precopy the
- * answer is SHUT, hence COMPLETE.
+ * Until then the source may resume its own.  Where our answer commits, its arrival is waited for; else the
+ * commit was the package, and it is enough that the answer left.  After a precopy the answer is SHUT, hence
+ * COMPLETE.
  */
 void verdict_tell_running(struct faultloop *f)
 {
 	enum session_state state = f->engine.session.state;
-	bool answered = f->tail ? state == SESSION_COMPLETE : state == SESSION_RUNNING || state == SESSION_COMPLETE;
+	bool answered = state == SESSION_COMPLETE;
 
-	if (f->running_told || !answered || !outbox_empty(&f->outbox))
-		return;
-	if (f->engine.session.answer_commits && sock_unsent(f->return_fd) > 0)
+	if (state == SESSION_RUNNING && !f->tail)
+		answered = f->engine.session.answer_commits ?
+				   has_arrived(f, f->answer_mark) : f->outbox.sent >= f->answer_mark;
+	if (f->running_told || !answered)
 		return;
 	f->running_told = true;
 	f->times.running = clock_ns();

@@ -9,6 +9,7 @@
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
@@ -38,6 +39,18 @@ ssize_t sock_send(int fd, const void *buf, size_t len)
 	if (n >= 0)
 		return n;
 	return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+}
+
+/**
+ * sock_hung_up - has the peer closed its sending side, or did the connection break?
+ *
+ * Does not wait and takes nothing: whatever came before that is still to be read.
+ */
+bool sock_hung_up(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLRDHUP };
+
+	return poll(&p, 1, 0) > 0 && p.revents & (POLLRDHUP | POLLHUP | POLLERR);
 }
 
 /**

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #ifndef PC_SYS_SOCK_H
 #define PC_SYS_SOCK_H
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -10,5 +11,8 @@ int sock_unsent(int fd);
 ssize_t sock_send(int fd, const void *buf, size_t len);
 /* No delay for small messages, and a peer that vanished is noticed. */
 void sock_tune(int fd);
+
+/* Has the peer closed, or the connection broken?  Bytes it sent may still be unread. */
+bool sock_hung_up(int fd);
 
 #endif
