@@ -197,6 +197,11 @@ void verdict_end(struct faultloop *f)
 	if (engine_drained(&f->engine) && f->n_pending == 0) {
 		if (f->engine.session.state != SESSION_RUNNING)
 			return;
+		/* One that went meanwhile never hears SHUT, and takes its VM back. */
+		if (sock_ended(f->return_fd)) {
+			verdict_closed(f, 0);
+			return;
+		}
 		outbox_shut(&f->outbox, 0);
 		f->shut_mark = outbox_mark(&f->outbox);
 		f->closing = true;

@@ -28,6 +28,18 @@ int sock_unsent(int fd)
 }
 
 /**
+ * sock_ended - has the peer closed its side, as far as the kernel knows now?
+ *
+ * Bytes it sent before may still be unread.
+ */
+bool sock_ended(int fd)
+{
+	struct pollfd end = { .fd = fd, .events = POLLRDHUP };
+
+	return poll(&end, 1, 0) > 0;
+}
+
+/**
  * sock_send - send what the socket takes at once
  *
  * Return: bytes, 0 when it takes none now, or -errno.  Never waits, never raises SIGPIPE.

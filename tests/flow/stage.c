@@ -187,6 +187,27 @@ static void put_page(struct pen *p, unsigned page)
 	pen_bytes(p, word, sizeof(word));
 }
 
+static void put_end(struct pen *p)
+{
+	qstream_put_ram_begin(p, true, SECTION);
+	qstream_put_ram_end(p, SECTION);
+	pen_u8(p, 0);
+}
+
+void stage_send_last(struct stage *s, unsigned first, unsigned n)
+{
+	cleanup_free uint8_t *buf = malloc(STREAM_ROOM);
+	struct pen p = pen_init(buf, STREAM_ROOM);
+
+	expect(buf);
+	qstream_put_ram_begin(&p, false, SECTION);
+	for (unsigned i = first; i < first + n; i++)
+		put_page(&p, i);
+	qstream_put_ram_end(&p, SECTION);
+	put_end(&p);
+	write_all(s->main, &p);
+}
+
 void stage_send(struct stage *s, bool urgent, unsigned first, unsigned n)
 {
 	cleanup_free uint8_t *buf = malloc(STREAM_ROOM);
@@ -207,9 +228,7 @@ void stage_end(struct stage *s)
 	uint8_t buf[64];
 	struct pen p = pen_init(buf, sizeof(buf));
 
-	qstream_put_ram_begin(&p, true, SECTION);
-	qstream_put_ram_end(&p, SECTION);
-	pen_u8(&p, 0);
+	put_end(&p);
 	write_all(s->main, &p);
 }
 

@@ -73,6 +73,8 @@ void stage_touch(struct stage *s, unsigned who, unsigned first, unsigned n);
 void stage_gone(struct stage *s, unsigned who);
 /* The source sends these pages, on the urgent lane or on the main one. */
 void stage_send(struct stage *s, bool urgent, unsigned first, unsigned n);
+/* The same on the main lane, with the end of the stream behind it, at once. */
+void stage_send_last(struct stage *s, unsigned first, unsigned n);
 /* The end of the main stream. */
 void stage_end(struct stage *s);
 /* Read what came back, waiting at most @ms for the first byte. */
