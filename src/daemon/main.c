@@ -66,7 +66,8 @@ static bool open_fds(const struct options *o, struct phases_fds *fds, char **sho
 			    g_strerror(errno));
 		return false;
 	}
-	*shown = g_strdup("passed descriptor");
+	if (o->incoming_fd >= 0)
+		*shown = g_strdup("passed descriptor");
 	fds->incoming = o->incoming_fd >= 0 ? o->incoming_fd : listen_incoming(&o->incoming, shown, error);
 	if (fds->incoming < 0)
 		return false;
