@@ -32,19 +32,21 @@ def finish(service, source, *sharers):
 # --- joining ------------------------------------------------------------------------------------
 
 def joins_while_faults_run(case):
-    """S1-06 S1-07: a third sharer starts in mid-stream, is told LISTENING and touches everything."""
-    service = Service(case, expect=("vm", "second"), size=16 << 20)
-    vm = service.sharer("vm", "main", threads=4)
-    second = service.sharer("second", threads=4)
-    source = service.source("--rate", "16M")
-    vm.event("first-touch")
+    """S1-06 S1-07: a third sharer starts while others wait, is told LISTENING and touches everything."""
+    service = Service(case, expect=("vm", "second"))
+    vm = service.sharer("vm", "main")
+    second = service.sharer("second")
+    source = service.source("--no-background", "--fault", f"delay=1500@page:{BLOCK}/3")
+    vm.event("running")
+    vm.do(f"touch {BLOCK} {3 * PAGE} 1")
+    second.do(f"touch {BLOCK} {3 * PAGE} 1")
+    service.wait_waiting("vm", 1)
     third = service.sharer("third", threads=8)
     third.event("listening")
-    check(service.status()["owed_pages_left"] > 0, "it came too late to meet a fault")
-    third.event("touched")
-    check(service.of("third")["state"] == "active", "it is not active")
-    finish(service, source, vm, second, third)
+    check_equal(service.of("vm")["waiting"], 1, "threads that wait while the third joins")
     check_equal(third.event("touched")["pages"], service.size // PAGE, "pages it touched")
+    check_equal(vm.saw(3 * PAGE), second.saw(3 * PAGE), "what the others saw")
+    finish(service, source, vm, second, third)
 
 
 def joins_many_times(case):

@@ -282,6 +282,9 @@ static void maybe_finish(struct sharer *s)
 	if (!s->complete || s->touch || s->exit_code >= 0)
 		return;
 	s->complete = false;
+	/* what was unmapped on the console cannot be read */
+	if (!s->options.block[0].address)
+		return;
 	if (write_digests(s) != 0)
 		s->exit_code = EXIT_FAILURE;
 	else if (s->options.exit_after_complete)
