@@ -7,7 +7,6 @@
 
 /* What the peer has not acknowledged yet, bytes (SIOCOUTQ; TCP and UNIX sockets).  Negative: -errno. */
 int sock_unsent(int fd);
-/* Has the peer closed or shut down its side, as far as the kernel knows now?  Bytes it sent before may still be unread. */
 bool sock_ended(int fd);
 /* Send what the socket takes at once, never waiting.  Bytes, 0 when it takes none, or -errno. */
 ssize_t sock_send(int fd, const void *buf, size_t len);
