@@ -35,6 +35,7 @@
 #include "sys/uffd.h"
 
 #define LINGER_MS 100		/* between a closed socket and the verdict, so that a death is told from a departure */
+#define SILENT_MAX 32		/* connections that have not said HELLO */
 
 /* --- answers ------------------------------------------------------------------------------------------- */
 
@@ -178,6 +179,19 @@ static void hung_up(struct peer *p)
 
 /* --- requests -------------------------------------------------------------------------------------------- */
 
+/* Those that said hello and are not over: a connection that is silent takes nobody's place. */
+static unsigned count_sharers(const struct door *d)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < d->clients->len; i++) {
+		const struct client *c = g_ptr_array_index(d->clients, i);
+
+		n += c->state != CLIENT_NEW && c->state != CLIENT_ENDED;
+	}
+	return n;
+}
+
 /*
  * Why this one cannot be a sharer, with the error to tell it, or NULL.  The userfaultfd is looked
  * at last: that changes a blocking one to O_NONBLOCK.
@@ -192,7 +206,7 @@ static const char *hello_problem(struct door *d, const struct regmsg_hello *h, i
 		return h->role == REGMSG_ROLE_MAIN ? "there is a main sharer already, or one of this name" :
 						     "a sharer of this name is there already";
 	*error = ENOSPC;
-	if (d->clients->len > d->max_sharers)
+	if (count_sharers(d) >= d->max_sharers)
 		return "too many sharers (--max-sharers)";
 	fit = uffd_probe(uffd, h->flags & REGMSG_HELLO_KERNEL, &was_blocking);
 	*error = EINVAL;
@@ -435,6 +449,28 @@ static gboolean on_readable(gint fd, GIOCondition condition, gpointer data)
 	return G_SOURCE_CONTINUE;
 }
 
+/*
+ * A sharer says HELLO as soon as it is connected.  Of those that do not the one that has been
+ * silent longest goes, so that no number of them costs more than a few descriptors, or keeps a
+ * sharer out.
+ */
+static void limit_silent(struct door *d)
+{
+	struct peer *oldest = NULL;
+	unsigned n = 0;
+
+	for (unsigned i = d->peers->len; i-- > 0;) {
+		struct peer *p = g_ptr_array_index(d->peers, i);
+
+		if (p->client->state != CLIENT_NEW)
+			continue;
+		oldest = p;
+		n++;
+	}
+	if (n > SILENT_MAX)
+		hung_up(oldest);
+}
+
 static gboolean on_connection(gint fd, GIOCondition condition, gpointer data)
 {
 	struct door *d = data;
@@ -459,6 +495,7 @@ static gboolean on_connection(gint fd, GIOCondition condition, gpointer data)
 	p->watch = g_unix_fd_add(p->sock, G_IO_IN | G_IO_HUP, on_readable, p);
 	if (p->client->pidfd >= 0)
 		p->death = g_unix_fd_add(p->client->pidfd, G_IO_IN, on_death, p);
+	limit_silent(d);
 	return G_SOURCE_CONTINUE;
 }
 

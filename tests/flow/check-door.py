@@ -330,6 +330,19 @@ def a_thousand(case):
     still_works(service)
 
 
+def silent(case):
+    """Who says nothing takes no sharer's place, and is not kept for ever."""
+    service = Service(case, "--max-sharers", "2", expect=("vm", "s1"))
+    raws = [Raw(service) for _ in range(300)]
+    members = [service.sharer("vm", "main", threads=1), service.sharer("s1", threads=1)]
+    for member in members:
+        member.event("ready")
+    check(service.fds() < len(raws), f"{service.fds()} descriptors for those who say nothing")
+    service.check_same(service.source(), sharers=members)
+    for raw in raws:
+        raw.close()
+
+
 def says_and_never_reads(case):
     """S1-28: one that asks and never reads the answers costs nobody anything."""
     service = Service(case, expect=("vm",))
@@ -411,6 +424,7 @@ CASES = [
     ("F63 garbage on the register socket", garbage),
     ("F63 wrong numbers of descriptors", fd_counts),
     ("F63 a thousand connections leave no descriptor", a_thousand),
+    ("F63 connections that say nothing keep nobody out", silent),
     ("S1-28 one that never reads its answers", says_and_never_reads),
     ("F63 requests out of order", out_of_order),
     ("P28 files that are no memory, numbers that do not fit", strange_files),
