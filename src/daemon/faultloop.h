@@ -159,6 +159,7 @@ static inline bool intake_wants_body(const struct faultloop *f)
 {
 	return f->body != NULL;
 }
+/* The connection has ended: is a whole package among the bytes that were not looked at yet? */
 bool intake_holds_package(const struct lane *l);
 int intake_blocks_done(struct faultloop *f);
 /* The urgent lane's decoder learns the blocks; whichever of the two comes last calls it. */

@@ -371,9 +371,11 @@ void intake_body(struct faultloop *f, struct lane *l)
 		take_package(f, l);
 }
 
-/*
- * The connection has ended.  Is a whole package among the bytes that were received and not looked at yet?  Then the source has
- * given its VM away, however early it seems to us.
+/**
+ * intake_holds_package - the main connection has ended: is a whole package among what was received?
+ *
+ * Then the source has given its VM away, however early it seems to us.  Looks ahead with a decoder
+ * of its own; nothing is taken.
  */
 bool intake_holds_package(const struct lane *l)
 {

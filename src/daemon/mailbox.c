@@ -34,6 +34,9 @@ int mailbox_init(struct mailbox *m, size_t slot_size, uint32_t slots, int doorbe
 	return m->slot ? 0 : -ENOMEM;
 }
 
+/**
+ * mailbox_deinit - what is still inside is forgotten: descriptors in it are the caller's to mind
+ */
 void mailbox_deinit(struct mailbox *m)
 {
 	free(m->slot);
@@ -58,6 +61,9 @@ bool mailbox_put(struct mailbox *m, const void *message)
 	return true;
 }
 
+/**
+ * mailbox_ring - tell the reader that something was put in
+ */
 void mailbox_ring(const struct mailbox *m)
 {
 	doorbell_ring(m->doorbell);
@@ -93,6 +99,9 @@ int doorbell_new(void)
 	return fd < 0 ? -errno : fd;
 }
 
+/**
+ * doorbell_ring - make the descriptor readable; from any thread
+ */
 void doorbell_ring(int fd)
 {
 	uint64_t one = 1;

@@ -71,6 +71,10 @@ void outbox_shut(struct outbox *o, uint32_t error)
 	o->queue.tail += qreturn_shut(space(o), error);
 }
 
+/**
+ * outbox_switchover_ack - the source may switch over; only where the operator says that it waits
+ * for this
+ */
 void outbox_switchover_ack(struct outbox *o)
 {
 	o->queue.tail += qreturn_switchover_ack(space(o));

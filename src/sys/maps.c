@@ -36,6 +36,14 @@ static void close_dir(DIR **d)
 
 /* --- lines --- */
 
+/**
+ * maps_text_vma - read the head line of a mapping
+ * @vma: filled when it is one
+ *
+ * Names (with spaces, escaped newlines, " (deleted)") are not looked at: they prove nothing.
+ *
+ * Return: false for any other line.
+ */
 bool maps_text_vma(const char *line, struct maps_vma *vma)
 {
 	unsigned major, minor;

@@ -9,10 +9,7 @@
 
 #include "sys/maps.h"
 
-/*
- * The head line of a mapping.  Names (with spaces, escaped newlines, " (deleted)") are not looked
- * at: they prove nothing.  False for any other line.
- */
+/* The head line of a mapping; false for any other line. */
 bool maps_text_vma(const char *line, struct maps_vma *vma);
 
 /* Is it the VmFlags line?  Then *um says whether the mapping is registered for missing faults. */

@@ -105,6 +105,10 @@ void ring_free(struct ring *r)
 	free(r);
 }
 
+/**
+ * ring_syscalls - how many system calls the ring has made: what a fault costs is counted
+ * (tests/flow/cost.c)
+ */
 uint64_t ring_syscalls(const struct ring *r)
 {
 	return r->syscalls;

@@ -428,6 +428,11 @@ static void open_level(struct jsonmsg_writer *w, bool array)
 	w->array[w->depth++] = array;
 }
 
+/**
+ * jsonmsg_begin_object - open an object; jsonmsg_end() closes it
+ * @key: its name where it stands in an object, NULL in an array and at the top; the same for every
+ *   put
+ */
 void jsonmsg_begin_object(struct jsonmsg_writer *w, const char *key)
 {
 	json_builder_begin_object(name_member(w, key));
