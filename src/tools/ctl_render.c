@@ -26,6 +26,9 @@ static void add_pair(struct ctl_table *t, const char *name, const char *fmt, ...
 	ctl_table_text(t, value);
 }
 
+/**
+ * ctl_render_age - time between two moments of the daemon's clock; 0 when @since is 0 or later
+ */
 uint64_t ctl_render_age(uint64_t now, uint64_t since)
 {
 	return since && now > since ? now - since : 0;
@@ -33,6 +36,9 @@ uint64_t ctl_render_age(uint64_t now, uint64_t since)
 
 /* --- status ------------------------------------------------------------------------------- */
 
+/**
+ * ctl_render_state - "running for 12.3 s"; returns @buf->s
+ */
 const char *ctl_render_state(struct ctl_text *buf, const struct ctl_status *s)
 {
 	uint64_t age = ctl_render_age(s->now_ns, s->state_since_ns);
@@ -200,6 +206,9 @@ static void put_latency(GString *out, const struct ctl_stats *s, unsigned stages
 	ctl_table_print(&t, out);
 }
 
+/**
+ * ctl_render_latency - the whole way only: one row for all, one for each sharer
+ */
 void ctl_render_latency(GString *out, const struct ctl_view *v)
 {
 	_Static_assert(STAGE_TOTAL == 0, "the whole way is the first stage");

@@ -197,6 +197,10 @@ static unsigned bar_columns(unsigned columns)
 	return columns > others ? CLAMP(columns - others, MIN_BAR, MAX_BAR) : MIN_BAR;
 }
 
+/**
+ * ctl_screen_page - the whole picture
+ * @size: at most so many lines of so many columns; rows 0: as long as it takes
+ */
 void ctl_screen_page(GString *out, const struct ctl_view *v, const struct ctl_rates *r,
 		     const struct ctl_size *size)
 {
@@ -246,6 +250,9 @@ static void put_line_blockers(GString *out, const struct ctl_view *v)
 		g_string_append_printf(out, "%s%s", i ? "," : "  blocked by ", v->blocker[i].name);
 }
 
+/**
+ * ctl_screen_line - the same in one line, for logs and pipes
+ */
 void ctl_screen_line(GString *out, const struct ctl_view *v, const struct ctl_rates *r)
 {
 	const struct ctl_status *s = &v->status;

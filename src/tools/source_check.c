@@ -131,6 +131,9 @@ bool source_check_shut(struct source_check *c, enum source_phase phase, uint32_t
 	return value == 0 && phase == SOURCE_ENDED;
 }
 
+/**
+ * source_check_switchover_ack - allowed once, whether or not somebody waits for it
+ */
 bool source_check_switchover_ack(struct source_check *c)
 {
 	if (c->acks++ == 0)

@@ -462,6 +462,9 @@ void source_pager_begin(struct source_pager *p)
 	open_section(p);
 }
 
+/**
+ * source_pager_put - append a page to the turn; 0 or -ECONNABORTED
+ */
 int source_pager_put(struct source_pager *p, const struct source_block *b, uint64_t page,
 		     enum source_stage stage)
 {
@@ -470,6 +473,9 @@ int source_pager_put(struct source_pager *p, const struct source_block *b, uint6
 	return put_page(p, b, page, &twist) < 0 ? -ECONNABORTED : 0;
 }
 
+/**
+ * source_pager_finish - close the section and give the turn back; 0 or -ECONNABORTED
+ */
 int source_pager_finish(struct source_pager *p)
 {
 	int r = close_section(p);

@@ -1,4 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Made to be computed anywhere: by the sender while it sends, by a receiver that checks, by a test
+ * in another language.  The formula is an interface (source_pattern.h,
+ * tests/flow/source_content.py); a change there has to be made here too.
+ */
 #include "config.h"
 
 #include "source_pattern.h"
@@ -25,17 +30,29 @@ static uint64_t hash_name(const char *name)
 	return h;
 }
 
+/**
+ * source_pattern_key - a number that differs for every (seed, name)
+ */
 uint64_t source_pattern_key(uint64_t seed, const char *name)
 {
 	return mix(hash_name(name) ^ mix(seed));
 }
 
+/**
+ * source_pattern_zero - is this unit one of the @percent per cent that are zero?
+ * @salt: tells units of different sizes apart
+ */
 bool source_pattern_zero(uint64_t key, uint64_t salt, uint64_t unit, unsigned percent)
 {
 	return percent && mix(key ^ mix(unit + salt)) % 100 < percent;
 }
 
-/* The loop has no dependency between words, so that the compiler turns it into vector additions. */
+/**
+ * source_pattern_fill - the content of target page @page
+ * @out: SOURCE_TARGET_PAGE bytes
+ *
+ * The loop has no dependency between words, so that the compiler turns it into vector additions.
+ */
 void source_pattern_fill(uint64_t key, uint64_t page, enum source_stage stage, uint8_t *out)
 {
 	uint64_t base = mix(key + page * STEP + stage * STAGE_STEP);

@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * One list of counters for both forms.  The JSON is an interface of the tests: names stay, members
+ * are added.
+ */
 #include "config.h"
 
 #include "source_report.h"
