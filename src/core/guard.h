@@ -16,11 +16,13 @@ static inline void cleanup_freep(void *p)
 }
 #define cleanup_free __attribute__((cleanup(cleanup_freep)))
 
-#define steal_ptr(pp)                      \
-	({                                 \
-		__typeof__(*(pp)) _p = *(pp); \
-		*(pp) = NULL;              \
-		_p;                        \
+/* The argument is evaluated once. */
+#define steal_ptr(pp)                          \
+	({                                     \
+		__typeof__(pp) _pp = (pp);     \
+		__typeof__(*_pp) _p = *_pp;    \
+		*_pp = NULL;                   \
+		_p;                            \
 	})
 
 /* True when the result fits; numbers that came from a peer go through these. */
