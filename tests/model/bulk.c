@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The bulk lane, as the engine sees it: somebody else who claims and publishes pages in the same ledger at any time, and tells
- * later, in batches.  Each step is an event of its own, so faults fall into every gap between claim, placement, publish and report.
+ * The bulk lane, as the engine sees it: somebody else who claims and publishes pages in the same
+ * ledger at any time, and tells later, in batches.  Each step is an event of its own, so faults
+ * fall into every gap between claim, placement, publish and report.
  */
 #include "config.h"
 
@@ -19,8 +20,8 @@ static bool claim_one(struct world *w, uint64_t page, bool zero, enum page_state
 	struct naive_page *p = &w->naive.page[page];
 
 	*from = ledger_claim(&w->engine->ledger, page);
-	must(w, *from == p->is, "page %lu claimed from %s, it was %s", page, ledger_state_name(*from),
-	     ledger_state_name(p->is));
+	must(w, *from == p->is, "page %lu claimed from %s, it was %s", page,
+	     ledger_state_name(*from), ledger_state_name(p->is));
 	if (!ledger_claimed(*from))
 		return false;
 	p->is = p->is == PAGE_MISSING ? PAGE_PLACING : PAGE_CONTESTED;
@@ -36,7 +37,9 @@ static void claim(struct world *w)
 	const struct block *b = world_block(w, page);
 	enum page_state from;
 
-	*item = (struct bulk_item){ .page = page, .zero = rng_percent(&w->rng, 40), .arrived_ns = w->now };
+	*item = (struct bulk_item){ .page = page,
+				    .zero = rng_percent(&w->rng, 40),
+				    .arrived_ns = w->now };
 	if (!claim_one(w, page, item->zero, &item->from))
 		return;
 	item->n = 1;
@@ -53,9 +56,15 @@ static struct engine_report *mail(struct world *w, const struct bulk_item *item,
 	struct engine_report *r = &w->report[w->n_reports++];
 
 	*r = (struct engine_report){
-		.page = page, .n = 1, .lane = LANE_MAIN, .how = item->zero ? HOW_ZERO : HOW_COPY,
-		.from = (uint8_t)item->from, .result = (uint8_t)item->result, .carrier = item->carrier,
-		.arrived_ns = item->arrived_ns, .placed_ns = item->placed_ns,
+		.page = page,
+		.n = 1,
+		.lane = LANE_MAIN,
+		.how = item->zero ? HOW_ZERO : HOW_COPY,
+		.from = (uint8_t)item->from,
+		.result = (uint8_t)item->result,
+		.carrier = item->carrier,
+		.arrived_ns = item->arrived_ns,
+		.placed_ns = item->placed_ns,
 	};
 	return r;
 }
@@ -90,7 +99,7 @@ static void fill(struct world *w, struct bulk_item *item)
 	item->filled = true;
 }
 
-/* One step of one claimed run: fill a page, or publish the one that was filled.  False when there is none. */
+/* One step of a claimed run: fill a page, or publish the one that was filled.  False: there is none. */
 bool bulk_advance(struct world *w)
 {
 	unsigned index = w->n_items ? (unsigned)rng_below(&w->rng, w->n_items) : 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A daemon that does what the engine says, with a kernel that may refuse: it fills a part and wants to be asked again, it has
- * something there already, or it knows no place for the page.
+ * A daemon that does what the engine says, with a kernel that may refuse: it fills a part and wants
+ * to be asked again, it has something there already, or it knows no place for the page.
  */
 #include "config.h"
 
@@ -16,7 +16,8 @@ static bool refuses(struct world *w, unsigned percent)
 }
 
 /* A space that lives and maps the page, from a random one on; at a random one of its addresses. */
-static struct space *find_carrier(struct world *w, uint64_t page, struct space *first, uint64_t *address)
+static struct space *find_carrier(struct world *w, uint64_t page, struct space *first,
+				  uint64_t *address)
 {
 	unsigned start = (unsigned)rng_below(&w->rng, KERNEL_SPACES);
 
@@ -24,7 +25,8 @@ static struct space *find_carrier(struct world *w, uint64_t page, struct space *
 		struct space *s = i == 0 ? first : &w->kernel.space[(start + i) % KERNEL_SPACES];
 		uint64_t second;
 
-		if (!s || s->life != SPACE_ALIVE || !kernel_address(&w->kernel, s, page, 0, address))
+		if (!s || s->life != SPACE_ALIVE ||
+		    !kernel_address(&w->kernel, s, page, 0, address))
 			continue;
 		if (rng_percent(&w->rng, 50) && kernel_address(&w->kernel, s, page, 1, &second))
 			*address = second;
@@ -44,8 +46,8 @@ static void filled(struct world *w, uint64_t page, bool zero)
 }
 
 /*
- * Place one page.  False: the kernel wants to be asked again.  A private page that nobody maps has no place; a shared one goes through
- * our own mapping then, which wakes nobody.
+ * Place one page.  False: the kernel wants to be asked again.  A private page that nobody maps has
+ * no place; a shared one goes through our own mapping then, which wakes nobody.
  */
 bool daemon_fill(struct world *w, uint64_t page, bool zero, bool via, struct sharer_ref first,
 		 struct engine_carrier *carrier, enum engine_result *result)
@@ -76,8 +78,9 @@ bool daemon_fill(struct world *w, uint64_t page, bool zero, bool via, struct sha
 	return true;
 }
 
-/* Go on with a run through the carrier of its first page; false where that one has no more, or the kernel stops. */
-static bool fill_next(struct world *w, const struct engine_carrier *c, uint64_t page, uint64_t nth, bool zero)
+/* Go on with a run through its first page's carrier; false where that ends or the kernel stops. */
+static bool fill_next(struct world *w, const struct engine_carrier *c, uint64_t page, uint64_t nth,
+		      bool zero)
 {
 	struct space *s = c->is_sharer ? kernel_space(&w->kernel, c->sharer) : NULL;
 	const struct block *b = world_block(w, page);
@@ -99,8 +102,8 @@ static void put_off(struct world *w, const struct engine_action *a)
 	w->later[w->n_later++] = *a;
 }
 
-static void told(struct world *w, const struct engine_action *was, uint64_t done, enum engine_result result,
-		 const struct engine_carrier *carrier)
+static void told(struct world *w, const struct engine_action *was, uint64_t done,
+		 enum engine_result result, const struct engine_carrier *carrier)
 {
 	struct engine_carrier c = *carrier;
 
@@ -113,7 +116,8 @@ static void told(struct world *w, const struct engine_action *was, uint64_t done
 		c.address += world_block(w, was->page)->page_size;
 	}
 	if (result != PLACED)
-		naive_lost(w, was->page + done, result == PLACED_EXISTS ? ENGINE_ALARM : ENGINE_UNPLACED);
+		naive_lost(w, was->page + done,
+			   result == PLACED_EXISTS ? ENGINE_ALARM : ENGINE_UNPLACED);
 }
 
 /* One round of a placement; false when it has to wait. */
@@ -128,7 +132,8 @@ static bool place_some(struct world *w, struct engine_action *a)
 	if (!daemon_fill(w, a->page, !a->data, a->via, a->sharer, &carrier, &result))
 		return false;
 	done = result == PLACED;
-	while (result == PLACED && done < a->n && fill_next(w, &carrier, a->page + done, done, !a->data))
+	while (result == PLACED && done < a->n &&
+	       fill_next(w, &carrier, a->page + done, done, !a->data))
 		done++;
 	left = engine_placed(w->engine, a, done, result, &carrier, w->now);
 	told(w, &was, done, result, &carrier);
@@ -152,7 +157,9 @@ static void place(struct world *w, struct engine_action *a)
 /* O3: a zero page where the owner gave it back, a wake where it is. */
 static void answer(struct world *w, struct engine_action *a)
 {
-	struct engine_carrier carrier = { .is_sharer = true, .sharer = a->sharer, .address = a->address };
+	struct engine_carrier carrier = { .is_sharer = true,
+					  .sharer = a->sharer,
+					  .address = a->address };
 	struct space *s = kernel_space(&w->kernel, a->sharer);
 	int ret;
 
@@ -167,9 +174,13 @@ static void answer(struct world *w, struct engine_action *a)
 	}
 	if (ret == -EEXIST)
 		naive_answered(w, a);
-	must(w, engine_placed(w->engine, a, ret == 0,
-			      ret == 0 ? PLACED : ret == -EEXIST ? PLACED_EXISTS : PLACED_NOWHERE, &carrier,
-			      w->now) == 0, "an answer goes on");
+	must(w,
+	     engine_placed(w->engine, a, ret == 0,
+			   ret == 0	    ? PLACED
+			   : ret == -EEXIST ? PLACED_EXISTS
+					    : PLACED_NOWHERE,
+			   &carrier, w->now) == 0,
+	     "an answer goes on");
 }
 
 static void wake(struct world *w, const struct engine_action *a)
@@ -229,9 +240,11 @@ void daemon_request(struct world *w)
 
 	must(w, engine_next_request(w->engine, &r, w->now) == expected, "a request %s",
 	     expected ? "is missing" : "that nobody expects");
-	must(w, r.block == want.block && r.offset == want.offset && r.length == want.length &&
-	     r.class == want.class, "asked for block %u %lx+%lx class %d, not block %u %lx+%lx class %d",
-	     r.block, r.offset, r.length, r.class, want.block, want.offset, want.length, want.class);
+	must(w,
+	     r.block == want.block && r.offset == want.offset && r.length == want.length &&
+		     r.class == want.class,
+	     "asked for block %u %lx+%lx class %d, not block %u %lx+%lx class %d", r.block,
+	     r.offset, r.length, r.class, want.block, want.offset, want.length, want.class);
 	must(w, r.class < CLASS_DMA || w->engine->requested <= w->engine->window,
 	     "%lu pages asked for ahead", w->engine->requested);
 }

@@ -81,7 +81,10 @@ static void read_mail(struct world *w)
 			continue;
 		t->message = MESSAGE_READ;
 		w->batch[w->n_batch++] = (struct mail){
-			.ref = s->ref, .address = t->address, .sleep = t->sleep, .tid = t->tid,
+			.ref = s->ref,
+			.address = t->address,
+			.sleep = t->sleep,
+			.tid = t->tid,
 			.write = t->write,
 		};
 		n--;
@@ -95,8 +98,8 @@ static void fault(struct world *w, const struct mail *m)
 
 	want = naive_fault(w, m, s);
 	got = engine_fault(w->engine, m->ref, m->address, m->tid, m->write, w->now);
-	must(w, got == want, "fault at %lx of sharer %u: outcome %d, not %d", m->address, m->ref.slot, got,
-	     want);
+	must(w, got == want, "fault at %lx of sharer %u: outcome %d, not %d", m->address,
+	     m->ref.slot, got, want);
 	for (unsigned i = 0; s && i < s->n_threads; i++)
 		if (s->thread[i].asleep && s->thread[i].sleep == m->sleep)
 			s->thread[i].message = MESSAGE_TOLD;
@@ -105,7 +108,8 @@ static void fault(struct world *w, const struct mail *m)
 /* Tell the engine of a message that was read, not always the oldest (several descriptors). */
 static void tell(struct world *w)
 {
-	unsigned at = w->n_batch ? (unsigned)rng_below(&w->rng, w->n_batch < 3 ? w->n_batch : 3) : 0;
+	unsigned at =
+		w->n_batch ? (unsigned)rng_below(&w->rng, w->n_batch < 3 ? w->n_batch : 3) : 0;
 	struct mail m = w->batch[at];
 
 	if (w->n_batch == 0)
@@ -135,7 +139,8 @@ static void strange(struct world *w)
 	if (s && rng_percent(&w->rng, 50)) {
 		m.ref = s->ref;
 		if (s->n_pieces)
-			m.address = s->piece[s->n_pieces - 1].address + s->piece[s->n_pieces - 1].length;
+			m.address = s->piece[s->n_pieces - 1].address +
+				    s->piece[s->n_pieces - 1].length;
 		if (kernel_resolve(&w->kernel, s, m.address, &page))
 			return;
 	} else {
@@ -150,7 +155,9 @@ static void page_came(struct world *w, enum stats_lane lane, uint64_t page)
 	bool zero = rng_percent(&w->rng, 30);
 	enum engine_outcome want = naive_page(w, lane, page, zero);
 
-	must(w, engine_page(w->engine, lane, page, zero ? NULL : world_content(w, page), w->now) == want,
+	must(w,
+	     engine_page(w->engine, lane, page, zero ? NULL : world_content(w, page), w->now) ==
+		     want,
 	     "page %lu on lane %d: not outcome %d", page, lane, want);
 }
 
@@ -217,8 +224,9 @@ static void want_pages(struct world *w)
 	} else {
 		offset = rng_below(&w->rng, b->length);
 		length = rng_between(&w->rng, 1, b->length - offset);
-		want = naive_wants(w, block_page(b, offset), block_page(b, offset + length - 1) -
-				   block_page(b, offset) + 1, class);
+		want = naive_wants(w, block_page(b, offset),
+				   block_page(b, offset + length - 1) - block_page(b, offset) + 1,
+				   class);
 	}
 	must(w, engine_want(w->engine, block, offset, length, class) == want, "want: not %d", want);
 }
@@ -277,17 +285,19 @@ static void stray(struct world *w)
 }
 
 static void (*const events[EVENTS])(struct world *w) = {
-	[EVENT_TOUCH] = touch, [EVENT_SIGNAL] = interrupt, [EVENT_READ] = read_mail, [EVENT_TELL] = tell,
-	[EVENT_REPEAT] = repeat, [EVENT_STRANGE] = strange, [EVENT_PAGE] = page, [EVENT_URGENT] = urgent,
-	[EVENT_ZERO_RUN] = zero_run, [EVENT_BULK] = bulk_step, [EVENT_REPORT] = bulk_report,
-	[EVENT_LATER] = later, [EVENT_PUSH] = push, [EVENT_REQUEST] = request, [EVENT_WANT] = want_pages,
-	[EVENT_REPLAY] = replay, [EVENT_JOIN] = world_join, [EVENT_LEAVE] = leave, [EVENT_DIE] = die,
-	[EVENT_BURY] = bury, [EVENT_PUNCH] = punch, [EVENT_STRAY] = stray,
+	[EVENT_TOUCH] = touch,	  [EVENT_SIGNAL] = interrupt,	[EVENT_READ] = read_mail,
+	[EVENT_TELL] = tell,	  [EVENT_REPEAT] = repeat,	[EVENT_STRANGE] = strange,
+	[EVENT_PAGE] = page,	  [EVENT_URGENT] = urgent,	[EVENT_ZERO_RUN] = zero_run,
+	[EVENT_BULK] = bulk_step, [EVENT_REPORT] = bulk_report, [EVENT_LATER] = later,
+	[EVENT_PUSH] = push,	  [EVENT_REQUEST] = request,	[EVENT_WANT] = want_pages,
+	[EVENT_REPLAY] = replay,  [EVENT_JOIN] = world_join,	[EVENT_LEAVE] = leave,
+	[EVENT_DIE] = die,	  [EVENT_BURY] = bury,		[EVENT_PUNCH] = punch,
+	[EVENT_STRAY] = stray,
 };
 const char *const world_event_names[EVENTS] = {
-	"touch", "signal", "read", "tell", "repeat", "strange", "page", "urgent", "zero run", "bulk",
-	"report", "later", "push", "request", "want", "replay", "join", "leave", "die", "bury", "punch",
-	"stray",
+	"touch",    "signal", "read",	"tell",	 "repeat", "strange", "page", "urgent",
+	"zero run", "bulk",   "report", "later", "push",   "request", "want", "replay",
+	"join",	    "leave",  "die",	"bury",	 "punch",  "stray",
 };
 
 void world_event(struct world *w, enum event event)

@@ -2,13 +2,15 @@
 #ifndef PC_MODEL_KERNEL_H
 #define PC_MODEL_KERNEL_H
 /*
- * As much of userfaultfd as the engine can notice: pages that are there or not, address spaces that map them, threads that
- * sleep on an address until somebody wakes that address in that space.
+ * As much of userfaultfd as the engine can notice: pages that are there or not, address spaces that
+ * map them, threads that sleep on an address until somebody wakes that address in that space.
  *
  *   - a COPY wakes only the address space it went through, and only at the address it was given;
  *   - a WAKE wakes a range of one address space, whether the page is there or not;
- *   - a woken thread looks again: it runs when the page is there, else it faults again, with a new message;
- *   - a message that nobody has read disappears with the sleep that caused it; one that was read is delivered, however late.
+ *   - a woken thread looks again: it runs when the page is there, else it faults again, with a new
+ *     message;
+ *   - a message that nobody has read disappears with the sleep that caused it; one that was read is
+ *     delivered, however late.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -46,7 +48,7 @@ struct kernel_page {
 	bool zero;			/* content; else the source's data */
 	bool foreign;			/* content that nobody placed */
 	bool punched;			/* was given back at least once */
-	unsigned placed;		/* times that we filled it, answers after a punch not counted */
+	unsigned placed; /* times that we filled it, answers after a punch not counted */
 };
 
 struct kernel {
@@ -57,11 +59,13 @@ struct kernel {
 };
 
 /* Page at an address of a space; false when nothing is mapped there. */
-bool kernel_resolve(const struct kernel *k, const struct space *s, uint64_t address, uint64_t *page);
+bool kernel_resolve(const struct kernel *k, const struct space *s, uint64_t address,
+		    uint64_t *page);
 /* The @nth address at which a space maps a page; false when there are not so many. */
 bool kernel_address(const struct kernel *k, const struct space *s, uint64_t page, unsigned nth,
 		    uint64_t *address);
-void kernel_touch(struct kernel *k, struct space *s, struct thread *t, uint64_t address, bool write);
+void kernel_touch(struct kernel *k, struct space *s, struct thread *t, uint64_t address,
+		  bool write);
 /* Fill a page through a space: 0, -EEXIST, -ESRCH. */
 int kernel_copy(struct kernel *k, struct space *s, uint64_t address, bool zero);
 /* Wake who sleeps on the page at @address. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the engine must have done, said with arrays and loops.  Each function is one event; it changes the naive map and writes down the
- * actions that the engine owes for it.
+ * What the engine must have done, said with arrays and loops.  Each function is one event; it
+ * changes the naive map and writes down the actions that the engine owes for it.
  */
 #include "config.h"
 
@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-#define PUSH_RUN 16		/* pages of stored content in one action: engine.c */
+#define PUSH_RUN 16 /* pages of stored content in one action: engine.c */
 
 static bool same(struct sharer_ref a, struct sharer_ref b)
 {
@@ -54,8 +54,8 @@ static void owe_carrier(struct world *w, struct engine_action *a)
 		a->sharer = (struct sharer_ref){ (uint16_t)t->main, t->sharer[t->main].generation };
 }
 
-static struct engine_action *owe_place(struct world *w, enum stats_lane lane, uint64_t page, bool zero,
-				       enum page_state from)
+static struct engine_action *owe_place(struct world *w, enum stats_lane lane, uint64_t page,
+				       bool zero, enum page_state from)
 {
 	struct engine_action *a = owe(w, ENGINE_PLACE, page);
 	struct block *b = world_block(w, page);
@@ -64,7 +64,8 @@ static struct engine_action *owe_place(struct world *w, enum stats_lane lane, ui
 	a->lane = lane;
 	a->from = from;
 	if (!zero)
-		a->data = lane == LANE_STORE ? b->store + block_offset(b, page) : world_content(w, page);
+		a->data = lane == LANE_STORE ? b->store + block_offset(b, page)
+					     : world_content(w, page);
 	a->arrived_ns = w->now;
 	owe_carrier(w, a);
 	return a;
@@ -75,8 +76,8 @@ bool naive_waits(const struct world *w, struct sharer_ref ref, uint64_t page, ui
 	for (unsigned i = 0; i < w->naive.n_waiters; i++) {
 		const struct naive_waiter *n = &w->naive.waiter[i];
 
-		if (n->page == page && n->ref.slot == ref.slot && n->ref.generation == ref.generation &&
-		    n->tid == tid)
+		if (n->page == page && n->ref.slot == ref.slot &&
+		    n->ref.generation == ref.generation && n->tid == tid)
 			return true;
 	}
 	return false;
@@ -97,8 +98,12 @@ static void park(struct world *w, const struct mail *m, uint64_t page)
 	if (count->waiting++ == 0)
 		count->blocked_since = w->now;
 	w->naive.waiter[w->naive.n_waiters++] = (struct naive_waiter){
-		.page = page, .address = m->address, .read_ns = w->now, .tid = m->tid,
-		.ref = m->ref, .sent = first && first->sent,
+		.page = page,
+		.address = m->address,
+		.read_ns = w->now,
+		.tid = m->tid,
+		.ref = m->ref,
+		.sent = first && first->sent,
 	};
 }
 
@@ -293,7 +298,7 @@ void naive_drain(struct world *w, uint64_t page, const struct engine_carrier *ca
 		a = owe(w, ENGINE_WAKE, page);
 		a->sharer = ref;
 		a->address = carried ? carrier->address : 0;
-		a->waiters = 0;		/* some list: which one is the engine's business */
+		a->waiters = 0; /* some list: which one is the engine's business */
 	}
 }
 
@@ -314,22 +319,26 @@ void naive_expect(struct world *w, const struct engine_action *a)
 
 	must(w, n->expect_n > 0, "an action nobody expects: verb %d page %lu", a->verb, a->page);
 	must(w, a->verb == x->verb && a->page == x->page && a->n == x->n && a->block == x->block,
-	     "verb %d page %lu+%lu instead of verb %d page %lu+%lu", a->verb, a->page, a->n, x->verb,
-	     x->page, x->n);
+	     "verb %d page %lu+%lu instead of verb %d page %lu+%lu", a->verb, a->page, a->n,
+	     x->verb, x->page, x->n);
 	if (a->verb == ENGINE_PLACE)
-		must(w, a->how == x->how && a->lane == x->lane && a->from == x->from && a->data == x->data &&
-		     a->arrived_ns == x->arrived_ns,
-		     "page %lu: how %d lane %d from %s data %p at %lu, not %d %d %s %p %lu", a->page, a->how,
-		     a->lane, ledger_state_name(a->from), (const void *)a->data, a->arrived_ns, x->how,
-		     x->lane, ledger_state_name(x->from), (const void *)x->data, x->arrived_ns);
+		must(w,
+		     a->how == x->how && a->lane == x->lane && a->from == x->from &&
+			     a->data == x->data && a->arrived_ns == x->arrived_ns,
+		     "page %lu: how %d lane %d from %s data %p at %lu, not %d %d %s %p %lu",
+		     a->page, a->how, a->lane, ledger_state_name(a->from), (const void *)a->data,
+		     a->arrived_ns, x->how, x->lane, ledger_state_name(x->from),
+		     (const void *)x->data, x->arrived_ns);
 	if (a->verb == ENGINE_PLACE || a->verb == ENGINE_WAKE)
-		must(w, same(a->sharer, x->sharer) && a->address == x->address &&
-		     (a->verb == ENGINE_WAKE || a->via == x->via),
-		     "page %lu: sharer %u at %lx instead of %u at %lx", a->page, a->sharer.slot, a->address,
-		     x->sharer.slot, x->address);
+		must(w,
+		     same(a->sharer, x->sharer) && a->address == x->address &&
+			     (a->verb == ENGINE_WAKE || a->via == x->via),
+		     "page %lu: sharer %u at %lx instead of %u at %lx", a->page, a->sharer.slot,
+		     a->address, x->sharer.slot, x->address);
 	if (a->verb == ENGINE_WAKE)
 		must(w, (a->waiters == WAITER_NONE) == (x->waiters == WAITER_NONE),
-		     "page %lu: a wake %s waiters", a->page, a->waiters == WAITER_NONE ? "without" : "with");
+		     "page %lu: a wake %s waiters", a->page,
+		     a->waiters == WAITER_NONE ? "without" : "with");
 	memmove(&n->expect[at], &n->expect[at + 1], (--n->expect_n - at) * sizeof(n->expect[0]));
 }
 
@@ -374,6 +383,7 @@ void naive_gone(struct world *w, struct sharer_ref ref)
 	gone->present += count->present;
 	gone->requests += count->requests;
 	gone->samples += count->samples;
-	gone->blocked_ns += count->blocked_ns + (count->waiting ? w->now - count->blocked_since : 0);
+	gone->blocked_ns +=
+		count->blocked_ns + (count->waiting ? w->now - count->blocked_since : 0);
 	*count = (struct naive_count){ 0 };
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What must be asked for next: threads that sleep first, in the order of their faults; then what a lost lane left open; then dma; then
- * prefetch, never with more than the window outstanding (O4, O5).
+ * What must be asked for next: threads that sleep first, in the order of their faults; then what a
+ * lost lane left open; then dma; then prefetch, never with more than the window outstanding (O4,
+ * O5).
  */
 #include "config.h"
 
@@ -10,7 +11,7 @@
 #include <errno.h>
 #include <string.h>
 
-#define REQUEST_RUN 256		/* pages one request may ask for ahead of need: engine_request.c */
+#define REQUEST_RUN 256 /* pages one request may ask for ahead of need: engine_request.c */
 
 static void start_walk(struct world *w)
 {
@@ -20,7 +21,7 @@ static void start_walk(struct world *w)
 	w->naive.epoch++;
 }
 
-/* A page that a thread sleeps on and that nobody asked for.  A full queue becomes a walk over everything asked for. */
+/* Nobody asked for the page yet.  A full queue becomes a walk over everything asked for. */
 void naive_ask(struct world *w, uint64_t page)
 {
 	if (w->naive.demand_n == w->waiters)
@@ -82,8 +83,10 @@ static void asked(struct world *w, struct engine_request *r, uint64_t page, uint
 	w->naive.stats.requested_pages += n;
 	w->asked += n;
 	*r = (struct engine_request){
-		.block = (uint16_t)(b - w->engine->blocks.block), .offset = block_offset(b, page),
-		.length = n << b->page_shift, .class = class,
+		.block = (uint16_t)(b - w->engine->blocks.block),
+		.offset = block_offset(b, page),
+		.length = n << b->page_shift,
+		.class = class,
 	};
 }
 
@@ -144,7 +147,8 @@ static bool ahead(struct world *w, struct engine_request *r)
 		room = w->engine->window - room;
 		while (x->at < x->end && v->page[x->at].is != PAGE_MISSING)
 			x->at++;
-		while (x->at < x->end && n < room && n < REQUEST_RUN && v->page[x->at].is == PAGE_MISSING) {
+		while (x->at < x->end && n < room && n < REQUEST_RUN &&
+		       v->page[x->at].is == PAGE_MISSING) {
 			v->page[x->at].is = v->page[x->at].counted = PAGE_REQUESTED;
 			x->at++;
 			n++;

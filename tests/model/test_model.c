@@ -16,68 +16,106 @@
 
 #include "core/guard.h"
 
-#define EVENTS_EACH 400000	/* of one profile */
+#define EVENTS_EACH 200000	/* of one profile */
 #define STORE_BYTES (((uint64_t)WORLD_BLOCKS * KERNEL_PAGES) << 21)
 
 /* What happens in every world, unless the profile says otherwise. */
-#define ALWAYS                                                                                      \
-	[EVENT_TOUCH] = 40, [EVENT_SIGNAL] = 2, [EVENT_READ] = 20, [EVENT_TELL] = 30, [EVENT_REPEAT] = 1, \
-	[EVENT_STRANGE] = 1
+#define ALWAYS                                                             \
+	[EVENT_TOUCH] = 40, [EVENT_SIGNAL] = 2, [EVENT_READ] = 20,         \
+	[EVENT_TELL] = 30, [EVENT_REPEAT] = 1, [EVENT_STRANGE] = 1
 #define ASKING [EVENT_REQUEST] = 20, [EVENT_PUSH] = 1
 
 static const struct profile profiles[] = {
 	{
-		.name = "one sharer, one lane (O1 O2 O3 O4 O15)", .blocks = 2, .spaces = 1, .pages = 200,
-		.waiters = 32, .window = 8, .shared = 50, .private = 40,
-		.weight = { ALWAYS, ASKING, [EVENT_PAGE] = 3, [EVENT_URGENT] = 12 },
+		.name = "one sharer, one lane (O1 O2 O3 O4 O15)",
+		.blocks = 2, .spaces = 1, .pages = 200, .waiters = 32, .window = 8,
+		.shared = 50, .private = 40,
+		.weight = {
+			ALWAYS, ASKING, [EVENT_PAGE] = 3, [EVENT_URGENT] = 12,
+		},
 	}, {
-		.name = "many sharers and aliases (O13)", .blocks = 3, .spaces = 8, .pages = 60,
-		.waiters = 64, .window = 8, .shared = 100, .alias = 50,
-		.weight = { ALWAYS, ASKING, [EVENT_PAGE] = 3, [EVENT_URGENT] = 12, [EVENT_ZERO_RUN] = 1 },
+		.name = "many sharers and aliases (O13)",
+		.blocks = 3, .spaces = 8, .pages = 60, .waiters = 64, .window = 8,
+		.shared = 100, .alias = 50,
+		.weight = {
+			ALWAYS, ASKING, [EVENT_PAGE] = 3, [EVENT_URGENT] = 12,
+			[EVENT_ZERO_RUN] = 1,
+		},
 	}, {
-		.name = "a bulk lane beside the urgent lane (O2 O5)", .blocks = 4, .spaces = 4, .pages = 100,
-		.waiters = 48, .window = 16, .shared = 70, .private = 20, .alias = 20,
-		.weight = { ALWAYS, ASKING, [EVENT_BULK] = 20, [EVENT_REPORT] = 10, [EVENT_URGENT] = 10 },
+		.name = "a bulk lane beside the urgent lane (O2 O5)",
+		.blocks = 4, .spaces = 4, .pages = 100, .waiters = 48, .window = 16,
+		.shared = 70, .private = 20, .alias = 20,
+		.weight = {
+			ALWAYS, ASKING, [EVENT_BULK] = 20, [EVENT_REPORT] = 10,
+			[EVENT_URGENT] = 10,
+		},
 	}, {
-		.name = "sharers come, die and return (O10)", .blocks = 3, .spaces = 5, .pages = 100,
-		.waiters = 40, .window = 8, .shared = 70, .private = 20, .alias = 20, .again = 20,
-		.weight = { ALWAYS, ASKING, [EVENT_PAGE] = 3, [EVENT_URGENT] = 10, [EVENT_BULK] = 3,
-			    [EVENT_REPORT] = 1, [EVENT_JOIN] = 8, [EVENT_LEAVE] = 2, [EVENT_DIE] = 5,
-			    [EVENT_BURY] = 3, [EVENT_LATER] = 3 },
+		.name = "sharers come, die and return (O10)",
+		.blocks = 3, .spaces = 5, .pages = 100, .waiters = 40, .window = 8,
+		.shared = 70, .private = 20, .alias = 20, .again = 20,
+		.weight = {
+			ALWAYS, ASKING, [EVENT_PAGE] = 3, [EVENT_URGENT] = 10,
+			[EVENT_BULK] = 3, [EVENT_REPORT] = 1, [EVENT_JOIN] = 8,
+			[EVENT_LEAVE] = 2, [EVENT_DIE] = 5, [EVENT_BURY] = 3,
+			[EVENT_LATER] = 3,
+		},
 	}, {
-		.name = "private and held blocks", .blocks = 6, .spaces = 3, .pages = 60,
-		.waiters = 32, .window = 8, .shared = 10, .private = 60, .again = 5,
-		.weight = { ALWAYS, [EVENT_REQUEST] = 20, [EVENT_PUSH] = 2, [EVENT_PAGE] = 3, [EVENT_URGENT] = 12, [EVENT_ZERO_RUN] = 1,
-			    [EVENT_LATER] = 5 },
+		.name = "private and held blocks",
+		.blocks = 6, .spaces = 3, .pages = 60, .waiters = 32, .window = 8,
+		.shared = 10, .private = 60, .again = 5,
+		.weight = {
+			ALWAYS, [EVENT_REQUEST] = 20, [EVENT_PUSH] = 2, [EVENT_PAGE] = 3,
+			[EVENT_URGENT] = 12, [EVENT_ZERO_RUN] = 1, [EVENT_LATER] = 5,
+		},
 	}, {
-		.name = "a table with room for few", .blocks = 2, .spaces = 4, .pages = 150,
-		.waiters = 5, .window = 4, .shared = 80, .private = 10,
-		.weight = { ALWAYS, [EVENT_REQUEST] = 3, [EVENT_PUSH] = 1, [EVENT_PAGE] = 3, [EVENT_URGENT] = 12,
-			    [EVENT_JOIN] = 2, [EVENT_DIE] = 1, [EVENT_BURY] = 1 },
+		.name = "a table with room for few",
+		.blocks = 2, .spaces = 4, .pages = 150, .waiters = 5, .window = 4,
+		.shared = 80, .private = 10,
+		.weight = {
+			ALWAYS, [EVENT_REQUEST] = 3, [EVENT_PUSH] = 1, [EVENT_PAGE] = 3,
+			[EVENT_URGENT] = 12, [EVENT_JOIN] = 2, [EVENT_DIE] = 1,
+			[EVENT_BURY] = 1,
+		},
 	}, {
-		.name = "lost lanes and pages wanted ahead (O4 O5)", .blocks = 4, .spaces = 3, .pages = 100,
-		.waiters = 24, .window = 40, .shared = 80, .private = 10,
-		.weight = { ALWAYS, ASKING, [EVENT_PAGE] = 3, [EVENT_URGENT] = 10, [EVENT_WANT] = 10,
-			    [EVENT_REPLAY] = 1, [EVENT_BULK] = 6, [EVENT_REPORT] = 2 },
+		.name = "lost lanes and pages wanted ahead (O4 O5)",
+		.blocks = 4, .spaces = 3, .pages = 100, .waiters = 24, .window = 40,
+		.shared = 80, .private = 10,
+		.weight = {
+			ALWAYS, ASKING, [EVENT_PAGE] = 3, [EVENT_URGENT] = 10,
+			[EVENT_WANT] = 10, [EVENT_REPLAY] = 1, [EVENT_BULK] = 6,
+			[EVENT_REPORT] = 2,
+		},
 	}, {
-		.name = "a kernel that refuses (O2 O6)", .blocks = 4, .spaces = 4, .pages = 100,
-		.waiters = 48, .window = 16, .shared = 70, .private = 20, .alias = 20,
-		.again = 30, .exists = 3, .nowhere = 3,
-		.weight = { ALWAYS, ASKING, [EVENT_PAGE] = 3, [EVENT_URGENT] = 12, [EVENT_ZERO_RUN] = 2,
-			    [EVENT_BULK] = 10, [EVENT_REPORT] = 3, [EVENT_LATER] = 8, [EVENT_STRAY] = 1 },
+		.name = "a kernel that refuses (O2 O6)",
+		.blocks = 4, .spaces = 4, .pages = 100, .waiters = 48, .window = 16,
+		.shared = 70, .private = 20, .alias = 20, .again = 30, .exists = 3,
+		.nowhere = 3,
+		.weight = {
+			ALWAYS, ASKING, [EVENT_PAGE] = 3, [EVENT_URGENT] = 12,
+			[EVENT_ZERO_RUN] = 2, [EVENT_BULK] = 10, [EVENT_REPORT] = 3,
+			[EVENT_LATER] = 8, [EVENT_STRAY] = 1,
+		},
 	}, {
-		.name = "pages given back (O3)", .blocks = 3, .spaces = 4, .pages = 60,
-		.waiters = 48, .window = 8, .shared = 70, .private = 30, .alias = 20, .again = 10,
-		.weight = { ALWAYS, ASKING, [EVENT_PAGE] = 3, [EVENT_URGENT] = 12, [EVENT_BULK] = 6,
-			    [EVENT_REPORT] = 2, [EVENT_LATER] = 5, [EVENT_PUNCH] = 15 },
+		.name = "pages given back (O3)",
+		.blocks = 3, .spaces = 4, .pages = 60, .waiters = 48, .window = 8,
+		.shared = 70, .private = 30, .alias = 20, .again = 10,
+		.weight = {
+			ALWAYS, ASKING, [EVENT_PAGE] = 3, [EVENT_URGENT] = 12,
+			[EVENT_BULK] = 6, [EVENT_REPORT] = 2, [EVENT_LATER] = 5,
+			[EVENT_PUNCH] = 15,
+		},
 	}, {
-		.name = "everything at once", .blocks = 6, .spaces = 8, .pages = 80,
-		.waiters = 48, .window = 24, .shared = 60, .private = 25, .alias = 30,
-		.again = 10, .exists = 1, .nowhere = 1,
-		.weight = { ALWAYS, ASKING, [EVENT_PAGE] = 3, [EVENT_URGENT] = 12, [EVENT_ZERO_RUN] = 1,
-			    [EVENT_BULK] = 10, [EVENT_REPORT] = 3, [EVENT_LATER] = 4, [EVENT_WANT] = 3,
-			    [EVENT_REPLAY] = 1, [EVENT_JOIN] = 3, [EVENT_LEAVE] = 1, [EVENT_DIE] = 1,
-			    [EVENT_BURY] = 1, [EVENT_PUNCH] = 2, [EVENT_STRAY] = 1 },
+		.name = "everything at once",
+		.blocks = 6, .spaces = 8, .pages = 80, .waiters = 48, .window = 24,
+		.shared = 60, .private = 25, .alias = 30, .again = 10, .exists = 1,
+		.nowhere = 1,
+		.weight = {
+			ALWAYS, ASKING, [EVENT_PAGE] = 3, [EVENT_URGENT] = 12,
+			[EVENT_ZERO_RUN] = 1, [EVENT_BULK] = 10, [EVENT_REPORT] = 3,
+			[EVENT_LATER] = 4, [EVENT_WANT] = 3, [EVENT_REPLAY] = 1,
+			[EVENT_JOIN] = 3, [EVENT_LEAVE] = 1, [EVENT_DIE] = 1, [EVENT_BURY] = 1,
+			[EVENT_PUNCH] = 2, [EVENT_STRAY] = 1,
+		},
 	},
 };
 
@@ -136,16 +174,18 @@ static void run_profile(struct world *w, const struct profile *p, uint64_t event
 	w->events = w->woken = w->placed = w->asked = 0;
 	for (w->number = 0; w->events < events; w->number++)
 		run_world(w);
-	printf("%sok %zu - %s\n# %u worlds, %lu events: %lu pages placed, %lu asked for, %lu threads woken\n",
-	       w->woken && w->placed && w->asked ? "" : "not ", p - profiles + 1, p->name, w->number,
-	       w->events, w->placed, w->asked, w->woken);
+	printf("%sok %zu - %s\n# %u worlds, %lu events: %lu pages placed, %lu asked for, %lu "
+	       "threads woken\n",
+	       w->woken && w->placed && w->asked ? "" : "not ", p - profiles + 1, p->name,
+	       w->number, w->events, w->placed, w->asked, w->woken);
 	fflush(stdout);
 }
 
 /* Address space that is named and never touched. */
 static uint8_t *nowhere(void)
 {
-	void *p = mmap(NULL, STORE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *p = mmap(NULL, STORE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+		       -1, 0);
 
 	return p == MAP_FAILED ? NULL : p;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * How a world begins (blocks, a precopy with gaps, the switch-over) and how it ends (everything arrives).
+ * How a world begins (blocks, a precopy with gaps, the switch-over) and how it ends (everything
+ * arrives).
  */
 #include "config.h"
 
@@ -10,13 +11,14 @@
 #include <stdio.h>
 #include <string.h>
 
-#define BLOCK_ROOM ((uint64_t)KERNEL_PAGES << 21)	/* bytes of address space one block may take */
+#define BLOCK_ROOM ((uint64_t)KERNEL_PAGES << 21) /* bytes of address space one block may take */
 
 const uint8_t *world_content(struct world *w, uint64_t page)
 {
 	const struct block *b = world_block(w, page);
 
-	return w->image + (uint64_t)(b - w->engine->blocks.block) * BLOCK_ROOM + block_offset(b, page);
+	return w->image + (uint64_t)(b - w->engine->blocks.block) * BLOCK_ROOM +
+	       block_offset(b, page);
 }
 
 /* --- blocks -------------------------------------------------------------------------------- */
@@ -58,8 +60,8 @@ static void receive(struct world *w, uint64_t page, uint64_t length, bool zero)
 	bool whole = length == b->page_size;
 
 	engine_received(w->engine, (unsigned)(b - w->engine->blocks.block),
-			block_offset(b, page) + rng_below(&w->rng, b->page_size / length) * length, length,
-			zero);
+			block_offset(b, page) + rng_below(&w->rng, b->page_size / length) * length,
+			length, zero);
 	if (zero && b->kind != BLOCK_HELD && (whole || p->is == PAGE_NEVER || p->is == PAGE_ZERO))
 		p->is = PAGE_ZERO;
 	else
@@ -80,11 +82,15 @@ static void discard_some(struct world *w)
 {
 	unsigned at = (unsigned)rng_below(&w->rng, w->engine->blocks.n);
 	struct block *b = &w->engine->blocks.block[at];
-	uint64_t first = rng_below(&w->rng, b->pages), n = rng_between(&w->rng, 1, b->pages - first);
+	uint64_t first = rng_below(&w->rng, b->pages),
+		 n = rng_between(&w->rng, 1, b->pages - first);
 
-	must(w, engine_discard(w->engine, at, first << b->page_shift, n << b->page_shift) == 0, "discard");
-	must(w, engine_discard(w->engine, at, b->length, b->page_size) == -EINVAL, "discard behind the end");
-	must(w, engine_discard(w->engine, at, 1, b->page_size) == -EINVAL, "discard of parts of pages");
+	must(w, engine_discard(w->engine, at, first << b->page_shift, n << b->page_shift) == 0,
+	     "discard");
+	must(w, engine_discard(w->engine, at, b->length, b->page_size) == -EINVAL,
+	     "discard behind the end");
+	must(w, engine_discard(w->engine, at, 1, b->page_size) == -EINVAL,
+	     "discard of parts of pages");
 	for (uint64_t page = b->first + first; page < b->first + first + n; page++) {
 		w->naive.page[page].is = PAGE_MISSING;
 		w->kernel.page[page].present = false;
@@ -133,10 +139,12 @@ static void map_piece(struct world *w, struct space *s, unsigned at, uint64_t *a
 {
 	const struct block *b = &w->engine->blocks.block[at];
 	uint64_t first = rng_percent(&w->rng, 50) ? 0 : rng_below(&w->rng, b->pages);
-	uint64_t n = rng_percent(&w->rng, 50) ? b->pages - first :
-		rng_between(&w->rng, 1, b->pages - first);
-	struct mapping m = { .block = (uint16_t)at, .offset = first << b->page_shift,
-		.length = n << b->page_shift, .can_zero = b->page_size == 4096 };
+	uint64_t n = rng_percent(&w->rng, 50) ? b->pages - first
+					      : rng_between(&w->rng, 1, b->pages - first);
+	struct mapping m = { .block = (uint16_t)at,
+			     .offset = first << b->page_shift,
+			     .length = n << b->page_shift,
+			     .can_zero = b->page_size == 4096 };
 
 	if (s->n_pieces == KERNEL_PIECES)
 		return;
@@ -150,7 +158,8 @@ static void map_piece(struct world *w, struct space *s, unsigned at, uint64_t *a
 	must(w, engine_map(w->engine, s->ref, &m) == -EINVAL, "a mapping between pages");
 	m.address = (*address + (4 << 20)) & ~(b->page_size - 1);
 	m.offset = b->length;
-	must(w, engine_map(w->engine, s->ref, &m) == -EINVAL, "a mapping behind the end of its block");
+	must(w, engine_map(w->engine, s->ref, &m) == -EINVAL,
+	     "a mapping behind the end of its block");
 }
 
 static bool private_taken(struct world *w, const struct space *me, unsigned at)
@@ -174,7 +183,8 @@ static void map_block(struct world *w, struct space *s, unsigned at, uint64_t *a
 	if (b->kind == BLOCK_HELD) {
 		must(w, engine_map(w->engine, s->ref, &m) == -EINVAL, "a mapping of a held block");
 	} else if (b->kind == BLOCK_PRIVATE && private_taken(w, s, at)) {
-		must(w, engine_map(w->engine, s->ref, &m) == -EBUSY, "a second sharer of a private block");
+		must(w, engine_map(w->engine, s->ref, &m) == -EBUSY,
+		     "a second sharer of a private block");
 	} else {
 		map_piece(w, s, at, address);
 		while (b->kind == BLOCK_SHARED && rng_percent(&w->rng, w->profile->alias))
@@ -274,8 +284,10 @@ static void all_pages(struct world *w)
 
 		w->now += 100;
 		want = naive_page(w, lane, page, zero);
-		must(w, engine_page(w->engine, lane, page, zero ? NULL : world_content(w, page), w->now) ==
-		     want, "page %lu at the end", page);
+		must(w,
+		     engine_page(w->engine, lane, page, zero ? NULL : world_content(w, page),
+				 w->now) == want,
+		     "page %lu at the end", page);
 		daemon_act(w);
 		check_world(w);
 	}

@@ -2,9 +2,10 @@
 #ifndef PC_MODEL_WORLD_H
 #define PC_MODEL_WORLD_H
 /*
- * One random world: a kernel, a source, a daemon around the engine, and beside the engine a naive map that says what the engine must
- * have done.  The daemon part does what the engine says and nothing else; the naive part (naive.c) is told the same events and
- * writes down every action it expects, so that an action too many, too few, or in the wrong order is noticed at once.
+ * One random world: a kernel, a source, a daemon around the engine, and beside the engine a naive
+ * map that says what the engine must have done.  The daemon part does what the engine says and
+ * nothing else; the naive part (naive.c) is told the same events and writes down every action it
+ * expects, so that an action too many, too few, or in the wrong order is noticed at once.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -63,7 +64,7 @@ struct naive_page {
 	enum page_state is;		/* what the ledger must say */
 	enum page_state counted;	/* as what the counters must count it */
 	bool zero;			/* its content, once somebody accepted one */
-	bool orphan;			/* asked for, and nobody is left who knows it: may be asked for again */
+	bool orphan; /* asked for, and nobody is left who knows it: may be asked for again */
 	unsigned epoch;			/* when it was asked for; 0 never */
 };
 
@@ -104,12 +105,12 @@ struct world {
 	const struct profile *profile;
 	unsigned number;
 	uint64_t seed;
-	uint64_t events, woken, placed, asked;	/* of this profile, to show that something happened */
+	uint64_t events, woken, placed, asked;	/* of this profile: something happened */
 	const char *doing;
 	uint64_t now;
 	struct engine *engine;
 	void *ledger;
-	uint8_t *store, *image;		/* never read: only to tell one page's content from another's */
+	uint8_t *store, *image; /* never read: only to tell one page's content from another's */
 	unsigned waiters;		/* the table's capacity */
 	bool ending;			/* no more refusals */
 	struct kernel kernel;
@@ -124,8 +125,8 @@ struct world {
 	unsigned n_reports;
 };
 
-_Noreturn void world_fail(const struct world *w, const char *file, int line, const char *format, ...)
-	__attribute__((format(printf, 4, 5)));
+_Noreturn void world_fail(const struct world *w, const char *file, int line, const char *format,
+			  ...) __attribute__((format(printf, 4, 5)));
 #define must(w, condition, ...)                                             \
 	do {                                                                \
 		if (!(condition))                                           \

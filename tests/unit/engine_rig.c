@@ -14,8 +14,10 @@ void rig_open(struct rig *r, uint32_t waiters, uint32_t window)
 	struct engine_limits limits = { .waiters = waiters, .window = window };
 	struct block_table *t;
 
-	*r = (struct rig){ .e = calloc(1, sizeof(struct engine)), .ledger = calloc(1, ledger_size(RIG_PAGES)),
-			   .store = malloc(PRIV_PAGES * 4096), .now = 1000 };
+	*r = (struct rig){ .e = calloc(1, sizeof(struct engine)),
+			   .ledger = calloc(1, ledger_size(RIG_PAGES)),
+			   .store = malloc(PRIV_PAGES * 4096),
+			   .now = 1000 };
 	cr_assert(r->e && r->ledger && r->store);
 	cr_assert_eq(engine_init(r->e, &limits), 0);
 	t = &r->e->blocks;
@@ -129,7 +131,8 @@ void rig_settle(struct rig *r)
 
 void rig_page(struct rig *r, uint64_t page)
 {
-	cr_assert_eq(engine_page(r->e, LANE_MAIN, page, content, r->now), ENGINE_OK, "page %lu", page);
+	cr_assert_eq(engine_page(r->e, LANE_MAIN, page, content, r->now), ENGINE_OK, "page %lu",
+		     page);
 }
 
 void rig_asks(struct rig *r, unsigned block, uint64_t page, uint64_t n, enum request_class class)
@@ -139,7 +142,8 @@ void rig_asks(struct rig *r, unsigned block, uint64_t page, uint64_t n, enum req
 
 	cr_assert(engine_next_request(r->e, &q, r->now), "no request");
 	cr_assert_eq(q.block, block);
-	cr_assert_eq(q.offset, block_offset(b, page), "page %lu, not %lu", block_page(b, q.offset), page);
+	cr_assert_eq(q.offset, block_offset(b, page), "page %lu, not %lu", block_page(b, q.offset),
+		     page);
 	cr_assert_eq(q.length, n << b->page_shift, "%lu bytes", q.length);
 	cr_assert_eq(q.class, class);
 }

@@ -2,7 +2,8 @@
 #ifndef PC_UNIT_ENGINE_RIG_H
 #define PC_UNIT_ENGINE_RIG_H
 /*
- * An engine with four blocks and a hand to feed it: what a test of one rule needs to get to the point.
+ * An engine with four blocks and a hand to feed it: what a test of one rule needs to get to the
+ * point.
  */
 #include <stdbool.h>
 #include <stdint.h>

@@ -60,8 +60,9 @@ Test(block, every_page_has_its_block)
 		char name[16];
 
 		snprintf(name, sizeof(name), "%u", i);
-		cr_assert_eq(block_add(&t, name, rng_between(&rng, 1, 50) * 4096, 4096, BLOCK_SHARED),
-			     (int)i);
+		cr_assert_eq(
+			block_add(&t, name, rng_between(&rng, 1, 50) * 4096, 4096, BLOCK_SHARED),
+			(int)i);
 	}
 	for (unsigned i = 0; i < BLOCK_MAX; i++)
 		for (uint64_t k = 0; k < t.block[i].pages; k++)
@@ -94,12 +95,21 @@ Test(block, lengths_and_page_sizes)
 		uint64_t length, page_size;
 		int ret;
 	} rows[] = {
-		{ 4096, 4096, 0 },	    { GIB, GIB, 0 },		{ 4096, 0, -EINVAL },
-		{ 4096, 4095, -EINVAL },    { 4096, 6144, -EINVAL },	{ 0, 4096, -EINVAL },
-		{ 4097, 4096, -EINVAL },    { 4096, 8192, -EINVAL },	{ 1ull << 63, 1ull << 63, -EINVAL },
-		{ 4 * GIB, 4 * GIB, -EINVAL },				{ 2 * GIB, 2 * GIB, 0 },
-		{ UINT64_MAX, 1, -ENOSPC }, { UINT64_MAX & ~4095ull, 4096, -ENOSPC },
-		{ 1ull << 52, 4096, 0 },    { (1ull << 52) + 4096, 4096, -ENOSPC },
+		{ 4096, 4096, 0 },
+		{ GIB, GIB, 0 },
+		{ 4096, 0, -EINVAL },
+		{ 4096, 4095, -EINVAL },
+		{ 4096, 6144, -EINVAL },
+		{ 0, 4096, -EINVAL },
+		{ 4097, 4096, -EINVAL },
+		{ 4096, 8192, -EINVAL },
+		{ 1ull << 63, 1ull << 63, -EINVAL },
+		{ 4 * GIB, 4 * GIB, -EINVAL },
+		{ 2 * GIB, 2 * GIB, 0 },
+		{ UINT64_MAX, 1, -ENOSPC },
+		{ UINT64_MAX & ~4095ull, 4096, -ENOSPC },
+		{ 1ull << 52, 4096, 0 },
+		{ (1ull << 52) + 4096, 4096, -ENOSPC },
 	};
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The order rules of design.md section 5 that the engine can hold, one test each (O11, O12 and O14 are the daemon's), and what the
- * model does not force: full rings, clocks that disagree, sharers that end at the worst moment.
+ * The order rules of design.md section 5 that the engine can hold, one test each (O11, O12 and O14
+ * are the daemon's), and what the model does not force: full rings, clocks that disagree, sharers
+ * that end at the worst moment.
  */
 #include "config.h"
 
@@ -65,7 +66,8 @@ Test(engine, O2_present_only_after_the_kernel_said_so)
 	a = rig_next(&r, ENGINE_PLACE, 7);
 	cr_assert_eq(rig_state(&r, 7), PAGE_PLACING);
 	cr_assert_eq(r.e->blocks.block[RAM].present, 0);
-	cr_assert_eq(engine_page(r.e, LANE_URGENT, 7, bytes, r.now), ENGINE_DUPLICATE, "never twice");
+	cr_assert_eq(engine_page(r.e, LANE_URGENT, 7, bytes, r.now), ENGINE_DUPLICATE,
+		     "never twice");
 	rig_none(&r);
 	rig_placed(&r, &a, &vmm);
 	cr_assert_eq(rig_state(&r, 7), PAGE_PRESENT);
@@ -106,8 +108,8 @@ Test(engine, O2_a_page_that_cannot_be_placed_never_completes_the_session)
 		const struct block *b = block_of_page(&r.e->blocks, page);
 
 		if (page != 5)
-			engine_received(r.e, (unsigned)(b - r.e->blocks.block), block_offset(b, page),
-					b->page_size, true);
+			engine_received(r.e, (unsigned)(b - r.e->blocks.block),
+					block_offset(b, page), b->page_size, true);
 	}
 	cr_assert_eq(engine_discard(r.e, RAM, 5 * 4096, 4096), 0);
 	rig_serve(&r);
@@ -309,7 +311,8 @@ Test(engine, O13_every_sharer_is_woken_once_and_all_its_aliases)
 	cr_assert(a.via && a.sharer.slot == alias.slot, "through the first that waits");
 	rig_placed(&r, &a, &alias);
 	a = rig_next(&r, ENGINE_WAKE, 7);
-	cr_assert(a.sharer.slot == alias.slot && a.address == RAM_BASE + 7 * 4096, "its other alias sleeps");
+	cr_assert(a.sharer.slot == alias.slot && a.address == RAM_BASE + 7 * 4096,
+		  "its other alias sleeps");
 	engine_woken(r.e, &a, r.now);
 	a = rig_next(&r, ENGINE_WAKE, 7);
 	cr_assert(a.sharer.slot == plain.slot && a.address == 0);
@@ -381,31 +384,14 @@ Test(engine, faults_that_make_no_sense_change_nothing)
 	rig_owe_all(&r);
 	vmm = rig_join(&r, true, 0);
 	cr_assert_eq(engine_fault(r.e, vmm, RAM_BASE - 1, 1, 0, r.now), ENGINE_OUTSIDE);
-	cr_assert_eq(engine_fault(r.e, vmm, RAM_BASE + RAM_PAGES * 4096, 1, 0, r.now), ENGINE_OUTSIDE);
+	cr_assert_eq(engine_fault(r.e, vmm, RAM_BASE + RAM_PAGES * 4096, 1, 0, r.now),
+		     ENGINE_OUTSIDE);
 	cr_assert_eq(rig_fault(&r, never, 1, 1), ENGINE_STALE);
 	cr_assert_eq(rig_fault(&r, beyond, 1, 1), ENGINE_STALE);
 	rig_none(&r);
 	rig_asks_nothing(&r);
 	cr_assert_eq(engine_room(r.e), 16);
 	cr_assert_eq(r.e->owed_left, RIG_PAGES);
-}
-
-Test(engine, held_pages_go_into_the_store)
-{
-	with_rig r;
-	struct engine_action a;
-
-	rig_open(&r, 16, 4);
-	rig_owe_all(&r);
-	rig_page(&r, ROM_FIRST);
-	a = rig_next(&r, ENGINE_PLACE, ROM_FIRST);
-	cr_assert_eq(a.how, PLACE_KEEP);
-	rig_placed(&r, &a, NULL);
-	engine_zero_run(r.e, LANE_MAIN, ROM_FIRST + 1, ROM_PAGES - 1, r.now);
-	a = rig_next(&r, ENGINE_PLACE, ROM_FIRST + 1);
-	cr_assert(a.how == PLACE_KEEP && !a.data && a.n == ROM_PAGES - 1);
-	rig_placed(&r, &a, NULL);
-	cr_assert_eq(r.e->blocks.block[ROM].present, ROM_PAGES);
 }
 
 Test(engine, the_bulk_lane_reports_what_it_placed)
@@ -457,13 +443,16 @@ Test(engine, threads_that_repeat_themselves_are_parked_once)
 	cr_assert_eq(s->requests, 1);
 	rig_fault(&r, vmm, 7, 0);
 	rig_fault(&r, vmm, 7, 0);
-	cr_assert_eq(engine_room(r.e), 13, "a sharer that does not tell its threads cannot be told apart");
+	cr_assert_eq(engine_room(r.e), 13,
+		     "a sharer that does not tell its threads cannot be told apart");
 }
 Test(engine, a_page_placed_before_its_waiter_was_parked_blocked_nobody)
 {
 	with_rig r;
 	struct sharer_ref vmm;
-	struct engine_report report = { .page = 7, .n = 1, .from = PAGE_MISSING, .contested = true };
+	struct engine_report report = {
+		.page = 7, .n = 1, .from = PAGE_MISSING, .contested = true
+	};
 
 	rig_open(&r, 16, 4);
 	rig_owe_all(&r);
@@ -577,7 +566,9 @@ Test(engine, a_push_leaves_room_for_what_it_causes)
 Test(engine, a_failed_report_of_many_pages_loses_all_of_them)
 {
 	with_rig r;
-	struct engine_report report = { .page = 7, .n = 3, .from = PAGE_MISSING, .result = PLACED_NOWHERE };
+	struct engine_report report = {
+		.page = 7, .n = 3, .from = PAGE_MISSING, .result = PLACED_NOWHERE
+	};
 
 	rig_open(&r, 16, 4);
 	rig_owe_all(&r);

@@ -56,7 +56,8 @@ Test(engine_place, each_page_of_a_run_has_its_own_address)
 	cr_assert_eq(engine_placed(r.e, &run, 4, PLACED, &c, r.now), 0);
 	for (uint64_t page = 10; page < 14; page++) {
 		a = rig_next(&r, ENGINE_WAKE, page);
-		cr_assert_eq(a.address, RAM_ALIAS + page * 4096, "awake there, not at the other alias");
+		cr_assert_eq(a.address, RAM_ALIAS + page * 4096,
+			     "awake there, not at the other alias");
 		engine_woken(r.e, &a, r.now);
 	}
 }
@@ -204,9 +205,28 @@ Test(engine_place, wakes_leave_before_the_placements_that_are_queued_and_in_orde
 		rig_placed(&r, &a, NULL);
 		for (unsigned i = 3; i-- > 0;) {
 			a = rig_next(&r, ENGINE_WAKE, page);
-			cr_assert_eq(a.sharer.slot, ref[i].slot, "who waited longest is woken first");
+			cr_assert_eq(a.sharer.slot, ref[i].slot,
+				     "who waited longest is woken first");
 			engine_woken(r.e, &a, r.now);
 		}
 	}
 	rig_none(&r);
+}
+
+Test(engine_place, held_pages_go_into_the_store)
+{
+	with_rig r;
+	struct engine_action a;
+
+	rig_open(&r, 16, 4);
+	rig_owe_all(&r);
+	rig_page(&r, ROM_FIRST);
+	a = rig_next(&r, ENGINE_PLACE, ROM_FIRST);
+	cr_assert_eq(a.how, PLACE_KEEP);
+	rig_placed(&r, &a, NULL);
+	engine_zero_run(r.e, LANE_MAIN, ROM_FIRST + 1, ROM_PAGES - 1, r.now);
+	a = rig_next(&r, ENGINE_PLACE, ROM_FIRST + 1);
+	cr_assert(a.how == PLACE_KEEP && !a.data && a.n == ROM_PAGES - 1);
+	rig_placed(&r, &a, NULL);
+	cr_assert_eq(r.e->blocks.block[ROM].present, ROM_PAGES);
 }

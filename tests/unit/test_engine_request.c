@@ -192,7 +192,7 @@ Test(engine_request, O4_a_queue_full_of_pages_that_came_repeats_nothing)
 	vmm = rig_join(&r, true, 0);
 	rig_fault(&r, vmm, 100, 1);
 	rig_asks(&r, RAM, 100, 1, CLASS_DEMAND);
-	/* The socket takes nothing for a while; the stream brings what is asked for, and threads go on. */
+	/* The socket takes nothing for a while; the stream brings what is waited for. */
 	for (uint64_t page = 0; page < 10; page++) {
 		rig_fault(&r, vmm, page, 2);
 		rig_page(&r, page);

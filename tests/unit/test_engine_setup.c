@@ -36,8 +36,8 @@ Test(engine_setup, O15_owed_is_exactly_what_was_discarded)
 	for (uint64_t page = 0; page < RIG_PAGES; page++) {
 		const struct block *b = block_of_page(&r.e->blocks, page);
 
-		engine_received(r.e, (unsigned)(b - r.e->blocks.block), block_offset(b, page), b->page_size,
-				false);
+		engine_received(r.e, (unsigned)(b - r.e->blocks.block), block_offset(b, page),
+				b->page_size, false);
 	}
 	cr_assert_eq(engine_discard(r.e, RAM, 3 * 4096, 5 * 4096), 0);
 	cr_assert_eq(engine_discard(r.e, RAM, 7 * 4096, 2 * 4096), 0);
@@ -48,7 +48,8 @@ Test(engine_setup, O15_owed_is_exactly_what_was_discarded)
 	cr_assert_eq(r.e->blocks.block[RAM].owed, 6);
 	cr_assert_eq(r.e->blocks.block[HUGE].owed, 1);
 	for (uint64_t page = 0; page < RAM_PAGES; page++)
-		cr_assert_eq(rig_state(&r, page), page >= 3 && page < 9 ? PAGE_MISSING : PAGE_PRESENT);
+		cr_assert_eq(rig_state(&r, page),
+			     page >= 3 && page < 9 ? PAGE_MISSING : PAGE_PRESENT);
 	cr_assert_eq(r.e->stored_left, PRIV_PAGES);
 	cr_assert_not(engine_drained(r.e));
 }
@@ -101,12 +102,14 @@ Test(engine_setup, parts_of_pages)
 		const char *parts;	/* z zero, d data, Z a whole page of zeroes */
 		enum page_state state;
 	} rows[] = {
-		{ RAM, "d", PAGE_PRESENT },  { RAM, "Z", PAGE_ZERO },	   { RAM, "dZ", PAGE_ZERO },
-		{ RAM, "Zd", PAGE_PRESENT }, { PRIV, "d", PAGE_STORED },   { PRIV, "Z", PAGE_ZERO },
-		{ PRIV, "dZ", PAGE_ZERO },   { PRIV, "Zd", PAGE_STORED },  { ROM, "Z", PAGE_PRESENT },
-		{ ROM, "d", PAGE_PRESENT },  { HUGE, "zzzz", PAGE_ZERO },  { HUGE, "zdz", PAGE_PRESENT },
-		{ HUGE, "dz", PAGE_PRESENT }, { HUGE, "dzZ", PAGE_ZERO },  { HUGE, "Zzz", PAGE_ZERO },
-		{ HUGE, "Zzd", PAGE_PRESENT },
+		{ RAM, "d", PAGE_PRESENT },   { RAM, "Z", PAGE_ZERO },
+		{ RAM, "dZ", PAGE_ZERO },     { RAM, "Zd", PAGE_PRESENT },
+		{ PRIV, "d", PAGE_STORED },   { PRIV, "Z", PAGE_ZERO },
+		{ PRIV, "dZ", PAGE_ZERO },    { PRIV, "Zd", PAGE_STORED },
+		{ ROM, "Z", PAGE_PRESENT },   { ROM, "d", PAGE_PRESENT },
+		{ HUGE, "zzzz", PAGE_ZERO },  { HUGE, "zdz", PAGE_PRESENT },
+		{ HUGE, "dz", PAGE_PRESENT }, { HUGE, "dzZ", PAGE_ZERO },
+		{ HUGE, "Zzz", PAGE_ZERO },   { HUGE, "Zzd", PAGE_PRESENT },
 	};
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -116,8 +119,10 @@ Test(engine_setup, parts_of_pages)
 		rig_open(&r, 4, 4);
 		b = &r.e->blocks.block[rows[i].block];
 		for (const char *p = rows[i].parts; *p; p++)
-			engine_received(r.e, rows[i].block, *p == 'Z' ? 0 : (uint64_t)(p - rows[i].parts) * 4096
-					% b->page_size, *p == 'Z' ? b->page_size : 4096, *p != 'd');
+			engine_received(
+				r.e, rows[i].block,
+				*p == 'Z' ? 0 : (uint64_t)(p - rows[i].parts) * 4096 % b->page_size,
+				*p == 'Z' ? b->page_size : 4096, *p != 'd');
 		cr_expect_eq(rig_state(&r, b->first), rows[i].state, "%s: %s", rows[i].parts,
 			     ledger_state_name(rig_state(&r, b->first)));
 	}
@@ -144,7 +149,11 @@ Test(engine_setup, mapping_refusals)
 		{ { .block = HUGE, .length = 2 << 20, .address = 4096 }, -EINVAL },
 		{ { .block = HUGE, .length = 4096, .address = 2 << 20 }, -EINVAL },
 		{ { .block = HUGE, .length = 2 << 20, .address = 2 << 20, .offset = 6 << 20 }, 0 },
-		{ { .block = RAM, .length = 4096, .address = 4096, .offset = (RAM_PAGES - 1) * 4096 }, 0 },
+		{ { .block = RAM,
+		    .length = 4096,
+		    .address = 4096,
+		    .offset = (RAM_PAGES - 1) * 4096 },
+		  0 },
 	};
 	struct sharer_ref vmm, stale;
 	with_rig r;
@@ -220,7 +229,7 @@ Test(engine_setup, a_recount_keeps_what_was_lost_owed)
 	cr_assert_not(engine_drained(r.e));
 }
 
-/* An index from a peer may be anything; under UBSan even forming the address of such a block ends the program. */
+/* An index from a peer may be anything; UBSan ends the program where one is used unchecked. */
 Test(engine_setup, blocks_that_do_not_exist)
 {
 	with_rig r;
@@ -235,7 +244,9 @@ Test(engine_setup, blocks_that_do_not_exist)
 /* Private memory at a second address is other memory, which nobody would fill. */
 Test(engine_setup, a_private_page_is_mapped_once)
 {
-	struct mapping m = { .block = PRIV, .address = PRIV_BASE, .offset = 8 * 4096, .length = 8 * 4096 };
+	struct mapping m = {
+		.block = PRIV, .address = PRIV_BASE, .offset = 8 * 4096, .length = 8 * 4096
+	};
 	struct sharer_ref vmm;
 	with_rig r;
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The ledger: every state under every operation, the borders of its words, memory that somebody else wrote.
- * Two threads at once are in test_ledger_race.c.
+ * The ledger: every state under every operation, the borders of its words, memory that somebody
+ * else wrote. Two threads at once are in test_ledger_race.c.
  */
 #include "config.h"
 
@@ -27,7 +27,7 @@ static void *fresh(struct ledger *l, uint64_t pages)
 	return memory;
 }
 
-/* --- one operation, one page ------------------------------------------------------------------- */
+/* --- one operation, one page ------------------------------------------------------------- */
 
 static const struct {
 	enum page_state request, claim;		/* what they leave behind */
@@ -157,7 +157,7 @@ Test(ledger, a_fault_between_claim_and_publish_is_told)
 	cr_expect_not_null(memory);
 }
 
-/* --- many pages, against an array ---------------------------------------------------------------- */
+/* --- many pages, against an array -------------------------------------------------------- */
 
 Test(ledger, set_at_every_border)
 {
@@ -169,8 +169,9 @@ Test(ledger, set_at_every_border)
 			ledger_set(&l, 0, PAGES, PAGE_LOST);
 			ledger_set(&l, first, n, PAGE_ZERO);
 			for (uint64_t page = 0; page < PAGES; page++)
-				cr_assert_eq(ledger_get(&l, page),
-					     page >= first && page < first + n ? PAGE_ZERO : PAGE_LOST);
+				cr_assert_eq(ledger_get(&l, page), page >= first && page < first + n
+									   ? PAGE_ZERO
+									   : PAGE_LOST);
 		}
 	cr_expect_not_null(memory);
 }
@@ -182,7 +183,8 @@ static uint64_t naive_find(const unsigned char *a, uint64_t from, uint64_t end, 
 	return from < end ? from : end;
 }
 
-static void compare_range(const struct ledger *l, const unsigned char *a, uint64_t from, uint64_t end)
+static void compare_range(const struct ledger *l, const unsigned char *a, uint64_t from,
+			  uint64_t end)
 {
 	uint64_t count[PAGE_STATES], want[PAGE_STATES] = { 0 };
 
@@ -237,7 +239,7 @@ Test(ledger, find_in_nothing)
 	cr_expect_not_null(memory);
 }
 
-/* --- memory ------------------------------------------------------------------------------------- */
+/* --- memory ------------------------------------------------------------------------------ */
 
 Test(ledger, the_layout_is_for_ever)
 {
@@ -276,7 +278,8 @@ Test(ledger, init_refusals)
 
 	cr_expect_eq(ledger_init(&l, NULL, 1 << 20, 1), -EINVAL);
 	cr_expect_eq(ledger_init(&l, memory, ledger_size(17) - 1, 17), -EINVAL, "a byte short");
-	cr_expect_eq(ledger_init(&l, (char *)memory + 4, sizeof(memory) - 4, 1), -EINVAL, "not aligned");
+	cr_expect_eq(ledger_init(&l, (char *)memory + 4, sizeof(memory) - 4, 1), -EINVAL,
+		     "not aligned");
 	for (uint64_t less = 0; less < 20; less++)
 		cr_expect_eq(ledger_init(&l, memory, sizeof(memory), UINT64_MAX - less), -EINVAL,
 			     "2^64 - 1 - %lu pages in 256 bytes", less);
@@ -297,7 +300,8 @@ Test(ledger, adopt_takes_over_what_was_written)
 	cr_expect_eq(again.pages, 50);
 	for (uint64_t page = 0; page < 50; page++)
 		cr_assert_eq(ledger_get(&again, page), page % PAGE_STATES);
-	cr_expect_eq(ledger_adopt(&again, memory, ledger_size(50) + 4096), 0, "a bigger file is fine");
+	cr_expect_eq(ledger_adopt(&again, memory, ledger_size(50) + 4096), 0,
+		     "a bigger file is fine");
 }
 
 static void refused(uint64_t *memory, size_t size, const char *why)
@@ -359,7 +363,8 @@ Test(ledger, adopt_refuses_states_that_do_not_exist)
 		for (unsigned state = 0; state < 16; state++) {
 			word[page / 16] = (uint64_t)state << (page % 16 * 4);
 			cr_assert_eq(ledger_adopt(&l, memory, ledger_size(40)),
-				     state < PAGE_STATES ? 0 : -EBADMSG, "page %lu state %u", page, state);
+				     state < PAGE_STATES ? 0 : -EBADMSG, "page %lu state %u", page,
+				     state);
 			word[page / 16] = 0;
 		}
 }

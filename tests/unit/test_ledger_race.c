@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Two threads and one ledger, with nothing else between them: a plain program, so that TSan can watch.
+ * Two threads and one ledger, with nothing else between them: a plain program, so that TSan can
+ * watch.
  *
- * The fault side requests pages at random; the bulk side claims and publishes all of them, in another order.  Afterwards both tell what they
- * saw, and for every page it must fit: publish said "somebody waits" for exactly those pages that were requested before they were
- * present.  A waiter that is missed there would sleep for ever (O1, O2).
+ * The fault side requests pages at random; the bulk side claims and publishes all of them, in
+ * another order.  Afterwards both tell what they saw, and for every page it must fit: publish said
+ * "somebody waits" for exactly those pages that were requested before they were present.  A waiter
+ * that is missed there would sleep for ever (O1, O2).
  */
 #include "config.h"
 
@@ -157,7 +159,8 @@ int main(void)
 	int status;
 
 	printf("1..2\n# POSTCOPY_SEED=%lu\n", a.seed);
-	if (!memory || !waits || !told || ledger_init(&a.ledger, memory, ledger_size(PAGES), PAGES) != 0 ||
+	if (!memory || !waits || !told ||
+	    ledger_init(&a.ledger, memory, ledger_size(PAGES), PAGES) != 0 ||
 	    pthread_barrier_init(&a.barrier, NULL, 2) != 0) {
 		printf("Bail out! no memory\n");
 		return EXIT_FAILURE;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The session against a table written from the rules of design.md section 3, not from the code: every state, every event, every flag.
+ * The session against a table written from the rules of design.md section 3, not from the code:
+ * every state, every event, every flag.
  *
- * Who runs the VM after the source is lost?  The source, while it has not heard the word that commits: FAILED.  Else
- * nobody or we: PAUSED.  There are never two.
+ * Who runs the VM after the source is lost?  The source, while it has not heard the word that
+ * commits: FAILED.  Else nobody or we: PAUSED.  There are never two.
  */
 #include "config.h"
 
@@ -14,7 +15,10 @@
 
 #include <criterion/criterion.h>
 
-/* Columns in the order of enum session_event.  '-' illegal, '.' nothing changes, 'x' the source is lost, 'r' refuse. */
+/*
+ * Columns in the order of enum session_event.  '-' illegal, '.' nothing changes, 'x' the source is
+ * lost, 'r' refuse.
+ */
 static const char *const rule[SESSION_STATES] = {
 	/*			  ADVISE DISCARD PACKAGE ARMED LOADED OWED-NOTHING LOST REFUSE */
 	[SESSION_IDLE]		= "A-----xr",
@@ -33,8 +37,9 @@ static const char *const letter[SESSION_STATES] = {
 };
 
 /*
- * May the source run its VM again when the connection ends now?  It has handed the VM over when our answer committed; without such an
- * answer when the package had come whole.  With less than all of the package we cannot run the VM ourselves.
+ * May the source run its VM again when the connection ends now?  It has handed the VM over when our
+ * answer committed; without such an answer when the package had come whole.  With less than all of
+ * the package we cannot run the VM ourselves.
  */
 static bool source_resumes(const struct session *s)
 {
@@ -76,17 +81,20 @@ static void one_pair(const struct session *before, enum session_event event)
 	int want = expected(before, event, &to), got = session_feed(&s, event);
 
 	cr_assert_eq(got, want, "%s + %s (%d%d): %d, not %d", session_state_name(before->state),
-		     session_event_name(event), before->answer_commits, before->committed, got, want);
-	cr_assert_eq(s.state, to, "%s + %s (%d%d): to %s, not %s", session_state_name(before->state),
-		     session_event_name(event), before->answer_commits, before->committed,
-		     session_state_name(s.state), session_state_name(to));
+		     session_event_name(event), before->answer_commits, before->committed, got,
+		     want);
+	cr_assert_eq(s.state, to, "%s + %s (%d%d): to %s, not %s",
+		     session_state_name(before->state), session_event_name(event),
+		     before->answer_commits, before->committed, session_state_name(s.state),
+		     session_state_name(to));
 	cr_assert_eq(s.answer_commits, before->answer_commits);
 	if (got == 1 && event == SESSION_LOADED)
 		cr_assert(s.committed, "our answer leaves now");
 	else if (got == 1 && event == SESSION_PACKAGE && !s.answer_commits)
 		cr_assert(s.committed, "no answer is waited for");
 	else
-		cr_assert_eq(s.committed, before->committed, "nothing else commits, and a commit is for ever");
+		cr_assert_eq(s.committed, before->committed,
+			     "nothing else commits, and a commit is for ever");
 }
 
 Test(session, every_state_every_event_every_flag)
@@ -97,7 +105,8 @@ Test(session, every_state_every_event_every_flag)
 		for (unsigned event = 0; event < SESSION_EVENTS; event++)
 			for (unsigned flags = 0; flags < 4; flags++) {
 				struct session s = {
-					.state = (enum session_state)state, .answer_commits = flags & 1,
+					.state = (enum session_state)state,
+					.answer_commits = flags & 1,
 					.committed = flags & 2,
 				};
 
@@ -113,7 +122,7 @@ Test(session, the_table_has_a_column_for_every_event)
 		cr_assert_eq(strlen(rule[state]), SESSION_EVENTS, "%s", session_state_name(state));
 }
 
-/* Walk everything that can be reached and ask in each state: who runs the VM if the source is lost now? */
+/* Walk all that can be reached and ask in each state: who runs the VM if the source is lost now? */
 static void explore(struct session s, bool seen[SESSION_STATES][4])
 {
 	unsigned flags = s.answer_commits | s.committed << 1;
@@ -126,19 +135,21 @@ static void explore(struct session s, bool seen[SESSION_STATES][4])
 		cr_assert(s.committed, "the VM runs here and the source does not know");
 	cr_assert(session_feed(&lost, SESSION_SOURCE_LOST) >= 0, "a loss is legal everywhere");
 	if (source_resumes(&s))
-		cr_assert_eq(lost.state, SESSION_FAILED, "%s: two running VMs", session_state_name(s.state));
+		cr_assert_eq(lost.state, SESSION_FAILED, "%s: two running VMs",
+			     session_state_name(s.state));
 	else
 		cr_assert_neq(lost.state, SESSION_FAILED, "%s: no running VM, and it could be one",
 			      session_state_name(s.state));
 	if (session_may_refuse(&s))
-		cr_assert(source_resumes(&s), "%s: a refusal would leave no VM", session_state_name(s.state));
+		cr_assert(source_resumes(&s), "%s: a refusal would leave no VM",
+			  session_state_name(s.state));
 	for (unsigned event = 0; event < SESSION_EVENTS; event++) {
 		struct session next = s;
 
 		if (session_feed(&next, (enum session_event)event) >= 0)
 			explore(next, seen);
 	}
-	/* what the caller sets: the package turns out to hold the question that we answer to commit */
+	/* what the caller sets: the package holds the question that we answer to commit */
 	if (s.state == SESSION_ADVISED || s.state == SESSION_DISCARDING) {
 		s.answer_commits = true;
 		explore(s, seen);
@@ -164,8 +175,8 @@ Test(session, never_two_running_vms)
 static void walk(struct session *s, const enum session_event *events, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++)
-		cr_assert_geq(session_feed(s, events[i]), 0, "%s in %s", session_event_name(events[i]),
-			      session_state_name(s->state));
+		cr_assert_geq(session_feed(s, events[i]), 0, "%s in %s",
+			      session_event_name(events[i]), session_state_name(s->state));
 }
 
 Test(session, a_postcopy_from_beginning_to_end)
@@ -187,7 +198,8 @@ Test(session, a_postcopy_from_beginning_to_end)
 Test(session, a_precopy_walks_the_same_way)
 {
 	static const enum session_event way[] = {
-		SESSION_ADVISE, SESSION_PACKAGE, SESSION_ARMED, SESSION_LOADED, SESSION_OWED_NOTHING,
+		SESSION_ADVISE, SESSION_PACKAGE,      SESSION_ARMED,
+		SESSION_LOADED, SESSION_OWED_NOTHING,
 	};
 	struct session s;
 
@@ -222,7 +234,10 @@ Test(session, commit_by_our_answer)
 
 	session_init(&s);
 	s.answer_commits = true;
-	walk(&s, (enum session_event[]){ SESSION_ADVISE, SESSION_DISCARD, SESSION_PACKAGE, SESSION_ARMED }, 4);
+	walk(&s,
+	     (enum session_event[]){ SESSION_ADVISE, SESSION_DISCARD, SESSION_PACKAGE,
+				     SESSION_ARMED },
+	     4);
 	cr_expect_not(s.committed);
 	cr_expect(session_may_refuse(&s));
 	walk(&s, (enum session_event[]){ SESSION_LOADED }, 1);
@@ -235,7 +250,8 @@ Test(session, O7_discard_only_before_the_package)
 {
 	for (unsigned state = SESSION_LISTENING; state < SESSION_STATES; state++)
 		for (unsigned flags = 0; flags < 4; flags++) {
-			struct session s = { .state = (enum session_state)state, .answer_commits = flags & 1,
+			struct session s = { .state = (enum session_state)state,
+					     .answer_commits = flags & 1,
 					     .committed = flags & 2 };
 
 			cr_assert_eq(session_feed(&s, SESSION_DISCARD), -EPROTO);

@@ -37,7 +37,8 @@ Test(sharer, an_empty_table_knows_nobody)
 	cr_assert_eq(t->main, -1);
 	for (unsigned slot = 0; slot < 2 * SHARER_MAX; slot++)
 		for (uint32_t generation = 0; generation < 3; generation++)
-			cr_assert_null(sharer_get(t, (struct sharer_ref){ (uint16_t)slot, generation }));
+			cr_assert_null(
+				sharer_get(t, (struct sharer_ref){ (uint16_t)slot, generation }));
 }
 
 Test(sharer, all_slots_then_full)
@@ -68,7 +69,8 @@ Test(sharer, O10_a_reused_slot_has_a_new_generation)
 		cr_assert_eq(sharer_add(t, false, &old[i]), 0);
 		for (unsigned k = 0; k < i; k++) {
 			cr_assert_null(sharer_get(t, old[k]), "%u is stale", k);
-			cr_assert(old[k].slot != old[i].slot || old[k].generation != old[i].generation);
+			cr_assert(old[k].slot != old[i].slot ||
+				  old[k].generation != old[i].generation);
 		}
 		sharer_get(t, old[i])->stats.faults = i + 1;
 		sharer_remove(t, old[i]);
@@ -239,7 +241,9 @@ Test(sharer, O13_all_aliases_of_a_page_in_pieces)
 	struct sharer_ref ref;
 	struct sharer *s;
 	struct mapping m[] = {
-		map(0x90000, 0x4000, 3, 0), map(0x10000, 0x2000, 3, 0x1000), map(0x50000, 0x1000, 3, 0x3000),
+		map(0x90000, 0x4000, 3, 0),
+		map(0x10000, 0x2000, 3, 0x1000),
+		map(0x50000, 0x1000, 3, 0x3000),
 		map(0x70000, 0x4000, 4, 0),
 	};
 	unsigned from = 0;

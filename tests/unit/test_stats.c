@@ -37,8 +37,8 @@ static void compare(const struct histogram *h, const uint64_t *sorted, size_t n)
 		uint64_t want = exact(sorted, n, permille), got = histogram_percentile(h, permille);
 
 		cr_assert_geq(got, want, "permille %u: %lu is below %lu", permille, got, want);
-		cr_assert_leq(got - want, want / 16, "permille %u: %lu is too far above %lu", permille, got,
-			      want);
+		cr_assert_leq(got - want, want / 16, "permille %u: %lu is too far above %lu",
+			      permille, got, want);
 		cr_assert_leq(got, h->max);
 	}
 	cr_assert_eq(histogram_percentile(h, 1000), sorted[n - 1]);
@@ -155,7 +155,7 @@ Test(histogram, a_merge_is_the_histogram_of_both)
 	cr_expect_arr_eq(&b, &both, sizeof(a), "into nothing");
 }
 
-/* Every counter is added, none into another: the fields before the histograms are all 64 bits wide. */
+/* Every counter is added, none into another: the fields before the histograms have 64 bits each. */
 Test(stats, sharers_add_up_field_by_field)
 {
 	enum { FIELDS = offsetof(struct sharer_stats, stage) / sizeof(uint64_t) };

@@ -25,7 +25,10 @@ static void *table(struct waiter_table *t, uint32_t capacity)
 
 static uint32_t park(struct waiter_table *t, uint64_t page, unsigned sharer, uint32_t tid)
 {
-	struct waiter w = { .page = page, .sharer = (uint16_t)sharer, .tid = tid, .read_ns = 1000 + tid,
+	struct waiter w = { .page = page,
+			    .sharer = (uint16_t)sharer,
+			    .tid = tid,
+			    .read_ns = 1000 + tid,
 			    .sent_ns = tid };
 
 	return waiter_park(t, &w);
@@ -75,7 +78,8 @@ Test(waiter, the_oldest_of_a_page_comes_first)
 	for (uint64_t page = 0; page < 10; page++) {
 		uint32_t tid = (uint32_t)page;
 
-		for (at = waiter_first(&t, page); at != WAITER_NONE; at = waiter_next(&t, at), tid += 10)
+		for (at = waiter_first(&t, page); at != WAITER_NONE;
+		     at = waiter_next(&t, at), tid += 10)
 			cr_assert_eq(t.entry[at].tid, tid);
 		cr_assert_eq(tid, page + 100);
 	}
@@ -225,7 +229,8 @@ static unsigned drop(struct naive *list, unsigned *n, uint64_t page, int sharer)
 	return dropped;
 }
 
-static void compare(const struct waiter_table *t, const struct naive *list, unsigned n, uint64_t page)
+static void compare(const struct waiter_table *t, const struct naive *list, unsigned n,
+		    uint64_t page)
 {
 	uint32_t at = waiter_first(t, page);
 
