@@ -7,6 +7,7 @@
  */
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
 
@@ -43,12 +44,13 @@ static inline bool rng_percent(struct rng *r, unsigned percent)
 static inline uint64_t rng_seed(void)
 {
 	const char *text = getenv("POSTCOPY_SEED");
-	uint32_t seed = 1;
+	uint64_t seed = 1;
 
 	if (text && *text)
-		return strtoull(text, NULL, 0);
-	if (getrandom(&seed, sizeof(seed), 0) != sizeof(seed))
+		seed = strtoull(text, NULL, 0);
+	else if (getrandom(&seed, sizeof(uint32_t), 0) != sizeof(uint32_t))
 		seed = 1;
+	fprintf(stderr, "# POSTCOPY_SEED=%llu\n", (unsigned long long)seed);
 	return seed;
 }
 

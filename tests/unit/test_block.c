@@ -55,7 +55,6 @@ Test(block, every_page_has_its_block)
 	struct rng rng = { .state = rng_seed() };
 	uint64_t page = 0;
 
-	cr_log_info("POSTCOPY_SEED=%lu", rng.state);
 	for (unsigned i = 0; i < BLOCK_MAX; i++) {
 		char name[16];
 

@@ -210,7 +210,6 @@ Test(ledger, find_run_and_count_against_an_array)
 	struct ledger l;
 	cleanup_free void *memory = fresh(&l, MANY);
 
-	cr_log_info("POSTCOPY_SEED=%lu", rng.state);
 	memset(array, PAGE_NEVER, sizeof(array));
 	for (unsigned round = 0; round < 20000; round++) {
 		uint64_t first = rng_below(&rng, MANY), n = rng_below(&rng, MANY - first + 1), end;

@@ -216,7 +216,6 @@ Test(sharer, locate_against_a_loop)
 	struct sharer_ref ref;
 	struct sharer *s;
 
-	cr_log_info("POSTCOPY_SEED=%lu", rng.state);
 	sharer_add(t, false, &ref);
 	s = sharer_get(t, ref);
 	for (unsigned i = 0; i < 500; i++) {

@@ -120,7 +120,6 @@ Test(histogram, percentiles_against_a_sorted_array)
 	struct rng rng = { .state = rng_seed() };
 	uint64_t value[VALUES];
 
-	cr_log_info("POSTCOPY_SEED=%lu", rng.state);
 	for (unsigned round = 0; round < 20; round++) {
 		size_t n = round ? rng_between(&rng, 1, VALUES) : VALUES;
 		struct histogram h = { 0 };
@@ -139,7 +138,6 @@ Test(histogram, a_merge_is_the_histogram_of_both)
 	struct rng rng = { .state = rng_seed() };
 	struct histogram a = { 0 }, b = { 0 }, both = { 0 };
 
-	cr_log_info("POSTCOPY_SEED=%lu", rng.state);
 	for (unsigned i = 0; i < VALUES; i++) {
 		uint64_t v = rng_next(&rng) >> (24 + rng_below(&rng, 40));
 

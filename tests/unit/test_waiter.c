@@ -252,7 +252,6 @@ Test(waiter, against_a_naive_list)
 	struct naive list[40];
 	unsigned n = 0;
 
-	cr_log_info("POSTCOPY_SEED=%lu", rng.state);
 	for (uint32_t step = 0; step < 200000; step++) {
 		uint64_t page = rng_below(&rng, 12);
 
