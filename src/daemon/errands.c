@@ -179,6 +179,8 @@ static void on_want(struct faultloop *f, const struct message *m)
 
 static void on_stop(struct faultloop *f, const struct message *m)
 {
+	if (m->stop.refuse_only && !session_may_refuse(&f->engine.session))
+		return;
 	verdict_halt(f, m->stop.error, "%s", m->stop.reason);
 }
 

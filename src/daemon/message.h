@@ -63,6 +63,7 @@ struct message {
 		} want;
 		struct {
 			int error;
+			bool refuse_only;	/* nothing, when the commit came first */
 			char reason[512];
 		} stop;
 		struct snapshot *snapshot;	/* ownership goes along, and comes back */

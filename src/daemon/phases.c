@@ -55,6 +55,8 @@ struct phases {
 	unsigned n_blockers;
 	struct control_blocker blocker[BLOCKERS_MAX];
 	bool released, state_written, ending;
+	bool leaving;			/* told to stop: as soon as the session is refused */
+	int leave_code;
 	uint64_t stop_asked;
 	void (*ended)(void *ctx, int code);
 	void *ctx;
@@ -141,6 +143,15 @@ static void stop_session(struct phases *p, int error, const char *reason)
 	faultloop_post(p->loop, &m);
 }
 
+/* For what is no reason to hold a VM that is ours: whether it is, the fault thread knows, and a snapshot only knew. */
+static void refuse_session(struct phases *p, int error, const char *reason)
+{
+	struct message m = { .kind = MESSAGE_STOP, .stop = { .error = error, .refuse_only = true } };
+
+	g_strlcpy(m.stop.reason, reason, sizeof(m.stop.reason));
+	faultloop_post(p->loop, &m);
+}
+
 static bool expired(const struct phases *p, const struct snapshot *s)
 {
 	/* After the commit there is nobody who could go on instead: wait. */
@@ -165,7 +176,7 @@ static void wait_for_blockers(struct phases *p, const struct snapshot *s)
 	if (expired(p, s)) {
 		snprintf(reason, sizeof(reason), "gave up after %u s (--expect-timeout): %s", p->options->expect_timeout_s,
 			 p->blocker[0].text);
-		stop_session(p, ETIMEDOUT, reason);
+		refuse_session(p, ETIMEDOUT, reason);
 	} else if (!p->retry) {
 		p->retry = g_timeout_add(RETRY_MS, on_retry, p);
 	}
@@ -253,7 +264,7 @@ static void wait_for_load(struct phases *p, const struct snapshot *s)
 	if (clock_ns() - s->state_ns > limit) {
 		snprintf(reason, sizeof(reason), "the main sharer did not load the device state within %u s (--load-timeout)",
 			 p->options->load_timeout_s);
-		stop_session(p, ETIMEDOUT, reason);
+		refuse_session(p, ETIMEDOUT, reason);
 	} else if (!p->retry) {
 		p->retry = g_timeout_add(RETRY_MS, on_retry, p);
 	}
@@ -302,7 +313,10 @@ static gboolean on_end_timer(gpointer data)
 	struct phases *p = data;
 
 	p->end_timer = 0;
-	end(p, p->seen == SESSION_COMPLETE ? 0 : 1);
+	if (p->leaving)
+		end(p, p->leave_code);
+	else
+		end(p, p->seen == SESSION_COMPLETE ? 0 : 1);
 	return G_SOURCE_REMOVE;
 }
 
@@ -312,12 +326,47 @@ static void end_after(struct phases *p, unsigned ms)
 		p->end_timer = g_timeout_add(ms, on_end_timer, p);
 }
 
+static const char depends[] = "a committed VM depends on this daemon: its missing pages would never come";
+
+static bool is_over(const struct snapshot *s)
+{
+	return s->state == SESSION_COMPLETE || s->state == SESSION_FAILED;
+}
+
+/* The commit may have come before the refusal. */
+static void go_on_leaving(struct phases *p, const struct snapshot *s)
+{
+	if (s->state == SESSION_COMPLETE) {
+		end(p, p->leave_code);
+	} else if (s->state == SESSION_FAILED) {
+		end_after(p, FLUSH_MS);
+	} else if (s->committed) {
+		p->leaving = false;
+		p->stop_asked = clock_ns();
+		g_warning("%s; not stopping; ask again within 5 s to end it all the same", depends);
+	}
+}
+
+/*
+ * Not at once: between a snapshot and now the VM may have become ours.  The session is refused first, by the thread
+ * that knows.
+ */
+static void leave(struct phases *p, int code)
+{
+	p->leaving = true;
+	p->leave_code = code;
+	refuse_session(p, ECANCELED, "the daemon was told to stop");
+	refresh(p);
+}
+
 /*
  * A failed session ends when the last words were read.  A complete one waits for sharers and source
  * to hang up, which they do by themselves, and for no longer than the grace time.
  */
 static void maybe_end(struct phases *p, const struct snapshot *s)
 {
+	if (p->leaving)
+		go_on_leaving(p, s);
 	if (!p->options->exit_when_done)
 		return;
 	if (s->state == SESSION_FAILED)
@@ -402,7 +451,7 @@ static bool may_quit(const struct phases *p)
 {
 	const struct snapshot *s = p->snapshot;
 
-	return !s || !s->committed || s->state == SESSION_COMPLETE || s->state == SESSION_FAILED;
+	return !s || !s->committed || is_over(s);
 }
 
 static gboolean quit_soon(gpointer data)
@@ -419,26 +468,35 @@ static bool control_quit(void *ctx, bool force, const char **why)
 		*why = "a committed VM depends on this daemon: its missing pages would never come (force ends it all the same)";
 		return false;
 	}
-	g_timeout_add(FLUSH_MS, quit_soon, p);
+	if (force)
+		g_timeout_add(FLUSH_MS, quit_soon, p);
+	else
+		leave(p, 0);
 	return true;
 }
 
 /**
  * phases_stop - a signal asks to stop
  *
+ * Before the commit the session is refused, and the daemon ends when that is done.
+ *
  * Return: false when refused: a committed VM depends on us, and this was not the second time within
  * 5 s.
  */
 bool phases_stop(struct phases *p)
 {
-	uint64_t now = clock_ns();
+	int code = p->seen == SESSION_COMPLETE || p->seen == SESSION_IDLE ? 0 : 1;
+	uint64_t now = clock_ns(), asked = p->stop_asked;
 
-	if (!may_quit(p) && now - p->stop_asked > AGAIN_NS) {
-		p->stop_asked = now;
-		g_warning("a committed VM depends on this daemon: not stopping; ask again within 5 s to end it all the same");
+	p->stop_asked = now;
+	if (asked && now - asked <= AGAIN_NS) {
+		end(p, code);
+	} else if (may_quit(p)) {
+		leave(p, code);
+	} else {
+		g_warning("%s; not stopping; ask again within 5 s to end it all the same", depends);
 		return false;
 	}
-	end(p, p->seen == SESSION_COMPLETE || p->seen == SESSION_IDLE ? 0 : 1);
 	return true;
 }
 

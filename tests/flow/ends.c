@@ -116,6 +116,48 @@ static void runs_while_requests_are_unread(void)
 	stage_close(&s);
 }
 
+/*
+ * A time-out or a signal that was decided on what the session was a moment ago.  The VM is ours by then: it goes on.
+ */
+static void refusal_behind_the_commit(bool commit_ping)
+{
+	const struct message loaded = { .kind = MESSAGE_LOADED };
+	struct message stop = { .kind = MESSAGE_STOP, .stop = { .error = ETIMEDOUT, .refuse_only = true } };
+	struct stage s;
+
+	stage_open(&s, &(struct stage_options){ .commit_ping = commit_ping, .hold_loaded = true });
+	if (commit_ping)
+		faultloop_post(s.loop, &loaded);
+	strcpy(stop.stop.reason, "gave up");
+	faultloop_post(s.loop, &stop);
+	expect_eq(stage_look(&s)->state, commit_ping ? SESSION_RUNNING : SESSION_LOADING);
+	if (!commit_ping)
+		stage_loaded(&s);
+	stage_send(&s, false, 0, STAGE_PAGES);
+	stage_end(&s);
+	stage_wait_shut(&s);
+	stage_wait_state(&s, SESSION_COMPLETE);
+	stage_check_content(&s);
+	stage_close(&s);
+}
+
+static void refusal_behind_loaded(void) { refusal_behind_the_commit(true); }
+static void refusal_behind_the_package(void) { refusal_behind_the_commit(false); }
+
+static void refusal_before_the_commit(void)
+{
+	struct message stop = { .kind = MESSAGE_STOP, .stop = { .error = ETIMEDOUT, .refuse_only = true } };
+	struct stage s;
+
+	stage_open(&s, &(struct stage_options){ .commit_ping = true, .hold_loaded = true });
+	strcpy(stop.stop.reason, "gave up");
+	faultloop_post(s.loop, &stop);
+	stage_wait_state(&s, SESSION_FAILED);
+	while (!s.hung_up)
+		stage_hear(&s, 10);
+	stage_close(&s);
+}
+
 static const struct fact facts[] = {
 	{ "F59 lost while SHUT is unread: ownership unknown, single lane", lost_with_shut_unread_main },
 	{ "F59 lost while SHUT is unread: ownership unknown, bulk lane", lost_with_shut_unread_bulk },
@@ -124,6 +166,9 @@ static const struct fact facts[] = {
 	{ "F59 the VM runs when PONG 0x42 has arrived", runs_when_the_answer_arrived },
 	{ "F59 gone with PONG 0x42 unread: the VM is never told to run",
 	  never_runs_when_the_answer_was_not_read },
+	{ "F59 a refusal that comes behind LOADED changes nothing", refusal_behind_loaded },
+	{ "F59 a refusal that comes behind the package changes nothing", refusal_behind_the_package },
+	{ "F59 a refusal before the commit ends it", refusal_before_the_commit },
 	{ "F59 requests behind PONG 0x42 do not hold the VM up", runs_while_requests_are_unread },
 };
 
