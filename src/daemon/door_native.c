@@ -192,19 +192,31 @@ static unsigned count_sharers(const struct door *d)
 	return n;
 }
 
+/* Nobody may be there twice, and the device state of a VM that has run is of no use to another. */
+static const char *place_taken(struct door *d, const char *name, bool main)
+{
+	if (door_has(d, name))
+		return "a sharer of this name is there already";
+	if (main && door_has_main(d))
+		return "there is a main sharer already";
+	if (main && d->ran)
+		return "the VM has run already, so its device state is history: migrate again";
+	return NULL;
+}
+
 /*
  * Why this one cannot be a sharer, with the error to tell it, or NULL.  The userfaultfd is looked
  * at last: that changes a blocking one to O_NONBLOCK.
  */
 static const char *hello_problem(struct door *d, const struct regmsg_hello *h, int uffd, int *error)
 {
+	const char *taken = place_taken(d, h->name, h->role == REGMSG_ROLE_MAIN);
 	bool was_blocking = false;
 	enum uffd_fitness fit;
 
 	*error = EEXIST;
-	if (door_has(d, h->name) || (h->role == REGMSG_ROLE_MAIN && door_has_main(d)))
-		return h->role == REGMSG_ROLE_MAIN ? "there is a main sharer already, or one of this name" :
-						     "a sharer of this name is there already";
+	if (taken)
+		return taken;
 	*error = ENOSPC;
 	if (count_sharers(d) >= d->max_sharers)
 		return "too many sharers (--max-sharers)";
@@ -248,6 +260,22 @@ static int on_hello(struct peer *p, const union regmsg *m, struct fdpass *fds)
 	return 0;
 }
 
+static const char *conflict_with(const struct client *other, const struct offer *o)
+{
+	for (unsigned i = 0; i < other->n_offers; i++) {
+		const struct offer *have = &other->offer[i];
+		bool same_name = strcmp(have->name, o->name) == 0;
+
+		if (have == o)
+			continue;
+		if (same_name && !offer_same(o, have))
+			return "another sharer offers different memory (or private memory) as this block";
+		if (!same_name && offer_overlaps(o, have))
+			return "this memory, or a part of it, is offered as another block";
+	}
+	return NULL;
+}
+
 /* An offer of a block that somebody offered before must be the same bytes; after the match it must be known and shared. */
 static const char *conflict(const struct peer *p, const struct offer *o)
 {
@@ -262,33 +290,46 @@ static const char *conflict(const struct peer *p, const struct offer *o)
 		return offer_same(o, &m->offer) ? NULL : "not the memory that others share as this block";
 	for (unsigned i = 0; i < d->clients->len; i++) {
 		const struct client *other = g_ptr_array_index(d->clients, i);
-		int at = other == p->client || other->state == CLIENT_ENDED ? -1 : client_find(other, o->name);
+		const char *why = other->state == CLIENT_ENDED ? NULL : conflict_with(other, o);
 
-		if (at >= 0 && !offer_same(o, &other->offer[at]))
-			return "another sharer offers different memory (or private memory) as this block";
+		if (why)
+			return why;
 	}
 	return NULL;
+}
+
+static const char *offer_error(int ret)
+{
+	if (ret == -EEXIST)
+		return "this block was declared before";
+	if (ret == -EACCES)
+		return "the file cannot be written: it is open for reading only, or sealed";
+	return "the file is not memory that userfaultfd can serve (memfd, tmpfs, hugetlbfs), or length, offset and page size do "
+	       "not fit it";
 }
 
 static int on_block(struct peer *p, const union regmsg *m, struct fdpass *fds)
 {
 	struct client *c = p->client;
 	const struct regmsg_block *b = &m->block;
-	const char *why = "the file is not memory that userfaultfd can serve (memfd, tmpfs, hugetlbfs), or length, offset "
-			  "and page size do not fit it";
+	const char *why = NULL;
 	int ret;
 
+	if (b->flags & REGMSG_BLOCK_PRIVATE && !c->main) {
+		result(p, m->head.serial, EINVAL, "only the main sharer can have private memory: the others share files");
+		return 0;
+	}
 	if (b->flags & REGMSG_BLOCK_PRIVATE)
 		ret = client_offer_private(c, b->name, b->length, b->page_size);
 	else
 		ret = client_offer(c, b->name, b->length, b->page_size, b->file_offset, fdpass_steal(fds, 0));
-	if (ret == -EEXIST)
-		why = "this block was declared before";
-	if (ret == 0 && (why = conflict(p, &c->offer[c->n_offers - 1]))) {
+	if (ret < 0)
+		why = offer_error(ret);
+	else if ((why = conflict(p, &c->offer[c->n_offers - 1]))) {
 		close_fd(&c->offer[--c->n_offers].file);
 		ret = -EINVAL;
 	}
-	result(p, m->head.serial, ret, ret < 0 ? why : "");
+	result(p, m->head.serial, ret, why ? why : "");
 	return 0;
 }
 
@@ -319,11 +360,19 @@ static int on_ready(struct peer *p, const union regmsg *m, struct fdpass *fds)
 {
 	static const unsigned any[REGISTRY_BLOCKS];
 	struct client *c = p->client;
-	int ret = c->n_offers ? prove_client(c, any, c->problem) : -EINVAL;
+	/* Again: several may have said hello before one of them was ready. */
+	const char *taken = place_taken(p->door, c->name, c->main);
+	int ret = -EINVAL;
 
 	(void)fds;
-	if (c->n_offers == 0)
+	if (taken) {
+		g_strlcpy(c->problem, taken, sizeof(c->problem));
+		ret = -EEXIST;
+	} else if (c->n_offers == 0) {
 		g_strlcpy(c->problem, "no block was declared", sizeof(c->problem));
+	} else {
+		ret = prove_client(c, any, c->problem);
+	}
 	result(p, m->head.serial, ret, ret < 0 ? c->problem : "");
 	c->state = ret < 0 ? CLIENT_REFUSED : CLIENT_READY;
 	if (ret < 0)
@@ -359,8 +408,10 @@ static int on_loaded(struct peer *p, const union regmsg *m, struct fdpass *fds)
 
 	(void)m;
 	(void)fds;
-	if (p->client->main && p->client->told & TOLD_PACKAGE)
+	if (p->client->main && p->client->told & TOLD_PACKAGE) {
+		p->client->loaded = true;
 		faultloop_post(p->door->loop, &loaded);
+	}
 	return 0;
 }
 

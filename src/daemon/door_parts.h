@@ -20,6 +20,7 @@ struct door {
 	struct door_ops ops;
 	GPtrArray *clients;		/* struct client */
 	GPtrArray *peers;		/* struct peer */
+	bool ran;			/* a VM was told to run */
 	bool is_matched;
 	unsigned n_matched;
 	struct matched matched[BLOCK_MAX];

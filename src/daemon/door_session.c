@@ -340,8 +340,10 @@ static void tell(struct peer *p, const struct snapshot *s)
 		send_plain(p, REGMSG_LISTENING);
 	if (due(c, TOLD_PACKAGE, joined && serving && c->main && s->package_fd >= 0))
 		tell_package(p, s);
-	if (due(c, TOLD_RUNNING, joined && c->main && s->running_told))
+	if (due(c, TOLD_RUNNING, joined && c->main && c->loaded && s->running_told)) {
+		p->door->ran = true;
 		send_plain(p, REGMSG_RUNNING);
+	}
 	if (due(c, TOLD_DISABLED, joined && known->state == SHARER_DISABLED))
 		door_send_text(p, REGMSG_DISABLED, 0, known->error, known->reason);
 	if (due(c, TOLD_DISABLED, c->state == CLIENT_REFUSED))

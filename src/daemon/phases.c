@@ -210,14 +210,18 @@ static void arm(struct phases *p, const struct snapshot *s)
 {
 	const struct message armed = { .kind = MESSAGE_ARMED };
 	char why[512];
+	int strangers;
 
 	if (door_join(p->door, why) < 0) {
 		stop_session(p, EACCES, why);
 		return;
 	}
 	find_missing(p);
-	if (door_strangers(p->door, why) > 0)
+	strangers = door_strangers(p->door, why);
+	if (strangers > 0)
 		block(p, "stranger", "listening", "%s", why);
+	else if (strangers < 0)
+		block(p, "stranger", "listening", "cannot tell who maps the memory: %s", g_strerror(-strangers));
 	if (p->n_blockers) {
 		wait_for_blockers(p, s);
 		return;

@@ -117,11 +117,20 @@ static int prove_private(struct client *c, unsigned offer, unsigned number, char
 		struct mapping m = {
 			.block = (uint16_t)number, .address = g->address, .length = g->length, .offset = g->block_offset,
 		};
-		int ret = g->offer == offer ? prove_range(c, m, why) : 0;
+		int ret;
 
+		if (g->offer != offer)
+			continue;
+		ret = prove_range(c, m, why);
 		if (ret < 0)
 			return ret;
-		covered += g->offer == offer ? g->length : 0;
+		/* Only ranges of small pages can be zeroed in place, which tells them from huge ones. */
+		if (c->proven[c->n_proven - 1].can_zero != (c->offer[offer].page_size == 4096)) {
+			snprintf(why, WHY, "private block %s: its memory does not consist of pages of %" PRIu64 " bytes",
+				 c->offer[offer].name, c->offer[offer].page_size);
+			return -EINVAL;
+		}
+		covered += g->length;
 	}
 	if (covered == c->offer[offer].length)
 		return 0;

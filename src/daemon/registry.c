@@ -70,7 +70,8 @@ static int add_offer(struct client *c, const char *name, struct offer *o)
  * @file: owned from here on, in any case
  *
  * Return: 0; -EEXIST for a name declared before, -ENOSPC, -EINVAL when the file is no memory that
- * can be served or too short, another -errno of the kernel.
+ * can be served or too short, -EACCES when it cannot be written through @file, another -errno of the
+ * kernel.
  */
 int client_offer(struct client *c, const char *name, uint64_t length, uint64_t page_size, uint64_t file_offset, int file)
 {
@@ -80,6 +81,8 @@ int client_offer(struct client *c, const char *name, uint64_t length, uint64_t p
 
 	if (ret < 0)
 		return ret;
+	if (!mem_writable(file))
+		return -EACCES;
 	o.page_size = o.identity.page_size;
 	if ((page_size && page_size != o.page_size) || file_offset % o.page_size ||
 	    !range_inside(file_offset, length, o.identity.size))
@@ -103,6 +106,18 @@ int client_offer_private(struct client *c, const char *name, uint64_t length, ui
 	if (o.page_size == 0)
 		o.page_size = (uint64_t)sysconf(_SC_PAGESIZE);
 	return add_offer(c, name, &o);
+}
+
+/**
+ * offer_overlaps - is some byte in both?
+ *
+ * One byte in two blocks would get the content of whichever comes last.
+ */
+bool offer_overlaps(const struct offer *a, const struct offer *b)
+{
+	return !a->private && !b->private && a->identity.dev == b->identity.dev &&
+	       a->identity.inode == b->identity.inode && a->file_offset < b->file_offset + b->length &&
+	       b->file_offset < a->file_offset + a->length;
 }
 
 /**

@@ -52,6 +52,7 @@ struct client {
 	enum client_state state;
 	char name[64];
 	bool main, needs_kernel;
+	bool loaded;			/* it said so */
 	bool registered;		/* everything it maps of its blocks is registered and verified */
 	uint32_t policy;		/* enum regmsg_policy */
 	pid_t pid;
@@ -72,6 +73,8 @@ int client_offer(struct client *c, const char *name, uint64_t length, uint64_t p
 int client_offer_private(struct client *c, const char *name, uint64_t length, uint64_t page_size);
 /* The offer's index, or -ENOENT. */
 int client_find(const struct client *c, const char *name);
+/* Do both have bytes in common? */
+bool offer_overlaps(const struct offer *a, const struct offer *b);
 /* Do both stand for the same bytes? */
 bool offer_same(const struct offer *a, const struct offer *b);
 

@@ -60,6 +60,21 @@ int mem_identify(int fd, struct mem_identity *id)
 }
 
 /**
+ * mem_writable - can we write this memory file?
+ *
+ * A descriptor that is open for reading only, or a seal (F_SEAL_FUTURE_WRITE leaves the mappings of others writable), shows
+ * otherwise no earlier than when content is to be placed.
+ */
+bool mem_writable(int fd)
+{
+	int mode = fcntl(fd, F_GETFL), seals = fcntl(fd, F_GET_SEALS);
+
+	if (mode < 0 || (mode & O_ACCMODE) != O_RDWR)
+		return false;
+	return seals < 0 || !(seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE));
+}
+
+/**
  * mem_map_shared - our own readable and writable mapping of a memory file
  *
  * @offset and @len are multiples of the file's page size.  Not NORESERVE: on hugetlbfs a pool that

@@ -18,6 +18,9 @@ struct mem_identity {
 /* -EINVAL unless the file is memory that userfaultfd can serve (tmpfs/memfd or hugetlbfs). */
 int mem_identify(int fd, struct mem_identity *id);
 
+/* Can it be mapped for writing through @fd: opened so, and not sealed against it? */
+bool mem_writable(int fd);
+
 /* Our own shared mapping of @len bytes at @offset, MADV_NOHUGEPAGE.  NULL with errno. */
 void *mem_map_shared(int fd, uint64_t offset, uint64_t len);
 /* Private zero memory, NORESERVE (ledgers, stores of held blocks); NULL with errno. */

@@ -4,6 +4,7 @@
 import array
 import ctypes
 import fcntl
+import mmap
 import os
 import socket
 import struct
@@ -25,6 +26,7 @@ HELLO_BODY = struct.Struct("=4IQ64s")
 BLOCK_BODY = struct.Struct("=2I3Q256s")
 ROLE_MAIN, ROLE_SHARER = 1, 2
 DISABLE = 2
+F_SEAL_FUTURE_WRITE = 16
 NR_USERFAULTFD, UFFDIO_API, USER_MODE_ONLY = 323, 0xC018AA3F, 1
 
 
@@ -175,6 +177,44 @@ def too_many(case):
     extra = service.sharer("extra")
     check("max-sharers" in extra.event("error")["text"], extra.event("error"))
     service.check_same(service.source(), sharers=members)
+
+
+def mapped(length):
+    """(memfd, its mapping here)"""
+    fd = os.memfd_create("mapped")
+    os.truncate(fd, length)
+    return fd, mmap.mmap(fd, length)
+
+
+def both_at_once(case):
+    """Two main sharers that both said hello before one was ready: one of them is served, the other told why not."""
+    service = Service(case)
+    raws = [raw_member(service, f"vm{number}", ROLE_MAIN) for number in range(2)]
+    kept = []
+    for number, raw in enumerate(raws):
+        kept.append(mapped(PAGE))
+        raw.send(block(f"b{number}", PAGE), [kept[number][0]])
+        check_equal(raw.answer()[1], 0, "errno of BLOCK")
+    for number, raw in enumerate(raws):
+        raw.send(packet(READY))
+        answer = raw.answer()
+        check_equal(answer[1], (0, 17)[number], f"errno of READY ({answer[2]})")
+    check("main sharer" in service.reason("vm1"), service.of("vm1"))
+    check_equal(service.of("vm0")["state"], "joining", "the first one")
+
+
+def name_at_once(case):
+    """The same with one name."""
+    service = Service(case)
+    raws = [raw_member(service, "twin") for _ in range(2)]
+    fd, memory = mapped(PAGE)
+    for number, raw in enumerate(raws):
+        raw.send(block("b", PAGE), [fd])
+        check_equal(raw.answer()[1], 0, "errno of BLOCK")
+        raw.send(packet(READY))
+        answer = raw.answer()
+        check_equal(answer[1], (0, 17)[number], f"errno of READY ({answer[2]})")
+    memory.close()
 
 
 # --- memory that does not fit --------------------------------------------------------------------
@@ -406,6 +446,65 @@ def strange_files(case):
     still_works(service)
 
 
+def bytes_twice(case):
+    """A byte that is in two blocks would get the content of whichever comes last."""
+    service = Service(case)
+    fd, _ = mapped(4 * PAGE)
+    first, second = raw_member(service, "first"), raw_member(service, "second")
+    first.send(block("one", 2 * PAGE), [fd])
+    check_equal(first.answer()[1], 0, "errno of the first BLOCK")
+    for raw, name, offset in ((first, "two", PAGE), (second, "three", 0)):
+        raw.send(block(name, 2 * PAGE, 0, offset), [fd])
+        answer = raw.answer()
+        check(answer[1] == 22 and "another block" in answer[2], f"{name}: {answer}")
+    first.send(block("beside", 2 * PAGE, 0, 2 * PAGE), [fd])
+    check_equal(first.answer()[1], 0, "errno of a block beside the first")
+
+
+def cannot_be_written(case):
+    """Content can only be placed into what may be written: known before a source comes."""
+    service = Service(case)
+    fd, _ = mapped(PAGE)
+    sealed = os.memfd_create("sealed", os.MFD_ALLOW_SEALING)
+    os.truncate(sealed, PAGE)
+    fcntl.fcntl(sealed, fcntl.F_ADD_SEALS, F_SEAL_FUTURE_WRITE)
+    raw = raw_member(service, "poor")
+    for what in (os.open(f"/proc/self/fd/{fd}", os.O_RDONLY), sealed):
+        raw.send(block(BLOCK, PAGE), [what])
+        answer = raw.answer()
+        check(answer[1] == 13 and "written" in answer[2], answer)
+    raw.close()
+    wait_for("it to be forgotten", lambda: service.of("poor") is None)
+    still_works(service)
+
+
+def private_of_another(case):
+    """Private memory of a sharer that is not the VMM: nothing is placed through its address space unasked."""
+    service = Service(case)
+    raw = raw_member(service, "helper")
+    raw.send(packet(BLOCK_MESSAGE, BLOCK_BODY.pack(1, 0, PAGE, 0, 0, b"own"), 2))
+    answer = raw.answer()
+    check(answer[1] == 22 and "main" in answer[2], answer)
+    raw.close()
+    wait_for("it to be forgotten", lambda: service.of("helper") is None)
+    still_works(service)
+
+
+def private_page_size(case):
+    """Small pages that are said to be huge ones could be placed in part, which nobody would notice."""
+    service = Service(case)
+    memory = mmap.mmap(-1, 4 * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    raw = raw_member(service, "vm", ROLE_MAIN)
+    raw.send(packet(BLOCK_MESSAGE, BLOCK_BODY.pack(1, 0, 4 * MIB, 2 * MIB, 0, BLOCK.encode()), 2))
+    check_equal(raw.answer()[1], 0, "errno of BLOCK")
+    raw.send(packet(MAPPING, BLOCK_BODY.pack(0, 0, address, 4 * MIB, 0, BLOCK.encode()), 3))
+    check_equal(raw.answer()[1], 0, "errno of MAPPING")
+    raw.send(packet(READY, serial=4))
+    answer = raw.answer()
+    check(answer[1] == 22 and "pages" in answer[2], answer)
+
+
 CASES = [
     ("S1-23 a pipe instead of a userfaultfd is refused", uffd_pipe),
     ("S1-23 a userfaultfd without handshake is refused", uffd_without_handshake),
@@ -414,6 +513,8 @@ CASES = [
     ("F06 USER_MODE_ONLY for user accesses only: served", user_only_accepted),
     ("S1-33 a name that is taken is refused", name_taken),
     ("F18 a second main sharer is refused", second_main),
+    ("F18 two main sharers at once: one is served", both_at_once),
+    ("S1-33 two of one name at once: one is served", name_at_once),
     ("F63 too many sharers are refused", too_many),
     ("F18 another length than the source's: refused, the source resumes", wrong_length),
     ("F18 another page size than the source's: refused", wrong_page_size),
@@ -428,6 +529,10 @@ CASES = [
     ("S1-28 one that never reads its answers", says_and_never_reads),
     ("F63 requests out of order", out_of_order),
     ("P28 files that are no memory, numbers that do not fit", strange_files),
+    ("O2 the same bytes as two blocks are refused", bytes_twice),
+    ("P28 a file that cannot be written is refused", cannot_be_written),
+    ("F18 private memory of a helper is refused", private_of_another),
+    ("S1-17 private memory of another page size is refused", private_page_size),
 ]
 
 if __name__ == "__main__":

@@ -184,6 +184,49 @@ def main_sharer_dies_alone(case):
 
 # --- hanging ---------------------------------------------------------------------------------------
 
+def vmm_is_tried_again(case):
+    """Before the commit a VMM that dies is replaced: the new one gets the package, and its "loaded" commits."""
+    service = Service(case, expect=("vm", "other"))
+    vm = service.sharer("vm", "main", policy="disable", loaded_after=20000)
+    other = service.sharer("other")
+    source = service.source("--commit-ping")
+    vm.event("package")
+    vm.child.kill()
+    service.wait_sharer("vm", "dead")
+    again = service.sharer("vm2", "main", memory="memfd=" + other.path(), loaded_after=300)
+    again.event("package")
+    check(not again.has("running"), "told to run before it loaded")
+    again.event("running")
+    finish(service, source, other, again)
+
+
+def vm_has_no_second_life(case):
+    """Once the VM has run, its device state is history: no other VMM gets it."""
+    service = Service(case, expect=("vm", "other"))
+    vm = service.sharer("vm", "main", policy="disable")
+    other = service.sharer("other")
+    source = service.source("--no-background", "--linger", "700")
+    vm.event("running")
+    vm.child.kill()
+    service.wait_sharer("vm", "dead")
+    again = service.sharer("vm2", "main", memory="memfd=" + other.path())
+    check("history" in again.event("error")["text"], again.event("error"))
+    check(not again.has("package"), "it got the package")
+    finish(service, source, other)
+
+
+def told_to_stop(case):
+    """SIGTERM before the commit: refused in order, the source's VM goes on."""
+    service = Service(case)
+    vm = service.sharer("vm", "main", loaded_after=20000)
+    source = service.source("--commit-ping")
+    vm.event("package")
+    service.child.kill(signal.SIGTERM)
+    check("stop" in vm.event("failed")["text"], vm.event("failed"))
+    source.ended("source-resumes")
+    service.ended(1)
+
+
 def hangs(case):
     """SIGSTOP: the others go on as fast as before."""
     service = Service(case, expect=("vm", "victim", "other"), size=8 << 20)
@@ -320,6 +363,9 @@ CASES = [
     ("S1-26 killed before the commit, policy fail: the source resumes", dies_before_the_commit),
     ("O10 the main sharer is killed: PAUSED, its connection kept", main_sharer_dies),
     ("O10 the main sharer is killed, policy disable: others are served to the end", main_sharer_dies_alone),
+    ("O10 the VMM dies before the commit: another one loads", vmm_is_tried_again),
+    ("O10 the VMM dies after the commit: no second VM from its state", vm_has_no_second_life),
+    ("F59 told to stop before the commit: the source goes on", told_to_stop),
     ("S1-24 S1-28 one hangs: the others are as fast as before", hangs),
     ("O11 one closes its socket: its threads stay blocked", hangs_up),
     ("O11 one closes its socket, policy ignore: served on", hangs_up_ignored),
