@@ -307,6 +307,7 @@ static void *run(void *arg)
 {
 	struct bulklane *b = arg;
 
+	pthread_setname_np(pthread_self(), "postcopyd-bulk");
 	while (drain(b) && !b->lane.eof) {
 		ssize_t n = receive(b);
 

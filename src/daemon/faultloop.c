@@ -375,6 +375,7 @@ static void *run(void *arg)
 	struct faultloop *f = arg;
 	int ret = ring_new(&f->ring, RING_ENTRIES);
 
+	pthread_setname_np(pthread_self(), "postcopyd-fault");
 	if (ret == 0)
 		ret = loop(f);
 	if (ret < 0) {
