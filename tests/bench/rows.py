@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from stand import MIB, Stand            # which finds tests/lib
-from harness import TOP_SRCDIR, built, check, wait_for
+from harness import Failure, TOP_SRCDIR, built, check, wait_for
 
 #: The source answers requests only; the rest is never sent, for the stand ends before.
 ON_DEMAND = ("--preempt", "--no-background", "--linger", "60000")
@@ -65,7 +65,7 @@ def served_loaded(layout, o, rate=None):
         program = s.served(o.stream_mib, o.stream_mib * 256, "--only-absent")
         s.source(address, o.stream_mib, "--preempt", *_paced(rate))
         numbers = s.result(program, "served")
-        numbers["stream"] = _stream(s, o.stream_mib)["MiB_per_s"]
+        numbers["stream"] = _stream(s, program, o.stream_mib)["MiB_per_s"]
         return numbers
 
 
@@ -75,9 +75,10 @@ def _paced(mib_per_s):
 
 # --- bulk ------------------------------------------------------------------------------------------------
 
-def _stream(s, mib):
+def _stream(s, program, mib):
     """From the moment faults are served, which is when the stream is read on, to the last page."""
-    times = s.wait_state("complete")["times"]
+    s.line(program, "complete")
+    times = s.control("status")["times"]
     ns = times["complete_ns"] - times["listening_ns"]
     return {"ns": ns, "pages": mib * 256, "MiB_per_s": mib * 1_000_000_000 // ns}
 
@@ -92,9 +93,9 @@ def bare_bulk(layout, o):
 def served_bulk(layout, o, urgent, zero=0):
     with Stand(layout, o.seed) as s:
         address = s.postcopyd()
-        s.served(o.stream_mib, 0)
+        program = s.served(o.stream_mib, 0)
         s.source(address, o.stream_mib, *(("--preempt",) if urgent else ()), zero=zero)
-        return _stream(s, o.stream_mib)
+        return _stream(s, program, o.stream_mib)
 
 
 # --- what a fault costs --------------------------------------------------------------------------------
@@ -111,15 +112,18 @@ def _own_count(layout, o, count):
 
 
 def _fault_thread(pid):
-    """It has the ring, and is the first thread that is made."""
-    return sorted(int(tid) for tid in os.listdir(f"/proc/{pid}/task"))[1]
+    for tid in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{tid}/comm") as name:
+            if name.read().strip() == "postcopyd-fault":
+                return tid
+    raise Failure("postcopyd has no fault thread")
 
 
 def _strace(layout, o, count):
     """Slows everything down, but counts right."""
     with Stand(layout, o.seed) as s:
         address = s.postcopyd()
-        tracer = s.case.spawn("strace", ["strace", "-c", "-p", str(_fault_thread(s.daemon.pid))])
+        tracer = s.case.spawn("strace", ["strace", "-c", "-p", _fault_thread(s.daemon.pid)])
         wait_for("strace to attach", lambda: "attached" in tracer.errors())
         program = s.served(o.mib, count)
         s.source(address, o.mib, *ON_DEMAND)

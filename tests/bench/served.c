@@ -70,6 +70,8 @@ int main(int argc, char **argv)
 	}
 	if (wait_for(p, POSTCOPY_EVENT_COMPLETE))
 		return 1;
+	puts("complete");
+	fflush(stdout);
 	postcopy_free(p);
 	return 0;
 }

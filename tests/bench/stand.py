@@ -35,10 +35,8 @@ class Layout:
         self.toucher = toucher
 
     def _how(self, cpu):
-        root = os.geteuid() == 0
-        if cpu is None:
-            return ["nice", "-n", "-20"] if root else []
-        return (["chrt", "-f", "50"] if root else []) + ["taskset", "-c", str(cpu)]
+        real_time = ["chrt", "-f", "50"] if os.geteuid() == 0 else []
+        return real_time + (["taskset", "-c", str(cpu)] if cpu is not None else [])
 
     def serving(self, argv):
         return self._how(self.server) + argv
@@ -146,14 +144,6 @@ class Stand:
             raise Failure(f"postcopyctl {verb}: {done.stderr.strip()}")
         answer = json.loads(done.stdout)
         return answer.get(verb, answer) if isinstance(answer, dict) else answer
-
-    def wait_state(self, state, timeout=120):
-        def reached():
-            self.daemon.check_running()
-            status = self.control("status")
-            check(status["state"] not in ("failed", "paused"), f"the session ended: {status}")
-            return status if status["state"] == state else None
-        return wait_for(f"the session to be {state}", reached, timeout, 0.05)
 
     def memory(self):
         """Bytes of memory that postcopyd alone accounts for: shared pages by its share of them."""
