@@ -30,9 +30,9 @@
 #include "sys/clock.h"
 #include "sys/fd.h"
 
-#define RECEIVE_MOST   (1u << 20)
-#define REPORT_PAGES   64
-#define REPORT_NS      50000
+#define RECEIVE_MOST   (2u << 20)	/* as in the fault thread */
+#define TELL_BYTES     (4u << 20)	/* placed, before others than contested pages are told */
+#define TELL_REPORTS   256
 #define RETRY_US       1000
 
 struct bulklane {
@@ -43,8 +43,8 @@ struct bulklane {
 	struct placer placer;
 	struct mailbox *outbox;
 	struct engine_report run;	/* pages placed and not yet reported; n == 0: none */
-	uint64_t unrung;		/* pages in the mailbox that the fault thread was not told of */
-	uint64_t rung_ns;
+	uint64_t untold_bytes;		/* placed since the bell was rung */
+	unsigned untold;		/* reports in the mailbox since then */
 	uint64_t duplicates;
 	uint64_t arrived_ns;		/* when the bytes at hand were received */
 	bool stopping;
@@ -71,11 +71,11 @@ static void put(struct bulklane *b, struct bulk_message *m)
 	}
 }
 
-static void ring_now(struct bulklane *b, uint64_t now)
+static void ring_now(struct bulklane *b)
 {
 	mailbox_ring(b->outbox);
-	b->unrung = 0;
-	b->rung_ns = now;
+	b->untold = 0;
+	b->untold_bytes = 0;
 }
 
 static void flush_run(struct bulklane *b)
@@ -85,25 +85,26 @@ static void flush_run(struct bulklane *b)
 	if (b->run.n == 0)
 		return;
 	put(b, &m);
-	b->unrung += b->run.n;
+	b->untold++;
 	b->run.n = 0;
 }
 
 static void flush_all(struct bulklane *b)
 {
 	flush_run(b);
-	if (b->unrung)
-		ring_now(b, clock_ns());
+	if (b->untold)
+		ring_now(b);
 }
 
 /*
- * Add a placed page to the run, or begin another.  Told at 64 pages or 50 us after the last ring,
- * whichever is first: less often and the counters lag, more often and the fault thread does little
- * else.
+ * Add a placed page to the run, or begin another.  Somebody waits for a contested page, so it is told
+ * at once.  The others only count: to wake the fault thread for each run of them would cost more than
+ * to place it.
  */
 static void report(struct bulklane *b, const struct engine_report *r)
 {
-	bool extends = b->run.n && !r->contested && r->result == PLACED && r->page == b->run.page + b->run.n &&
+	bool plain = !r->contested && r->result == PLACED;
+	bool extends = plain && b->run.n && r->page == b->run.page + b->run.n &&
 		       r->from == b->run.from && r->how == b->run.how;
 
 	if (extends) {
@@ -112,12 +113,10 @@ static void report(struct bulklane *b, const struct engine_report *r)
 		flush_run(b);
 		b->run = *r;
 	}
-	if (r->contested || r->result != PLACED) {
+	b->untold_bytes += r->n * b->placer.page_size;
+	if (!plain || b->untold_bytes >= TELL_BYTES || b->untold >= TELL_REPORTS) {
 		flush_run(b);
-		ring_now(b, r->placed_ns);
-	} else if (b->unrung + b->run.n >= REPORT_PAGES || r->placed_ns - b->rung_ns > REPORT_NS) {
-		flush_run(b);
-		ring_now(b, r->placed_ns);
+		ring_now(b);
 	}
 }
 
@@ -131,7 +130,7 @@ static void tell(struct bulklane *b, enum bulk_kind kind, uint32_t value)
 		m.error = (int)value;
 	flush_run(b);
 	put(b, &m);
-	ring_now(b, clock_ns());
+	ring_now(b);
 }
 
 /* --- placing ------------------------------------------------------------------------------------------- */
@@ -178,10 +177,11 @@ static void publish(struct bulklane *b, struct engine_report *r, uint64_t done, 
 	uint64_t address = r->carrier.address;
 
 	r->n = 1;
-	r->placed_ns = clock_ns();
 	for (uint64_t i = 0; i < done; i++, r->page++) {
 		r->carrier.address = address + i * page_size;
 		r->contested = ledger_publish(&b->engine->ledger, r->page);
+		/* When it was placed matters to those who waited; reading the clock costs as much as all this. */
+		r->placed_ns = r->contested ? clock_ns() : 0;
 		PROBE2(bulk_placed, r->page, r->contested);
 		report(b, r);
 	}

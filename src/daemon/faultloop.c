@@ -45,7 +45,7 @@
 #define RING_ENTRIES	256
 #define COMPLETIONS	64
 #define TICK_NS		1000000
-#define RECEIVE_MOST	(256u << 10)
+#define RECEIVE_MOST	(2u << 20)	/* each receive costs acknowledgements, and with them the kernel sends */
 #define PUSH_PAGES	32		/* stored pages handed over in a turn */
 #define INBOX_SLOTS	256
 #define REPORT_SLOTS	1024
@@ -226,13 +226,14 @@ static void push(struct faultloop *f)
 /* Everything that can be done without waiting.  True when there is more of it. */
 static bool turn(struct faultloop *f)
 {
-	bool more;
+	bool more, main_more;
 
 	/* First, for a lane that stood still goes on in this turn: nothing else would wake us for the bytes it has. */
 	perform_pending(f, clock_ns());
 	more = serve_faults(f);
 	more |= lanework_run(f, &f->urgent);
-	more |= lanework_run(f, &f->main);
+	main_more = lanework_run(f, &f->main);
+	more |= main_more;
 	if (!more)
 		push(f);
 	verdict_end(f);
@@ -242,8 +243,11 @@ static bool turn(struct faultloop *f)
 	ask(f);
 	arm_members(f);
 	arm_receive(f, &f->urgent, &f->urgent_receiving, COOKIE_URGENT);
-	/* The bulk thread's, or about to be; a tail stays ours. */
-	if (!(f->has_urgent && faultloop_serving(f)) || f->tail)
+	/*
+	 * The bulk thread's, or about to be; a tail stays ours.  Large receives are what makes it fast: not before its buffer
+	 * is worked off.
+	 */
+	if (!main_more && (!(f->has_urgent && faultloop_serving(f)) || f->tail))
 		arm_receive(f, &f->main, &f->main_receiving, COOKIE_MAIN);
 	return more || (faultloop_serving(f) && f->engine.stored_left && !f->n_pending && !faultloop_halted(f));
 }

@@ -63,7 +63,7 @@ int lane_next(struct lane *l, const struct block_table *blocks, bool postcopy, s
 void lane_consume(struct lane *l);
 /* Account @n received bytes (0: end of the connection, negative: -errno). */
 void lane_received(struct lane *l, ssize_t n);
-/* Contiguous space to receive into; at most @most bytes. */
-size_t lane_space(const struct lane *l, size_t most);
+/* Contiguous space to receive into, now the place to write to; at most @most bytes.  Not while a receive is under way. */
+size_t lane_space(struct lane *l, size_t most);
 
 #endif

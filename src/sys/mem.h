@@ -78,5 +78,11 @@ static inline uint8_t *mem_ring_write(const struct mem_ring *r)
 {
 	return r->base + (r->tail & (r->size - 1));
 }
+/* Begin anew if there is nothing in it: a queue that is kept short then stays in the same few cache lines. */
+static inline void mem_ring_rewind(struct mem_ring *r)
+{
+	if (r->head == r->tail)
+		r->head = r->tail = 0;
+}
 
 #endif

@@ -287,6 +287,22 @@ Test(mem, ring_is_contiguous_across_its_end)
 	mem_ring_deinit(&r);
 }
 
+Test(mem, ring_begins_anew_only_when_empty)
+{
+	struct mem_ring r;
+
+	cr_assert_eq(mem_ring_init(&r, PAGE), 0);
+	r.head = r.tail = 3 * PAGE + 7;
+	r.tail++;
+	mem_ring_rewind(&r);
+	cr_assert_eq(r.head, 3 * PAGE + 7, "a byte is in it");
+	r.head++;
+	mem_ring_rewind(&r);
+	cr_assert_eq(mem_ring_used(&r), 0);
+	cr_assert_eq(mem_ring_write(&r), r.base);
+	mem_ring_deinit(&r);
+}
+
 /* Head and tail never wrap by themselves; a full ring may be written in one piece anywhere. */
 Test(mem, ring_full_at_every_start)
 {
