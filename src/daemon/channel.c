@@ -26,6 +26,7 @@
 #include "sys/fd.h"
 #include "sys/sock.h"
 
+#define ACCEPT_PAUSE_US 10000
 #define UNDECIDED_MAX 4
 #define LOOK_MS	      20	/* between looks at a connection that has sent part of the magic */
 #define LOOKS_MAX     100
@@ -172,6 +173,9 @@ static gboolean on_connection(gint listen_fd, GIOCondition condition, gpointer d
 	struct undecided *u;
 
 	(void)condition;
+	/* Out of descriptors: the connection stays in the backlog, and must not be looked at all the time. */
+	if (fd < 0 && (errno == EMFILE || errno == ENFILE))
+		g_usleep(ACCEPT_PAUSE_US);
 	if (fd < 0)
 		return G_SOURCE_CONTINUE;
 	sock_tune(fd);

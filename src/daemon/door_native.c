@@ -34,6 +34,7 @@
 #include "sys/fdpass.h"
 #include "sys/uffd.h"
 
+#define ACCEPT_PAUSE_US 10000
 #define LINGER_MS 100		/* between a closed socket and the verdict, so that a death is told from a departure */
 #define SILENT_MAX 32		/* connections that have not said HELLO */
 
@@ -172,7 +173,9 @@ static void hung_up(struct peer *p)
 		p->linger = g_timeout_add(LINGER_MS, on_linger, p);
 		return;
 	}
-	p->client->state = CLIENT_ENDED;
+	/* A refused one may have registered memory: its userfaultfd is kept as long as its process lives (O11). */
+	if (p->client->state != CLIENT_REFUSED || !p->death)
+		p->client->state = CLIENT_ENDED;
 	p->door->ops.changed(p->door->ops.ctx);
 	maybe_forget(p);
 }
@@ -530,6 +533,9 @@ static gboolean on_connection(gint fd, GIOCondition condition, gpointer data)
 	struct peer *p;
 
 	(void)condition;
+	/* Out of descriptors: the connection stays in the backlog, and must not be looked at all the time. */
+	if (sock < 0 && (errno == EMFILE || errno == ENFILE))
+		g_usleep(ACCEPT_PAUSE_US);
 	if (sock < 0 || fdpass_peer(sock, &cred) < 0)
 		return G_SOURCE_CONTINUE;
 	p = g_new0(struct peer, 1);

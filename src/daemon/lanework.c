@@ -15,6 +15,7 @@
 
 #include "core/probe.h"
 #include "sys/clock.h"
+#include "sys/fd.h"
 
 #define LANE_BUDGET 16		/* steps a lane may take in a turn */
 
@@ -191,6 +192,8 @@ void lanework_hand_over(struct faultloop *f)
 	f->engine.stats.lane[LANE_MAIN].batches += f->main.batches;
 	fill_carrier(f, &carrier);
 	ret = bulklane_start(&f->bulk, &f->main, &f->engine, &carrier, &f->placer, &f->reports);
-	if (ret < 0)
+	if (ret < 0) {
+		close_fd(&carrier.main_uffd);
 		verdict_halt(f, -ret, "cannot start the bulk thread: %s", strerror(-ret));
+	}
 }

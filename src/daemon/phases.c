@@ -47,6 +47,7 @@ struct phases {
 	int state_fd;
 	struct snapshot *snapshot;	/* the last one; NULL: none yet */
 	struct snapshot *spare;		/* the one to send next; NULL while it is out */
+	struct snapshot *out;		/* the one that is out: not ours to look at, but ours to free at the end */
 	bool refresh_again;
 	guint notify, retry, end_timer;
 	enum session_state seen;
@@ -74,6 +75,7 @@ static void refresh(void *ctx)
 		p->refresh_again = true;
 		return;
 	}
+	p->out = p->spare;
 	p->spare = NULL;
 	faultloop_post(p->loop, &m);
 }
@@ -405,6 +407,7 @@ static void log_change(struct phases *p, const struct snapshot *s)
 static void take_snapshot(struct phases *p, struct snapshot *s)
 {
 	p->spare = p->snapshot ? p->snapshot : g_new0(struct snapshot, 1);
+	p->out = NULL;
 	p->snapshot = s;
 	door_fill(p->door, s);
 	log_change(p, s);
@@ -568,12 +571,11 @@ void phases_free(struct phases *p)
 		g_source_remove(p->retry);
 	if (p->end_timer)
 		g_source_remove(p->end_timer);
-	if (p->loop) {
-		g_free(faultloop_collect(p->loop, NULL));
+	if (p->loop)
 		faultloop_stop(p->loop);
-	}
 	g_free(p->snapshot);
 	g_free(p->spare);
+	g_free(p->out);
 	close_fd(&p->state_fd);
 	g_free(p);
 }
