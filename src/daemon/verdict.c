@@ -83,7 +83,7 @@ static const char *loss_text(const struct faultloop *f, bool unknown)
  */
 static bool has_arrived(const struct faultloop *f, uint64_t mark)
 {
-	return outbox_arrived(&f->outbox, f->return_fd, mark) && !sock_hung_up(f->return_fd);
+	return outbox_arrived(&f->outbox, f->return_fd, mark) && !sock_ended(f->return_fd);
 }
 
 /* The source knows that everything is here: only now is it over. */
@@ -179,8 +179,8 @@ static bool lanes_exhausted(const struct faultloop *f)
  *
  * SHUT(0) goes out with the last owed placement, never before it and with no delay after it.  It is
  * the one message that lets the source drop its copy, and until the source has it a lost connection
- * makes one from 10.0 on restart its VM; so complete is when it arrived, not when it was said.  The sharer must have loaded the device state by
- * then.
+ * makes one from 10.0 on restart its VM; so complete is when it arrived, not when it was said.  The
+ * sharer must have loaded the device state by then.
  *
  * A stream that ended with pages owed is no end: it is held, so that the source keeps what only it
  * has.

@@ -54,18 +54,6 @@ ssize_t sock_send(int fd, const void *buf, size_t len)
 }
 
 /**
- * sock_hung_up - has the peer closed its sending side, or did the connection break?
- *
- * Does not wait and takes nothing: whatever came before that is still to be read.
- */
-bool sock_hung_up(int fd)
-{
-	struct pollfd p = { .fd = fd, .events = POLLRDHUP };
-
-	return poll(&p, 1, 0) > 0 && p.revents & (POLLRDHUP | POLLHUP | POLLERR);
-}
-
-/**
  * sock_tune - a long-lived connection to another host
  *
  * No delay for small messages (a request is one), and a peer that vanished is noticed within half a

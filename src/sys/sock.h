@@ -13,7 +13,4 @@ ssize_t sock_send(int fd, const void *buf, size_t len);
 /* No delay for small messages, and a peer that vanished is noticed. */
 void sock_tune(int fd);
 
-/* Has the peer closed, or the connection broken?  Bytes it sent may still be unread. */
-bool sock_hung_up(int fd);
-
 #endif
