@@ -51,6 +51,30 @@ static int on_open_return_path(struct faultloop *f, const struct lane *l)
 	return 0;
 }
 
+/* O15: -ENODATA when a page has neither come nor been named as one that will. */
+static int refuse_never_sent(struct faultloop *f, uint64_t page)
+{
+	const struct block *b;
+
+	if (page == f->engine.blocks.pages)
+		return 0;
+	b = block_of_page(&f->engine.blocks, page);
+	verdict_halt(f, ENODATA, "block %s offset 0x%" PRIx64 " was neither sent nor discarded before the switch-over (a "
+		       "virtio-mem device's unplugged range is not supported yet): refused", b->name, block_offset(b, page));
+	return -ENODATA;
+}
+
+/*
+ * A source older than 10.2 has no way back once its package is sent, so what engine_package() would refuse is looked for as soon as
+ * the discards are over: QEMU has a PING there, and saves its devices only then.
+ */
+static int check_named(struct faultloop *f)
+{
+	uint64_t pages = f->engine.blocks.pages;
+
+	return refuse_never_sent(f, ledger_find(&f->engine.ledger, 0, pages, PAGE_NEVER));
+}
+
 /*
  * Answered at once.  A preempt source waits for one PONG before it opens its urgent channel,
  * whatever the value.
@@ -62,7 +86,7 @@ static int on_ping(struct faultloop *f, const struct lane *l)
 		return -EPROTO;
 	}
 	outbox_pong(&f->outbox, l->rec.ping);
-	return 0;
+	return f->engine.session.state == SESSION_DISCARDING ? check_named(f) : 0;
 }
 
 static int on_advise(struct faultloop *f, const struct lane *l)
@@ -160,7 +184,10 @@ static int on_nothing(struct faultloop *f, const struct lane *l)
 static int on_packaged(struct faultloop *f, const struct lane *l)
 {
 	uint32_t size = l->rec.packaged;
+	int ret = check_named(f);
 
+	if (ret < 0)
+		return ret;
 	if (size == 0 || size > f->options.max_package) {
 		verdict_halt(f, EFBIG, "the package has %" PRIu32 " bytes; --max-package allows %" PRIu64, size,
 			       f->options.max_package);
@@ -239,11 +266,7 @@ static void package_complete(struct faultloop *f)
 	int ret = engine_package(&f->engine, &page);
 
 	if (ret == -ENODATA) {
-		const struct block *b = block_of_page(&f->engine.blocks, page);
-
-		verdict_halt(f, ENODATA, "block %s offset 0x%" PRIx64 " was neither sent nor discarded before the switch-over "
-			       "(a virtio-mem device's unplugged range is not supported yet): refused", b->name,
-			       block_offset(b, page));
+		refuse_never_sent(f, page);
 		return;
 	}
 	if (ret < 0) {

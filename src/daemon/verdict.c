@@ -37,6 +37,29 @@ static void hang_up(struct faultloop *f)
 		shutdown(f->urgent.fd, SHUT_RDWR);
 }
 
+static const char package_text[] = "a source older than 10.2 that had sent all of its package keeps its VM stopped "
+				   "(postcopy-paused); any other resumes its VM";
+
+/*
+ * Has the package begun, or may it be among what is not read yet, and is not whole?  Whether it asks for PONG 0x42 nobody knows
+ * then, and without that the source's way back ends when it has sent the last byte.
+ */
+static bool package_begun(const struct faultloop *f)
+{
+	const struct session *s = &f->engine.session;
+
+	if (s->committed || s->answer_commits)
+		return false;
+	return f->main.stream.packaged || (f->need == NEED_BLOCKS && intake_holds_package(&f->main));
+}
+
+static void warn_of_package(struct faultloop *f)
+{
+	size_t used = strlen(f->reason);
+
+	snprintf(f->reason + used, sizeof(f->reason) - used, "; %s", package_text);
+}
+
 /**
  * verdict_halt - the session cannot go on
  * @error: positive errno
@@ -57,6 +80,8 @@ void verdict_halt(struct faultloop *f, int error, const char *fmt, ...)
 	va_start(args, fmt);
 	set_reason(f, error, fmt, args);
 	va_end(args);
+	if (refuse && package_begun(f))
+		warn_of_package(f);
 	faultloop_feed(f, refuse ? SESSION_REFUSE : SESSION_SOURCE_LOST);
 	if (refuse)
 		hang_up(f);
@@ -69,6 +94,8 @@ static const char *loss_text(const struct faultloop *f, bool unknown)
 {
 	const struct session *s = &f->engine.session;
 
+	if (package_begun(f))
+		return package_text;
 	if (session_may_refuse(s))
 		return "the source resumes its VM, nothing is lost; start a new migration";
 	if (unknown)

@@ -7,6 +7,7 @@ continued here.  In every case: before the commit the migration is refused, with
 and why, and every sharer is told FAILED; after it the session is held, PAUSED, its connection kept; SHUT(0)
 is said only when every owed page is there; and memory beside the block stays as it was.
 """
+import collections
 import os
 import re
 import select
@@ -410,6 +411,30 @@ def records_shuffled(case):
         hold_to_judge(case, stream, changed, f"the record at byte {a}, {what}")
 
 
+def never_named(case):
+    """
+    O15: a page that was neither sent nor discarded is refused before the package is sent, while every source
+    has a way back.
+    """
+    stream = recorded(case)
+    package = next(e.start for e in stream.events if e.kind == "PACKAGED")
+    first = next(e.start for e in stream.events if e.kind == "DISCARD")
+    owed = {(e.a, page) for e in stream.events if e.kind == "DISCARD"
+            for page in range(e.b, e.b + e.c, PAGE)}
+    sent = collections.defaultdict(list)
+    for event in stream.events:
+        if event.kind in ("PAGE", "ZERO") and event.end <= first:
+            sent[event.a, event.b].append(event)
+    records = next(records for page, records in sent.items() if page not in owed and
+                   all(r.end - r.start in (8 + PAGE, 8 + 1) for r in records))   # they name no block
+    data = stream.data[:package]
+    for record in reversed(records):
+        data = data[:record.start] + data[record.end:]
+    verdict, reason = replay(case, data, "no package yet")
+    check_equal(verdict, "failed", reason)
+    check("neither sent nor discarded" in reason and "older than" not in reason, reason)
+
+
 def behind_the_end(case):
     """Whatever follows the end of the stream changes nothing: all was there."""
     stream = recorded(case)
@@ -470,6 +495,7 @@ CASES = [
     ("F63 the version of the stream, by name", magic_and_version),
     ("F63 bits of every record's grammar", flipped_fields),
     ("F63 records left out, doubled, swapped, misplaced", records_shuffled),
+    ("O15 a page nobody named, before the package", never_named),
     ("F63 bytes behind the end", behind_the_end),
     ("F63 a storm of PINGs", ping_storm),
     ("F63 connections that are no migration, multifd by name", pure_noise),
