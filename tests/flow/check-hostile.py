@@ -209,11 +209,13 @@ def recorded(case):
 
 
 def judge(data):
-    """What a second reader says: "whole", "short", or (position, text) of the first nonsense."""
+    """What a second reader says: "whole", "short", "unsure", or (position, text) of the first nonsense."""
     reader = qwire.Stream()
     try:
         reader.feed(data)
-    except (qwire.WireError, UnicodeDecodeError, struct.error, IndexError) as error:
+    except UnicodeDecodeError:
+        return "unsure"                 # it wants all names to be ASCII; a machine's may be anything
+    except (qwire.WireError, struct.error, IndexError) as error:
         return reader.position, str(error)
     return "whole" if reader.finished else "short"
 
@@ -273,9 +275,9 @@ class Replay:
     def wait_verdict(self, patience):
         end = time.monotonic() + patience
         while not self.verdict() and time.monotonic() < end:
-            if not self.ended and select.select([self.sock], [], [], 0.01)[0]:
+            if not self.ended and self.listening and select.select([self.sock], [], [], 0.01)[0]:
                 self._hear()
-            elif self.ended:
+            else:
                 time.sleep(0.01)
         return self.verdict()
 
