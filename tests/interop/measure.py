@@ -98,12 +98,11 @@ def into_postcopyd(case, scenario, binary, options):
 
 def measure(function, scenario, binary, options):
     case = Case(scenario.name, options.seed)
-    failed = True
+    row = None
     try:
         row = function(case, scenario, binary, options)
-        failed = False
     finally:
-        case.close(failed)
+        case.close(ok=row is not None)
     return {"qemu": os.path.basename(binary), "scenario": scenario.name, **row}
 
 

@@ -20,6 +20,8 @@ import traceback
 PR_SET_PDEATHSIG = 1
 LOG_TAIL = 60
 SKIP_EXIT = 77
+SANITIZER_MARKS = ("ERROR: AddressSanitizer", "ERROR: LeakSanitizer", "WARNING: ThreadSanitizer",
+                   "runtime error: ")
 
 TOP_SRCDIR = os.environ.get("POSTCOPY_TOP_SRCDIR") or os.path.abspath(
     os.path.join(os.path.dirname(__file__), "..", ".."))
@@ -119,6 +121,10 @@ class Child:
             text = out.read().decode(errors="replace")
         return text[:text.rfind("\n") + 1].splitlines()
 
+    def sanitizer_spoke(self):
+        errors = self.errors()
+        return any(mark in errors for mark in SANITIZER_MARKS)
+
     def errors(self):
         with open(self.err_path, "rb") as err:
             return err.read().decode(errors="replace")
@@ -164,17 +170,22 @@ class Case:
             except Exception as error:  # it may well be dead by now
                 diag(f"{what}: {error}")
 
-    def close(self, failed):
+    def close(self, ok):
+        """End everything, print what is to be said; False when the case failed or a sanitizer spoke."""
         try:
-            if failed:
+            if not ok:
                 self._print_inquiries()
         finally:
             self._end_everything()
         try:
             for text in self._notes:
                 diag(text)
-            if failed:
+            reports = [child.name for child in self.children if child.sanitizer_spoke()]
+            if reports:
+                diag(f"sanitizer reports of {', '.join(reports)}")
+            if reports or not ok:
                 self._print_logs()
+            return ok and not reports
         finally:
             shutil.rmtree(self.dir, ignore_errors=True)
 
@@ -185,7 +196,7 @@ class Case:
             except Exception as error:  # one undo that fails must not keep the others
                 self._notes.append(f"clean-up: {error}")
         for child in reversed(self.children):
-            child.stop(grace=0.5)
+            child.stop(grace=1.0)
 
     def _print_logs(self):
         for child in self.children:
@@ -258,11 +269,11 @@ def main(cases, limit=60.0):
     for number, (name, function) in enumerate(cases, 1):
         case = Case(name, seed)
         start = time.monotonic()
-        ok = False
+        ok, directive = False, ""
         try:
             ok, directive = _run_case(case, function, limit)
         finally:
-            case.close(failed=not ok)
+            ok = case.close(ok)
         failed += not ok
         diag(f"{name}: {time.monotonic() - start:.1f} s")
         print(f"{'ok' if ok else 'not ok'} {number} - {name}{directive}", flush=True)
