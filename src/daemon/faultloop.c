@@ -78,12 +78,8 @@ static void take_event(struct faultloop *f, struct member *m, const struct uffd_
 {
 	enum engine_outcome outcome;
 
-	if (e->kind == UFFD_FORK) {
-		int child = e->fd;
-
-		close_fd(&child);
-		return;
-	}
+	if (e->kind == UFFD_FORK && !roster_keep_child(&f->roster, e->fd))
+		verdict_member(f, m, SHARER_DISABLED, EMFILE, "it forks too often: use MADV_DONTFORK on guest memory");
 	if (e->kind != UFFD_FAULT)
 		return;
 	PROBE3(fault, m->ref.slot, e->address, e->tid);

@@ -33,6 +33,9 @@ void roster_deinit(struct roster *r)
 {
 	for (unsigned i = 0; i < SHARER_MAX; i++)
 		close_fd(&r->member[i].uffd);
+	for (unsigned i = 0; i < r->n_children; i++)
+		close_fd(&r->child[i]);
+	r->n_children = 0;
 }
 
 /**
@@ -73,6 +76,21 @@ struct member *roster_active(struct roster *r, struct sharer_ref ref)
 	struct member *m = ref.slot < SHARER_MAX ? &r->member[ref.slot] : NULL;
 
 	return m && m->id && m->state == SHARER_ACTIVE && m->ref.generation == ref.generation ? m : NULL;
+}
+
+/**
+ * roster_keep_child - a sharer that asked for fork events forked
+ * @uffd: of the child's address space, in which everything is registered as in the parent's
+ *
+ * Closed, the child would read zeroes where pages are missing, and in shared memory make them everybody's.  Kept and never
+ * read, it makes the child sleep if it touches any.  One that is too many stays open without an owner, for the same reason.
+ */
+bool roster_keep_child(struct roster *r, int uffd)
+{
+	if (r->n_children == ROSTER_CHILDREN)
+		return false;
+	r->child[r->n_children++] = uffd;
+	return true;
 }
 
 /**

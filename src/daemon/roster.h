@@ -30,8 +30,12 @@ struct member {
 	bool ready;			/* has more messages than were read */
 };
 
+#define ROSTER_CHILDREN 256
+
 struct roster {
 	unsigned used;			/* slots from here on were never used */
+	unsigned n_children;
+	int child[ROSTER_CHILDREN];	/* userfaultfds of processes that sharers forked: open, unread */
 	struct member member[SHARER_MAX];
 };
 
@@ -42,6 +46,8 @@ struct member *roster_enter(struct roster *r, struct sharer_ref ref);
 struct member *roster_find(struct roster *r, uint32_t id);
 /* NULL unless it is active and this generation. */
 struct member *roster_active(struct roster *r, struct sharer_ref ref);
+/* Owns the userfaultfd of a forked process from here on; false when there are too many. */
+bool roster_keep_child(struct roster *r, int uffd);
 /* It ends alone: recorded with its reason.  DEAD and LEFT close the descriptor, DISABLED keeps it. */
 void roster_end(struct member *m, enum snapshot_sharer_state how, int error, const char *reason, uint64_t now);
 

@@ -438,6 +438,36 @@ static void gone_before_shut(void)
 	stage_close(&s);
 }
 
+/* --- forks ------------------------------------------------------------------------------------ */
+
+/*
+ * Its child sleeps on a page that is missing.  Given zeroes instead, it would make them everybody's page.
+ */
+static void forked_child_sleeps(void)
+{
+	struct kernel k = { 0 };
+	struct stage s;
+
+	k.ops = (struct uffd_ops){ .issue = issue, .ctx = &k };
+	k.stage = &s;
+	stage_open(&s, &(struct stage_options){ .fork_events = true, .ops = &k.ops });
+	for (unsigned i = 0; i < 3; i++)
+		stage_fork(&s, 1, HIT_COPY + i);
+	stage_touch(&s, 1, 0, 1);	/* the parent goes on */
+	stage_wait_parked(&s, 1);
+	usleep(100000);
+	for (unsigned i = 0; i < 3; i++)
+		expect(!stage_seen(&s, 1, HIT_COPY + i));
+	stage_send(&s, false, 0, STAGE_PAGES);
+	stage_wait_seen(&s, 1, 0, 1);
+	stage_end(&s);
+	stage_wait_shut(&s);
+	stage_wait_state(&s, SESSION_COMPLETE);
+	check_once(&k, 1);
+	stage_check_content(&s);
+	stage_close(&s);
+}
+
 /* --- before the commit ----------------------------------------------------------------------- */
 
 static void refused(enum uffd_how how, int err)
@@ -557,6 +587,7 @@ static const struct fact facts[] = {
 	{ "O2 ZEROPAGE ESRCH everywhere before the commit: refused, no PONG 0x42", zero_esrch_refused },	{ "F02 the source goes between its end and SHUT: ownership unknown", gone_before_shut },
 	{ "O13 S1-39 twelve sharers wait for each page of one row", crowd_on_a_row },
 	{ "O1 O3 a crowd to be answered while the kernel says EAGAIN", crowd_to_be_answered },
+	{ "O11 S1-15 a sharer's forked child sleeps on what is missing", forked_child_sleeps },
 };
 
 int main(void)

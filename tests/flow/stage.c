@@ -4,6 +4,7 @@
 #include "stage.h"
 
 #include <errno.h>
+#include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -56,17 +58,35 @@ static void *touch(void *arg)
 	return NULL;
 }
 
-/* The sharer's process: map, hand the descriptor over, then a thread for every page it is told. */
-static _Noreturn void live(int sock, int memfd, struct stage_seen *seen)
+/* A forked process has its parent's mappings, registered when the parent asked for fork events. */
+static void fork_reader(const uint8_t *at, struct stage_seen *seen)
+{
+	struct toucher t = { (const uint64_t *)at, seen };
+	pid_t child = fork();
+
+	expect(child >= 0);
+	if (child > 0)
+		return;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	touch(&t);
+	_exit(0);
+}
+
+/*
+ * The sharer's process: map, hand the descriptor over, then a thread for every page it is told; told of none, it forks.
+ */
+static _Noreturn void live(int sock, int memfd, struct stage_seen *seen, uint64_t features)
 {
 	uint8_t *at = mmap(NULL, LENGTH, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
 	uint64_t address = (uintptr_t)at;
-	int uffd = uffd_open(0, false);
+	int uffd = uffd_open(features, false);
 	struct order o;
 
 	expect(at != MAP_FAILED && uffd >= 0);
 	expect_eq(fdpass_send(sock, &address, sizeof(address), &uffd, 1), sizeof(address));
 	while (recv(sock, &o, sizeof(o), 0) == sizeof(o)) {
+		if (o.n == 0)
+			fork_reader(at + (size_t)o.first * PAGE, &seen[o.first]);
 		for (uint32_t i = o.first; i < o.first + o.n; i++) {
 			struct toucher *t = malloc(sizeof(*t));
 			pthread_t thread;
@@ -91,7 +111,8 @@ static void start_sharer(struct stage *s, unsigned who)
 	m->pid = fact_fork();
 	if (m->pid == 0) {
 		close(pair[0]);
-		live(pair[1], s->memfd, s->seen[who]);
+		live(pair[1], s->memfd, s->seen[who],
+		     s->options.fork_events ? UFFD_FEATURE_EVENT_FORK : 0);
 	}
 	close(pair[1]);
 	m->sock = pair[0];
@@ -126,6 +147,11 @@ void stage_touch(struct stage *s, unsigned who, unsigned first, unsigned n)
 	const struct order o = { first, n };
 
 	expect_eq(send(s->sharer[who].sock, &o, sizeof(o), 0), sizeof(o));
+}
+
+void stage_fork(struct stage *s, unsigned who, unsigned page)
+{
+	stage_touch(s, who, page, 0);
 }
 
 bool stage_seen(const struct stage *s, unsigned who, unsigned page)

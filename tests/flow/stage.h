@@ -28,6 +28,7 @@ struct stage_options {
 	bool urgent;			/* a second lane, so that the main one is read by the bulk thread */
 	bool commit_ping;		/* the commit is our answer to PING 0x42 */
 	bool hold_loaded;		/* do not say "loaded": stay before the commit */
+	bool fork_events;		/* the sharers' userfaultfds tell of forks */
 	unsigned sharers;		/* default 2 */
 	uint32_t max_waiters;		/* default 1024 */
 	const struct uffd_ops *ops;	/* NULL: the kernel */
@@ -69,6 +70,8 @@ void stage_open(struct stage *s, const struct stage_options *options);
 void stage_loaded(struct stage *s);
 /* Threads of sharer @who, one each, read pages [first, first+n). */
 void stage_touch(struct stage *s, unsigned who, unsigned first, unsigned n);
+/* Sharer @who forks a process that reads this page. */
+void stage_fork(struct stage *s, unsigned who, unsigned page);
 /* The daemon's main thread says that this sharer has gone. */
 void stage_gone(struct stage *s, unsigned who);
 /* The source sends these pages, on the urgent lane or on the main one. */
