@@ -13,6 +13,7 @@
 #include "config.h"
 #include "daemon/backing.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -21,6 +22,8 @@
 #include "sys/mem.h"
 #include "sys/uffd.h"
 #include "wire/qstream.h"
+
+#define TARGET_PAGE 4096u		/* content comes in pieces of this size, whatever the block's pages are */
 
 static int open_shared(struct backing *b, uint64_t file_offset)
 {
@@ -72,6 +75,18 @@ void backing_close(struct backing *b)
 	close_fd(&b->file);
 }
 
+static const uint8_t zero_page[TARGET_PAGE];
+
+/* Others have the file of a shared block, too, and may truncate it. */
+static int store(struct backing *b, uint64_t offset, const uint8_t *data, uint64_t len)
+{
+	assert(len <= TARGET_PAGE);
+	if (b->kind == BLOCK_SHARED)
+		return mem_write(b->map + offset, data, len);
+	memcpy(b->map + offset, data, len);
+	return 0;
+}
+
 /**
  * backing_write - precopy content of (a part of) a page
  * @offset, @len: bytes in the block, all within one page of it
@@ -82,17 +97,13 @@ void backing_close(struct backing *b)
  */
 int backing_write(struct backing *b, uint64_t offset, const uint8_t *data, uint64_t len, bool had_data)
 {
-	if (data) {
-		memcpy(b->map + offset, data, len);
-		return 0;
-	}
+	if (data)
+		return store(b, offset, data, len);
 	if (!had_data)
 		return 0;
 	/* Part of a huge page keeps the rest; a whole page goes back to being a hole. */
-	if (len < b->page_size) {
-		memset(b->map + offset, 0, len);
-		return 0;
-	}
+	if (len < b->page_size)
+		return store(b, offset, zero_page, len);
 	return backing_discard(b, offset, len);
 }
 
@@ -112,11 +123,21 @@ int backing_discard(struct backing *b, uint64_t offset, uint64_t len)
 /**
  * backing_delta - an XBZRLE delta onto the target page at @offset
  *
- * Return: 0, or -EPROTO as qstream_xbzrle().
+ * Return: 0, -EPROTO as qstream_xbzrle(), or -EFAULT as backing_write().
  */
 int backing_delta(struct backing *b, uint64_t offset, uint64_t page, const uint8_t *delta, uint64_t len)
 {
-	return qstream_xbzrle(b->map + offset, page, delta, len);
+	uint8_t copy[TARGET_PAGE];
+	int ret = 0;
+
+	assert(page == sizeof(copy));
+	if (b->kind == BLOCK_SHARED)
+		ret = mem_read(copy, b->map + offset, page);
+	else
+		memcpy(copy, b->map + offset, page);
+	if (ret == 0)
+		ret = qstream_xbzrle(copy, page, delta, len);
+	return ret < 0 ? ret : store(b, offset, copy, page);
 }
 
 struct sweep {

@@ -138,7 +138,8 @@ static int on_page(struct faultloop *f, const struct lane *l)
 				    has_data(f, block, offset));
 	if (ret < 0) {
 		verdict_halt(f, -ret, "block %s offset 0x%" PRIx64 ": cannot take precopy data: %s",
-			       f->engine.blocks.block[block].name, offset, strerror(-ret));
+			       f->engine.blocks.block[block].name, offset,
+			       ret == -EFAULT ? "its file was truncated, or has no room" : strerror(-ret));
 		return ret;
 	}
 	engine_received(&f->engine, block, offset, TARGET_PAGE, zero);

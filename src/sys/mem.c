@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -107,6 +108,42 @@ void *mem_map_private(uint64_t len)
 			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	return addr == MAP_FAILED ? NULL : addr;
+}
+
+/* The kernel copies between two places of our own; without that call (a sandbox) it is a plain copy. */
+static int copied(ssize_t n, void *to, const void *from, size_t len)
+{
+	if (n >= 0)
+		return (size_t)n == len ? 0 : -EFAULT;
+	if (errno != ENOSYS && errno != EPERM)
+		return -errno;
+	memcpy(to, from, len);
+	return 0;
+}
+
+/**
+ * mem_write - copy into memory that may have gone
+ *
+ * A shared file can be truncated by everybody who has it, and a file system be full: the kernel then tells us by
+ * SIGBUS, unless it makes the access itself.  0 or -EFAULT; a part may have been written.
+ */
+int mem_write(void *to, const void *from, size_t len)
+{
+	struct iovec local = { .iov_base = (void *)from, .iov_len = len };
+	struct iovec remote = { .iov_base = to, .iov_len = len };
+
+	return copied(process_vm_writev(getpid(), &local, 1, &remote, 1, 0), to, from, len);
+}
+
+/**
+ * mem_read - copy out of memory that may have gone; as mem_write()
+ */
+int mem_read(void *to, const void *from, size_t len)
+{
+	struct iovec local = { .iov_base = to, .iov_len = len };
+	struct iovec remote = { .iov_base = (void *)from, .iov_len = len };
+
+	return copied(process_vm_readv(getpid(), &local, 1, &remote, 1, 0), to, from, len);
 }
 
 /**

@@ -25,6 +25,12 @@ bool mem_writable(int fd);
 void *mem_map_shared(int fd, uint64_t offset, uint64_t len);
 /* Private zero memory, NORESERVE (ledgers, stores of held blocks); NULL with errno. */
 void *mem_map_private(uint64_t len);
+/*
+ * Copy into, or out of, a mapping of a file that others may truncate, or whose file system may be full: -EFAULT where a plain
+ * access would be SIGBUS.
+ */
+int mem_write(void *to, const void *from, size_t len);
+int mem_read(void *to, const void *from, size_t len);
 void mem_unmap(void *addr, uint64_t len);
 
 /*

@@ -215,6 +215,19 @@ def vm_has_no_second_life(case):
     finish(service, source, other)
 
 
+def truncates(case):
+    """Whoever has the memory can truncate it while content comes: the session is refused, the daemon lives."""
+    service = Service(case)
+    vm = service.sharer("vm", "main")
+    source = service.source("--precopy", "half", "--rate", "1M", "--fault", f"delay=400@page:{BLOCK}/8")
+    service.wait_state("advised")
+    os.truncate(vm.path(), 0)
+    status = service.wait_state("failed")
+    check("truncated" in status["error"]["reason"], f"reason: {status['error']}")
+    source.ended("source-resumes")
+    service.child.check_running()
+
+
 def told_to_stop(case):
     """SIGTERM before the commit: refused in order, the source's VM goes on."""
     service = Service(case)
@@ -365,6 +378,7 @@ CASES = [
     ("O10 the main sharer is killed, policy disable: others are served to the end", main_sharer_dies_alone),
     ("O10 the VMM dies before the commit: another one loads", vmm_is_tried_again),
     ("O10 the VMM dies after the commit: no second VM from its state", vm_has_no_second_life),
+    ("O14 one truncates the memory while content comes: refused, no crash", truncates),
     ("F59 told to stop before the commit: the source goes on", told_to_stop),
     ("S1-24 S1-28 one hangs: the others are as fast as before", hangs),
     ("O11 one closes its socket: its threads stay blocked", hangs_up),

@@ -117,6 +117,27 @@ Test(mem, punch_drops_for_everybody_drop_only_private)
 }
 
 /* NORESERVE: address space far beyond the machine's memory is fine for a ledger. */
+/* Behind a truncated file's end a plain access is SIGBUS. */
+Test(mem, copies_survive_a_truncated_file)
+{
+	cleanup_fd int fd = memfd_create("mem", MFD_CLOEXEC);
+	uint8_t have[PAGE], back[PAGE], *p;
+
+	memset(have, 0x5a, sizeof(have));
+	cr_assert(fd >= 0 && ftruncate(fd, 2 * PAGE) == 0);
+	p = mem_map_shared(fd, 0, 2 * PAGE);
+	cr_assert(p);
+	cr_assert_eq(mem_write(p + PAGE, have, PAGE), 0);
+	cr_assert_eq(mem_read(back, p + PAGE, PAGE), 0);
+	cr_assert_eq(memcmp(back, have, PAGE), 0);
+	cr_assert_eq(ftruncate(fd, PAGE), 0);
+	cr_assert_eq(mem_write(p + PAGE, have, PAGE), -EFAULT);
+	cr_assert_eq(mem_read(back, p + PAGE, PAGE), -EFAULT);
+	cr_assert_eq(mem_write(p + PAGE / 2, have, PAGE), -EFAULT, "only a part of it is there");
+	cr_assert_eq(mem_write(p, have, PAGE), 0);
+	mem_unmap(p, 2 * PAGE);
+}
+
 Test(mem, private_memory_costs_nothing)
 {
 	uint64_t len = 1ull << 40;
