@@ -362,6 +362,11 @@ static int loop(struct faultloop *f)
 		} else {
 			n = ring_wait(f->ring, done, COMPLETIONS, wait);
 		}
+		/* The kernel is short of memory for a while: too little to give a VM up for. */
+		if (n == -EAGAIN || n == -EBUSY) {
+			usleep(TICK_NS / 1000);
+			continue;
+		}
 		if (n < 0)
 			return n;
 		for (int i = 0; i < n; i++)

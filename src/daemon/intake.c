@@ -46,8 +46,13 @@ static int on_header(struct faultloop *f, const struct lane *l)
 static int on_open_return_path(struct faultloop *f, const struct lane *l)
 {
 	(void)l;
-	if (f->options.switchover_ack)
-		outbox_switchover_ack(&f->outbox);
+	if (!f->options.switchover_ack)
+		return 0;
+	if (!outbox_room(&f->outbox)) {
+		verdict_halt(f, EPROTO, "the source opens its return path again and again, and does not read it");
+		return -EPROTO;
+	}
+	outbox_switchover_ack(&f->outbox);
 	return 0;
 }
 
@@ -211,6 +216,10 @@ static int on_packaged(struct faultloop *f, const struct lane *l)
 static int on_tail(struct faultloop *f, const struct lane *l)
 {
 	(void)l;
+	if (f->tail) {
+		verdict_halt(f, EPROTO, "bytes behind the end of the device state");
+		return -EPROTO;
+	}
 	f->tail = true;
 	f->body_size = TAIL_FIRST;
 	f->body_have = 0;

@@ -223,9 +223,9 @@ def judge(data):
 class Replay:
     """One session fed with these bytes."""
 
-    def __init__(self, case, data, answer_pings=True):
+    def __init__(self, case, data, answer_pings=True, options=()):
         self.case = case
-        self.service = Service(case, size=SIZE)
+        self.service = Service(case, *options, size=SIZE)
         self.memory = os.memfd_create("guarded")
         self.pattern = case.random.randbytes(GUARD)
         os.pwrite(self.memory, self.pattern, 0)
@@ -464,6 +464,17 @@ def ping_storm(case):
         run.close()
 
 
+def return_path_storm(case):
+    """With --switchover-ack each OPEN_RETURN_PATH is answered: a storm of them, unread, is refused like one of PINGs."""
+    stream = recorded(case)
+    opening = next(e for e in stream.events if e.kind == "OPEN_RETURN_PATH")
+    storm = stream.data[opening.start:opening.end] * 400000
+    run = Replay(case, stream.data[:opening.end] + storm, answer_pings=False, options=("--switchover-ack",))
+    check_equal(run.wait_verdict(5), "failed", "verdict")
+    check("return path" in run.vm.event("failed")["text"], run.vm.event("failed")["text"])
+    run.close()
+
+
 def pure_noise(case):
     """Connections that are no migration: refused by name, and a migration still comes through."""
     service = Service(case, size=SIZE)
@@ -500,6 +511,7 @@ CASES = [
     ("O15 a page nobody named, before the package", never_named),
     ("F63 bytes behind the end", behind_the_end),
     ("F63 a storm of PINGs", ping_storm),
+    ("F63 a storm of OPEN_RETURN_PATHs", return_path_storm),
     ("F63 connections that are no migration, multifd by name", pure_noise),
 ]
 
