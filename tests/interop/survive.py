@@ -174,8 +174,39 @@ def cut_inside_package(case, binary):
     check(not migration.destination.runs_here(), "half a package, and told to run")
 
 
+def cut_after_end(case, binary):
+    """The main stream is at its end, an urgent page is still on its way, and the connection goes: it
+    is not known who owns the VM, so ours is paused and the operator decides."""
+    migration = prepare(case, binary, PREEMPT)
+    migration.source.set_parameters(max_postcopy_bandwidth=0)
+    relay = migration.relay
+    hold = relay.hold(S2D, at=1, connection=1)
+    migration.start()
+    migration.switch()
+    relay.wait_held(hold, timeout=30)
+    check(relay.connections[1] is relay.urgent(), "the second connection is the urgent one")
+    destination = migration.destination
+    wait_for("the end of the main stream", lambda: destination.control("status")["main_eof"], 30, 0.05)
+    check(not destination.control("status")["shut_sent"], "SHUT, and pages are owed")
+    relay.cut()
+    status = destination.wait_state("paused")
+    check(status["ownership_unknown"], "it takes the VM for its own")
+    check_source_after_end(migration)
+    check_sharers_wait(migration)
+
+
+def check_source_after_end(migration):
+    """What a source does that has sent its last byte and gets no SHUT."""
+    if not migration.source.older_than(10, 0):
+        migration.source.check_resumed()
+        return
+    time.sleep(1)                       # there is no state to wait for: it is stuck for ever
+    migration.source.check_stopped()
+    check_equal(migration.source.migration_status(), "postcopy-active", "the migration")
+
+
 def cut_before_shut(case, binary, kill):
-    """Everything went over, SHUT did not arrive: it is not known who owns the VM."""
+    """Everything went over, SHUT left and did not arrive."""
     migration = prepare(case, binary)
     migration.source.set_parameters(max_postcopy_bandwidth=0)
     relay = migration.relay
@@ -186,12 +217,7 @@ def cut_before_shut(case, binary, kill):
     if kill:
         migration.destination.child.kill()
     relay.cut()
-    if migration.source.older_than(10, 0):
-        time.sleep(1)                   # there is no state to wait for: it is stuck for ever
-        migration.source.check_stopped()
-        check_equal(migration.source.migration_status(), "postcopy-active", "the migration")
-    else:
-        migration.source.check_resumed()
+    check_source_after_end(migration)
 
 
 def reference_cut_in_postcopy(case, binary):
@@ -228,7 +254,8 @@ def cases():
                                                   reset=True),
             "urgent lane cut in postcopy": cut_urgent_in_postcopy,
             "cut inside the package": cut_inside_package,
-            "cut before SHUT": partial(cut_before_shut, kill=False),
+            "cut between the end and SHUT": cut_after_end,
+            "cut before SHUT arrives": partial(cut_before_shut, kill=False),
             "killed before SHUT arrives": partial(cut_before_shut, kill=True),
             "cut in postcopy, reference": reference_cut_in_postcopy,
         }
