@@ -120,6 +120,26 @@ static void complete(struct faultloop *f)
 	faultloop_feed(f, SESSION_OWED_NOTHING);
 }
 
+/* Were the connection lost now: would it be open whether the source takes its VM back? */
+static bool nobody_knows_whose(const struct faultloop *f)
+{
+	const struct session *s = &f->engine.session;
+	bool ended = f->main_eof || f->engine.owed_left == 0;
+
+	return !session_may_refuse(s) && (ended || (s->answer_commits && !f->running_told));
+}
+
+/* A session that was held with its connection kept loses that after all; the operator must know what it changes. */
+static void lost_while_held(struct faultloop *f)
+{
+	size_t said = strlen(f->reason);
+
+	if (f->engine.session.state != SESSION_PAUSED || f->ownership_unknown || !nobody_knows_whose(f))
+		return;
+	f->ownership_unknown = true;
+	snprintf(f->reason + said, sizeof(f->reason) - said, "; then the connection ended: %s", loss_text(f, true));
+}
+
 /**
  * verdict_lost - a connection of the source broke
  * @error: positive errno; 0 at EOF
@@ -132,8 +152,7 @@ static void complete(struct faultloop *f)
 void verdict_lost(struct faultloop *f, int error)
 {
 	const struct session *s = &f->engine.session;
-	bool ended = f->main_eof || f->engine.owed_left == 0;
-	bool unknown = !session_may_refuse(s) && (ended || (s->answer_commits && !f->running_told));
+	bool unknown = nobody_knows_whose(f);
 
 	if (s->state == SESSION_COMPLETE || faultloop_halted(f))
 		return;
@@ -156,6 +175,8 @@ void verdict_lost(struct faultloop *f, int error)
  */
 void verdict_closed(struct faultloop *f, int error)
 {
+	if (!f->main_closed)
+		lost_while_held(f);
 	f->main_closed = true;
 	verdict_lost(f, error);
 	/* The source has all it needs and closed: so do we, however long this process stays. */
