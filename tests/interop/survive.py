@@ -189,8 +189,11 @@ def cut_after_end(case, binary):
     wait_for("the end of the main stream", lambda: destination.control("status")["main_eof"], 30, 0.05)
     check(not destination.control("status")["shut_sent"], "SHUT, and pages are owed")
     relay.cut()
-    status = destination.wait_state("paused")
-    check(status["ownership_unknown"], "it takes the VM for its own")
+    destination.wait_state("paused")
+    wait_for("it not to take the VM for its own",
+             lambda: destination.control("status")["ownership_unknown"], 10, 0.05)
+    check("ownership unknown" in destination.control("status")["error"]["reason"],
+          "the reason does not say that the ownership is unknown")
     check_source_after_end(migration)
     check_sharers_wait(migration)
 
