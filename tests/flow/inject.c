@@ -11,6 +11,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <linux/userfaultfd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -440,9 +441,7 @@ static void gone_before_shut(void)
 
 /* --- forks ------------------------------------------------------------------------------------ */
 
-/*
- * Its child sleeps on a page that is missing.  Given zeroes instead, it would make them everybody's page.
- */
+/* Its child sleeps on a page that is missing.  Given zeroes instead, it would make them everybody's. */
 static void forked_child_sleeps(void)
 {
 	struct kernel k = { 0 };
@@ -450,7 +449,7 @@ static void forked_child_sleeps(void)
 
 	k.ops = (struct uffd_ops){ .issue = issue, .ctx = &k };
 	k.stage = &s;
-	stage_open(&s, &(struct stage_options){ .fork_events = true, .ops = &k.ops });
+	stage_open(&s, &(struct stage_options){ .uffd_features = UFFD_FEATURE_EVENT_FORK, .ops = &k.ops });
 	for (unsigned i = 0; i < 3; i++)
 		stage_fork(&s, 1, HIT_COPY + i);
 	stage_touch(&s, 1, 0, 1);	/* the parent goes on */

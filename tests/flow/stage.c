@@ -4,7 +4,6 @@
 #include "stage.h"
 
 #include <errno.h>
-#include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -12,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -62,12 +60,9 @@ static void *touch(void *arg)
 static void fork_reader(const uint8_t *at, struct stage_seen *seen)
 {
 	struct toucher t = { (const uint64_t *)at, seen };
-	pid_t child = fork();
 
-	expect(child >= 0);
-	if (child > 0)
+	if (fact_fork() > 0)
 		return;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	touch(&t);
 	_exit(0);
 }
@@ -111,8 +106,7 @@ static void start_sharer(struct stage *s, unsigned who)
 	m->pid = fact_fork();
 	if (m->pid == 0) {
 		close(pair[0]);
-		live(pair[1], s->memfd, s->seen[who],
-		     s->options.fork_events ? UFFD_FEATURE_EVENT_FORK : 0);
+		live(pair[1], s->memfd, s->seen[who], s->options.uffd_features);
 	}
 	close(pair[1]);
 	m->sock = pair[0];

@@ -28,7 +28,7 @@ struct stage_options {
 	bool urgent;			/* a second lane, so that the main one is read by the bulk thread */
 	bool commit_ping;		/* the commit is our answer to PING 0x42 */
 	bool hold_loaded;		/* do not say "loaded": stay before the commit */
-	bool fork_events;		/* the sharers' userfaultfds tell of forks */
+	uint64_t uffd_features;		/* of the sharers' userfaultfds */
 	unsigned sharers;		/* default 2 */
 	uint32_t max_waiters;		/* default 1024 */
 	const struct uffd_ops *ops;	/* NULL: the kernel */
