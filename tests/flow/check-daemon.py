@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""postcopyd itself: the commit rule, being killed, what it writes and listens on.  (F02, F03, F19, F54, F63, F64)"""
+"""postcopyd itself: the commit rule, being killed, what it writes and listens on.  (A1, A7, A10, A11, F09, F54, F55)"""
 import json
 import os
 import signal
@@ -36,7 +36,7 @@ def session(service, *options, to=None, **main_options):
 # --- killed, before and after the commit ------------------------------------------------------------
 
 def killed_before_package(case):
-    """F02: the source resumes its VM, nothing is lost."""
+    """A11: the source resumes its VM, nothing is lost."""
     service = Service(case)
     vm = service.sharer("vm", "main")
     vm.event("ready")
@@ -86,7 +86,7 @@ def killed_after_pong(case):
 # --- waiting for sharers, loading ---------------------------------------------------------------------
 
 def expect_timeout(case):
-    """F19: refused after the time, by the name of who is missing."""
+    """F55: refused after the time, by the name of who is missing."""
     service = Service(case, "--expect-timeout", "1", expect=("vm", "backend"), stay=False)
     vm = service.sharer("vm", "main")
     source = service.source("--commit-ping")
@@ -147,7 +147,7 @@ def loaded_before_running(case):
 
 
 def running_after_pong(case):
-    """F03: while the source has not taken PONG 0x42, it may resume its VM: ours must not run."""
+    """A7: while the source has not taken PONG 0x42, it may resume its VM: ours must not run."""
     service = Service(case, expect=("vm", "other"))
     vm = service.sharer("vm", "main", loaded_after=700)
     other = service.sharer("other")
@@ -172,7 +172,7 @@ def running_after_pong(case):
 # --- the package -------------------------------------------------------------------------------------------
 
 def device_state(case):
-    """F64: the file is ours alone, new, and what the main sharer got, sealed, is the same."""
+    """A7: the file is ours alone, new, and what the main sharer got, sealed, is the same."""
     path = case.path("state")
     service = Service(case, "--device-state", path)
     vm = session(service, "--device-state", "70000")
@@ -199,7 +199,7 @@ def device_state(case):
 
 
 def wants(case):
-    """F55: what is wanted ahead of need is asked for in long requests, and not twice."""
+    """F09: what is wanted ahead of need is asked for in long requests, and not twice."""
     service = Service(case)
     relay = Relay(case, "unix:" + case.path("relay"), service.uri)
     vm = service.sharer("vm", "main", want=f"{BLOCK},offset=0,length=1M,class=dma")
@@ -226,7 +226,7 @@ def modes(case):
 
 
 def control_is_private(case):
-    """F63: even where the file system would let another user in, the daemon does not."""
+    """F54: even where the file system would let another user in, the daemon does not."""
     if os.geteuid() != 0:
         raise Skip("needs root, to be somebody else")
     service = Service(case)
@@ -351,27 +351,27 @@ def events(case):
 
 
 CASES = [
-    ("F02 killed before the package: the source resumes", killed_before_package),
-    ("F03 killed while loading, PING 0x42: the source resumes", killed_loading),
-    ("F02 killed after the package: never two running VMs", killed_after_package),
-    ("F03 killed after PONG 0x42: never two running VMs", killed_after_pong),
-    ("F19 --expect-timeout refuses by name", expect_timeout),
-    ("F03 --load-timeout refuses before the commit", load_timeout),
-    ("F03 a load that fails before the commit: refused", load_fails_with_ping),
-    ("F03 a load that fails after it: held", load_fails_without_ping),
-    ("F03 RUNNING comes after LOADED", loaded_before_running),
-    ("F03 RUNNING waits until PONG 0x42 has left", running_after_pong),
-    ("F64 the device state: file and sealed memfd", device_state),
-    ("F55 WANT: ahead of need, in long requests", wants),
-    ("F63 modes of the sockets", modes),
-    ("F63 control refuses other users", control_is_private),
+    ("A11 killed before the package: the source resumes", killed_before_package),
+    ("A7 A11 killed while loading, PING 0x42: the source resumes", killed_loading),
+    ("A7 A11 killed after the package: never two running VMs", killed_after_package),
+    ("A7 A11 killed after PONG 0x42: never two running VMs", killed_after_pong),
+    ("F55 --expect-timeout refuses by name", expect_timeout),
+    ("A7 --load-timeout refuses before the commit", load_timeout),
+    ("A7 a load that fails before the commit: refused", load_fails_with_ping),
+    ("A7 a load that fails after it: held", load_fails_without_ping),
+    ("A7 RUNNING comes after LOADED", loaded_before_running),
+    ("A7 RUNNING waits until PONG 0x42 has left", running_after_pong),
+    ("A7 the device state: file and sealed memfd", device_state),
+    ("F09 WANT: ahead of need, in long requests", wants),
+    ("F54 modes of the sockets", modes),
+    ("F54 control refuses other users", control_is_private),
     ("F54 quit is refused while a VM depends on it", quitting),
-    ("F54 SIGTERM, once and twice", terminated),
-    ("F54 it ends by itself when all is done", leaves_by_itself),
-    ("F01 IPv4, IPv6, both, and a port of the kernel's choice", addresses),
-    ("F54 --config FILE", config_file),
-    ("F54 --spin-us", spinning),
-    ("F01 a second source is refused while one is served", second_connection),
+    ("A11 SIGTERM, once and twice", terminated),
+    ("A10 it ends by itself when all is done", leaves_by_itself),
+    ("A1 IPv4, IPv6, both, and a port of the kernel's choice", addresses),
+    ("--config FILE", config_file),
+    ("--spin-us", spinning),
+    ("A1 a second source is refused while one is served", second_connection),
     ("F54 events in their order", events),
 ]
 

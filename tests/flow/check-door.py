@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who may not come in, and what it costs the others: nothing.  (F06, F18, S1-02 … S1-05, S1-23, F63)"""
+"""Who may not come in, and what it costs the others: nothing.  (F06, P08, P28, S1-23, S1-33, O14)"""
 import array
 import ctypes
 import fcntl
@@ -315,7 +315,7 @@ def random_packet(rng, kinds):
 
 
 def garbage(case):
-    """S1-02 F63: random packets, wrong sizes, wrong numbers of descriptors; nothing is lost or leaked."""
+    """F06: random packets, wrong sizes, wrong numbers of descriptors; nothing is lost or leaked."""
     service = Service(case)
     rng = case.random
     pipe = os.pipe()
@@ -512,26 +512,26 @@ CASES = [
     ("F06 USER_MODE_ONLY where the kernel touches: kept out", user_only_kept_out),
     ("F06 USER_MODE_ONLY for user accesses only: served", user_only_accepted),
     ("S1-33 a name that is taken is refused", name_taken),
-    ("F18 a second main sharer is refused", second_main),
-    ("F18 two main sharers at once: one is served", both_at_once),
+    ("P08 a second main sharer is refused", second_main),
+    ("P08 two main sharers at once: one is served", both_at_once),
     ("S1-33 two of one name at once: one is served", name_at_once),
-    ("F63 too many sharers are refused", too_many),
-    ("F18 another length than the source's: refused, the source resumes", wrong_length),
-    ("F18 another page size than the source's: refused", wrong_page_size),
-    ("F18 a block the source does not have: refused", surplus_block),
-    ("F18 other memory under the same name is refused", other_memory),
-    ("F18 a block that comes too late is refused", late_block),
+    ("F06 too many sharers are refused", too_many),
+    ("P08 another length than the source's: refused, the source resumes", wrong_length),
+    ("P08 another page size than the source's: refused", wrong_page_size),
+    ("P08 a block the source does not have: refused", surplus_block),
+    ("P08 other memory under the same name is refused", other_memory),
+    ("P08 a block that comes too late is refused", late_block),
     ("O14 a stranger that maps the memory blocks LISTENING until it ends", stranger),
-    ("F63 garbage on the register socket", garbage),
-    ("F63 wrong numbers of descriptors", fd_counts),
-    ("F63 a thousand connections leave no descriptor", a_thousand),
-    ("F63 connections that say nothing keep nobody out", silent),
+    ("F06 garbage on the register socket", garbage),
+    ("F06 wrong numbers of descriptors", fd_counts),
+    ("F06 a thousand connections leave no descriptor", a_thousand),
+    ("F06 connections that say nothing keep nobody out", silent),
     ("S1-28 one that never reads its answers", says_and_never_reads),
-    ("F63 requests out of order", out_of_order),
+    ("F06 requests out of order", out_of_order),
     ("P28 files that are no memory, numbers that do not fit", strange_files),
     ("O2 the same bytes as two blocks are refused", bytes_twice),
     ("P28 a file that cannot be written is refused", cannot_be_written),
-    ("F18 private memory of a helper is refused", private_of_another),
+    ("P08 private memory of a helper is refused", private_of_another),
     ("S1-17 private memory of another page size is refused", private_page_size),
 ]
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Sharers that join, leave, die, hang and misbehave while faults are served.  (F06, F18, S1-05 … S1-40, O10, O11)"""
+"""Sharers that join, leave, die, hang and misbehave while faults are served.  (F15, F16, F17, S1-05 … S1-40, O10, O11)"""
 import os
 import signal
 import sys
@@ -368,7 +368,7 @@ def touches_outside(case):
 CASES = [
     ("S1-06 S1-07 a sharer joins while faults run", joins_while_faults_run),
     ("S1-07 registered and faulting at once, again and again", joins_many_times),
-    ("F18 a sharer that joins after the end waits for nothing", joins_after_the_end),
+    ("F15 a sharer that joins after the end waits for nothing", joins_after_the_end),
     ("S1-05 S1-27 one leaves: EBUSY while mapped, then LEFT", leaves),
     ("O10 S1-38 killed while waiting, policy ignore", dies_ignored),
     ("O10 S1-38 killed while waiting, policy disable", dies_disabled),

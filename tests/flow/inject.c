@@ -236,11 +236,10 @@ static void must_halt(const struct rule *rule, bool urgent, unsigned alarms)
 	check_held(&s, &k, rule->page);
 	expect_eq(s.snapshot->stats.alarms, alarms);
 	/* pages that are there go on being served: see what was placed before */
-	for (unsigned i = 0; i < LATE_FIRST; i++)
-		if (atomic_load(&k.placed[i])) {
-			stage_wait_seen(&s, STAGE_MAIN, i, 1);
-			stage_wait_seen(&s, 1, i, 1);
-		}
+	for (unsigned who = 0; who < s.options.sharers; who++)
+		for (unsigned i = 0; i < LATE_FIRST; i++)
+			if (atomic_load(&k.placed[i]))
+				stage_wait_seen(&s, who, i, 1);
 	stage_close(&s);
 }
 
@@ -417,8 +416,6 @@ static void crowd_to_be_answered(void)
 	expect(atomic_load(&k.struck) > 0);
 }
 
-/* --- the end ---------------------------------------------------------------------------------- */
-
 /* The source goes between its end and our SHUT: it may have taken its VM back, so this is no success. */
 static void gone_before_shut(void)
 {
@@ -583,7 +580,8 @@ static const struct fact facts[] = {
 	{ "O13 WAKE ENOENT: others are woken, bulk lane", wake_enoent_bulk },
 	{ "O2 O6 O13 four in ten placements fail: nothing lost, nothing twice, bulk lane", storm_bulk },
 	{ "O2 COPY EEXIST before the commit: refused, no PONG 0x42", copy_eexist_refused },
-	{ "O2 ZEROPAGE ESRCH everywhere before the commit: refused, no PONG 0x42", zero_esrch_refused },	{ "F02 the source goes between its end and SHUT: ownership unknown", gone_before_shut },
+	{ "O2 ZEROPAGE ESRCH everywhere before the commit: refused, no PONG 0x42", zero_esrch_refused },
+	{ "A10 the source goes between its end and SHUT: ownership unknown", gone_before_shut },
 	{ "O13 S1-39 twelve sharers wait for each page of one row", crowd_on_a_row },
 	{ "O1 O3 a crowd to be answered while the kernel says EAGAIN", crowd_to_be_answered },
 	{ "O11 S1-15 a sharer's forked child sleeps on what is missing", forked_child_sleeps },

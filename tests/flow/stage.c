@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +18,6 @@
 #include "facts.h"
 #include "sys/clock.h"
 #include "sys/fdpass.h"
-#include "sys/uffd.h"
 #include "wire/cursor.h"
 #include "wire/regmsg.h"
 
