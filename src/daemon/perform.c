@@ -224,6 +224,15 @@ static void perform(struct faultloop *f, struct engine_action *a)
 		defer(f, a);
 }
 
+/* Everything that is queued, as long as less than @most are kept. */
+static void drain(struct faultloop *f, unsigned most)
+{
+	struct engine_action a;
+
+	while (f->n_pending < most && engine_next(&f->engine, &a))
+		perform(f, &a);
+}
+
 /**
  * perform_actions - do what the engine wants done, until nothing is left or no more can be kept
  *
@@ -232,10 +241,7 @@ static void perform(struct faultloop *f, struct engine_action *a)
  */
 void perform_actions(struct faultloop *f)
 {
-	struct engine_action a;
-
-	while (f->n_pending < FAULTLOOP_PENDING && engine_next(&f->engine, &a))
-		perform(f, &a);
+	drain(f, FAULTLOOP_PENDING);
 }
 
 /**
@@ -256,8 +262,10 @@ void perform_pending(struct faultloop *f, uint64_t now)
 	f->n_pending = 0;
 	f->retry_ns = 0;
 	f->stalled_main = f->stalled_urgent = false;
-	for (unsigned i = 0; i < n; i++)
+	/* What each wakes leaves the engine's queue before the next; the places of those still to come stay free. */
+	for (unsigned i = 0; i < n; i++) {
 		perform(f, &again[i]);
-	perform_actions(f);
+		drain(f, FAULTLOOP_PENDING - (n - i - 1));
+	}
 	errands_reports(f);
 }
