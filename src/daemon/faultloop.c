@@ -29,6 +29,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -331,13 +332,16 @@ static int64_t patience(const struct faultloop *f, bool more)
 	return -1;
 }
 
-/* Busy-poll for a while before sleeping, when asked to: saves the wake-up of another CPU. */
+/*
+ * Busy-poll for a while before sleeping, when asked to: saves the wake-up of another CPU.  Whoever else wants this CPU may have
+ * it; it may be the one we wait for.
+ */
 static void spin(struct faultloop *f)
 {
 	uint64_t until = clock_ns() + f->options.spin_us * 1000ull;
 
 	while (!ring_ready(f->ring) && clock_ns() < until)
-		__builtin_ia32_pause();
+		sched_yield();
 }
 
 static int loop(struct faultloop *f)
