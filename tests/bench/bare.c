@@ -255,11 +255,15 @@ static void handshake(struct bare *b)
 static bool take_main(struct bare *b)
 {
 	struct qstream_record rec;
+	struct uffd_result r;
 	int e = qstream_next(&b->stream, mem_ring_read(&b->in), mem_ring_used(&b->in), &rec);
 
 	b->in.head += rec.used;
 	if (e == QSTREAM_PAGE) {
 		place(b, rec.page.offset, rec.page.data);
+		b->placed++;
+	} else if (e == QSTREAM_ZERO) {
+		uffd_place(&uffd_kernel_ops, b->uffd, UFFD_ZERO, b->base + rec.page.offset, PAGE, NULL, true, &r);
 		b->placed++;
 	} else if (e == QSTREAM_PING) {
 		pong(b, rec.ping);

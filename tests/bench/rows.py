@@ -83,17 +83,17 @@ def _stream(s, program, mib):
     return {"ns": ns, "pages": mib * 256, "MiB_per_s": mib * 1_000_000_000 // ns}
 
 
-def bare_bulk(layout, o):
+def bare_bulk(layout, o, zero=0):
     with Stand(layout, o.seed) as s:
         program = s.bare("bulk", o.stream_mib, 0)
-        s.source(s.line(program, "READY").split()[1], o.stream_mib)
+        s.source(s.line(program, "READY").split()[1], o.stream_mib, zero=zero)
         return s.result(program, "bare-stream")
 
 
-def served_bulk(layout, o, urgent, zero=0):
+def served_bulk(layout, o, urgent, zero=0, private=False):
     with Stand(layout, o.seed) as s:
         address = s.postcopyd()
-        program = s.served(o.stream_mib, 0)
+        program = s.served(o.stream_mib, 0, *(("--private",) if private else ()))
         s.source(address, o.stream_mib, *(("--preempt",) if urgent else ()), zero=zero)
         return _stream(s, program, o.stream_mib)
 

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The measured process of postcopyd's rows: shares one memfd through libpostcopy and touches it with the same code as the bare rows.
+ * The measured process of postcopyd's rows: shares its memory, a memfd or private, through libpostcopy and touches it with the same
+ * code as the bare rows.
  */
 #include "config.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,42 +38,66 @@ static int wait_for(postcopy *p, uint32_t type)
 	return 0;
 }
 
-int main(int argc, char **argv)
+/* 0 or -1. */
+static int map_memory(struct postcopy_block *b, bool private)
 {
-	struct postcopy_options o = POSTCOPY_OPTIONS_INIT;
-	struct postcopy_block b = { .size = sizeof(b), .name = "m1" };
-	struct toucher t = { .page_size = 4096 };
-	char text[256];
-	postcopy *p;
+	int flags = MAP_NORESERVE | (private ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED);
 
-	if (argc < 7)
-		return fail("usage", "served SOCKET ROW PAGES COUNT SEED CPU [--only-absent]");
-	t.pages = strtoull(argv[3], NULL, 0);
-	t.count = strtoull(argv[4], NULL, 0);
-	t.seed = strtoull(argv[5], NULL, 0);
-	toucher_pin(atoi(argv[6]));
-	t.only_absent = argc > 7 && strcmp(argv[7], "--only-absent") == 0;
-	b.fd = memfd_create("served", MFD_CLOEXEC);
-	b.length = t.pages * t.page_size;
-	if (b.fd < 0 || ftruncate(b.fd, (off_t)b.length) < 0)
-		return fail("memfd", "cannot make it");
-	t.base = mmap(NULL, b.length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, b.fd, 0);
-	o.role = POSTCOPY_ROLE_MAIN;
-	o.name = "served";
-	if (postcopy_new(&p, argv[1], &o, text) < 0)
-		return fail("connect", text);
-	if (postcopy_add_block(p, &b) < 0 || postcopy_ready(p) < 0)
+	b->fd = private ? -1 : memfd_create("served", MFD_CLOEXEC);
+	if (!private && (b->fd < 0 || ftruncate(b->fd, (off_t)b->length) < 0))
+		return -1;
+	b->address = mmap(NULL, b->length, PROT_READ | PROT_WRITE, flags, b->fd, 0);
+	return b->address == MAP_FAILED ? -1 : 0;
+}
+
+static int serve(postcopy *p, struct postcopy_block *b, struct toucher *t, const char *row)
+{
+	t->base = b->address;
+	if (b->fd >= 0)
+		b->address = NULL;	/* found by the daemon */
+	if (postcopy_add_block(p, b) < 0 || postcopy_ready(p) < 0)
 		return fail("register", postcopy_strerror(p));
 	if (wait_for(p, POSTCOPY_EVENT_RUNNING))
 		return 1;
-	if (t.count) {
-		toucher_run(&t);
-		toucher_print(&t, argv[2]);
+	if (t->count) {
+		toucher_run(t);
+		toucher_print(t, row);
 	}
 	if (wait_for(p, POSTCOPY_EVENT_COMPLETE))
 		return 1;
 	puts("complete");
 	fflush(stdout);
-	postcopy_free(p);
 	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct postcopy_options o = POSTCOPY_OPTIONS_INIT;
+	struct postcopy_block b = { .size = sizeof(b), .name = "m1" };
+	struct toucher t = { .page_size = 4096 };
+	bool private = false;
+	char text[256];
+	postcopy *p;
+	int ret;
+
+	if (argc < 7)
+		return fail("usage", "served SOCKET ROW PAGES COUNT SEED CPU [--only-absent] [--private]");
+	t.pages = strtoull(argv[3], NULL, 0);
+	t.count = strtoull(argv[4], NULL, 0);
+	t.seed = strtoull(argv[5], NULL, 0);
+	toucher_pin(atoi(argv[6]));
+	for (int i = 7; i < argc; i++) {
+		t.only_absent |= strcmp(argv[i], "--only-absent") == 0;
+		private |= strcmp(argv[i], "--private") == 0;
+	}
+	b.length = t.pages * t.page_size;
+	if (map_memory(&b, private) < 0)
+		return fail("memory", "cannot make it");
+	o.role = POSTCOPY_ROLE_MAIN;
+	o.name = "served";
+	if (postcopy_new(&p, argv[1], &o, text) < 0)
+		return fail("connect", text);
+	ret = serve(p, &b, &t, argv[2]);
+	postcopy_free(p);
+	return ret;
 }

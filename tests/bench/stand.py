@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The test stand of the benchmarks: starts programs where they belong and reads what they measured.
 
-A layout says which CPU each side runs on.  Root measures with real-time priority where everything is
-pinned, so that what else runs on the machine does not distort the rows; beside a background stream more
-threads want to run than there are CPUs, so the fair scheduler shares them, at the highest niceness.
+A layout says which CPU each side runs on.  Root measures with real-time priority, so that what else runs
+on the machine distorts the rows less.
 """
 import json
 import os
