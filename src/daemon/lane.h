@@ -24,6 +24,7 @@ struct lane {
 	bool eof;			/* the peer sent its last byte */
 	bool ended;			/* the stream's own end was decoded (EOF record, EOS) */
 	bool holding;			/* the step at hand is not consumed: its page waits to be placed */
+	bool hasten;			/* acknowledge at once: the source waits for it */
 	int error;			/* of the socket, positive errno */
 	size_t need;			/* bytes the next record needs at least; fewer are not looked at again */
 	uint64_t bytes, batches;	/* received; taken into the statistics by the engine's owner */

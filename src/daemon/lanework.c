@@ -18,10 +18,25 @@
 #include "sys/fd.h"
 
 #define LANE_BUDGET 16		/* steps a lane may take in a turn */
+#define LATE_NS	    30000000
 
 static bool stalled(const struct faultloop *f, const struct lane *l)
 {
 	return l->id == LANE_MAIN ? f->stalled_main : f->stalled_urgent;
+}
+
+/*
+ * A source that leaves TCP_NODELAY alone (the preempt channel of QEMU 7.2) and has several pages to
+ * send sends the next when the one before is acknowledged; where a page fits a segment (loopback,
+ * jumbo frames) that may take 40 ms.  From outside nothing shows it but a page that comes so late.
+ * To acknowledge at once costs a system call a page, so it is done only then.
+ */
+static bool came_late(const struct faultloop *f, const struct lane_page *p, uint64_t now)
+{
+	uint32_t first = waiter_first(&f->engine.waiters, p->page);
+	uint64_t sent = first == WAITER_NONE ? 0 : f->engine.waiters.entry[first].sent_ns;
+
+	return sent && now > sent + LATE_NS;
 }
 
 /* False when the lane must not be read further now. */
@@ -29,6 +44,8 @@ static bool take_page(struct faultloop *f, struct lane *l, const struct lane_pag
 {
 	uint64_t now = clock_ns();
 
+	if (l->id == LANE_URGENT && !l->hasten)
+		l->hasten = came_late(f, p, now);
 	PROBE3(page, l->id, p->page, p->n);
 	if (p->n == 1)
 		engine_page(&f->engine, l->id, p->page, p->data, now);

@@ -54,6 +54,19 @@ ssize_t sock_send(int fd, const void *buf, size_t len)
 }
 
 /**
+ * sock_acknowledge - acknowledge now what was received and read
+ *
+ * TCP puts an acknowledgement off by 40 ms where it can, and a peer that has not set TCP_NODELAY sends
+ * nothing small meanwhile.  Holds for what was received so far only.  Nothing on UNIX sockets.
+ */
+void sock_acknowledge(int fd)
+{
+	int one = 1;
+
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &one, sizeof(one));
+}
+
+/**
  * sock_tune - a long-lived connection to another host
  *
  * No delay for small messages (a request is one), and a peer that vanished is noticed within half a

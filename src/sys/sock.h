@@ -10,6 +10,8 @@ int sock_unsent(int fd);
 bool sock_ended(int fd);
 /* Send what the socket takes at once, never waiting.  Bytes, 0 when it takes none, or -errno. */
 ssize_t sock_send(int fd, const void *buf, size_t len);
+/* Acknowledge what was received now, not when TCP thinks it is time. */
+void sock_acknowledge(int fd);
 /* No delay for small messages, and a peer that vanished is noticed. */
 void sock_tune(int fd);
 
