@@ -85,7 +85,8 @@ class Stand:
         return self
 
     def __exit__(self, kind, _value, _traceback):
-        self.case.close(failed=kind is not None)
+        ended_well = self.case.close(ok=kind is None)
+        check(ended_well or kind is not None, "a sanitizer spoke")
 
     # --- programs -------------------------------------------------------------------------------
 
