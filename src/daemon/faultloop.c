@@ -122,21 +122,34 @@ static void read_faults(struct faultloop *f, struct member *m)
 	perform_actions(f);
 }
 
-/* One batch from each that is ready.  True when some may have more. */
-static bool serve_faults(struct faultloop *f)
+/* Are there messages that could be read now? */
+static bool faults_wait(const struct faultloop *f)
 {
-	bool more = false;
+	if (!faultloop_serving(f) || engine_room(&f->engine) == 0 || f->n_pending == FAULTLOOP_PENDING)
+		return false;
+	for (unsigned i = 0; i < f->roster.used; i++)
+		if (f->roster.member[i].ready && f->roster.member[i].state == SHARER_ACTIVE)
+			return true;
+	return false;
+}
+
+/* One batch from each that is ready. */
+static void serve_faults(struct faultloop *f)
+{
+	unsigned used = f->roster.used, first = f->next_member;
 
 	if (!faultloop_serving(f))
-		return false;
-	for (unsigned i = 0; i < f->roster.used && f->n_pending < FAULTLOOP_PENDING; i++) {
-		struct member *m = &f->roster.member[i];
+		return;
+	for (unsigned i = 0; i < used && f->n_pending < FAULTLOOP_PENDING; i++) {
+		struct member *m = &f->roster.member[(first + i) % used];
+		uint32_t room = engine_room(&f->engine);
 
 		if (m->state == SHARER_ACTIVE && m->ready)
 			read_faults(f, m);
-		more |= m->ready && m->state == SHARER_ACTIVE;
+		/* Room may run out here: the one behind whoever took it last is then the first to get some. */
+		if (engine_room(&f->engine) < room)
+			f->next_member = (first + i + 1) % used;
 	}
-	return more && engine_room(&f->engine) > 0 && f->n_pending < FAULTLOOP_PENDING;
 }
 
 /* Polls begin with serving, not with joining: what faults earlier waits in the kernel. */
@@ -231,8 +244,8 @@ static bool turn(struct faultloop *f)
 
 	/* First, for a lane that stood still goes on in this turn: nothing else would wake us for the bytes it has. */
 	perform_pending(f, clock_ns());
-	more = serve_faults(f);
-	more |= lanework_run(f, &f->urgent);
+	serve_faults(f);
+	more = lanework_run(f, &f->urgent);
 	main_more = lanework_run(f, &f->main);
 	more |= main_more;
 	if (!more)
@@ -250,6 +263,8 @@ static bool turn(struct faultloop *f)
 	 */
 	if (!main_more && (!(f->has_urgent && faultloop_serving(f)) || f->tail))
 		arm_receive(f, &f->main, &f->main_receiving, COOKIE_MAIN);
+	/* Looked at last: the lanes may have made the room that a message of before waits for, and no completion tells. */
+	more |= faults_wait(f);
 	return more || (faultloop_serving(f) && f->engine.stored_left && !f->n_pending && !faultloop_halted(f));
 }
 

@@ -55,6 +55,7 @@ struct faultloop {
 	unsigned n_backings;
 	int own_uffd;			/* our own address space; -1 */
 	struct roster roster;
+	unsigned next_member;		/* whose turn it is to be read first */
 	struct ring *ring;
 	struct outbox outbox;
 	int return_fd;			/* the main connection, for sending; -1 */
