@@ -72,6 +72,23 @@ def waiters_run_out(case):
     check_equal(service.status()["faults_in_flight"], 0, "threads that still wait")
 
 
+def the_last_place(case):
+    """One may wait, and does, when another faults: that message is read when the place is free, though nothing else comes."""
+    service = Service(case, "--max-waiters", "1", expect=("vm", "s1"))
+    vm, other = service.sharer("vm", "main"), service.sharer("s1")
+    relay, source = relayed(case, service, "--no-background", "--linger", "500",
+                            before=lambda event: event.kind in ("PAGE", "ZERO"))
+    vm.event("running")
+    vm.do(f"touch {BLOCK} {5 * PAGE} 1")
+    relay.wait_held()
+    other.do(f"touch {BLOCK} {9 * PAGE} 1")
+    time.sleep(0.2)
+    relay.release()
+    check_equal(vm.saw(5 * PAGE), word_of(case, 5), "its word")
+    check_equal(other.saw(9 * PAGE), word_of(case, 9), "the other's word")
+    service.check_same(source)
+
+
 # --- O2: present only after the kernel said so -------------------------------------------------------
 
 def seen_only_when_sent(case):
@@ -326,6 +343,7 @@ CASES = [
     ("O1 O4 S1-21 200 threads in three processes, asked once", asked_once),
     ("O1 O4 S1-21 200 threads in three processes, urgent lane", asked_once_urgent),
     ("O1 the waiters run out: back-pressure, all are served", waiters_run_out),
+    ("O1 O5 one place for a waiter, and two who want it", the_last_place),
     ("O2 nothing is seen before it was sent", seen_only_when_sent),
     ("O3 pages given back are zero and nobody hangs, shared", given_back_shared),
     ("O3 pages given back are zero and nobody hangs, private", given_back_private),
