@@ -173,8 +173,8 @@ static void hung_up(struct peer *p)
 		p->linger = g_timeout_add(LINGER_MS, on_linger, p);
 		return;
 	}
-	/* A refused one may have registered memory: its userfaultfd is kept as long as its process lives (O11). */
-	if (p->client->state != CLIENT_REFUSED || !p->death)
+	/* Of a refused one with registered memory the userfaultfd is kept as long as its process lives (O11). */
+	if (p->client->state != CLIENT_REFUSED || p->client->n_proven == 0 || !p->death)
 		p->client->state = CLIENT_ENDED;
 	p->door->ops.changed(p->door->ops.ctx);
 	maybe_forget(p);
