@@ -349,7 +349,6 @@ static int on_mapping(struct peer *p, const union regmsg *m, struct fdpass *fds)
 	}
 	c->given[c->n_given++] = (struct given_mapping){
 		.offer = (unsigned)at, .address = g->address, .length = g->length, .block_offset = g->block_offset,
-		.registered = g->flags & REGMSG_MAPPING_REGISTERED,
 	};
 	result(p, m->head.serial, 0, "");
 	return 0;

@@ -286,7 +286,7 @@ static void tell_main(struct faultloop *f)
 
 static void on_doorbell(struct faultloop *f, const struct ring_done *d)
 {
-	f->round_trip = d->more;
+	f->doorbell_armed = d->more;
 	doorbell_clear(f->doorbell);
 	f->engine.stats.other_syscalls++;
 	errands_reports(f);
@@ -374,8 +374,9 @@ static int loop(struct faultloop *f)
 
 		if (f->snapshot || f->dirty)
 			tell_main(f);
-		if (!f->round_trip)
-			f->round_trip = ring_poll(f->ring, f->doorbell, (struct ring_cookie){ COOKIE_DOORBELL, 0, 0, 0 }) == 0;
+		if (!f->doorbell_armed)
+			f->doorbell_armed =
+				ring_poll(f->ring, f->doorbell, (struct ring_cookie){ COOKIE_DOORBELL, 0, 0, 0 }) == 0;
 		if (f->options.spin_us && wait != 0 && faultloop_serving(f)) {
 			n = ring_wait(f->ring, done, COMPLETIONS, 0);
 			if (n == 0)

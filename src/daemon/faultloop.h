@@ -75,7 +75,7 @@ struct faultloop {
 	unsigned n_pending;
 	bool stalled_main, stalled_urgent;	/* a page of that lane is pending: its buffer must not move */
 	uint64_t retry_ns;		/* when to try the pending ones again */
-	bool round_trip;		/* the doorbell's poll is armed */
+	bool doorbell_armed;		/* the doorbell's poll is armed */
 
 	enum snapshot_need need;
 	struct qstream_block listed[BLOCK_MAX];	/* the source's list, until the main thread matched it */

@@ -25,11 +25,13 @@ struct offer {
 	struct mem_identity identity;
 };
 
-/* A mapping a sharer named itself (private memory, or self-registered). */
+/*
+ * A mapping a sharer named itself (private memory, or self-registered).  Whether it registered it is not kept: registering once
+ * more is harmless, and the proof is the same.
+ */
 struct given_mapping {
 	unsigned offer;			/* index */
 	uint64_t address, length, block_offset;
-	bool registered;		/* by the sharer; only to be verified */
 };
 
 enum client_state {
