@@ -195,31 +195,22 @@ static unsigned count_sharers(const struct door *d)
 	return n;
 }
 
-/* Nobody may be there twice, and the device state of a VM that has run is of no use to another. */
-static const char *place_taken(struct door *d, const char *name, bool main)
-{
-	if (door_has(d, name))
-		return "a sharer of this name is there already";
-	if (main && door_has_main(d))
-		return "there is a main sharer already";
-	if (main && d->ran)
-		return "the VM has run already, so its device state is history: migrate again";
-	return NULL;
-}
-
 /*
  * Why this one cannot be a sharer, with the error to tell it, or NULL.  The userfaultfd is looked
  * at last: that changes a blocking one to O_NONBLOCK.
  */
 static const char *hello_problem(struct door *d, const struct regmsg_hello *h, int uffd, int *error)
 {
-	const char *taken = place_taken(d, h->name, h->role == REGMSG_ROLE_MAIN);
-	bool was_blocking = false;
+	bool main = h->role == REGMSG_ROLE_MAIN, was_blocking = false;
+	const char *taken = door_place_taken(d, h->name, main);
 	enum uffd_fitness fit;
 
 	*error = EEXIST;
 	if (taken)
 		return taken;
+	*error = EINVAL;
+	if (h->flags & REGMSG_HELLO_UNAWARE && !main)
+		return "a program that declares nothing (UNAWARE) can be the main sharer only";
 	*error = ENOSPC;
 	if (count_sharers(d) >= d->max_sharers)
 		return "too many sharers (--max-sharers)";
@@ -253,6 +244,7 @@ static int on_hello(struct peer *p, const union regmsg *m, struct fdpass *fds)
 	c->main = m->hello.role == REGMSG_ROLE_MAIN;
 	c->policy = m->hello.policy;
 	c->needs_kernel = m->hello.flags & REGMSG_HELLO_KERNEL;
+	c->unaware = m->hello.flags & REGMSG_HELLO_UNAWARE;
 	g_strlcpy(c->name, m->hello.name, sizeof(c->name));
 	c->state = CLIENT_DECLARING;
 	len = regmsg_init(&welcome, REGMSG_WELCOME, m->head.serial);
@@ -260,126 +252,65 @@ static int on_hello(struct peer *p, const union regmsg *m, struct fdpass *fds)
 	welcome.welcome.generation = 1;
 	welcome.welcome.token = c->token;
 	door_send(p, &welcome, len, -1);
+	/* Somebody here may wait for it, to speak for it. */
+	if (c->unaware)
+		p->door->ops.changed(p->door->ops.ctx);
 	return 0;
 }
 
-static const char *conflict_with(const struct client *other, const struct offer *o)
+/* Who is spoken for, or looked at, has no say in what it has. */
+static bool speaks_for_itself(struct peer *p, const union regmsg *m)
 {
-	for (unsigned i = 0; i < other->n_offers; i++) {
-		const struct offer *have = &other->offer[i];
-		bool same_name = strcmp(have->name, o->name) == 0;
-
-		if (have == o)
-			continue;
-		if (same_name && !offer_same(o, have))
-			return "another sharer offers different memory (or private memory) as this block";
-		if (!same_name && offer_overlaps(o, have))
-			return "this memory, or a part of it, is offered as another block";
-	}
-	return NULL;
-}
-
-/* An offer of a block that somebody offered before must be the same bytes; after the match it must be known and shared. */
-static const char *conflict(const struct peer *p, const struct offer *o)
-{
-	const struct door *d = p->door;
-	const struct matched *m = d->is_matched ? door_find_matched(d, o->name) : NULL;
-
-	if (d->is_matched && !m)
-		return "the source has no block of this name";
-	if (m && m->kind == BLOCK_HELD)
-		return "the daemon holds this block already: register it before the migration starts";
-	if (m)
-		return offer_same(o, &m->offer) ? NULL : "not the memory that others share as this block";
-	for (unsigned i = 0; i < d->clients->len; i++) {
-		const struct client *other = g_ptr_array_index(d->clients, i);
-		const char *why = other->state == CLIENT_ENDED ? NULL : conflict_with(other, o);
-
-		if (why)
-			return why;
-	}
-	return NULL;
-}
-
-static const char *offer_error(int ret)
-{
-	if (ret == -EEXIST)
-		return "this block was declared before";
-	if (ret == -EACCES)
-		return "the file cannot be written: it is open for reading only, or sealed";
-	return "the file is not memory that userfaultfd can serve (memfd, tmpfs, hugetlbfs), or length, offset and page size do "
-	       "not fit it";
+	if (p->client->unaware)
+		result(p, m->head.serial, EPERM, "said UNAWARE in its hello: its memory is declared for it");
+	return !p->client->unaware;
 }
 
 static int on_block(struct peer *p, const union regmsg *m, struct fdpass *fds)
 {
-	struct client *c = p->client;
 	const struct regmsg_block *b = &m->block;
-	const char *why = NULL;
+	struct door_block declared = {
+		.name = b->name, .length = b->length, .page_size = b->page_size, .file_offset = b->file_offset,
+		.file = -1,
+	};
+	const char *why;
 	int ret;
 
-	if (b->flags & REGMSG_BLOCK_PRIVATE && !c->main) {
-		result(p, m->head.serial, EINVAL, "only the main sharer can have private memory: the others share files");
+	if (!speaks_for_itself(p, m))
 		return 0;
-	}
-	if (b->flags & REGMSG_BLOCK_PRIVATE)
-		ret = client_offer_private(c, b->name, b->length, b->page_size);
-	else
-		ret = client_offer(c, b->name, b->length, b->page_size, b->file_offset, fdpass_steal(fds, 0));
-	if (ret < 0)
-		why = offer_error(ret);
-	else if ((why = conflict(p, &c->offer[c->n_offers - 1]))) {
-		close_fd(&c->offer[--c->n_offers].file);
-		ret = -EINVAL;
-	}
-	result(p, m->head.serial, ret, why ? why : "");
+	if (!(b->flags & REGMSG_BLOCK_PRIVATE))
+		declared.file = fdpass_steal(fds, 0);
+	ret = door_declare(p->door, p->client, &declared, &why);
+	result(p, m->head.serial, ret, ret < 0 ? why : "");
 	return 0;
 }
 
 static int on_mapping(struct peer *p, const union regmsg *m, struct fdpass *fds)
 {
-	struct client *c = p->client;
 	const struct regmsg_mapping *g = &m->mapping;
-	int at = client_find(c, g->name);
+	const struct door_mapping declared = {
+		.block = g->name, .address = g->address, .length = g->length, .block_offset = g->block_offset,
+	};
+	const char *why;
+	int ret;
 
 	(void)fds;
-	if (at < 0 || !range_inside(g->block_offset, g->length, c->offer[at].length) || c->n_given == SHARER_MAPPINGS) {
-		result(p, m->head.serial, EINVAL, "a mapping of a block that was not declared, or outside of it");
+	if (!speaks_for_itself(p, m))
 		return 0;
-	}
-	c->given[c->n_given++] = (struct given_mapping){
-		.offer = (unsigned)at, .address = g->address, .length = g->length, .block_offset = g->block_offset,
-	};
-	result(p, m->head.serial, 0, "");
+	ret = door_declare_mapping(p->client, &declared, &why);
+	result(p, m->head.serial, ret, ret < 0 ? why : "");
 	return 0;
 }
 
-/*
- * Everything is declared: registered and proven at once, so that what cannot be served is known before a source ever
- * connects.  Nobody reads its faults yet; what it touches too early waits.
- */
 static int on_ready(struct peer *p, const union regmsg *m, struct fdpass *fds)
 {
-	static const unsigned any[REGISTRY_BLOCKS];
-	struct client *c = p->client;
-	/* Again: several may have said hello before one of them was ready. */
-	const char *taken = place_taken(p->door, c->name, c->main);
-	int ret = -EINVAL;
+	int ret;
 
 	(void)fds;
-	if (taken) {
-		g_strlcpy(c->problem, taken, sizeof(c->problem));
-		ret = -EEXIST;
-	} else if (c->n_offers == 0) {
-		g_strlcpy(c->problem, "no block was declared", sizeof(c->problem));
-	} else {
-		ret = prove_client(c, any, c->problem);
-	}
-	result(p, m->head.serial, ret, ret < 0 ? c->problem : "");
-	c->state = ret < 0 ? CLIENT_REFUSED : CLIENT_READY;
-	if (ret < 0)
-		g_warning("sharer %s (process %d) cannot be served: %s", c->name, (int)c->pid, c->problem);
-	p->door->ops.changed(p->door->ops.ctx);
+	if (!speaks_for_itself(p, m))
+		return 0;
+	ret = door_ready(p->door, p->client);
+	result(p, m->head.serial, ret, ret < 0 ? p->client->problem : "");
 	return 0;
 }
 
@@ -403,30 +334,21 @@ static int on_want(struct peer *p, const union regmsg *m, struct fdpass *fds)
 	return 0;
 }
 
-/* Only the main sharer, and only when it was given something to load. */
+/* Neither has an answer; of who may not say it, it is not heard. */
 static int on_loaded(struct peer *p, const union regmsg *m, struct fdpass *fds)
 {
-	const struct message loaded = { .kind = MESSAGE_LOADED };
-
 	(void)m;
 	(void)fds;
-	if (p->client->main && p->client->told & TOLD_PACKAGE) {
-		p->client->loaded = true;
-		faultloop_post(p->door->loop, &loaded);
-	}
+	if (!p->client->unaware)
+		(void)door_loaded(p->door, p->client);
 	return 0;
 }
 
 static int on_load_failed(struct peer *p, const union regmsg *m, struct fdpass *fds)
 {
-	struct message stop = { .kind = MESSAGE_STOP, .stop.error = ECANCELED };
-
 	(void)fds;
-	if (!p->client->main)
-		return 0;
-	snprintf(stop.stop.reason, sizeof(stop.stop.reason), "the main sharer %s could not load the device state: %s",
-		 p->client->name, m->text.text);
-	faultloop_post(p->door->loop, &stop);
+	if (!p->client->unaware)
+		(void)door_load_failed(p->door, p->client, m->text.text);
 	return 0;
 }
 

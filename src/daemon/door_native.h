@@ -6,6 +6,7 @@
  * session does.  Main thread only.
  */
 #include <stdbool.h>
+#include <stdint.h>
 #include <glib.h>
 #include "daemon/faultloop.h"
 #include "daemon/registry.h"
@@ -29,6 +30,34 @@ bool door_has(struct door *d, const char *name);
 bool door_has_main(struct door *d);
 /* Why the named sharer was refused, or NULL. */
 const char *door_problem(struct door *d, const char *name);
+
+/* --- what a sharer has: said by itself on the socket, or by who speaks for one that is unaware of us ---- */
+
+struct door_block {
+	const char *name;
+	uint64_t length, page_size;	/* bytes; page_size 0: that of the file */
+	uint64_t file_offset;
+	int file;			/* -1: private memory of the main sharer, whose place door_declare_mapping() tells */
+};
+
+struct door_mapping {
+	const char *block;		/* declared before */
+	uint64_t address, length, block_offset;
+};
+
+/* The main sharer that said hello as unaware of us and is not ready yet; NULL.  Not to be kept. */
+struct client *door_unaware_main(struct door *d);
+/* Takes the file over in any case.  0, or -errno with *why (static text). */
+int door_declare(struct door *d, struct client *c, const struct door_block *b, const char **why);
+int door_declare_mapping(struct client *c, const struct door_mapping *m, const char **why);
+/* Everything is declared: proves it.  0, or -errno: refused, for the reason in c->problem. */
+int door_ready(struct door *d, struct client *c);
+/* The device state is, or cannot be, loaded.  0, or -EPROTO when that makes no sense now. */
+int door_loaded(struct door *d, struct client *c);
+int door_load_failed(struct door *d, struct client *c, const char *text);
+
+/* --- the session ------------------------------------------------------------------------------------- */
+
 /* What backs each block of the source's list?  0, or -EINVAL with @why (512 bytes). */
 int door_match(struct door *d, const struct snapshot *s, char *why);
 /* Tell the fault thread what was matched: BLOCK for each, BLOCKS_DONE. */

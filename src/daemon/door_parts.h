@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #ifndef PC_DAEMON_DOOR_PARTS_H
 #define PC_DAEMON_DOOR_PARTS_H
-/* What the two files of the native door share: door_native.c talks, door_session.c knows where the session stands. */
+/*
+ * What the files of the native door share: door_native.c talks, door_declare.c takes what sharers have, door_session.c knows
+ * where the session stands.
+ */
 #include "daemon/door_native.h"
 #include "wire/regmsg.h"
 
@@ -37,5 +40,7 @@ struct peer {
 void door_send(struct peer *p, const union regmsg *m, size_t len, int fd);
 void door_send_text(struct peer *p, enum regmsg_type type, uint32_t serial, int error, const char *text);
 const struct matched *door_find_matched(const struct door *d, const char *name);
+/* Why no sharer of this name and role can come in now, or NULL. */
+const char *door_place_taken(struct door *d, const char *name, bool main);
 
 #endif

@@ -321,6 +321,10 @@ static bool due(struct client *c, unsigned what, bool when)
 /*
  * In this order: LISTENING allows touching, PACKAGE is for the VMM to load, RUNNING to run,
  * COMPLETE lets go.
+ *
+ * A program that is unaware of us may never read its socket.  It gets nothing that wants an answer
+ * or holds a descriptor (PACKAGE, RUNNING: whoever speaks for it learns of them from the snapshot),
+ * and of the rest each thing once, which is less than a socket holds.
  */
 static void tell(struct peer *p, const struct snapshot *s)
 {
@@ -338,11 +342,12 @@ static void tell(struct peer *p, const struct snapshot *s)
 	}
 	if (due(c, TOLD_LISTENING, (joined && serving) || late))
 		send_plain(p, REGMSG_LISTENING);
-	if (due(c, TOLD_PACKAGE, joined && serving && c->main && s->package_fd >= 0))
+	if (due(c, TOLD_PACKAGE, joined && serving && c->main && s->package_fd >= 0) && !c->unaware)
 		tell_package(p, s);
 	if (due(c, TOLD_RUNNING, joined && c->main && c->loaded && s->running_told)) {
 		p->door->ran = true;
-		send_plain(p, REGMSG_RUNNING);
+		if (!c->unaware)
+			send_plain(p, REGMSG_RUNNING);
 	}
 	if (due(c, TOLD_DISABLED, joined && known->state == SHARER_DISABLED))
 		door_send_text(p, REGMSG_DISABLED, 0, known->error, known->reason);

@@ -54,6 +54,7 @@ struct client {
 	enum client_state state;
 	char name[64];
 	bool main, needs_kernel;
+	bool unaware;			/* the program says nothing itself: somebody here speaks for it, or the daemon looks */
 	bool loaded;			/* it said so */
 	bool registered;		/* everything it maps of its blocks is registered and verified */
 	uint32_t policy;		/* enum regmsg_policy */

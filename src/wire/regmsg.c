@@ -68,7 +68,7 @@ static const char *check_hello(const union regmsg *m)
 		return "HELLO: role out of range";
 	if (h->policy < REGMSG_POLICY_IGNORE || h->policy > REGMSG_POLICY_FAIL)
 		return "HELLO: policy out of range";
-	if (h->flags & ~(uint32_t)REGMSG_HELLO_KERNEL)
+	if (h->flags & ~(uint32_t)(REGMSG_HELLO_KERNEL | REGMSG_HELLO_UNAWARE))
 		return "HELLO: unknown flags";
 	if (h->reserved)
 		return "HELLO: reserved field is not zero";

@@ -56,6 +56,11 @@ enum regmsg_hello_flags {
 	 * userfaultfd is refused.
 	 */
 	REGMSG_HELLO_KERNEL = 1,
+	/*
+	 * The program knows nothing of us (something loaded into it speaks): it declares no block,
+	 * loads nothing and answers nothing; the daemon finds its memory.
+	 */
+	REGMSG_HELLO_UNAWARE = 2,
 };
 enum regmsg_block_flags {
 	REGMSG_BLOCK_PRIVATE = 1,	/* no memfd; MAPPING gives the address; one sharer only */

@@ -39,7 +39,7 @@ static void need_sum(uint64_t a, uint64_t b)
 static void promises_hello(const union regmsg *m)
 {
 	need(m->hello.role == REGMSG_ROLE_MAIN || m->hello.role == REGMSG_ROLE_SHARER);
-	need(m->hello.policy >= 1 && m->hello.policy <= 3 && m->hello.flags <= 1);
+	need(m->hello.policy >= 1 && m->hello.policy <= 3 && m->hello.flags <= 3);
 	need_name(m->hello.name, sizeof(m->hello.name));
 }
 

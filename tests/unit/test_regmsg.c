@@ -312,7 +312,7 @@ Test(regmsg, hello_refusals)
 	REFUSED(HELLO, hello.role, 3, "role");
 	REFUSED(HELLO, hello.policy, 0, "policy");
 	REFUSED(HELLO, hello.policy, 4, "policy");
-	REFUSED(HELLO, hello.flags, 2, "flags");
+	REFUSED(HELLO, hello.flags, 4, "flags");
 	REFUSED(HELLO, hello.reserved, 1, "reserved");
 	REFUSED(HELLO, hello.name[0], '\0', "name");
 	REFUSED(HELLO, hello.name[3], '\n', "name");
