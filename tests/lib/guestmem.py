@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the self-checking guest (guest/boot.S) must have in its memory, seen from outside.
+"""What the self-checking guest (guest/boot.S, guest/disk.c) must have in its memory, seen from outside.
 
 Everything works on a descriptor of the guest's RAM (offset == guest-physical address, which holds
 below 3 GiB on the pc machine) and reads with pread(2), so it neither faults nor instantiates a page.
 """
+import array
 import collections
 import os
 import struct
@@ -19,21 +20,42 @@ TAIL = PAGE - 16
 CHUNK = 4 << 20
 _U32 = 0xFFFFFFFF
 
+DISK_STATUS = 0x8040
+DISK_MAGIC = 0x4F494350
+DISK_SALT = 0x50434430
+DISK_LENGTH = 4 << 20
+
 Status = collections.namedtuple(
     "Status", "magic round done beat errors bad_page bad_code start live step cursor")
+DiskStatus = collections.namedtuple("DiskStatus", "magic reads errors bad_buffer bad_code in_flight")
 
 
-def image(case, mib):
-    """The boot disk of a machine with @mib MiB, built on the spot when make did not."""
-    ready = os.path.join(TOP_BUILDDIR, "tests", "lib", "guest", f"guest-{mib}.img")
+def image(case, mib, disk=False):
+    """The boot disk of a machine with @mib MiB, built on the spot when make did not.
+
+    @disk: of the guest that reads a virtio disk, made by pattern_disk().
+    """
+    name = f"guest-{mib}{'-disk' if disk else ''}.img"
+    ready = os.path.join(TOP_BUILDDIR, "tests", "lib", "guest", name)
     if os.path.exists(ready):
         return ready
-    path = case.path(f"guest-{mib}.img")
+    path = case.path(name)
     if not os.path.exists(path):
         script = os.path.join(TOP_SRCDIR, "tests", "lib", "guest", "build.sh")
-        done = subprocess.run(["/bin/sh", script, str(mib), path], capture_output=True, text=True,
-                              timeout=30, check=False)
+        done = subprocess.run(["/bin/sh", script, str(mib), path, *(["disk"] if disk else [])],
+                              capture_output=True, text=True, timeout=30, check=False)
         check(done.returncode == 0, f"guest image: {done.stderr}")
+    return path
+
+
+def pattern_disk(case):
+    """The disk that the guest reads and knows by heart."""
+    path = case.path("pattern.raw")
+    if not os.path.exists(path):
+        words = array.array("I", (word * 2654435761 & _U32 ^ DISK_SALT
+                                  for word in range(DISK_LENGTH // 4)))
+        with open(path, "wb") as f:
+            words.tofile(f)
     return path
 
 
@@ -41,6 +63,12 @@ def status(fd):
     """The guest's status words; None before its first round."""
     words = Status(*struct.unpack("<11I", os.pread(fd, 44, STATUS)))
     return words if words.magic == MAGIC else None
+
+
+def disk_status(fd):
+    """What the guest says of its disk; None before its first read, and for a guest without a disk."""
+    words = DiskStatus(*struct.unpack("<6I", os.pread(fd, 24, DISK_STATUS)))
+    return words if words.magic == DISK_MAGIC else None
 
 
 def _sum(round_, visits, address):

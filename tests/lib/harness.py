@@ -78,12 +78,12 @@ def _die_with_parent():
 class Child:
     """A process whose output goes to files in the case's directory."""
 
-    def __init__(self, case, name, argv, stdin=subprocess.DEVNULL, pass_fds=()):
+    def __init__(self, case, name, argv, stdin=subprocess.DEVNULL, pass_fds=(), env=None):
         self.name = name
         self.argv = argv
         self.out_path = case.path(name + ".out")
         self.err_path = case.path(name + ".err")
-        environment = dict(os.environ, TMPDIR=case.dir)
+        environment = dict(os.environ, TMPDIR=case.dir, **(env or {}))
         with open(self.out_path, "ab") as out, open(self.err_path, "ab") as err:
             self.proc = subprocess.Popen(argv, stdin=stdin, stdout=out, stderr=err,
                                          pass_fds=pass_fds, preexec_fn=_die_with_parent,

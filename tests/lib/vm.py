@@ -2,9 +2,11 @@
 """Unmodified QEMUs: a source with the self-checking guest, and QEMU's own destination."""
 import fcntl
 import os
+import tempfile
 
 import guestmem
 from harness import Deadline, Failure, Skip, check, check_equal, wait_for
+from machine import Machine
 from qmp import Qmp
 
 SYSTEM_QEMU = "/usr/bin/qemu-system-x86_64"
@@ -56,69 +58,120 @@ def reserve_hugepages(case, pages):
 
 
 class Vm:
-    """One QEMU.  backend: memfd, hugetlb or private; share: of the memory backend."""
+    """One QEMU.  backend: where its RAM is: memfd, file, hugetlb (a memfd), numa (two nodes in files) or
+    private; share: of the memory backend.  @before: arguments in front; @wrapper: a program that becomes it.
+    """
 
     def __init__(self, case, binary=SYSTEM_QEMU, name="source", mib=64, backend="memfd",
-                 share=True, incoming=False, accel="tcg", extra=(), before=()):
+                 share=True, incoming=False, accel="tcg", extra=(), before=(), machine=None,
+                 storage=None, env=None, wrapper=(), ram_dir="/dev/shm", backend_options=""):
         self.case = case
-        self.mib = mib
-        self.length = mib * MIB
+        self.machine = machine or Machine(mib)
+        self.mib = self.machine.mib
+        self.length = self.mib * MIB
         self.backend = backend
         self.share = share
+        self.files = {}                 # block -> the file that we made for it
+        self._ram_dir = ram_dir
+        self._backend_options = backend_options
         monitor = case.path(name + ".qmp")
-        argv = [binary, *before, "-accel", accel, "-nodefaults", "-display", "none",
-                "-machine", "pc" if backend == "private" else f"pc,memory-backend={RAM_BLOCK}",
-                "-m", str(mib), *self._memory(),
-                "-drive", f"file={guestmem.image(case, mib)},format=raw,if=ide,snapshot=on",
+        argv = [*wrapper, binary, *before, "-accel", accel, "-nodefaults", "-display", "none",
+                "-machine", self._machine(), *self._memory(), *self.machine.arguments(case, storage),
                 "-qmp", f"unix:{monitor},server=on,wait=off", *extra]
         if incoming:
             argv += ["-incoming", "defer"]
-        self.child = case.spawn(name, argv)
+        self.child = case.spawn(name, argv, env=env)
         self.qmp = Qmp(monitor, self.child)
         case.defer(self.qmp.close)
+        self.pid = self.qmp.peer_pid()      # not our child's any more when it is a daemon
         self.qmp.command("migrate-set-capabilities",
                          capabilities=[{"capability": "events", "state": True}])
-        self.ram = self._open_ram()
+        self.parts = self._open_ram()   # [(block, descriptor, length)], as they lie in the guest
+        self.ram = self.parts[0][1] if len(self.parts) == 1 else None
         self.version = "{major}.{minor}.{micro}".format(
             **self.qmp.command("query-version")["qemu"])
+
+    def _machine(self):
+        named = f",memory-backend={RAM_BLOCK}"
+        return self.machine.type + (named if self.backend not in ("private", "numa") else "")
 
     def _memory(self):
         if self.backend == "private":
             return []
-        text = (f"memory-backend-memfd,id={RAM_BLOCK},size={self.length},"
-                f"share={'on' if self.share else 'off'}")
+        if self.backend == "numa":
+            half = self.length // 2
+            nodes = [["-object", self._object(f"m{node}", half), "-numa", f"node,memdev=m{node}"]
+                     for node in (0, 1)]
+            return nodes[0] + nodes[1]
+        return ["-object", self._object(RAM_BLOCK, self.length)]
+
+    def _object(self, block, size):
+        common = (f"id={block},size={size},share={'on' if self.share else 'off'}"
+                  + self._backend_options)
+        if self.backend == "memfd":
+            return "memory-backend-memfd," + common
         if self.backend == "hugetlb":
-            text += ",hugetlb=on,hugetlbsize=2M"
-        return ["-object", text]
+            return f"memory-backend-memfd,{common},hugetlb=on,hugetlbsize=2M"
+        with tempfile.NamedTemporaryFile(prefix="pc-ram-", dir=self._ram_dir, delete=False) as f:
+            os.fchmod(f.fileno(), 0o666)        # it may run as somebody else
+            self.files[block] = f.name
+        self.case.defer(lambda: os.unlink(self.files[block]))
+        return f"memory-backend-file,{common},mem-path={self.files[block]}"
 
     def _open_ram(self):
-        """The RAM's memfd, which stays readable after QEMU has gone; None if the content is private."""
+        """The RAM's files, which stay readable after QEMU has gone; none if the content is private."""
         if self.backend == "private" or not self.share:
-            return None
-        folder = f"/proc/{self.child.pid}/fd"
+            return []
+        if self.files:
+            size = self.length // len(self.files)
+            return [(block, self._open(path), size) for block, path in self.files.items()]
+        folder = f"/proc/{self.pid}/fd"
         for entry in os.listdir(folder):
             path = f"{folder}/{entry}"
             if "memfd:memory-backend-memfd" in os.readlink(path):
-                fd = os.open(path, os.O_RDONLY)
-                self.case.defer(lambda: os.close(fd))
-                return fd
+                return [(RAM_BLOCK, self._open(path), self.length)]
         raise Failure("the RAM of QEMU is in none of its descriptors")
+
+    def _open(self, path):
+        fd = os.open(path, os.O_RDONLY)
+        self.case.defer(lambda: os.close(fd))
+        return fd
 
     # --- the guest ------------------------------------------------------------------------
 
     def guest(self):
-        return guestmem.status(self.ram_now())
+        return self.machine.the_guest().status(self)
+
+    def disk(self):
+        """What the guest says of its disk."""
+        return guestmem.disk_status(self.low_ram())
+
+    def low_ram(self):
+        """Where the guest's own words are."""
+        return self.parts[0][1] if self.parts else self.ram_now()
 
     def ram_now(self):
-        """A descriptor of the RAM; a copy made through the monitor where it is private."""
+        """A descriptor of the RAM; a copy where it is private or in more than one file."""
         if self.ram is not None:
             return self.ram
+        if self.parts:
+            return self._joined()
         path = self.case.path(f"ram-{self.child.name}")
         self.qmp.command("pmemsave", val=0, size=self.length, filename=path, timeout=30)
         fd = os.open(path, os.O_RDONLY)
         self.case.defer(lambda: os.close(fd))
         os.unlink(path)
         return fd
+
+    def _joined(self):
+        copy = os.memfd_create("joined")
+        self.case.defer(lambda: os.close(copy))
+        at = 0
+        for _block, fd, length in self.parts:
+            for offset in range(0, length, guestmem.CHUNK):
+                os.pwrite(copy, os.pread(fd, guestmem.CHUNK, offset), at + offset)
+            at += length
+        return copy
 
     def wait_guest(self, rounds=1):
         """The guest has begun and made @rounds rounds more than it had."""
@@ -129,6 +182,12 @@ class Vm:
         first = self.guest()
         target = (first.round if first else 0) + rounds
         return wait_for(f"round {target} of the guest", later, 40, 0.05)
+
+    def wait_reads(self, count):
+        """The guest reads its disk @count times more, and finds nothing wrong with it nor with its buffers."""
+        before = wait_for("the first read", self.disk, 30).reads
+        wait_for(f"{count} more reads", lambda: self.disk().reads >= before + count, 30)
+        check_equal(self.disk().errors, 0, f"errors of the disk ({self.disk()})")
 
     def guest_runs(self, timeout=10.0):
         """The guest makes progress (True), or does not within @timeout."""

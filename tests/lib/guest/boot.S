@@ -15,6 +15,9 @@
 # visits is counted up in place, so a write that was lost or done twice shows
 #
 # The status words at STATUS are read from outside; guestmem.py knows the same layout.
+#
+# Assembled with IO defined, it is the boot sector of the guest that reads a disk, too: disk.c lies in the
+# IO_SECTORS behind it, is loaded to IO_ENTRY, and is called after each page.
 
 	.set	PAGE, 4096
 	.set	SALT, 0x5a5aa5a5
@@ -22,18 +25,21 @@
 	.set	LIVE, (END - START) / (2 * PAGE)
 	.set	STEP, STRIDE % LIVE
 
-	.set	STATUS, 0x8000
-	.set	ST_MAGIC, STATUS + 0		# "PCG1" when the first round begins
-	.set	ST_ROUND, STATUS + 4
-	.set	ST_DONE, STATUS + 8		# live pages finished in this round
-	.set	ST_BEAT, STATUS + 12		# live pages finished since boot, modulo 2^32
-	.set	ST_ERRORS, STATUS + 16
-	.set	ST_BAD_PAGE, STATUS + 20	# of the first error
-	.set	ST_BAD_CODE, STATUS + 24
-	.set	ST_START, STATUS + 28
-	.set	ST_LIVE, STATUS + 32
-	.set	ST_STEP, STATUS + 36
-	.set	ST_CURSOR, STATUS + 40		# live page under work
+	.set	IO_ENTRY, 0x9000
+	.set	IO_SECTORS, 16
+
+	.set	STATUS, 0x8000			# %ebp holds it; the words are offsets
+	.set	ST_MAGIC, 0			# "PCG1" when the first round begins
+	.set	ST_ROUND, 4
+	.set	ST_DONE, 8			# live pages finished in this round
+	.set	ST_BEAT, 12			# live pages finished since boot, modulo 2^32
+	.set	ST_ERRORS, 16
+	.set	ST_BAD_PAGE, 20		# of the first error
+	.set	ST_BAD_CODE, 24
+	.set	ST_START, 28
+	.set	ST_LIVE, 32
+	.set	ST_STEP, 36
+	.set	ST_CURSOR, 40			# live page under work
 
 	.section .text
 	.globl	_start
@@ -42,6 +48,16 @@ _start:
 	cli
 	xorw	%ax, %ax
 	movw	%ax, %ds
+	.ifdef	IO
+	movw	%ax, %es
+	movw	$0x7c00, %sp
+	movw	%ax, %ss
+	movw	$0x0200 + IO_SECTORS, %ax	# from the second sector of the disk we came from, %dl
+	movw	$2, %cx
+	movb	$0, %dh
+	movw	$IO_ENTRY, %bx
+	int	$0x13
+	.endif
 	inb	$0x92, %al			# A20
 	orb	$2, %al
 	andb	$0xfe, %al
@@ -60,14 +76,15 @@ protected:
 	movw	%ax, %ss
 	movl	$0x7c00, %esp
 
-	movl	$STATUS, %edi
+	movl	$STATUS, %ebp			# stays there for ever
+	movl	%ebp, %edi
 	movl	$16, %ecx
 	xorl	%eax, %eax
 	cld
 	rep stosl
-	movl	$START, ST_START
-	movl	$LIVE, ST_LIVE
-	movl	$STEP, ST_STEP
+	movl	$START, ST_START(%ebp)
+	movl	$LIVE, ST_LIVE(%ebp)
+	movl	$STEP, ST_STEP(%ebp)
 
 	movl	$START, %esi
 fill:						# %esi: the page to fill
@@ -96,27 +113,30 @@ filled:
 	addl	$PAGE, %esi
 	cmpl	$END, %esi
 	jb	fill
-	movl	$0x31474350, ST_MAGIC
+	movl	$0x31474350, ST_MAGIC(%ebp)
 
 next_round:
-	incl	ST_ROUND
-	movl	$0, ST_DONE
+	incl	ST_ROUND(%ebp)
+	movl	$0, ST_DONE(%ebp)
 	xorl	%ebx, %ebx			# %ebx: which live page
 next_page:
 	movl	%ebx, %esi
 	shll	$13, %esi
 	addl	$START, %esi
-	movl	%esi, ST_CURSOR
+	movl	%esi, ST_CURSOR(%ebp)
 	call	check
-	movl	ST_ROUND, %eax
+	movl	ST_ROUND(%ebp), %eax
 	call	stamp
-	incl	ST_BEAT
+	incl	ST_BEAT(%ebp)
+	.ifdef	IO
+	call	IO_ENTRY
+	.endif
 	addl	$STEP, %ebx
 	cmpl	$LIVE, %ebx
 	jb	1f
 	subl	$LIVE, %ebx
-1:	incl	ST_DONE
-	cmpl	$LIVE, ST_DONE
+1:	incl	ST_DONE(%ebp)
+	cmpl	$LIVE, ST_DONE(%ebp)
 	jb	next_page
 	jmp	next_round
 
@@ -145,7 +165,7 @@ sum:
 
 # Is the live page %esi what the round before left, and are its neighbours as they were made?
 check:
-	movl	ST_ROUND, %eax
+	movl	ST_ROUND(%ebp), %eax
 	decl	%eax
 	movl	$1, %ecx
 	cmpl	%esi, 4(%esi)
@@ -184,11 +204,11 @@ check:
 	jne	bad
 	ret
 bad:
-	incl	ST_ERRORS
-	cmpl	$1, ST_ERRORS
+	incl	ST_ERRORS(%ebp)
+	cmpl	$1, ST_ERRORS(%ebp)
 	jne	1f
-	movl	%esi, ST_BAD_PAGE
-	movl	%ecx, ST_BAD_CODE
+	movl	%esi, ST_BAD_PAGE(%ebp)
+	movl	%ecx, ST_BAD_CODE(%ebp)
 1:	ret
 
 	.balign	8

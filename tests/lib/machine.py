@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What both ends of a migration must have alike: the machine, its devices, and the guest in it.
+
+What may differ (where the RAM lies, what is preloaded, which version) is vm.Vm's.
+"""
+import dataclasses
+import os
+
+import guestmem
+from harness import Failure, wait_for
+
+STORAGE_DAEMON = "/usr/bin/qemu-storage-daemon"
+
+
+class MemoryGuest:
+    """guest/boot.S from an IDE disk; its status words are in its RAM."""
+
+    def __init__(self, disk=False):
+        self.disk = disk
+
+    def arguments(self, case, mib):
+        path = guestmem.image(case, mib, self.disk)
+        return ["-drive", f"file={path},format=raw,if=ide,snapshot=on"]
+
+    @staticmethod
+    def status(vm):
+        return guestmem.status(vm.low_ram())
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """disk: None, "virtio" (served by QEMU) or "vhost-user" (by a storage daemon that shares the RAM).
+
+    guest: None is the memory guest, with a disk the one that reads it.
+    """
+    mib: int = 64
+    type: str = "pc"
+    disk: str = None
+    devices: tuple = ()
+    guest: object = None
+
+    def the_guest(self):
+        return self.guest or MemoryGuest(disk=self.disk is not None)
+
+    def arguments(self, case, storage=None):
+        """Without the RAM, which is each side's own; @storage: this side's storage daemon."""
+        return ["-m", str(self.mib), *self.the_guest().arguments(case, self.mib),
+                *self._disk(case, storage), *self.devices]
+
+    def _disk(self, case, storage):
+        if self.disk == "virtio":
+            path = guestmem.pattern_disk(case)
+            return ["-blockdev", f"driver=file,node-name=d,filename={path},read-only=on",
+                    "-device", "virtio-blk-pci,drive=d,disable-legacy=on"]
+        if self.disk == "vhost-user":
+            return ["-chardev", f"socket,id=storage,path={storage.path}",
+                    "-device", "vhost-user-blk-pci,chardev=storage,disable-legacy=on"]
+        return []
+
+
+class Storage:
+    """A qemu-storage-daemon that serves the pattern disk to one QEMU by vhost-user-blk."""
+
+    def __init__(self, case, name, env=None):
+        if not os.access(STORAGE_DAEMON, os.X_OK):
+            raise Failure(f"no {STORAGE_DAEMON} here (package qemu-system-common)")
+        self.path = case.path(name + ".vhost")
+        disk = guestmem.pattern_disk(case)
+        self.child = case.spawn(name, [
+            STORAGE_DAEMON, "--blockdev", f"driver=file,node-name=f,read-only=on,filename={disk}",
+            "--export", f"type=vhost-user-blk,id=e,node-name=f,addr.type=unix,addr.path={self.path}"],
+            env=env)
+        wait_for(f"{name} to listen", self._listens, 20)
+
+    def _listens(self):
+        self.child.check_running()
+        return os.path.exists(self.path)
