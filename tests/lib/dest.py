@@ -8,6 +8,7 @@ import os
 import subprocess
 
 from harness import Failure, TOP_SRCDIR, built, check, check_equal, wait_for
+from machine import Storage
 from vm import RAM_BLOCK, Vm
 
 PYTHON = "/usr/bin/python3"
@@ -75,14 +76,16 @@ class RefDestination:
 
 
 class QemuDestination:
-    """QEMU's own destination, the same binary and machine as the source."""
+    """QEMU's own destination, with the machine of the source; @binary may be another version."""
 
     def __init__(self, case, uri, source, capabilities, binary, paused=False, before=()):
         self.case = case
         self.uri = uri
-        self.vm = Vm(case, binary, name="destination", mib=source.mib, backend=source.backend,
-                     share=source.share, incoming=True, extra=["-S"] if paused else [],
-                     before=before)
+        user = source.machine.disk == "vhost-user"
+        self.vm = Vm(case, binary, name="destination", machine=source.machine,
+                     backend=source.backend, share=source.share, incoming=True,
+                     storage=Storage(case, "storage-destination") if user else None,
+                     extra=["-S"] if paused else [], before=before)
         self.child = self.vm.child
         self.vm.set_capabilities(*capabilities)
         self.vm.incoming(uri)
@@ -104,6 +107,8 @@ class QemuDestination:
         """A whole further round: the guest looks at every page itself."""
         self.vm.wait_guest(rounds=2)
         check_equal(self.vm.guest().errors, 0, "errors the guest found at the destination")
+        if self.vm.machine.disk:
+            self.vm.wait_reads(600)
 
 
 class Counters:

@@ -11,6 +11,7 @@ exact byte or in front of a chosen record.
     relay.wait_held(); relay.cut()      # or relay.release()
 """
 import os
+import queue
 import socket
 import struct
 import threading
@@ -148,6 +149,39 @@ class _Hold:
         return self.direction == D2S or head == b"QEVM"
 
 
+class _Line:
+    """A line of that length: what is put in comes out @delay seconds later, and nothing waits for it.
+
+    A thread of its own, so that what follows closely is late by @delay as well, and not by its multiples.
+    """
+
+    def __init__(self, sink, delay):
+        self._sink = sink
+        self._delay = delay
+        self._queue = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._carry, daemon=True)
+        self._thread.start()
+
+    def put(self, data):
+        self._queue.put((time.monotonic() + self._delay, data))
+
+    def end(self):
+        """Nothing more is put in; returns when all has come out."""
+        self._queue.put((0, None))
+        self._thread.join()
+
+    def _carry(self):
+        while True:
+            when, data = self._queue.get()
+            if data is None:
+                return
+            time.sleep(max(0.0, when - time.monotonic()))
+            try:
+                self._sink.sendall(data)
+            except OSError:
+                return                  # who reads it will see that the connection has gone
+
+
 class Connection:
     """Two sockets and two directions."""
 
@@ -158,6 +192,8 @@ class Connection:
         self.directions = {
             name: Direction(relay, number, name, f"{relay.prefix}.c{number}.{name}")
             for name in (S2D, D2S)}
+        self.lines = {name: _Line(outgoing if name == S2D else incoming, relay.delays[name])
+                      for name in (S2D, D2S) if relay.delays.get(name)}
         self.threads = [threading.Thread(target=self._pump, args=(name,), daemon=True)
                         for name in (S2D, D2S)]
 
@@ -175,6 +211,8 @@ class Connection:
                 self._forward(direction, sink, waiting)
             self._send(direction, sink, waiting)
             direction.ended_by = direction.ended_by or "eof"
+            if name in self.lines:
+                self.lines[name].end()
             sink.shutdown(socket.SHUT_WR)
         except OSError as error:
             self._broke(direction, error)
@@ -200,7 +238,11 @@ class Connection:
         if part:
             self._corrupt(direction, part)
             direction.record(part)
-            sink.sendall(part)
+            line = self.lines.get(direction.name)
+            if line:
+                line.put(bytes(part))
+            else:
+                sink.sendall(part)
 
     def _corrupt(self, direction, part):
         for at, mask in self.relay.corruptions(direction):
@@ -225,9 +267,11 @@ class Connection:
 class Relay:
     """Listens on one address and connects each comer to another."""
 
-    def __init__(self, case, listen_uri, target_uri, name="relay"):
+    def __init__(self, case, listen_uri, target_uri, name="relay", delays=None):
+        """@delays: {direction: seconds} that what goes that way is under way."""
         self.uri = listen_uri
         self.target = target_uri
+        self.delays = delays or {}
         self.prefix = case.path(name)
         self.started = time.monotonic()
         self.connections = []

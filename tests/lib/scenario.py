@@ -4,7 +4,8 @@ import dataclasses
 
 import guestmem
 from harness import check, check_equal, wait_for
-from relay import Relay, S2D, free_tcp_uri
+from machine import Machine, Storage
+from relay import D2S, Relay, S2D, free_tcp_uri
 from vm import HUGE, MIB, NEVER_CONVERGE, RAM_BLOCK, Vm, reserve_hugepages
 from wirecheck import Trace
 
@@ -24,6 +25,11 @@ class Scenario:
     backend: str = "memfd"
     share: bool = True
     precopy_bytes: int = 8 * MIB        # for `later`: switch once that much went over
+    machine: Machine = None             # None: the plain one, of so many MiB
+    return_delay: float = 0             # seconds that what the destination says is under way
+
+    def the_machine(self):
+        return self.machine or Machine(self.mib)
 
 
 SCENARIOS = (
@@ -58,15 +64,18 @@ class Migration:
         self.case = case
         self.scenario = scenario
         if scenario.backend == "hugetlb":
-            reserve_hugepages(case, sides * scenario.mib * MIB // HUGE)
-        self.source = Vm(case, binary, mib=scenario.mib, backend=scenario.backend,
-                         share=scenario.share)
+            reserve_hugepages(case, sides * scenario.the_machine().mib * MIB // HUGE)
+        machine = scenario.the_machine()
+        storage = Storage(case, "storage-source") if machine.disk == "vhost-user" else None
+        self.source = Vm(case, binary, machine=machine, backend=scenario.backend,
+                         share=scenario.share, storage=storage)
         self.source.wait_guest(rounds=1)
         uri = address(case, scenario.transport, "in")
         self.destination = make_destination(uri, self.source)
         self.relay = None
         if through_relay:
-            self.relay = Relay(case, address(case, scenario.transport, "front"), uri)
+            self.relay = Relay(case, address(case, scenario.transport, "front"), uri,
+                               delays={D2S: scenario.return_delay})
             uri = self.relay.uri
         self.uri = uri
         self.source.set_capabilities(*scenario.capabilities)
@@ -127,7 +136,11 @@ class Migration:
 
     def _check_replay(self, trace):
         """The stream carried the source's memory; else a difference would not be the receiver's."""
-        differ = self._differences(trace.blocks[RAM_BLOCK].content)
+        if len(self.source.parts) > 1:
+            differ = [at for block, fd, length in self.source.parts
+                      for at in guestmem.compare(fd, trace.blocks[block].content, length)]
+        else:
+            differ = self._differences(trace.blocks[RAM_BLOCK].content)
         check(not differ, f"the recorded stream itself differs in {len(differ)} pages")
 
     def _differences(self, fd):
