@@ -72,6 +72,10 @@ static const struct spec specs[] = {
 	 "Give up on the main sharer when loading takes longer (default 0: no limit)"},
 	{"device-state", KIND_PATH, AT(device_state), 0, 0, "FILE",
 	 "Write the device state package to this new file (mode 0600)"},
+	{"hook", KIND_PATH, AT(hook), 0, 0, "PROGRAM",
+	 "Run PROGRAM EVENT at each step of the session; what it says to `probe' can refuse it"},
+	{"hook-timeout", KIND_COUNT, AT(hook_timeout_s), 1, 86400, "SECONDS",
+	 "End a run of the hook that takes longer (default 30)"},
 	{"ready-fd", KIND_FD, AT(ready_fd), 0, INT_MAX, "FD",
 	 "Write a line READY ... there once every socket listens"},
 	{"spin-us", KIND_COUNT, AT(spin_us), 0, 1000000, "N",
@@ -475,6 +479,7 @@ static void set_defaults(struct options *o)
 		.incoming_fd = -1,
 		.ready_fd = -1,
 		.expect_timeout_s = 30,
+		.hook_timeout_s = 30,
 		.max_package = 256ull << 20,
 		.max_sharers = 32,
 		.max_waiters = 16384,
@@ -517,6 +522,7 @@ void options_clear(struct options *o)
 	g_clear_pointer(&o->run_dir, g_free);
 	g_clear_pointer(&o->register_path, g_free);
 	g_clear_pointer(&o->control_path, g_free);
+	g_clear_pointer(&o->hook, g_free);
 	g_clear_pointer(&o->device_state, g_free);
 	g_clear_pointer(&o->register_group, g_free);
 	g_clear_pointer(&o->expect, g_strfreev);

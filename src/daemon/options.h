@@ -27,6 +27,8 @@ struct options {
 	char **expect;				  /* sharers LISTENING waits for; never NULL */
 	unsigned expect_timeout_s;		  /* default 30; 0 waits for ever */
 	unsigned load_timeout_s; /* for the main sharer to say loaded; default 0: no limit */
+	char *hook;		 /* program that is told what happens, or NULL */
+	unsigned hook_timeout_s; /* for one run of it; default 30 */
 	char *device_state;	 /* file to write the package to, or NULL */
 	int ready_fd;		 /* gets a line "READY ..." when everything listens; -1 */
 	unsigned spin_us;	 /* busy-poll that long before sleeping; default 0 */

@@ -28,7 +28,9 @@
 #include <gio/gio.h>
 #include <glib-unix.h>
 
+#include "daemon/blockers.h"
 #include "daemon/channel.h"
+#include "daemon/hooks.h"
 #include "sys/clock.h"
 #include "sys/fd.h"
 
@@ -36,7 +38,6 @@
 #define GRACE_MS	5000		/* for sharers and source to close after the end */
 #define FLUSH_MS	200		/* for the last messages to be read */
 #define AGAIN_NS	5000000000ull
-#define BLOCKERS_MAX	40
 
 struct phases {
 	const struct options *options;
@@ -44,6 +45,7 @@ struct phases {
 	struct door *door;
 	struct channel *channel;
 	struct control *control;
+	struct hooks *hooks;
 	int state_fd;
 	struct snapshot *snapshot;	/* the last one; NULL: none yet */
 	struct snapshot *spare;		/* the one to send next; NULL while it is out */
@@ -52,12 +54,10 @@ struct phases {
 	guint notify, retry, end_timer;
 	enum session_state seen;
 	enum snapshot_need needed;
-	uint64_t need_since;
-	unsigned n_blockers;
-	struct control_blocker blocker[BLOCKERS_MAX];
+	struct blockers blockers;	/* their since_ns: when the need was seen first */
 	bool released, state_written, ending;
 	bool leaving;			/* told to stop: as soon as the session is refused */
-	int leave_code;
+	int leave_code, end_code;
 	uint64_t stop_asked;
 	void (*ended)(void *ctx, int code);
 	void *ctx;
@@ -87,30 +87,9 @@ static const struct snapshot *last_snapshot(void *ctx)
 
 /* --- blockers ----------------------------------------------------------------------------------------- */
 
-__attribute__((format(printf, 4, 5)))
-static void block(struct phases *p, const char *name, const char *step, const char *fmt, ...)
-{
-	struct control_blocker *b = &p->blocker[p->n_blockers];
-	va_list args;
-
-	if (p->n_blockers == BLOCKERS_MAX)
-		return;
-	p->n_blockers++;
-	*b = (struct control_blocker){ .since_ns = p->need_since };
-	g_strlcpy(b->name, name, sizeof(b->name));
-	g_strlcpy(b->step, step, sizeof(b->step));
-	va_start(args, fmt);
-	vsnprintf(b->text, sizeof(b->text), fmt, args);
-	va_end(args);
-}
-
 static unsigned list_blockers(void *ctx, struct control_blocker *out, unsigned max)
 {
-	struct phases *p = ctx;
-	unsigned n = p->n_blockers < max ? p->n_blockers : max;
-
-	memcpy(out, p->blocker, n * sizeof(out[0]));
-	return n;
+	return blockers_list(&((struct phases *)ctx)->blockers, out, max);
 }
 
 /*
@@ -127,12 +106,12 @@ static void find_missing(struct phases *p)
 			continue;
 		snprintf(name, sizeof(name), "sharer:%s", *e);
 		if (problem)
-			block(p, name, "listening", "sharer %s (--expect) was refused: %s", *e, problem);
+			blockers_add(&p->blockers, name, "listening", "sharer %s (--expect) was refused: %s", *e, problem);
 		else
-			block(p, name, "listening", "sharer %s (--expect) has not registered: start it, or drop the option", *e);
+			blockers_add(&p->blockers, name, "listening", "sharer %s (--expect) has not registered: start it, or drop the option", *e);
 	}
 	if (!door_has_main(p->door))
-		block(p, "main-sharer", "listening", "no main sharer (the VMM) has registered on %s",
+		blockers_add(&p->blockers, "main-sharer", "listening", "no main sharer (the VMM) has registered on %s",
 		      p->options->register_path ? p->options->register_path : "the register socket");
 }
 
@@ -158,7 +137,7 @@ static bool expired(const struct phases *p, const struct snapshot *s)
 {
 	/* After the commit there is nobody who could go on instead: wait. */
 	return p->options->expect_timeout_s && !s->committed &&
-	       clock_ns() - p->need_since > p->options->expect_timeout_s * 1000000000ull;
+	       clock_ns() - p->blockers.since_ns > p->options->expect_timeout_s * 1000000000ull;
 }
 
 static gboolean on_retry(gpointer data)
@@ -177,7 +156,7 @@ static void wait_for_blockers(struct phases *p, const struct snapshot *s)
 
 	if (expired(p, s)) {
 		snprintf(reason, sizeof(reason), "gave up after %u s (--expect-timeout): %s", p->options->expect_timeout_s,
-			 p->blocker[0].text);
+			 p->blockers.list[0].text);
 		refuse_session(p, ETIMEDOUT, reason);
 	} else if (!p->retry) {
 		p->retry = g_timeout_add(RETRY_MS, on_retry, p);
@@ -186,17 +165,23 @@ static void wait_for_blockers(struct phases *p, const struct snapshot *s)
 
 /* --- needs ---------------------------------------------------------------------------------------------- */
 
-/* The source's blocks are known: once everybody is there, say what backs each. */
+/* The source's blocks are known: once everybody is there and nobody objects, say what backs each. */
 static void match_blocks(struct phases *p, const struct snapshot *s)
 {
+	enum hooks_answer answer;
 	char why[512];
 
 	find_missing(p);
-	if (p->n_blockers) {
+	answer = hooks_probe(p->hooks, s, why);
+	if (answer == HOOKS_WAIT)
+		blockers_add(&p->blockers, "hook", "listening", "%s probe has not ended", p->options->hook);
+	if (p->blockers.n && answer != HOOKS_VETO) {
 		wait_for_blockers(p, s);
 		return;
 	}
-	if (door_match(p->door, s, why) < 0)
+	if (answer == HOOKS_VETO)
+		stop_session(p, EPERM, why);
+	else if (door_match(p->door, s, why) < 0)
 		stop_session(p, EINVAL, why);
 	else
 		door_announce(p->door);
@@ -221,10 +206,10 @@ static void arm(struct phases *p, const struct snapshot *s)
 	find_missing(p);
 	strangers = door_strangers(p->door, why);
 	if (strangers > 0)
-		block(p, "stranger", "listening", "%s", why);
+		blockers_add(&p->blockers, "stranger", "listening", "%s", why);
 	else if (strangers < 0)
-		block(p, "stranger", "listening", "cannot tell who maps the memory: %s", g_strerror(-strangers));
-	if (p->n_blockers) {
+		blockers_add(&p->blockers, "stranger", "listening", "cannot tell who maps the memory: %s", g_strerror(-strangers));
+	if (p->blockers.n) {
 		wait_for_blockers(p, s);
 		return;
 	}
@@ -263,8 +248,8 @@ static void wait_for_load(struct phases *p, const struct snapshot *s)
 	uint64_t limit = p->options->load_timeout_s * 1000000000ull;
 	char reason[512];
 
-	p->need_since = s->state_ns;
-	block(p, "load", "running", "the main sharer has not said that the device state is loaded");
+	p->blockers.since_ns = s->state_ns;
+	blockers_add(&p->blockers, "load", "running", "the main sharer has not said that the device state is loaded");
 	if (!limit || s->committed)
 		return;
 	if (clock_ns() - s->state_ns > limit) {
@@ -284,9 +269,9 @@ static void do_needed(struct phases *p, const struct snapshot *s)
 {
 	if (s->need != p->needed) {
 		p->needed = s->need;
-		p->need_since = clock_ns();
+		p->blockers.since_ns = clock_ns();
 	}
-	p->n_blockers = 0;
+	p->blockers.n = 0;
 	if (s->state == SESSION_FAILED || s->state == SESSION_PAUSED)
 		return;
 	if (s->need == NEED_BLOCKS)
@@ -300,18 +285,39 @@ static void do_needed(struct phases *p, const struct snapshot *s)
 	if (s->state == SESSION_LOADING)
 		wait_for_load(p, s);
 	if (s->state == SESSION_RUNNING && s->owed_left)
-		block(p, "memory", "complete", "%" PRIu64 " of %" PRIu64 " owed pages are not here yet", s->owed_left,
+		blockers_add(&p->blockers, "memory", "complete", "%" PRIu64 " of %" PRIu64 " owed pages are not here yet", s->owed_left,
 		      s->owed);
 }
 
 /* --- ends ------------------------------------------------------------------------------------------------- */
 
+/* The program of --hook hears the last word before we go. */
 static void end(struct phases *p, int code)
 {
 	if (p->ending)
 		return;
 	p->ending = true;
-	p->ended(p->ctx, code);
+	p->end_code = code;
+	if (!hooks_busy(p->hooks))
+		p->ended(p->ctx, code);
+}
+
+static void hook_ended(void *ctx)
+{
+	struct phases *p = ctx;
+
+	if (!p->ending)
+		refresh(p);
+	else if (!hooks_busy(p->hooks))
+		p->ended(p->ctx, p->end_code);
+}
+
+static void hook_event(void *ctx, const char *name, const char *text)
+{
+	struct phases *p = ctx;
+
+	if (p->control)
+		control_event(p->control, name, text);
 }
 
 static gboolean on_end_timer(gpointer data)
@@ -411,6 +417,8 @@ static void take_snapshot(struct phases *p, struct snapshot *s)
 	p->snapshot = s;
 	door_fill(p->door, s);
 	log_change(p, s);
+	if (!p->ending)
+		hooks_see(p->hooks, s);
 	do_needed(p, s);
 	write_state(p, s);
 	if (s->state == SESSION_COMPLETE && s->running_told && !p->released) {
@@ -526,14 +534,16 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 	struct phases *p = g_new0(struct phases, 1);
 	struct door_ops door_ops = { door_changed, p };
 	struct channel_ops channel_ops = { connection_refused, p };
+	struct hooks_ops hooks_ops = { hook_ended, hook_event, p };
 	int ret;
 
 	p->options = o;
 	p->state_fd = fds->state;
 	p->ended = ended;
 	p->ctx = ctx;
-	p->need_since = clock_ns();
+	p->blockers.since_ns = clock_ns();
 	p->spare = g_new0(struct snapshot, 1);
+	p->hooks = hooks_new(o->hook, o->run_dir, o->hook_timeout_s, &hooks_ops);
 	ret = faultloop_start(&p->loop, &loop_options);
 	if (ret < 0) {
 		g_set_error(error, G_IO_ERROR, (gint)g_io_error_from_errno(-ret), "cannot start the fault thread: %s (it needs "
@@ -563,6 +573,7 @@ void phases_free(struct phases *p)
 		return;
 	if (p->control)
 		control_free(p->control);
+	hooks_free(p->hooks);
 	channel_free(p->channel);
 	door_free(p->door);
 	if (p->notify)
