@@ -40,8 +40,6 @@
 
 #include <assert.h>
 
-#define PUSH_RUN    16		/* pages one COPY of stored content may have */
-
 /* --- sharers that end ---------------------------------------------------------------------- */
 
 /* The other lane may have placed a page before we parked its last waiter: then nobody was blocked by it. */
@@ -129,8 +127,10 @@ static void choose_carrier(struct engine *e, struct engine_action *a)
 	}
 }
 
-/* Queue the placement of pages that were just claimed from state @from. */
-static void place(struct engine *e, enum stats_lane lane, uint64_t page, uint64_t n, const uint8_t *data,
+/**
+ * engine_place - queue the placement of pages that were just claimed from state @from
+ */
+void engine_place(struct engine *e, enum stats_lane lane, uint64_t page, uint64_t n, const uint8_t *data,
 		  enum page_state from, uint64_t now)
 {
 	const struct block *b = block_of_page(&e->blocks, page);
@@ -174,16 +174,6 @@ static void park(struct engine *e, struct sharer_ref ref, uint64_t page, uint64_
 	if (s->waiting++ == 0)
 		s->blocked_since = now;
 	waiter_park(&e->waiters, &w);
-}
-
-/* The page is here but was never handed over, or is known to be zero: we have what the thread waits for. */
-static void serve_own(struct engine *e, uint64_t page, enum page_state state, uint64_t now)
-{
-	const struct block *b = block_of_page(&e->blocks, page);
-	const uint8_t *data = state == PAGE_STORED ? b->store + block_offset(b, page) : NULL;
-
-	ledger_move(&e->ledger, page, state, PAGE_CONTESTED);
-	place(e, LANE_STORE, page, 1, data, state, now);
 }
 
 /*
@@ -260,7 +250,7 @@ enum engine_outcome engine_fault(struct engine *e, struct sharer_ref ref, uint64
 	if (found == PAGE_MISSING)
 		ask(e, s, page);
 	else if (found == PAGE_STORED || found == PAGE_ZERO)
-		serve_own(e, page, found, now);
+		engine_serve_own(e, page, found, now);
 	return ENGINE_OK;
 }
 
@@ -283,7 +273,7 @@ enum engine_outcome engine_page(struct engine *e, enum stats_lane lane, uint64_t
 		e->stats.lane[lane].duplicates++;
 		return ENGINE_DUPLICATE;
 	}
-	place(e, lane, page, 1, data, found, now);
+	engine_place(e, lane, page, 1, data, found, now);
 	return ENGINE_OK;
 }
 
@@ -305,15 +295,15 @@ void engine_zero_run(struct engine *e, enum stats_lane lane, uint64_t page, uint
 		if (found == PAGE_MISSING)
 			continue;
 		if (page > start)
-			place(e, lane, start, page - start, NULL, PAGE_MISSING, now);
+			engine_place(e, lane, start, page - start, NULL, PAGE_MISSING, now);
 		start = page + 1;
 		if (found == PAGE_REQUESTED)
-			place(e, lane, page, 1, NULL, found, now);
+			engine_place(e, lane, page, 1, NULL, found, now);
 		else
 			e->stats.lane[lane].duplicates++;
 	}
 	if (page > start)
-		place(e, lane, start, page - start, NULL, PAGE_MISSING, now);
+		engine_place(e, lane, start, page - start, NULL, PAGE_MISSING, now);
 }
 
 /* The counters of pages that left state @from. */
@@ -523,45 +513,6 @@ void engine_report(struct engine *e, const struct engine_report *r, uint64_t now
 	now_present(e, &a, r->n, (enum stats_how)r->how);
 	if (r->contested)
 		drain(e, &a, r->page, &r->carrier);
-}
-
-/* One COPY's worth of stored content from where the last push ended. */
-static uint64_t push_run(struct engine *e, struct block *b, uint64_t max, uint64_t now)
-{
-	uint64_t end = b->first + b->pages, from = e->push_at > b->first ? e->push_at : b->first;
-	uint64_t page = ledger_find(&e->ledger, from, end, PAGE_STORED);
-	uint64_t n = ledger_run(&e->ledger, page, page + PUSH_RUN < end ? page + PUSH_RUN : end, PAGE_STORED);
-
-	if (n > max)
-		n = max;
-	for (uint64_t i = 0; i < n; i++)
-		ledger_move(&e->ledger, page + i, PAGE_STORED, PAGE_PLACING);
-	if (n)
-		place(e, LANE_STORE, page, n, b->store + block_offset(b, page), PAGE_STORED, now);
-	e->push_at = n ? page + n : end;
-	return n;
-}
-
-/**
- * engine_push - hand stored pages of private blocks over, in order of their number
- * @max: pages to queue at most
- *
- * In small runs: a thread that faults meanwhile waits for no more than one of them.
- *
- * Return: the pages queued; the caller performs them and calls again.
- */
-uint64_t engine_push(struct engine *e, uint64_t max, uint64_t now)
-{
-	uint64_t queued = 0;
-
-	for (unsigned i = 0; i < e->blocks.n && queued < max; i++) {
-		struct block *b = &e->blocks.block[i];
-
-		while (b->kind == BLOCK_PRIVATE && b->stored && queued < max && e->actions.n < ENGINE_RUN &&
-		       e->push_at < b->first + b->pages)
-			queued += push_run(e, b, max - queued, now);
-	}
-	return queued;
 }
 
 /**

@@ -111,6 +111,7 @@ struct engine {
 	uint64_t stored_left;		/* pages of private blocks not yet handed over */
 	uint64_t requested;		/* pages asked for and not placed since */
 	uint64_t push_at;		/* where engine_push() goes on */
+	uint32_t retry_at;		/* where engine_retry() goes on: a chain of the waiters */
 	uint32_t window;
 	struct engine_queue wakes, actions;	/* wakes leave first */
 	struct engine_action wake[ENGINE_WAKES], action[ENGINE_ACTIONS];
@@ -159,6 +160,10 @@ void engine_woken(struct engine *e, const struct engine_action *a, uint64_t now)
 void engine_report(struct engine *e, const struct engine_report *r, uint64_t now);
 /* Hand stored pages of private blocks over, at most @max.  Pages queued. */
 uint64_t engine_push(struct engine *e, uint64_t max, uint64_t now);
+/* A PLACE of LANE_STORE (no ANSWER) that the kernel does not take now: the page is again what it was. */
+void engine_give_back(struct engine *e, const struct engine_action *a);
+/* Place what was given back and is waited for, about @max pages.  Pages queued. */
+uint64_t engine_retry(struct engine *e, uint64_t max, uint64_t now);
 
 /* --- what to do ----------------------------------------------------------------------------- */
 bool engine_next(struct engine *e, struct engine_action *a);
@@ -172,5 +177,10 @@ void engine_replay(struct engine *e);
 bool engine_drained(const struct engine *e);
 /* Recompute the blocks' counters from the ledger (before faults are served they are not kept). */
 void engine_recount(struct engine *e);
+
+/* --- between the files of the engine -------------------------------------------------------- */
+void engine_place(struct engine *e, enum stats_lane lane, uint64_t page, uint64_t n, const uint8_t *data,
+		  enum page_state from, uint64_t now);
+void engine_serve_own(struct engine *e, uint64_t page, enum page_state state, uint64_t now);
 
 #endif

@@ -231,7 +231,7 @@ static void ask(struct faultloop *f)
 /* Stored content is handed over when nothing more urgent was found in this turn. */
 static void push(struct faultloop *f)
 {
-	if (!faultloop_serving(f) || f->engine.stored_left == 0 || f->n_pending)
+	if (!faultloop_serving(f) || f->engine.stored_left == 0 || f->retry_ns)
 		return;
 	engine_push(&f->engine, PUSH_PAGES, clock_ns());
 	perform_actions(f);
@@ -265,7 +265,7 @@ static bool turn(struct faultloop *f)
 		arm_receive(f, &f->main, &f->main_receiving, COOKIE_MAIN);
 	/* Looked at last: the lanes may have made the room that a message of before waits for, and no completion tells. */
 	more |= faults_wait(f);
-	return more || (faultloop_serving(f) && f->engine.stored_left && !f->n_pending && !faultloop_halted(f));
+	return more || (faultloop_serving(f) && f->engine.stored_left && !f->retry_ns && !faultloop_halted(f));
 }
 
 /* Fill the snapshot in hand, and ring: what changed is in it, or in the next one. */
@@ -346,7 +346,7 @@ static int64_t patience(const struct faultloop *f, bool more)
 	if (more)
 		return 0;
 	/* No descriptor tells when an answer has arrived. */
-	if (f->n_pending || (state == SESSION_RUNNING && (f->closing || !f->running_told)))
+	if (f->retry_ns || (state == SESSION_RUNNING && (f->closing || !f->running_told)))
 		return TICK_NS;
 	return -1;
 }

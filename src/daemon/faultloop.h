@@ -74,7 +74,8 @@ struct faultloop {
 	struct engine_action pending[FAULTLOOP_PENDING];	/* placements to try again when time has passed */
 	unsigned n_pending;
 	bool stalled_main, stalled_urgent;	/* a page of that lane is pending: its buffer must not move */
-	uint64_t retry_ns;		/* when to try the pending ones again */
+	bool given_back;		/* content of ours waits for another try, in the engine */
+	uint64_t retry_ns;		/* when to try these again; 0: there is nothing */
 	bool doorbell_armed;		/* the doorbell's poll is armed */
 
 	enum snapshot_need need;

@@ -2,6 +2,10 @@
 /*
  * Does what the engine decided: placements, wakes, alarms.  Nothing here waits; a placement that the kernel wants retried is kept
  * and its lane stands still until it is done, because the page's bytes are in that lane's buffer.
+ *
+ * What can be kept is bounded, and when it is full faults and lanes stand still.  So only that is kept which exists nowhere else:
+ * content that we hold goes back to where it was (engine_give_back()), and an answer that finds no room becomes a WAKE, behind which
+ * the thread asks again if it has to.
  */
 #include "config.h"
 #include "daemon/faultloop.h"
@@ -12,7 +16,8 @@
 #include "core/probe.h"
 #include "sys/clock.h"
 
-#define RETRY_NS 1000000
+#define RETRY_NS     1000000
+#define ANSWERS_KEPT (FAULTLOOP_PENDING / 2)
 
 /* One address space to try; one that ended, or does not show the page, is left out. */
 static void add_rung(struct faultloop *f, struct placer_job *job, struct sharer_ref ref, unsigned block, uint64_t offset)
@@ -183,15 +188,35 @@ static bool wake(struct faultloop *f, const struct engine_action *a)
 	return true;
 }
 
+/* Later, but not kept: the engine knows what is to be done then. */
+static bool let_go(struct faultloop *f, struct engine_action *a)
+{
+	const struct engine_carrier nobody = { 0 };
+
+	if (a->verb != ENGINE_PLACE || a->lane != LANE_STORE)
+		return false;
+	if (a->how == PLACE_ANSWER && f->n_pending < ANSWERS_KEPT)
+		return false;
+	if (a->how == PLACE_ANSWER) {
+		engine_placed(&f->engine, a, 0, PLACED_EXISTS, &nobody, clock_ns());
+	} else {
+		engine_give_back(&f->engine, a);
+		f->given_back = true;
+	}
+	return true;
+}
+
 /*
  * Keep it for later.  Where a page waits its lane stands still: the page's bytes are in that lane's
  * buffer.
  */
-static void defer(struct faultloop *f, const struct engine_action *a)
+static void defer(struct faultloop *f, struct engine_action *a)
 {
-	f->pending[f->n_pending++] = *a;
 	if (f->retry_ns == 0)
 		f->retry_ns = clock_ns() + RETRY_NS;
+	if (let_go(f, a))
+		return;
+	f->pending[f->n_pending++] = *a;
 	f->stalled_main |= a->verb == ENGINE_PLACE && a->lane == LANE_MAIN;
 	f->stalled_urgent |= a->verb == ENGINE_PLACE && a->lane == LANE_URGENT;
 }
@@ -244,8 +269,24 @@ void perform_actions(struct faultloop *f)
 	drain(f, FAULTLOOP_PENDING);
 }
 
+/* The content of ours that was given back; the rest of it in the next round, when it is more than is tried in one. */
+static void retry_own(struct faultloop *f, uint64_t now)
+{
+	bool more;
+
+	if (!f->given_back)
+		return;
+	f->given_back = false;
+	drain(f, FAULTLOOP_PENDING);
+	more = engine_retry(&f->engine, ENGINE_RUN, now) >= ENGINE_RUN;
+	drain(f, FAULTLOOP_PENDING);
+	f->given_back |= more || f->n_pending == FAULTLOOP_PENDING;
+	if (f->given_back && f->retry_ns == 0)
+		f->retry_ns = now + RETRY_NS;
+}
+
 /**
- * perform_pending - try the kept ones again, once their time has come
+ * perform_pending - try the kept ones again, once their time has come, and what was given back
  * @now: CLOCK_MONOTONIC, nanoseconds
  *
  * One that fails again is kept again.  Room that this makes is used at once, for actions and
@@ -256,7 +297,7 @@ void perform_pending(struct faultloop *f, uint64_t now)
 	struct engine_action again[FAULTLOOP_PENDING];
 	unsigned n = f->n_pending;
 
-	if (n == 0 || now < f->retry_ns)
+	if (f->retry_ns == 0 || now < f->retry_ns)
 		return;
 	memcpy(again, f->pending, n * sizeof(again[0]));
 	f->n_pending = 0;
@@ -267,5 +308,6 @@ void perform_pending(struct faultloop *f, uint64_t now)
 		perform(f, &again[i]);
 		drain(f, FAULTLOOP_PENDING - (n - i - 1));
 	}
+	retry_own(f, now);
 	errands_reports(f);
 }

@@ -181,18 +181,6 @@ static void send_opening(struct stage *s)
 	write_all(s->main, &p);
 }
 
-static void send_switch_over(struct stage *s)
-{
-	const uint64_t all[1][2] = { { 0, LENGTH } };
-	static const uint8_t device[DEVICE] = "device state";
-	uint8_t buf[sizeof(device) + 1024];
-	struct pen p = pen_init(buf, sizeof(buf));
-
-	qstream_put_discard(&p, NAME, all, 1);
-	qstream_put_package(&p, device, sizeof(device), s->options.commit_ping);
-	write_all(s->main, &p);
-}
-
 static void put_page(struct pen *p, unsigned page)
 {
 	uint64_t word[PAGE / 8];
@@ -203,6 +191,24 @@ static void put_page(struct pen *p, unsigned page)
 	for (size_t i = 0; i < ARRAY_LEN(word); i++)
 		word[i] = stage_word(page);
 	pen_bytes(p, word, sizeof(word));
+}
+
+static void send_switch_over(struct stage *s)
+{
+	const uint64_t owed[1][2] = { { 0, s->options.row_known ? STAGE_ROW_FIRST * PAGE : LENGTH } };
+	static const uint8_t device[DEVICE] = "device state";
+	uint8_t buf[sizeof(device) + STAGE_ROW_N * 64 + 1024];
+	struct pen p = pen_init(buf, sizeof(buf));
+
+	if (s->options.row_known) {
+		qstream_put_ram_begin(&p, false, SECTION);
+		for (unsigned i = STAGE_ROW_FIRST; i < STAGE_ROW_FIRST + STAGE_ROW_N; i++)
+			put_page(&p, i);
+		qstream_put_ram_end(&p, SECTION);
+	}
+	qstream_put_discard(&p, NAME, owed, 1);
+	qstream_put_package(&p, device, sizeof(device), s->options.commit_ping);
+	write_all(s->main, &p);
 }
 
 static void put_end(struct pen *p)

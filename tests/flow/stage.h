@@ -27,6 +27,7 @@
 struct stage_options {
 	bool urgent;			/* a second lane, so that the main one is read by the bulk thread */
 	bool commit_ping;		/* the commit is our answer to PING 0x42 */
+	bool row_known;			/* the row of zero pages comes before the switch-over, and is not owed */
 	bool hold_loaded;		/* do not say "loaded": stay before the commit */
 	uint64_t uffd_features;		/* of the sharers' userfaultfds */
 	unsigned sharers;		/* default 2 */

@@ -95,7 +95,7 @@ static void check_waiters(struct world *w)
 		parked += n;
 		must(w,
 		     !n || is == PAGE_REQUESTED || is == PAGE_CONTESTED || is == PAGE_LOST ||
-			     (is == PAGE_PRESENT && !reported),
+			     is == PAGE_STORED || is == PAGE_ZERO || (is == PAGE_PRESENT && !reported),
 		     "page %lu is %s and somebody waits", page, ledger_state_name(is));
 	}
 	must(w, parked + waking == w->naive.n_waiters, "%u parked, %u being woken, %u in all",

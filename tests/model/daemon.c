@@ -102,6 +102,17 @@ static void put_off(struct world *w, const struct engine_action *a)
 	w->later[w->n_later++] = *a;
 }
 
+/* What we hold ourselves is not put off: it is again what it was, and is tried by another event. */
+static void later_or_back(struct world *w, const struct engine_action *a)
+{
+	if (a->lane != LANE_STORE) {
+		put_off(w, a);
+		return;
+	}
+	engine_give_back(w->engine, a);
+	naive_give_back(w, a);
+}
+
 static void told(struct world *w, const struct engine_action *was, uint64_t done,
 		 enum engine_result result, const struct engine_carrier *carrier)
 {
@@ -148,7 +159,7 @@ static void place(struct world *w, struct engine_action *a)
 {
 	while (a->n > 0) {
 		if (!place_some(w, a) || (a->n && refuses(w, w->profile->again))) {
-			put_off(w, a);
+			later_or_back(w, a);
 			return;
 		}
 	}

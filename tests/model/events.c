@@ -205,6 +205,15 @@ static void push(struct world *w)
 	must(w, got == want, "%lu stored pages handed over, not %lu", got, want);
 }
 
+/* What was given back and is waited for. */
+static void retry(struct world *w)
+{
+	uint64_t max = rng_between(&w->rng, 1, 40), want = naive_retry(w, max);
+	uint64_t got = engine_retry(w->engine, max, w->now);
+
+	must(w, got == want, "%lu pages tried again, not %lu", got, want);
+}
+
 static void request(struct world *w)
 {
 	daemon_request(w);
@@ -289,14 +298,14 @@ static void (*const events[EVENTS])(struct world *w) = {
 	[EVENT_TELL] = tell,	  [EVENT_REPEAT] = repeat,	[EVENT_STRANGE] = strange,
 	[EVENT_PAGE] = page,	  [EVENT_URGENT] = urgent,	[EVENT_ZERO_RUN] = zero_run,
 	[EVENT_BULK] = bulk_step, [EVENT_REPORT] = bulk_report, [EVENT_LATER] = later,
-	[EVENT_PUSH] = push,	  [EVENT_REQUEST] = request,	[EVENT_WANT] = want_pages,
-	[EVENT_REPLAY] = replay,  [EVENT_JOIN] = world_join,	[EVENT_LEAVE] = leave,
+	[EVENT_PUSH] = push,	  [EVENT_RETRY] = retry,	[EVENT_REQUEST] = request,
+	[EVENT_WANT] = want_pages, [EVENT_REPLAY] = replay,  [EVENT_JOIN] = world_join,	[EVENT_LEAVE] = leave,
 	[EVENT_DIE] = die,	  [EVENT_BURY] = bury,		[EVENT_PUNCH] = punch,
 	[EVENT_STRAY] = stray,
 };
 const char *const world_event_names[EVENTS] = {
 	"touch",    "signal", "read",	"tell",	 "repeat", "strange", "page", "urgent",
-	"zero run", "bulk",   "report", "later", "push",   "request", "want", "replay",
+	"zero run", "bulk",   "report", "later", "push",   "retry", "request", "want", "replay",
 	"join",	    "leave",  "die",	"bury",	 "punch",  "stray",
 };
 

@@ -203,21 +203,52 @@ uint64_t naive_push(struct world *w, uint64_t max)
 	struct engine_action *run = NULL;
 	uint64_t queued = 0;
 
-	for (uint64_t page = 0; page < w->engine->blocks.pages && queued < max; page++) {
+	for (uint64_t page = w->naive.push_at; page < w->engine->blocks.pages && queued < max; page++) {
 		struct naive_page *p = page_of(w, page);
 		struct block *b = world_block(w, page);
 
 		if (p->is != PAGE_STORED)
 			continue;
 		must(w, b->kind == BLOCK_PRIVATE, "a stored page outside a private block");
-		p->is = PAGE_PLACING;
+		p->is = first_waiter(w, page) ? PAGE_CONTESTED : PAGE_PLACING;
 		p->zero = false;
 		queued++;
+		w->naive.push_at = page + 1;
 		if (run && run->page + run->n == page && page != b->first && run->n < PUSH_RUN)
 			run->n++;
 		else
 			run = owe_place(w, LANE_STORE, page, false, PAGE_STORED);
 	}
+	if (queued < max)
+		w->naive.push_at = 0;
+	return queued;
+}
+
+/* The kernel did not take it now: as if it had not been tried. */
+void naive_give_back(struct world *w, const struct engine_action *a)
+{
+	for (uint64_t page = a->page; page < a->page + a->n; page++) {
+		must(w, a->from == PAGE_STORED || a->from == PAGE_ZERO, "page %lu is not ours", page);
+		page_of(w, page)->is = a->from;
+	}
+}
+
+/* Everything of ours that somebody sleeps on, in the order of the engine's own table, which nobody relies on. */
+uint64_t naive_retry(struct world *w, uint64_t max)
+{
+	const struct waiter_table *t = &w->engine->waiters;
+	uint32_t chain = w->engine->retry_at;
+	uint64_t queued = 0;
+
+	for (uint32_t n = 0; n <= t->mask && queued < max; n++, chain = (chain + 1) & t->mask)
+		for (uint32_t i = t->chain[chain]; i != WAITER_NONE; i = t->entry[i].next) {
+			struct naive_page *p = page_of(w, t->entry[i].page);
+
+			if (p->is != PAGE_STORED && p->is != PAGE_ZERO)
+				continue;
+			fault_by_state(w, p, t->entry[i].page);
+			queued++;
+		}
 	return queued;
 }
 

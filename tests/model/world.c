@@ -301,6 +301,18 @@ static bool dead_left(const struct world *w)
 	return false;
 }
 
+/* Does somebody sleep on content of ours that the kernel did not take? */
+static bool given_back_waits(const struct world *w)
+{
+	for (unsigned i = 0; i < w->naive.n_waiters; i++) {
+		enum page_state is = w->naive.page[w->naive.waiter[i].page].is;
+
+		if (is == PAGE_STORED || is == PAGE_ZERO)
+			return true;
+	}
+	return false;
+}
+
 /* Everything that was begun ends, and everything that is owed arrives. */
 void world_end(struct world *w)
 {
@@ -309,6 +321,8 @@ void world_end(struct world *w)
 		world_event(w, EVENT_BURY);
 	while (w->n_later)
 		world_event(w, EVENT_LATER);
+	while (given_back_waits(w))
+		world_event(w, EVENT_RETRY);
 	while (w->n_items || w->n_reports) {
 		bulk_advance(w);
 		world_event(w, EVENT_REPORT);

@@ -25,7 +25,7 @@
 
 enum event {
 	EVENT_TOUCH, EVENT_SIGNAL, EVENT_READ, EVENT_TELL, EVENT_REPEAT, EVENT_STRANGE,
-	EVENT_PAGE, EVENT_URGENT, EVENT_ZERO_RUN, EVENT_BULK, EVENT_REPORT, EVENT_LATER, EVENT_PUSH,
+	EVENT_PAGE, EVENT_URGENT, EVENT_ZERO_RUN, EVENT_BULK, EVENT_REPORT, EVENT_LATER, EVENT_PUSH, EVENT_RETRY,
 	EVENT_REQUEST, EVENT_WANT, EVENT_REPLAY,
 	EVENT_JOIN, EVENT_LEAVE, EVENT_DIE, EVENT_BURY, EVENT_PUNCH, EVENT_STRAY,
 	EVENTS,
@@ -93,7 +93,7 @@ struct naive {
 	unsigned expect_n;
 	uint64_t demand[WORLD_WAITERS];
 	unsigned demand_n, epoch;
-	uint64_t replay_at, replay_end;
+	uint64_t replay_at, replay_end, push_at;
 	struct naive_want want[WORLD_WANTS];
 	unsigned want_n;
 	struct stats stats;
@@ -165,6 +165,8 @@ enum engine_outcome naive_fault(struct world *w, const struct mail *m, const str
 enum engine_outcome naive_page(struct world *w, enum stats_lane lane, uint64_t page, bool zero);
 void naive_zero_run(struct world *w, enum stats_lane lane, uint64_t page, uint64_t n);
 uint64_t naive_push(struct world *w, uint64_t max);
+void naive_give_back(struct world *w, const struct engine_action *a);
+uint64_t naive_retry(struct world *w, uint64_t max);
 void naive_present(struct world *w, uint64_t page, enum stats_lane lane, enum stats_how how);
 void naive_drain(struct world *w, uint64_t page, const struct engine_carrier *carrier,
 		 uint64_t placed_ns);

@@ -213,6 +213,44 @@ Test(engine_place, wakes_leave_before_the_placements_that_are_queued_and_in_orde
 	rig_none(&r);
 }
 
+/* What the kernel does not take now is as if it had not been tried, and who waits is not forgotten. */
+Test(engine_place, O6_content_of_ours_is_given_back_and_tried_again)
+{
+	with_rig r;
+	struct sharer_ref vmm;
+	struct engine_action a;
+
+	rig_open(&r, 16, 4);
+	for (unsigned i = 0; i < RIG_BLOCKS; i++)
+		engine_discard(r.e, i, 0, r.e->blocks.block[i].length);
+	for (uint64_t page = 0; page < 4; page++)
+		engine_received(r.e, PRIV, page * 4096, 4096, false);
+	engine_received(r.e, RAM, 0, 4096, true);
+	rig_serve(&r);
+	vmm = rig_join(&r, true, 1u << PRIV);
+	rig_fault(&r, vmm, 0, 1);
+	a = rig_next(&r, ENGINE_PLACE, 0);
+	engine_give_back(r.e, &a);
+	cr_assert_eq(rig_state(&r, 0), PAGE_ZERO);
+	rig_fault(&r, vmm, PRIV_FIRST + 2, 2);
+	a = rig_next(&r, ENGINE_PLACE, PRIV_FIRST + 2);
+	engine_give_back(r.e, &a);
+	cr_assert_eq(rig_state(&r, PRIV_FIRST + 2), PAGE_STORED);
+	cr_assert_eq(engine_room(r.e), 14, "both sleep");
+	/* handed over in the background, it wakes whoever waits */
+	cr_assert_eq(engine_push(r.e, 8, r.now), 4);
+	a = rig_next(&r, ENGINE_PLACE, PRIV_FIRST);
+	rig_placed(&r, &a, &vmm);
+	cr_assert_eq(engine_room(r.e), 15);
+	cr_assert_eq(engine_retry(r.e, 8, r.now), 1);
+	a = rig_next(&r, ENGINE_PLACE, 0);
+	cr_assert(a.how == PLACE_ZERO && a.from == PAGE_ZERO);
+	rig_placed(&r, &a, &vmm);
+	cr_assert_eq(engine_room(r.e), 16);
+	cr_assert_eq(engine_retry(r.e, 8, r.now), 0);
+	cr_assert(r.e->stored_left == 0 && r.e->blocks.block[RAM].zero == 0);
+}
+
 Test(engine_place, held_pages_go_into_the_store)
 {
 	with_rig r;
