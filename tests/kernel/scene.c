@@ -18,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "forker.h"
 #include "sys/fdpass.h"
 #include "sys/mem.h"
 #include "sys/uffd_open.h"
@@ -248,14 +249,19 @@ static _Noreturn void sharer_main(int sock, int fd, uint64_t len, unsigned what)
 	struct errand errands[16];
 	unsigned n = 0;
 	struct order o;
+	void *where = NULL;
 	uint64_t base;
 
-	stage.base = mmap(NULL, len, PROT_READ | PROT_WRITE,
-			  fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED, fd, 0);
+	if (what == SHARER_FORKS)
+		where = forker_reserve(len);
+	stage.base = mmap(where, len, PROT_READ | PROT_WRITE,
+			  (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED) | (where ? MAP_FIXED : 0), fd, 0);
 	base = at(stage.base);
 	expect(base != at(MAP_FAILED));
-	if (what == SHARER_REGISTERS)
+	if (what >= SHARER_REGISTERS)
 		expect_eq(k_register(uffd, base, len, NULL), 0);
+	if (what == SHARER_FORKS)
+		forker_start(where, len);
 	expect_eq(fdpass_send(sock, &base, sizeof(base), &uffd, uffd >= 0), sizeof(base));
 	while (recv(sock, &o, sizeof(o), 0) == sizeof(o)) {
 		if (o.what == ORDER_DROP) {

@@ -87,7 +87,7 @@ struct sharer {
 	int uffd; /* of its address space; -1 when it has none */
 	uint64_t base;
 };
-enum { SHARER_PLAIN = 0, SHARER_OPENS = 1, SHARER_REGISTERS = 3 };
+enum { SHARER_PLAIN = 0, SHARER_OPENS = 1, SHARER_REGISTERS = 3, SHARER_FORKS = 7 /* all the time: forker.h */ };
 struct sharer sharer_start(int fd, uint64_t len, unsigned what);
 void sharer_load(const struct sharer *s, uint64_t page); /* it touches the page, on a new thread */
 void sharer_asleep(const struct sharer *s);
