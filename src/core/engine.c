@@ -17,9 +17,9 @@
  *                         of need
  *   engine_page           the page came: claim it in the ledger; a second copy finds nothing to
  *                         claim and is ignored
- *   PLACE                 the caller has the kernel place it, through the address space of the
- *                         first waiter (which wakes that one for free), else the main sharer's;
- *                         engine_placed tells how it went.  Only now is it present (O2)
+ *   PLACE                 the caller has the kernel place it, through an address space of its
+ *                         choice; engine_placed tells how it went and who is awake with it.  Only
+ *                         now is it present (O2)
  *   WAKE                  every other sharer that waits for it, each once, all its aliases (O13);
  *                         engine_woken takes the latency samples
  *
@@ -110,23 +110,6 @@ bool engine_next(struct engine *e, struct engine_action *a)
 	       queue_out(&e->actions, e->action, ENGINE_ACTIONS, a);
 }
 
-/* Whose address space to place a page through first: the first waiter's, else the main sharer's. */
-static void choose_carrier(struct engine *e, struct engine_action *a)
-{
-	uint32_t first = waiter_first(&e->waiters, a->page);
-
-	if (first != WAITER_NONE) {
-		const struct waiter *w = &e->waiters.entry[first];
-
-		a->sharer = (struct sharer_ref){ .slot = w->sharer, .generation = w->generation };
-		a->via = true;
-	} else if (e->sharers.main >= 0) {
-		a->sharer.slot = (uint16_t)e->sharers.main;
-		a->sharer.generation = e->sharers.sharer[e->sharers.main].generation;
-		a->via = true;
-	}
-}
-
 /**
  * engine_place - queue the placement of pages that were just claimed from state @from
  */
@@ -144,7 +127,6 @@ void engine_place(struct engine *e, enum stats_lane lane, uint64_t page, uint64_
 	a->n = n;
 	a->data = data;
 	a->arrived_ns = now;
-	choose_carrier(e, a);
 }
 
 /* --- faults --------------------------------------------------------------------------------------------- */
@@ -193,7 +175,6 @@ static void answer_present(struct engine *e, struct sharer_ref ref, const struct
 	a->page = page;
 	a->n = 1;
 	a->sharer = ref;
-	a->via = true;
 	a->address = mapping_address(m, block_offset(b, page));
 }
 
@@ -428,12 +409,18 @@ static void unplaced(struct engine *e, const struct engine_action *a, uint64_t p
 	report->n = 1;
 }
 
-/* A fault on a page that was there: a placement was only tried to tell a given-back page from a late message. */
-static void answered(struct engine *e, const struct engine_action *a, enum engine_result result)
+/*
+ * A fault on a page that was there: a placement was only tried to tell a given-back page from a late message.  Whichever it was, the page is
+ * there now, and the thread sleeps on unless the placement went through its own address.
+ */
+static void answered(struct engine *e, const struct engine_action *a, enum engine_result result,
+		     const struct engine_carrier *c)
 {
+	bool awake = result == PLACED && c->is_sharer && c->sharer.slot == a->sharer.slot &&
+		     c->sharer.generation == a->sharer.generation && c->address == a->address;
 	struct engine_action *wake;
 
-	if (result != PLACED_EXISTS)
+	if (awake || result == PLACED_NOWHERE)
 		return;
 	wake = new_action(e, ENGINE_WAKE);
 	wake->sharer = a->sharer;
@@ -473,7 +460,7 @@ uint64_t engine_placed(struct engine *e, struct engine_action *a, uint64_t done,
 	struct engine_carrier c = *carrier;
 
 	if (a->how == PLACE_ANSWER) {
-		answered(e, a, result);
+		answered(e, a, result, carrier);
 		return 0;
 	}
 	assert(done <= a->n && (result == PLACED || done < a->n));

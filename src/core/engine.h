@@ -46,8 +46,7 @@ struct engine_action {
 	enum stats_lane lane;
 	enum page_state from;	/* what the page was when it was claimed */
 	uint16_t block;
-	bool via;		/* PLACE: @sharer is the address space to place through first */
-	struct sharer_ref sharer;
+	struct sharer_ref sharer;	/* ANSWER: whose fault it is.  WAKE: whom */
 	uint64_t page, n;	/* pages; n > 1 only for runs that nobody waits for */
 	const uint8_t *data;
 	uint64_t address;	/* ANSWER: the page in the sharer's space.  WAKE: an address that is awake already; 0 */

@@ -76,6 +76,7 @@ struct faultloop {
 	bool stalled_main, stalled_urgent;	/* a page of that lane is pending: its buffer must not move */
 	bool given_back;		/* content of ours waits for another try, in the engine */
 	uint64_t retry_ns;		/* when to try these again; 0: there is nothing */
+	uint64_t own_first_until;	/* the main sharer was slow: our own mapping goes first, CLOCK_MONOTONIC */
 	bool doorbell_armed;		/* the doorbell's poll is armed */
 
 	enum snapshot_need need;

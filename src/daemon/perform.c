@@ -6,6 +6,25 @@
  * What can be kept is bounded, and when it is full faults and lanes stand still.  So only that is kept which exists nowhere else:
  * content that we hold goes back to where it was (engine_give_back()), and an answer that finds no room becomes a WAKE, behind which
  * the thread asks again if it has to.
+ *
+ * Theory: through whose address space
+ *
+ * Any address space that maps a shared page can have it placed for everybody.  But the kernel does
+ * two things to the one it is asked for.  It takes that space's lock, or its mapping's: while its
+ * owner forks or moves the mapping, the caller waits, and the caller is everybody's fault thread.
+ * And it charges the page to that owner's memory cgroup, reclaims there when the limit is near, and
+ * kills there when that does not help.  WAKE does neither (tests/kernel/carrying.c has all of it).
+ *
+ * So a page never goes through a sharer because it waits for it: a back-end of many VMs has no limit
+ * that fits a guest, and what it does to its own memory must not delay the others.  It goes through
+ * the main sharer, whose memory this is, whose limit is made for it, and whose stalls are the VM's
+ * own; whoever else waits costs a WAKE more.  Where the main sharer waits, its placement wakes it.
+ *
+ * Our own mapping is the only one that nobody can lock.  It comes second all the same: the pages
+ * would be ours to pay for as long as the VM lives, and a limit on us would be met by killing the
+ * one process that no VM survives.  It carries what the main sharer cannot, and what it is too slow
+ * for: who made us wait is passed over for a hundred times as long, so that a main sharer that does
+ * nothing but fork takes a hundredth of our time.  A private block has no other address space.
  */
 #include "config.h"
 #include "daemon/faultloop.h"
@@ -18,6 +37,8 @@
 
 #define RETRY_NS     1000000
 #define ANSWERS_KEPT (FAULTLOOP_PENDING / 2)
+#define SLOW_NS	   10000000	/* and a nanosecond for a byte: longer, and it was held up; a preemption is shorter */
+#define PASS_OVER  100		/* times as long as it was */
 
 /* One address space to try; one that ended, or does not show the page, is left out. */
 static void add_rung(struct faultloop *f, struct placer_job *job, struct sharer_ref ref, unsigned block, uint64_t offset)
@@ -49,22 +70,43 @@ static void add_own(struct faultloop *f, struct placer_job *job, unsigned block,
 	};
 }
 
-/*
- * The ladder of a placement: the first waiter's address space, which is awake with it; the main
- * sharer's; our own mapping.
- */
-static void make_job(struct faultloop *f, const struct engine_action *a, struct placer_job *job)
+/* The ladder of a placement: the main sharer's address space, then our own mapping, or the other way round for a while. */
+static void make_job(struct faultloop *f, const struct engine_action *a, uint64_t now, struct placer_job *job)
 {
 	const struct block *b = &f->engine.blocks.block[a->block];
 	uint64_t offset = block_offset(b, a->page);
 	int main = f->engine.sharers.main;
 
 	*job = (struct placer_job){ .data = a->data, .length = a->n << b->page_shift };
-	if (a->via)
-		add_rung(f, job, a->sharer, a->block, offset);
-	if (main >= 0 && !(a->via && a->sharer.slot == main))
+	if (main >= 0)
 		add_rung(f, job, f->roster.member[main].ref, a->block, offset);
 	add_own(f, job, a->block, offset);
+	if (job->n == 2 && now < f->own_first_until) {
+		struct placer_rung main_rung = job->rung[0];
+
+		job->rung[0] = job->rung[1];
+		job->rung[1] = main_rung;
+	}
+}
+
+/*
+ * Run the job.  @now: before it; moved on to after it.  *@carrier: who is awake with what was placed.
+ */
+static enum placer_outcome carry(struct faultloop *f, const struct placer_job *job, uint64_t *now, uint64_t *done,
+				 struct engine_carrier *carrier)
+{
+	uint64_t before = *now;
+	enum placer_outcome outcome;
+	int used;
+
+	outcome = placer_run(&f->placer, job, done, &used);
+	*now = clock_ns();
+	*carrier = (struct engine_carrier){ 0 };
+	if (used >= 0 && job->rung[used].is_sharer)
+		*carrier = (struct engine_carrier){ true, job->rung[used].sharer, job->rung[used].address };
+	if (*now - before > SLOW_NS + job->length && job->n == 2 && job->rung[0].is_sharer)
+		f->own_first_until = *now + PASS_OVER * (*now - before);
+	return outcome;
 }
 
 /* The content of a HELD block stays with us. */
@@ -79,30 +121,25 @@ static void keep(struct faultloop *f, struct engine_action *a)
 }
 
 /*
- * A fault on a page that is there (O3).  Only the descriptor the message came from is asked:
- * ZEROPAGE there gives zeroes where the owner gave the page back, and EEXIST says that nothing but
- * a WAKE is missing.
+ * A fault on a page that is there (O3).  ZEROPAGE gives zeroes where an owner gave the page back, and EEXIST says that nothing
+ * but a WAKE is missing.  Present or not is the file's state, so no more is asked of who faulted than for any other page.
  */
 static bool answer(struct faultloop *f, struct engine_action *a)
 {
-	const struct member *m = roster_active(&f->roster, a->sharer);
-	const struct sharer *s = m ? sharer_get(&f->engine.sharers, a->sharer) : NULL;
-	const struct mapping *map = s ? sharer_locate(s, a->address) : NULL;
-	const struct engine_carrier nobody = { 0 };
-	struct placer_job job = { .length = f->placer.page_size, .answer = true, .n = 1 };
+	struct engine_carrier carrier;
+	struct placer_job job;
 	enum placer_outcome outcome;
-	uint64_t done;
-	int used;
+	uint64_t now = clock_ns(), done;
 
-	if (!map)
+	if (!roster_active(&f->roster, a->sharer))
 		return true;
-	job.rung[0] = (struct placer_rung){
-		.uffd = m->uffd, .address = a->address, .room = f->placer.page_size, .can_zero = map->can_zero,
-	};
-	outcome = placer_run(&f->placer, &job, &done, &used);
+	make_job(f, a, now, &job);
+	job.answer = true;
+	outcome = carry(f, &job, &now, &done, &carrier);
 	if (outcome == PLACER_RETRY)
 		return false;
-	engine_placed(&f->engine, a, 0, outcome == PLACER_EXISTS ? PLACED_EXISTS : PLACED, &nobody, clock_ns());
+	engine_placed(&f->engine, a, 0, outcome == PLACER_EXISTS ? PLACED_EXISTS :
+		      outcome == PLACER_NOWHERE ? PLACED_NOWHERE : PLACED, &carrier, now);
 	return true;
 }
 
@@ -132,17 +169,14 @@ static bool place(struct faultloop *f, struct engine_action *a)
 	if (a->how == PLACE_ANSWER)
 		return answer(f, a);
 	while (a->n) {
-		struct engine_carrier carrier = { 0 };
+		uint64_t now = clock_ns(), done;
+		struct engine_carrier carrier;
 		struct placer_job job;
 		enum placer_outcome outcome;
 		enum engine_result result;
-		uint64_t done;
-		int used;
 
-		make_job(f, a, &job);
-		outcome = placer_run(&f->placer, &job, &done, &used);
-		if (used >= 0 && job.rung[used].is_sharer)
-			carrier = (struct engine_carrier){ true, job.rung[used].sharer, job.rung[used].address };
+		make_job(f, a, now, &job);
+		outcome = carry(f, &job, &now, &done, &carrier);
 		if (outcome == PLACER_RETRY && done == 0)
 			return false;
 		result = outcome == PLACER_EXISTS ? PLACED_EXISTS :
@@ -152,7 +186,7 @@ static bool place(struct faultloop *f, struct engine_action *a)
 			done = a->n << b->page_shift;
 		}
 		PROBE3(placed, a->page, done, result);
-		engine_placed(&f->engine, a, done >> b->page_shift, result, &carrier, clock_ns());
+		engine_placed(&f->engine, a, done >> b->page_shift, result, &carrier, now);
 	}
 	return true;
 }

@@ -4,9 +4,8 @@
 /*
  * Executes one placement: the ladder of address spaces through which the kernel can be asked to put a page where it belongs.
  *
- * Any sharer's userfaultfd fills the page cache of a shared block for everybody; the kernel charges the page to the owner of
- * that address space and wakes who sleeps there.  So the order is: the first waiter's (placed and awake in one call), then the
- * main sharer's (guest memory is the VMM's to pay for), then our own mapping, which cannot die.  A private block has one address space.
+ * There are two: the main sharer's, then our own mapping, which cannot die; a private block has the first only.  Never that of
+ * another sharer: see perform.c.
  *
  * Used by the fault thread and by the bulk lane, each with a placer of its own.
  */
@@ -15,7 +14,7 @@
 #include "core/engine.h"
 #include "sys/uffd.h"
 
-#define PLACER_RUNGS 3
+#define PLACER_RUNGS 2
 
 struct placer_rung {
 	int uffd;

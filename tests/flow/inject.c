@@ -24,10 +24,7 @@
 #include "sys/uffd.h"
 #include "tap.h"
 
-/*
- * Who waits for what.  The pages of both are where WAKE is needed; those of the second sharer alone have
- * three address spaces to be placed through.
- */
+/* Who waits for what.  Those of the second sharer are never placed through it: WAKE is needed for each. */
 #define BOTH_FIRST   0u
 #define BOTH_N	     16u
 #define SECOND_FIRST 16u
@@ -291,10 +288,10 @@ static void exists(enum uffd_how how, bool bulk)
 	must_halt(&rule, bulk, 1);
 }
 
-/* One address space will not: the next one takes it.  @count: of the three there are (bulk: two). */
-static void elsewhere(enum uffd_how how, int err, unsigned count, bool bulk)
+/* The main sharer's address space will not: our own takes it. */
+static void elsewhere(enum uffd_how how, int err, bool bulk)
 {
-	struct rule rule = hit(how, err, count);
+	struct rule rule = hit(how, err, 1);
 
 	must_complete(&rule, bulk, true);
 }
@@ -477,23 +474,19 @@ static void refused(enum uffd_how how, int err)
 
 static void copy_eagain_main(void) { again(UFFD_COPY, false); }
 static void copy_eexist_main(void) { exists(UFFD_COPY, false); }
-static void copy_esrch_main(void) { elsewhere(UFFD_COPY, ESRCH, 1, false); }
-static void copy_esrch_twice_main(void) { elsewhere(UFFD_COPY, ESRCH, 2, false); }
+static void copy_esrch_main(void) { elsewhere(UFFD_COPY, ESRCH, false); }
 static void copy_esrch_nowhere_main(void) { nowhere(UFFD_COPY, ESRCH, false); }
-static void copy_enoent_main(void) { elsewhere(UFFD_COPY, ENOENT, 1, false); }
-static void copy_enoent_twice_main(void) { elsewhere(UFFD_COPY, ENOENT, 2, false); }
+static void copy_enoent_main(void) { elsewhere(UFFD_COPY, ENOENT, false); }
 static void copy_enoent_nowhere_main(void) { nowhere(UFFD_COPY, ENOENT, false); }
-static void copy_enomem_main(void) { elsewhere(UFFD_COPY, ENOMEM, 1, false); }
+static void copy_enomem_main(void) { elsewhere(UFFD_COPY, ENOMEM, false); }
 static void copy_enomem_long_main(void) { no_memory_for_a_while(UFFD_COPY, false); }
 static void zero_eagain_main(void) { again(UFFD_ZERO, false); }
 static void zero_eexist_main(void) { exists(UFFD_ZERO, false); }
-static void zero_esrch_main(void) { elsewhere(UFFD_ZERO, ESRCH, 1, false); }
-static void zero_esrch_twice_main(void) { elsewhere(UFFD_ZERO, ESRCH, 2, false); }
+static void zero_esrch_main(void) { elsewhere(UFFD_ZERO, ESRCH, false); }
 static void zero_esrch_nowhere_main(void) { nowhere(UFFD_ZERO, ESRCH, false); }
-static void zero_enoent_main(void) { elsewhere(UFFD_ZERO, ENOENT, 1, false); }
-static void zero_enoent_twice_main(void) { elsewhere(UFFD_ZERO, ENOENT, 2, false); }
+static void zero_enoent_main(void) { elsewhere(UFFD_ZERO, ENOENT, false); }
 static void zero_enoent_nowhere_main(void) { nowhere(UFFD_ZERO, ENOENT, false); }
-static void zero_enomem_main(void) { elsewhere(UFFD_ZERO, ENOMEM, 1, false); }
+static void zero_enomem_main(void) { elsewhere(UFFD_ZERO, ENOMEM, false); }
 static void zero_enomem_long_main(void) { no_memory_for_a_while(UFFD_ZERO, false); }
 static void zero_part_main(void) { again_partly(false); }
 static void wake_eagain_main(void) { wake_again(EAGAIN, false); }
@@ -504,19 +497,19 @@ static void wake_enoent_main(void) { wake_gone(ENOENT, false); }
 static void storm_main(void) { storm(false); }
 static void copy_eagain_bulk(void) { again(UFFD_COPY, true); }
 static void copy_eexist_bulk(void) { exists(UFFD_COPY, true); }
-static void copy_esrch_bulk(void) { elsewhere(UFFD_COPY, ESRCH, 1, true); }
+static void copy_esrch_bulk(void) { elsewhere(UFFD_COPY, ESRCH, true); }
 static void copy_esrch_nowhere_bulk(void) { nowhere(UFFD_COPY, ESRCH, true); }
-static void copy_enoent_bulk(void) { elsewhere(UFFD_COPY, ENOENT, 1, true); }
+static void copy_enoent_bulk(void) { elsewhere(UFFD_COPY, ENOENT, true); }
 static void copy_enoent_nowhere_bulk(void) { nowhere(UFFD_COPY, ENOENT, true); }
-static void copy_enomem_bulk(void) { elsewhere(UFFD_COPY, ENOMEM, 1, true); }
+static void copy_enomem_bulk(void) { elsewhere(UFFD_COPY, ENOMEM, true); }
 static void copy_enomem_long_bulk(void) { no_memory_for_a_while(UFFD_COPY, true); }
 static void zero_eagain_bulk(void) { again(UFFD_ZERO, true); }
 static void zero_eexist_bulk(void) { exists(UFFD_ZERO, true); }
-static void zero_esrch_bulk(void) { elsewhere(UFFD_ZERO, ESRCH, 1, true); }
+static void zero_esrch_bulk(void) { elsewhere(UFFD_ZERO, ESRCH, true); }
 static void zero_esrch_nowhere_bulk(void) { nowhere(UFFD_ZERO, ESRCH, true); }
-static void zero_enoent_bulk(void) { elsewhere(UFFD_ZERO, ENOENT, 1, true); }
+static void zero_enoent_bulk(void) { elsewhere(UFFD_ZERO, ENOENT, true); }
 static void zero_enoent_nowhere_bulk(void) { nowhere(UFFD_ZERO, ENOENT, true); }
-static void zero_enomem_bulk(void) { elsewhere(UFFD_ZERO, ENOMEM, 1, true); }
+static void zero_enomem_bulk(void) { elsewhere(UFFD_ZERO, ENOMEM, true); }
 static void zero_enomem_long_bulk(void) { no_memory_for_a_while(UFFD_ZERO, true); }
 static void zero_part_bulk(void) { again_partly(true); }
 static void wake_eagain_bulk(void) { wake_again(EAGAIN, true); }
@@ -531,21 +524,17 @@ static void zero_esrch_refused(void) { refused(UFFD_ZERO, ESRCH); }
 static const struct fact facts[] = {
 	{ "O6 COPY EAGAIN: retried, single lane", copy_eagain_main },
 	{ "O2 COPY EEXIST: alarm, held, no SHUT, single lane", copy_eexist_main },
-	{ "O6 COPY ESRCH: through the main sharer or our mapping, single lane", copy_esrch_main },
-	{ "O6 COPY ESRCH twice: through our own mapping, single lane", copy_esrch_twice_main },
+	{ "O6 COPY ESRCH: through our own mapping, single lane", copy_esrch_main },
 	{ "O2 COPY ESRCH everywhere: held, never zeroes, single lane", copy_esrch_nowhere_main },
-	{ "O6 COPY ENOENT: through the main sharer or our mapping, single lane", copy_enoent_main },
-	{ "O6 COPY ENOENT twice: through our own mapping, single lane", copy_enoent_twice_main },
+	{ "O6 COPY ENOENT: through our own mapping, single lane", copy_enoent_main },
 	{ "O2 COPY ENOENT everywhere: held, never zeroes, single lane", copy_enoent_nowhere_main },
 	{ "F06 COPY ENOMEM: through another address space, single lane", copy_enomem_main },
 	{ "F06 COPY ENOMEM everywhere: retried until there is memory, single lane", copy_enomem_long_main },
 	{ "O6 ZEROPAGE EAGAIN: retried, single lane", zero_eagain_main },
 	{ "O2 ZEROPAGE EEXIST: alarm, held, no SHUT, single lane", zero_eexist_main },
-	{ "O6 ZEROPAGE ESRCH: through the main sharer or our mapping, single lane", zero_esrch_main },
-	{ "O6 ZEROPAGE ESRCH twice: through our own mapping, single lane", zero_esrch_twice_main },
+	{ "O6 ZEROPAGE ESRCH: through our own mapping, single lane", zero_esrch_main },
 	{ "O2 ZEROPAGE ESRCH everywhere: held, never zeroes, single lane", zero_esrch_nowhere_main },
-	{ "O6 ZEROPAGE ENOENT: through the main sharer or our mapping, single lane", zero_enoent_main },
-	{ "O6 ZEROPAGE ENOENT twice: through our own mapping, single lane", zero_enoent_twice_main },
+	{ "O6 ZEROPAGE ENOENT: through our own mapping, single lane", zero_enoent_main },
 	{ "O2 ZEROPAGE ENOENT everywhere: held, never zeroes, single lane", zero_enoent_nowhere_main },
 	{ "F06 ZEROPAGE ENOMEM: through another address space, single lane", zero_enomem_main },
 	{ "F06 ZEROPAGE ENOMEM everywhere: retried until there is memory, single lane", zero_enomem_long_main },
@@ -558,17 +547,17 @@ static const struct fact facts[] = {
 	{ "O2 O6 O13 four in ten placements fail: nothing lost, nothing twice, single lane", storm_main },
 	{ "O6 COPY EAGAIN: retried, bulk lane", copy_eagain_bulk },
 	{ "O2 COPY EEXIST: alarm, held, no SHUT, bulk lane", copy_eexist_bulk },
-	{ "O6 COPY ESRCH: through the main sharer or our mapping, bulk lane", copy_esrch_bulk },
+	{ "O6 COPY ESRCH: through our own mapping, bulk lane", copy_esrch_bulk },
 	{ "O2 COPY ESRCH everywhere: held, never zeroes, bulk lane", copy_esrch_nowhere_bulk },
-	{ "O6 COPY ENOENT: through the main sharer or our mapping, bulk lane", copy_enoent_bulk },
+	{ "O6 COPY ENOENT: through our own mapping, bulk lane", copy_enoent_bulk },
 	{ "O2 COPY ENOENT everywhere: held, never zeroes, bulk lane", copy_enoent_nowhere_bulk },
 	{ "F06 COPY ENOMEM: through another address space, bulk lane", copy_enomem_bulk },
 	{ "F06 COPY ENOMEM everywhere: retried until there is memory, bulk lane", copy_enomem_long_bulk },
 	{ "O6 ZEROPAGE EAGAIN: retried, bulk lane", zero_eagain_bulk },
 	{ "O2 ZEROPAGE EEXIST: alarm, held, no SHUT, bulk lane", zero_eexist_bulk },
-	{ "O6 ZEROPAGE ESRCH: through the main sharer or our mapping, bulk lane", zero_esrch_bulk },
+	{ "O6 ZEROPAGE ESRCH: through our own mapping, bulk lane", zero_esrch_bulk },
 	{ "O2 ZEROPAGE ESRCH everywhere: held, never zeroes, bulk lane", zero_esrch_nowhere_bulk },
-	{ "O6 ZEROPAGE ENOENT: through the main sharer or our mapping, bulk lane", zero_enoent_bulk },
+	{ "O6 ZEROPAGE ENOENT: through our own mapping, bulk lane", zero_enoent_bulk },
 	{ "O2 ZEROPAGE ENOENT everywhere: held, never zeroes, bulk lane", zero_enoent_nowhere_bulk },
 	{ "F06 ZEROPAGE ENOMEM: through another address space, bulk lane", zero_enomem_bulk },
 	{ "F06 ZEROPAGE ENOMEM everywhere: retried until there is memory, bulk lane", zero_enomem_long_bulk },

@@ -16,6 +16,7 @@
 
 #include "core/guard.h"
 #include "facts.h"
+#include "forker.h"
 #include "sys/clock.h"
 #include "sys/fdpass.h"
 #include "wire/cursor.h"
@@ -68,14 +69,17 @@ static void fork_reader(const uint8_t *at, struct stage_seen *seen)
 /*
  * The sharer's process: map, hand the descriptor over, then a thread for every page it is told; told of none, it forks.
  */
-static _Noreturn void live(int sock, int memfd, struct stage_seen *seen, uint64_t features)
+static _Noreturn void live(int sock, int memfd, struct stage_seen *seen, uint64_t features, bool forks)
 {
-	uint8_t *at = mmap(NULL, LENGTH, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
+	void *where = forks ? forker_reserve(LENGTH) : NULL;
+	uint8_t *at = mmap(where, LENGTH, PROT_READ | PROT_WRITE, MAP_SHARED | (forks ? MAP_FIXED : 0), memfd, 0);
 	uint64_t address = (uintptr_t)at;
 	int uffd = uffd_open(features, false);
 	struct order o;
 
 	expect(at != MAP_FAILED && uffd >= 0);
+	if (forks)
+		forker_start(where, LENGTH);
 	expect_eq(fdpass_send(sock, &address, sizeof(address), &uffd, 1), sizeof(address));
 	while (recv(sock, &o, sizeof(o), 0) == sizeof(o)) {
 		if (o.n == 0)
@@ -104,7 +108,7 @@ static void start_sharer(struct stage *s, unsigned who)
 	m->pid = fact_fork();
 	if (m->pid == 0) {
 		close(pair[0]);
-		live(pair[1], s->memfd, s->seen[who], s->options.uffd_features);
+		live(pair[1], s->memfd, s->seen[who], s->options.uffd_features, who && who == s->options.forks);
 	}
 	close(pair[1]);
 	m->sock = pair[0];

@@ -93,8 +93,7 @@ static void publish(struct world *w, const struct bulk_item *item)
 static void fill(struct world *w, struct bulk_item *item)
 {
 	item->placed_ns = w->now;
-	if (!daemon_fill(w, item->page, item->zero, false, (struct sharer_ref){ 0 }, &item->carrier,
-			 &item->result))
+	if (!daemon_fill(w, item->page, item->zero, &item->carrier, &item->result))
 		return;
 	item->filled = true;
 }

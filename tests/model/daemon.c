@@ -15,17 +15,19 @@ static bool refuses(struct world *w, unsigned percent)
 	return !w->ending && percent && rng_percent(&w->rng, percent);
 }
 
-/* A space that lives and maps the page, from a random one on; at a random one of its addresses. */
-static struct space *find_carrier(struct world *w, uint64_t page, struct space *first,
-				  uint64_t *address)
+/*
+ * A space that lives and maps the page, from a random one on; at a random one of its addresses.
+ * Whose it is must not matter to the engine.
+ */
+static struct space *find_carrier(struct world *w, uint64_t page, uint64_t *address)
 {
 	unsigned start = (unsigned)rng_below(&w->rng, KERNEL_SPACES);
 
-	for (unsigned i = 0; i <= KERNEL_SPACES; i++) {
-		struct space *s = i == 0 ? first : &w->kernel.space[(start + i) % KERNEL_SPACES];
+	for (unsigned i = 0; i < KERNEL_SPACES; i++) {
+		struct space *s = &w->kernel.space[(start + i) % KERNEL_SPACES];
 		uint64_t second;
 
-		if (!s || s->life != SPACE_ALIVE ||
+		if (s->life != SPACE_ALIVE ||
 		    !kernel_address(&w->kernel, s, page, 0, address))
 			continue;
 		if (rng_percent(&w->rng, 50) && kernel_address(&w->kernel, s, page, 1, &second))
@@ -49,8 +51,8 @@ static void filled(struct world *w, uint64_t page, bool zero)
  * Place one page.  False: the kernel wants to be asked again.  A private page that nobody maps has
  * no place; a shared one goes through our own mapping then, which wakes nobody.
  */
-bool daemon_fill(struct world *w, uint64_t page, bool zero, bool via, struct sharer_ref first,
-		 struct engine_carrier *carrier, enum engine_result *result)
+bool daemon_fill(struct world *w, uint64_t page, bool zero, struct engine_carrier *carrier,
+		 enum engine_result *result)
 {
 	const struct block *b = world_block(w, page);
 	struct kernel_page *k = &w->kernel.page[page];
@@ -62,7 +64,7 @@ bool daemon_fill(struct world *w, uint64_t page, bool zero, bool via, struct sha
 		return w->engine->stats.again++, false;
 	if (b->kind == BLOCK_HELD)
 		return filled(w, page, zero), true;
-	s = find_carrier(w, page, via ? kernel_space(&w->kernel, first) : NULL, &carrier->address);
+	s = find_carrier(w, page, &carrier->address);
 	if ((!s && b->kind == BLOCK_PRIVATE) || refuses(w, w->profile->nowhere))
 		return *result = PLACED_NOWHERE, true;
 	if (refuses(w, w->profile->exists))
@@ -140,7 +142,7 @@ static bool place_some(struct world *w, struct engine_action *a)
 	enum engine_result result;
 	uint64_t done, left;
 
-	if (!daemon_fill(w, a->page, !a->data, a->via, a->sharer, &carrier, &result))
+	if (!daemon_fill(w, a->page, !a->data, &carrier, &result))
 		return false;
 	done = result == PLACED;
 	while (result == PLACED && done < a->n &&
@@ -165,25 +167,54 @@ static void place(struct world *w, struct engine_action *a)
 	}
 }
 
-/* O3: a zero page where the owner gave it back, a wake where it is. */
+/*
+ * A zero page where the page should be, through any space that maps it, or our own mapping; a
+ * private one has one space.
+ */
+static int answer_through(struct world *w, const struct engine_action *a,
+			  struct engine_carrier *carrier)
+{
+	struct kernel_page *k = &w->kernel.page[a->page];
+	struct space *s = kernel_space(&w->kernel, a->sharer);
+
+	*carrier = (struct engine_carrier){ .address = a->address };
+	if (!s)
+		return -ESRCH;
+	if (world_block(w, a->page)->kind != BLOCK_PRIVATE)
+		s = find_carrier(w, a->page, &carrier->address);
+	carrier->is_sharer = s != NULL;
+	if (s) {
+		carrier->sharer = s->ref;
+		return kernel_copy(&w->kernel, s, carrier->address, true);
+	}
+	if (k->present)
+		return -EEXIST;
+	k->present = k->zero = true;
+	return 0;
+}
+
+static bool carried_there(const struct engine_action *a, const struct engine_carrier *c)
+{
+	return c->is_sharer && c->sharer.slot == a->sharer.slot &&
+	       c->sharer.generation == a->sharer.generation && c->address == a->address;
+}
+
+/* O3: a zero page where the owner gave it back; a wake, unless that woke. */
 static void answer(struct world *w, struct engine_action *a)
 {
-	struct engine_carrier carrier = { .is_sharer = true,
-					  .sharer = a->sharer,
-					  .address = a->address };
-	struct space *s = kernel_space(&w->kernel, a->sharer);
+	struct engine_carrier carrier;
 	int ret;
 
 	if (refuses(w, w->profile->again)) {
 		put_off(w, a);
 		return;
 	}
-	ret = s ? kernel_copy(&w->kernel, s, a->address, true) : -ESRCH;
+	ret = answer_through(w, a, &carrier);
 	if (ret == 0) {
 		must(w, w->kernel.page[a->page].punched, "page %lu was there and is not", a->page);
 		w->naive.page[a->page].zero = true;
 	}
-	if (ret == -EEXIST)
+	if (ret == -EEXIST || (ret == 0 && !carried_there(a, &carrier)))
 		naive_answered(w, a);
 	must(w,
 	     engine_placed(w->engine, a, ret == 0,

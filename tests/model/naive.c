@@ -41,19 +41,6 @@ static struct naive_waiter *first_waiter(struct world *w, uint64_t page)
 	return NULL;
 }
 
-/* Through whom a page is to be placed first: who waits longest, else the main sharer. */
-static void owe_carrier(struct world *w, struct engine_action *a)
-{
-	const struct naive_waiter *first = first_waiter(w, a->page);
-	const struct sharer_table *t = &w->engine->sharers;
-
-	a->via = first || t->main >= 0;
-	if (first)
-		a->sharer = first->ref;
-	else if (a->via)
-		a->sharer = (struct sharer_ref){ (uint16_t)t->main, t->sharer[t->main].generation };
-}
-
 static struct engine_action *owe_place(struct world *w, enum stats_lane lane, uint64_t page,
 				       bool zero, enum page_state from)
 {
@@ -67,7 +54,6 @@ static struct engine_action *owe_place(struct world *w, enum stats_lane lane, ui
 		a->data = lane == LANE_STORE ? b->store + block_offset(b, page)
 					     : world_content(w, page);
 	a->arrived_ns = w->now;
-	owe_carrier(w, a);
 	return a;
 }
 
@@ -150,7 +136,6 @@ enum engine_outcome naive_fault(struct world *w, const struct mail *m, const str
 		a->how = PLACE_ANSWER;
 		a->lane = LANE_STORE;
 		a->sharer = m->ref;
-		a->via = true;
 		a->address = m->address & ~(world_block(w, page)->page_size - 1);
 		return ENGINE_OK;
 	}
@@ -274,7 +259,7 @@ void naive_lost(struct world *w, uint64_t page, enum engine_verb verb)
 	owe(w, verb, page);
 }
 
-/* O3: the page was there after all; who faulted on it is woken. */
+/* O3: the page is there, and nothing woke who faulted on it. */
 void naive_answered(struct world *w, const struct engine_action *a)
 {
 	owe(w, ENGINE_WAKE, a->page)->sharer = a->sharer;
@@ -362,8 +347,7 @@ void naive_expect(struct world *w, const struct engine_action *a)
 		     (const void *)x->data, x->arrived_ns);
 	if (a->verb == ENGINE_PLACE || a->verb == ENGINE_WAKE)
 		must(w,
-		     same(a->sharer, x->sharer) && a->address == x->address &&
-			     (a->verb == ENGINE_WAKE || a->via == x->via),
+		     same(a->sharer, x->sharer) && a->address == x->address,
 		     "page %lu: sharer %u at %lx instead of %u at %lx", a->page, a->sharer.slot,
 		     a->address, x->sharer.slot, x->address);
 	if (a->verb == ENGINE_WAKE)

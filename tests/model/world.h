@@ -150,8 +150,8 @@ extern const char *const world_event_names[EVENTS];
 /* daemon.c: do what the engine says */
 void daemon_act(struct world *w);
 void daemon_later(struct world *w, unsigned index);
-bool daemon_fill(struct world *w, uint64_t page, bool zero, bool via, struct sharer_ref first,
-		 struct engine_carrier *carrier, enum engine_result *result);
+bool daemon_fill(struct world *w, uint64_t page, bool zero, struct engine_carrier *carrier,
+		 enum engine_result *result);
 void daemon_request(struct world *w);
 void daemon_gone(struct world *w, struct space *s);
 

@@ -119,13 +119,19 @@ void rig_placed(struct rig *r, struct engine_action *a, const struct sharer_ref 
 
 void rig_settle(struct rig *r)
 {
+	const struct sharer_table *t = &r->e->sharers;
+	bool main = t->main >= 0;
+	struct sharer_ref ref = { 0 };
 	struct engine_action a;
+
+	if (main)
+		ref = (struct sharer_ref){ (uint16_t)t->main, t->sharer[t->main].generation };
 
 	while (engine_next(r->e, &a)) {
 		if (a.verb == ENGINE_WAKE)
 			engine_woken(r->e, &a, r->now);
 		else if (a.verb == ENGINE_PLACE)
-			rig_placed(r, &a, a.via && a.how != PLACE_KEEP ? &a.sharer : NULL);
+			rig_placed(r, &a, main && a.how != PLACE_KEEP ? &ref : NULL);
 	}
 }
 

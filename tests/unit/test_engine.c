@@ -123,7 +123,7 @@ Test(engine, O2_a_page_that_cannot_be_placed_never_completes_the_session)
 	cr_assert_eq(r.e->blocks.block[RAM].lost, 1);
 }
 
-Test(engine, O3_a_message_for_a_present_page_is_answered_where_it_came_from)
+Test(engine, O3_a_message_for_a_present_page_is_answered)
 {
 	with_rig r;
 	struct sharer_ref vmm, other;
@@ -308,7 +308,6 @@ Test(engine, O13_every_sharer_is_woken_once_and_all_its_aliases)
 	rig_fault(&r, vmm, 7, 1);
 	rig_page(&r, 7);
 	a = rig_next(&r, ENGINE_PLACE, 7);
-	cr_assert(a.via && a.sharer.slot == alias.slot, "through the first that waits");
 	rig_placed(&r, &a, &alias);
 	a = rig_next(&r, ENGINE_WAKE, 7);
 	cr_assert(a.sharer.slot == alias.slot && a.address == RAM_BASE + 7 * 4096,

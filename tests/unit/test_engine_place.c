@@ -115,7 +115,8 @@ Test(engine_place, a_second_fault_on_stored_content_waits_for_the_first_one_s_pl
 	cr_assert_eq(engine_room(r.e), 16);
 }
 
-Test(engine_place, the_carrier_is_who_waits_longest_else_the_main_sharer)
+/* The caller may place through whatever takes the page: only who slept where it went is awake with it. */
+Test(engine_place, O13_whoever_does_not_sleep_where_the_page_went_is_woken)
 {
 	with_rig r;
 	struct sharer_ref vmm, other;
@@ -123,20 +124,52 @@ Test(engine_place, the_carrier_is_who_waits_longest_else_the_main_sharer)
 
 	rig_open(&r, 16, 4);
 	rig_owe_all(&r);
-	rig_page(&r, 1);
-	cr_assert_not(rig_next(&r, ENGINE_PLACE, 1).via, "nobody is here");
-	other = rig_join(&r, false, 0);
-	rig_page(&r, 2);
-	cr_assert_not(rig_next(&r, ENGINE_PLACE, 2).via, "no main sharer");
 	vmm = rig_join(&r, true, 0);
-	rig_page(&r, 3);
-	a = rig_next(&r, ENGINE_PLACE, 3);
-	cr_assert(a.via && a.sharer.slot == vmm.slot && a.sharer.generation == vmm.generation);
+	other = rig_join(&r, false, 0);
 	rig_fault(&r, other, 4, 1);
-	rig_fault(&r, vmm, 4, 1);
 	rig_page(&r, 4);
 	a = rig_next(&r, ENGINE_PLACE, 4);
-	cr_assert(a.via && a.sharer.slot == other.slot && a.sharer.generation == other.generation);
+	rig_placed(&r, &a, &vmm);
+	a = rig_next(&r, ENGINE_WAKE, 4);
+	cr_assert(a.sharer.slot == other.slot && a.address == 0, "it waited first, elsewhere");
+	engine_woken(r.e, &a, r.now);
+	rig_fault(&r, vmm, 5, 1);
+	rig_page(&r, 5);
+	a = rig_next(&r, ENGINE_PLACE, 5);
+	rig_placed(&r, &a, NULL);
+	a = rig_next(&r, ENGINE_WAKE, 5);
+	cr_assert(a.sharer.slot == vmm.slot && a.address == 0, "our own mapping wakes nobody");
+	engine_woken(r.e, &a, r.now);
+	rig_none(&r);
+	cr_assert_eq(engine_room(r.e), 16);
+}
+
+/* A shared page may be zeroed through another address space, which does not wake who faulted on it. */
+Test(engine_place, O3_a_page_that_was_zeroed_elsewhere_needs_a_wake)
+{
+	with_rig r;
+	struct sharer_ref vmm, other;
+	struct engine_action a;
+
+	rig_open(&r, 16, 4);
+	rig_owe_all(&r);
+	vmm = rig_join(&r, true, 0);
+	other = rig_join(&r, false, RIG_ALIAS);
+	rig_page(&r, 7);
+	rig_settle(&r);
+	rig_fault(&r, other, 7, 1);
+	a = rig_next(&r, ENGINE_PLACE, 7);
+	rig_placed(&r, &a, &vmm);
+	a = rig_next(&r, ENGINE_WAKE, 7);
+	cr_assert(a.sharer.slot == other.slot && a.address == 0);
+	engine_woken(r.e, &a, r.now);
+	engine_fault(r.e, other, RAM_ALIAS + 7 * 4096, 2, 0, r.now);
+	a = rig_next(&r, ENGINE_PLACE, 7);
+	rig_placed(&r, &a, &other);
+	a = rig_next(&r, ENGINE_WAKE, 7);
+	cr_assert_eq(a.sharer.slot, other.slot, "it sleeps at its other address");
+	engine_woken(r.e, &a, r.now);
+	rig_none(&r);
 }
 
 Test(engine_place, requested_pages_stay_counted_until_they_are_there)
