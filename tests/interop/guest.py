@@ -12,6 +12,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 # pylint: disable=wrong-import-position
 import guestmem
 from harness import Failure, check, check_equal, main, skip_all, wait_for
+from linuxguest import LinuxGuest
 from machine import Machine, Storage
 from vm import MIB, SYSTEM_QEMU, Vm, reserve_hugepages
 
@@ -80,6 +81,25 @@ def finds_a_lost_marker(case):
     check_equal(vm.disk().bad_code, MARKER, "what it says of it")
 
 
+def linux_lives(case):
+    """It boots, checks its memory and its disk, and counts on its console."""
+    guest = LinuxGuest(case, disk="/dev/vda")
+    vm = Vm(case, machine=Machine(128, disk="virtio", guest=guest))
+    guest.wait_started()
+    vm.wait_guest(rounds=2)
+    vm.wait_reads(100)
+    check_equal(vm.guest().errors, 0, "errors the guest found")
+    wait_for("two counts on its console", lambda: guest.console().count("count ") >= 2, 20)
+
+
+def linux_finds_a_lost_page(case):
+    guest = LinuxGuest(case, spoil=True)
+    vm = Vm(case, machine=Machine(128, guest=guest))
+    guest.wait_started()
+    wait_for("the guest to find it", lambda: vm.guest().errors, 60)
+    wait_for("it to say so", lambda: "is wrong" in guest.console(), 10)
+
+
 def cases():
     partial = functools.partial
     yield "memory guest", partial(lives, machine=Machine())
@@ -94,9 +114,11 @@ def cases():
     yield "it finds a read that went wrong", partial(finds_a_bad_read, disk="virtio")
     yield "it finds a bad read of a storage daemon", partial(finds_a_bad_read, disk="vhost-user")
     yield "it finds a marker that a device destroyed", finds_a_lost_marker
+    yield "Linux", linux_lives
+    yield "Linux finds a lost page", linux_finds_a_lost_page
 
 
 if __name__ == "__main__":
     if not os.access(SYSTEM_QEMU, os.X_OK):
         skip_all("no qemu-system-x86_64 here (package qemu-system-x86)")
-    main(list(cases()))
+    main(list(cases()), limit=180)

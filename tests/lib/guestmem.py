@@ -59,15 +59,15 @@ def pattern_disk(case):
     return path
 
 
-def status(fd):
+def status(fd, at=STATUS):
     """The guest's status words; None before its first round."""
-    words = Status(*struct.unpack("<11I", os.pread(fd, 44, STATUS)))
+    words = Status(*struct.unpack("<11I", os.pread(fd, 44, at)))
     return words if words.magic == MAGIC else None
 
 
-def disk_status(fd):
+def disk_status(fd, at=DISK_STATUS):
     """What the guest says of its disk; None before its first read, and for a guest without a disk."""
-    words = DiskStatus(*struct.unpack("<6I", os.pread(fd, 24, DISK_STATUS)))
+    words = DiskStatus(*struct.unpack("<6I", os.pread(fd, 24, at)))
     return words if words.magic == DISK_MAGIC else None
 
 

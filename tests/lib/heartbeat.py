@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""heartbeat.py SOURCE DESTINATION: for how long the guest stood still when it moved.
+"""heartbeat.py SOURCE DESTINATION ADDRESS: for how long the guest stood still when it moved.
 
 Both are files with the guest's RAM.  The guest counts in a word of it; what is printed is the time between
 the last count seen at the source and the first one seen beyond it at the destination, in
@@ -15,7 +15,7 @@ import time
 from harness import check_equal, wait_for
 
 PYTHON = "/usr/bin/python3"
-BEAT = 0x8000 + 12
+BEAT = 12                               # bytes from its status words
 PAUSE = 0.0002
 PATIENCE = 120
 
@@ -25,7 +25,8 @@ class Heartbeat:
 
     def __init__(self, case, source, destination):
         paths = [f"/proc/{os.getpid()}/fd/{vm.low_ram()}" for vm in (source, destination)]
-        self.child = case.spawn("heartbeat", [PYTHON, os.path.abspath(__file__), *paths])
+        address = source.machine.the_guest().address()
+        self.child = case.spawn("heartbeat", [PYTHON, os.path.abspath(__file__), *paths, str(address)])
         wait_for("the watch of the heartbeat", self.child.lines, 10)
 
     def gap_ms(self, timeout=30.0):
@@ -33,20 +34,21 @@ class Heartbeat:
         return int(self.child.lines()[1]) / 1e6
 
 
-def beat(fd):
-    return struct.unpack("<I", os.pread(fd, 4, BEAT))[0]
+def beat(fd, address):
+    return struct.unpack("<I", os.pread(fd, 4, address + BEAT))[0]
 
 
 def main():
-    source, destination = (os.open(path, os.O_RDONLY) for path in sys.argv[1:])
+    source, destination = (os.open(path, os.O_RDONLY) for path in sys.argv[1:3])
+    address = int(sys.argv[3])
     end = time.monotonic() + PATIENCE
-    last, when = beat(source), time.monotonic_ns()
+    last, when = beat(source, address), time.monotonic_ns()
     print("watching", flush=True)
     while time.monotonic() < end:
-        now = beat(source)
+        now = beat(source, address)
         if now != last:
             last, when = now, time.monotonic_ns()
-        elif 0 < (beat(destination) - last & 0xFFFFFFFF) < 1 << 31:
+        elif 0 < (beat(destination, address) - last & 0xFFFFFFFF) < 1 << 31:
             print(time.monotonic_ns() - when, flush=True)
             return
         time.sleep(PAUSE)

@@ -26,6 +26,15 @@ class MemoryGuest:
     def status(vm):
         return guestmem.status(vm.low_ram())
 
+    @staticmethod
+    def disk_status(vm):
+        return guestmem.disk_status(vm.low_ram())
+
+    @staticmethod
+    def address():
+        """Where the status words are."""
+        return guestmem.STATUS
+
 
 @dataclasses.dataclass(frozen=True)
 class Machine:

@@ -144,7 +144,7 @@ class Vm:
 
     def disk(self):
         """What the guest says of its disk."""
-        return guestmem.disk_status(self.low_ram())
+        return self.machine.the_guest().disk_status(self)
 
     def low_ram(self):
         """Where the guest's own words are."""
