@@ -2,6 +2,7 @@
 #include "config.h"
 #include "daemon/blockers.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -28,6 +29,27 @@ void blockers_add(struct blockers *b, const char *name, const char *step, const 
 	va_start(args, fmt);
 	vsnprintf(to->text, sizeof(to->text), fmt, args);
 	va_end(args);
+}
+
+/* It goes on by itself once there are huge pages; until then all that comes behind these stands still, so it is said in the log, too. */
+static void note_pool(struct blockers *b, const struct snapshot *s)
+{
+	if (s->pool_waits)
+		blockers_add(b, "hugepages", "complete", "hugepages pool empty: %" PRIu64 " pages wait, and what comes behind them; "
+			     "enlarge the pool (/proc/sys/vm/nr_hugepages), or free what others hold of it", s->pool_waits);
+	if (s->pool_waits && !b->pool_warned)
+		g_warning("%s", b->list[b->n - 1].text);
+	b->pool_warned = s->pool_waits > 0;
+}
+
+/**
+ * blockers_running - what keeps a session that serves faults from its end
+ */
+void blockers_running(struct blockers *b, const struct snapshot *s)
+{
+	note_pool(b, s);
+	if (s->state == SESSION_RUNNING && s->owed_left)
+		blockers_add(b, "memory", "complete", "%" PRIu64 " of %" PRIu64 " owed pages are not here yet", s->owed_left, s->owed);
 }
 
 /**

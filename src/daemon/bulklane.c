@@ -47,6 +47,7 @@ struct bulklane {
 	unsigned untold;		/* reports in the mailbox since then */
 	uint64_t duplicates;
 	uint64_t arrived_ns;		/* when the bytes at hand were received */
+	bool dry;			/* atomic: a placement waits for the pool of huge pages */
 	bool stopping;
 };
 
@@ -148,7 +149,7 @@ static void add_main(const struct bulklane *b, struct placer_job *job, unsigned 
 		job->rung[job->n++] = (struct placer_rung){
 			.uffd = c->main_uffd, .address = mapping_address(m, offset),
 			.room = m->length - (offset - m->offset), .can_zero = m->can_zero,
-			.is_sharer = true, .sharer = c->main,
+			.is_sharer = true, .sharer = c->main, .pid = c->main_pid,
 		};
 		return;
 	}
@@ -199,6 +200,15 @@ static void keep(struct bulklane *b, struct engine_report *r, const struct lane_
 	publish(b, r, n, bl->page_size);
 }
 
+/* The fault thread is rung when it begins and when it ends, to tell. */
+static void note_dry(struct bulklane *b, bool dry)
+{
+	if (dry == b->dry)
+		return;
+	__atomic_store_n(&b->dry, dry, __ATOMIC_RELAXED);
+	mailbox_ring(b->outbox);
+}
+
 /* Claimed pages [page, page+n), all from the same state: placed, however long it takes, or reported as not placeable. */
 static void place_claimed(struct bulklane *b, const struct lane_page *p, uint64_t page, uint64_t n, enum page_state from)
 {
@@ -228,6 +238,7 @@ static void place_claimed(struct bulklane *b, const struct lane_page *p, uint64_
 		if (used >= 0 && job.rung[used].is_sharer)
 			r.carrier = (struct engine_carrier){ true, job.rung[used].sharer, job.rung[used].address };
 		publish(b, &r, done >> bl->page_shift, bl->page_size);
+		note_dry(b, outcome == PLACER_RETRY && b->placer.dry);
 		if (outcome == PLACER_RETRY && done == 0) {
 			flush_all(b);
 			usleep(RETRY_US);
@@ -362,6 +373,14 @@ int bulklane_start(struct bulklane **out, struct lane *lane, struct engine *engi
 const struct qstream *bulklane_stream(const struct bulklane *b)
 {
 	return &b->lane.stream;
+}
+
+/**
+ * bulklane_dry - does a placement wait for the pool of huge pages?
+ */
+bool bulklane_dry(const struct bulklane *b)
+{
+	return __atomic_load_n(&b->dry, __ATOMIC_RELAXED);
 }
 
 /**

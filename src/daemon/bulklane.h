@@ -18,6 +18,7 @@
 /* The address spaces the bulk lane places through: the main sharer's, then our own. */
 struct bulk_carrier {
 	int main_uffd;				/* its own dup; -1 */
+	int32_t main_pid;
 	struct sharer_ref main;
 	unsigned n_mappings;
 	struct mapping mapping[SHARER_MAPPINGS];
@@ -36,6 +37,8 @@ int bulklane_start(struct bulklane **out, struct lane *lane, struct engine *engi
 		   const struct placer *placer, struct mailbox *outbox);
 /* The decoder, for the reason of a broken stream; only after BULK_BROKEN. */
 const struct qstream *bulklane_stream(const struct bulklane *b);
+/* Does it wait for the pool of huge pages?  From any thread. */
+bool bulklane_dry(const struct bulklane *b);
 /* Ends the thread (its socket is shut down for reading) and joins it.  Only when the session is over. */
 void bulklane_stop(struct bulklane *b);
 

@@ -192,6 +192,16 @@ static void note_first_served(struct faultloop *f)
 			f->times.first_served = clock_ns();
 }
 
+/* That pages wait for the pool is told when it begins and when it ends. */
+static void note_pool(struct faultloop *f)
+{
+	bool waits = faultloop_pool_waits(f) > 0;
+
+	if (waits != f->pool_told)
+		faultloop_changed(f);
+	f->pool_told = waits;
+}
+
 /* --- one turn ------------------------------------------------------------------------------------------- */
 
 /*
@@ -253,6 +263,7 @@ static bool turn(struct faultloop *f)
 	verdict_end(f);
 	verdict_tell_running(f);
 	note_first_served(f);
+	note_pool(f);
 	lanework_hand_over(f);
 	ask(f);
 	arm_members(f);

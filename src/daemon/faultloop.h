@@ -75,6 +75,7 @@ struct faultloop {
 	unsigned n_pending;
 	bool stalled_main, stalled_urgent;	/* a page of that lane is pending: its buffer must not move */
 	bool given_back;		/* content of ours waits for another try, in the engine */
+	uint64_t pool_waits;		/* pages of these that want a huge page, and the pool has none */
 	uint64_t retry_ns;		/* when to try these again; 0: there is nothing */
 	uint64_t own_first_until;	/* the main sharer was slow: our own mapping goes first, CLOCK_MONOTONIC */
 	bool doorbell_armed;		/* the doorbell's poll is armed */
@@ -93,6 +94,7 @@ struct faultloop {
 	unsigned n_pings;
 
 	uint64_t strays;
+	bool pool_told;			/* the main thread knows that pages wait for the pool, or that none do */
 	bool running_told;		/* the source has our answer: the VM may run */
 	bool ownership_unknown;
 	int error;
@@ -128,6 +130,11 @@ static inline bool faultloop_halted(const struct faultloop *f)
 static inline bool faultloop_serving(const struct faultloop *f)
 {
 	return f->engine.session.state >= SESSION_LOADING && f->engine.session.state <= SESSION_COMPLETE;
+}
+/* Pages at hand, on either side, that wait for the pool of huge pages. */
+static inline uint64_t faultloop_pool_waits(const struct faultloop *f)
+{
+	return f->pool_waits + (f->bulk && bulklane_dry(f->bulk));
 }
 static inline void faultloop_changed(struct faultloop *f)
 {

@@ -172,6 +172,7 @@ static void fill_carrier(struct faultloop *f, struct bulk_carrier *c)
 		const struct sharer *s = &f->engine.sharers.sharer[main];
 
 		c->main_uffd = dup(f->roster.member[main].uffd);
+		c->main_pid = f->roster.member[main].pid;
 		c->main = f->roster.member[main].ref;
 		c->n_mappings = s->n_mappings;
 		memcpy(c->mapping, s->mapping, s->n_mappings * sizeof(s->mapping[0]));

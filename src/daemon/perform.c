@@ -54,7 +54,7 @@ static void add_rung(struct faultloop *f, struct placer_job *job, struct sharer_
 	job->rung[job->n++] = (struct placer_rung){
 		.uffd = m->uffd, .address = mapping_address(map, offset),
 		.room = map->length - (offset - map->offset), .can_zero = map->can_zero,
-		.is_sharer = true, .sharer = ref,
+		.is_sharer = true, .sharer = ref, .pid = m->pid,
 	};
 }
 
@@ -248,6 +248,8 @@ static void defer(struct faultloop *f, struct engine_action *a)
 {
 	if (f->retry_ns == 0)
 		f->retry_ns = clock_ns() + RETRY_NS;
+	if (a->verb == ENGINE_PLACE && f->placer.dry)
+		f->pool_waits += a->n;
 	if (let_go(f, a))
 		return;
 	f->pending[f->n_pending++] = *a;
@@ -336,6 +338,7 @@ void perform_pending(struct faultloop *f, uint64_t now)
 	memcpy(again, f->pending, n * sizeof(again[0]));
 	f->n_pending = 0;
 	f->retry_ns = 0;
+	f->pool_waits = 0;
 	f->stalled_main = f->stalled_urgent = false;
 	/* What each wakes leaves the engine's queue before the next; the places of those still to come stay free. */
 	for (unsigned i = 0; i < n; i++) {

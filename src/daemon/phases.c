@@ -284,9 +284,7 @@ static void do_needed(struct phases *p, const struct snapshot *s)
 		late_sharers(p);
 	if (s->state == SESSION_LOADING)
 		wait_for_load(p, s);
-	if (s->state == SESSION_RUNNING && s->owed_left)
-		blockers_add(&p->blockers, "memory", "complete", "%" PRIu64 " of %" PRIu64 " owed pages are not here yet", s->owed_left,
-		      s->owed);
+	blockers_running(&p->blockers, s);
 }
 
 /* --- ends ------------------------------------------------------------------------------------------------- */

@@ -5,12 +5,15 @@
  * since it is about the page, not about the way there.
  *
  * On hugetlbfs EEXIST has a second meaning, an empty pool of huge pages (tests/kernel/hugetlb.c):
- * taking one for the other would lose a page, or raise an alarm over nothing.  See exists().
+ * taking one for the other would lose a page, or raise an alarm over nothing.  See exists().  Whoever waits for the pool is told
+ * (`dry'), so that it can be seen.
  *
  * The order of the rungs is the caller's.  Mostly the first takes it, and a placement is one ioctl.
  */
 #include "config.h"
 #include "daemon/placer.h"
+
+#include <errno.h>
 
 #include "sys/mem.h"
 
@@ -50,13 +53,43 @@ static enum uffd_outcome climb(struct placer *p, const struct placer_job *job, c
 	return *done < job->length ? UFFD_UNMAPPED : UFFD_DONE;
 }
 
-/*
- * Of huge pages the kernel says EEXIST also when it has none left, which time may mend.  Not so for a page that is there: its
- * thread would wait for a pool that is as large as the guest, and so empty for good.
- */
-static enum placer_outcome exists(const struct placer *p, const struct placer_job *job)
+/* Is a huge page there, through this rung?  1, 0, or -1: it cannot be told. */
+static int is_there(struct placer *p, const struct placer_rung *r, uint64_t at)
 {
-	return !job->answer && p->page_size > 4096 && mem_pool_empty(p->page_size) ? PLACER_RETRY : PLACER_EXISTS;
+	struct uffd_result result = { 0 };
+	enum uffd_outcome outcome;
+	int mapped;
+
+	if (r->is_sharer) {
+		mapped = r->pid ? mem_mapped(r->pid, r->address + at) : -1;
+		return mapped < 0 ? -1 : mapped;
+	}
+	p->calls++;
+	outcome = uffd_place(p->ops, r->uffd, UFFD_CONTINUE, r->address + at, p->page_size, NULL, false, &result);
+	if (outcome == UFFD_DONE || outcome == UFFD_EXISTS)
+		return 1;
+	return result.err == EFAULT ? 0 : -1;
+}
+
+/*
+ * Of huge pages the kernel says EEXIST also when it has none left, which time may mend; a page that is there and that nobody
+ * placed is an alarm, however empty the pool: one that is as large as the guest is empty for good.
+ *
+ * Our own mapping asks the file; a private block has none of those, and the one page table that counts.  Where neither can be asked,
+ * the pool's numbers decide.
+ */
+static enum placer_outcome exists(struct placer *p, const struct placer_job *job, uint64_t at)
+{
+	unsigned i = 0;
+	int there;
+
+	if (job->answer || p->page_size <= 4096)
+		return PLACER_EXISTS;
+	while (i + 1 < job->n && job->rung[i].is_sharer)
+		i++;
+	there = is_there(p, &job->rung[i], at);
+	p->dry = there < 0 ? mem_pool_empty(p->page_size) : !there;
+	return p->dry ? PLACER_RETRY : PLACER_EXISTS;
 }
 
 /**
@@ -75,6 +108,7 @@ enum placer_outcome placer_run(struct placer *p, const struct placer_job *job, u
 {
 	bool later = false;
 
+	p->dry = false;
 	*done = 0;
 	*used = -1;
 	for (unsigned i = 0; i < job->n; i++) {
@@ -86,11 +120,12 @@ enum placer_outcome placer_run(struct placer *p, const struct placer_job *job, u
 		if (outcome == UFFD_DONE)
 			return PLACER_DONE;
 		if (outcome == UFFD_EXISTS)
-			return exists(p, job);
+			return exists(p, job, *done);
 		/* What was placed through this rung must be told apart from what goes through the next. */
 		if (*done > before)
 			return PLACER_RETRY;
 		later |= outcome == UFFD_AGAIN || outcome == UFFD_NOMEM;
+		p->dry |= outcome == UFFD_NOMEM && p->page_size > 4096;
 		p->fallbacks += i + 1 < job->n;
 	}
 	return later ? PLACER_RETRY : PLACER_NOWHERE;

@@ -22,6 +22,7 @@ struct placer_rung {
 	uint64_t room;			/* bytes from there that the mapping covers */
 	bool can_zero;
 	bool is_sharer;
+	int32_t pid;			/* of the sharer */
 	struct sharer_ref sharer;
 };
 
@@ -29,6 +30,7 @@ struct placer {
 	const struct uffd_ops *ops;
 	const uint8_t *zeroes;		/* as long as the longest page in use; for ranges without ZEROPAGE */
 	uint64_t page_size;		/* of the block at hand */
+	bool dry;			/* the last RETRY is for want of a huge page */
 	uint64_t fallbacks, again, calls;	/* statistics, taken by the owner */
 };
 

@@ -107,6 +107,7 @@ void report_status(struct jsonmsg_writer *w, const char *key, const struct snaps
 		{"requests_in_flight", offsetof(struct snapshot, requests_in_flight)},
 		{"store_bytes", offsetof(struct snapshot, store_bytes)},
 		{"stray_pages", offsetof(struct snapshot, strays)},
+		{"pool_waits", offsetof(struct snapshot, pool_waits)},
 	};
 
 	jsonmsg_begin_object(w, key);

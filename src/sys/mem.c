@@ -346,3 +346,25 @@ bool mem_pool_empty(uint64_t page_size)
 	return pool_count(page_size, "free", &free_pages) && pool_count(page_size, "resv", &reserved) &&
 	       free_pages <= reserved;
 }
+
+/**
+ * mem_mapped - has process @pid a page, or one that is swapped out, at @address?
+ *
+ * What its page table says; of a shared file more may be there than some process has mapped.  No stdio, as above.
+ *
+ * Return: 1 yes, 0 no, -errno when it cannot be told.
+ */
+int mem_mapped(pid_t pid, uint64_t address)
+{
+	cleanup_fd int fd = -1;
+	uint64_t entry = 0;
+	char path[48];
+
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (pread(fd, &entry, sizeof(entry), (off_t)(address / base_page() * sizeof(entry))) != sizeof(entry))
+		return -EIO;
+	return (entry >> 62) != 0;
+}

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct mem_identity {
 	uint64_t dev, inode; /* dev as st_dev */
@@ -38,6 +39,8 @@ void mem_unmap(void *addr, uint64_t len);
  * there (tests/kernel).  False when it cannot be told.
  */
 bool mem_pool_empty(uint64_t page_size);
+/* Has that process something at this address?  1 yes, 0 no, -errno when it cannot be told. */
+int mem_mapped(pid_t pid, uint64_t address);
 
 /* Drop the content of a range: PUNCH_HOLE for a file, MADV_DONTNEED for private memory. */
 int mem_punch(int fd, uint64_t offset, uint64_t len);

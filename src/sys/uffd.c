@@ -69,6 +69,19 @@ static int issue_wake(int uffd, uint64_t dst, uint64_t len, const void *src, boo
 	return rc;
 }
 
+static int issue_continue(int uffd, uint64_t dst, uint64_t len, const void *src, bool wake, int64_t *moved)
+{
+	struct uffdio_continue arg = {
+		.range = { .start = dst, .len = len },
+		.mode = wake ? 0 : UFFDIO_CONTINUE_MODE_DONTWAKE,
+	};
+	int rc = ioctl(uffd, UFFDIO_CONTINUE, &arg) < 0 ? -errno : 0;
+
+	(void)src;
+	*moved = arg.mapped;
+	return rc;
+}
+
 static int kernel_issue(void *ctx, int uffd, enum uffd_how how, uint64_t dst, uint64_t len,
 			const void *src, bool wake, int64_t *moved)
 {
@@ -76,6 +89,7 @@ static int kernel_issue(void *ctx, int uffd, enum uffd_how how, uint64_t dst, ui
 		[UFFD_COPY] = issue_copy,
 		[UFFD_ZERO] = issue_zero,
 		[UFFD_WAKE] = issue_wake,
+		[UFFD_CONTINUE] = issue_continue,
 	};
 
 	(void)ctx;

@@ -30,6 +30,7 @@ enum uffd_how {
 	UFFD_COPY, /* from @src, any alignment */
 	UFFD_ZERO, /* UFFDIO_ZEROPAGE; the range must offer it */
 	UFFD_WAKE,
+	UFFD_CONTINUE, /* map what the file has there; EFAULT when it has nothing */
 };
 
 struct uffd_result {

@@ -8,7 +8,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/memfd.h>
+#include <linux/userfaultfd.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -264,6 +266,37 @@ static void empty_pool_is_enomem_or_eexist(void)
 	expect_eq(actor_result(&a), 0x11);
 }
 
+static int k_continue(int uffd, uint64_t start)
+{
+	struct uffdio_continue arg = { .range = { .start = start, .len = HUGE } };
+
+	return ioctl(uffd, UFFDIO_CONTINUE, &arg) < 0 ? errno : 0;
+}
+
+/*
+ * What does tell is CONTINUE through a mapping of our own that is registered (for missing pages is enough): it maps a page that is in
+ * the file, and nothing else.  It makes no page, writes none and takes none from the pool.
+ */
+static void continue_tells_what_is_there(void)
+{
+	int fd = k_file(k_mount("hugetlbfs", "pagesize=2M,size=2M"), 2 * HUGE), uffd = k_uffd(0), own_uffd = k_uffd(0);
+	uint8_t *p = huge_map(fd, 2, MAP_NORESERVE), *own = huge_map(fd, 2, MAP_NORESERVE);
+	uint64_t held;
+
+	expect_eq(k_register(uffd, at(p), 2 * HUGE, NULL), 0);
+	expect_eq(k_register(own_uffd, at(own), 2 * HUGE, NULL), 0);
+	expect_eq(k_continue(own_uffd, at(own)), EFAULT);
+	expect_eq(k_copy(uffd, at(p), k_source(0x11, HUGE / PAGE), HUGE, 0).err, 0);
+	expect_eq(k_continue(own_uffd, at(own)), 0);
+	expect_eq(k_continue(own_uffd, at(own)), EEXIST);
+	expect_eq(act_load(own), 0x11);
+	/* the pool is empty now */
+	expect(k_copy(uffd, at(p + HUGE), k_source(0x22, HUGE / PAGE), HUGE, 0).err != 0);
+	expect_eq(k_continue(own_uffd, at(own + HUGE)), EFAULT);
+	expect_eq(mem_held(fd, &held), 0);
+	expect_eq(held, HUGE);
+}
+
 /* One mapping that reserves (ours, by mem_map_shared) is enough for everybody's COPY. */
 static void reserved_pages_cannot_run_out(void)
 {
@@ -306,6 +339,7 @@ static const struct fact facts[] = {
 	{ "the block count tells how much is there", block_count_tells_how_much },
 	{ "an empty pool: ENOMEM, or EEXIST without a page; waiters sleep on",
 	  empty_pool_is_enomem_or_eexist },
+	{ "O2 CONTINUE through a mapping of our own tells whether a page is there", continue_tells_what_is_there },
 	{ "what one mapping reserved, any COPY gets", reserved_pages_cannot_run_out },
 	{ "a mapping that cannot reserve: ENOMEM", reserving_too_much_is_enomem },
 };

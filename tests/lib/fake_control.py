@@ -53,7 +53,7 @@ class Session:
                 "machine": "pc-i440fx-7.2", "source": "127.0.0.1:40404",
                 "package": {"bytes": 123456, "device_offset": 20, "device_bytes": 123000},
                 "owed_pages": self.pages, "owed_pages_left": self.pages - self.present, "faults_in_flight": 12,
-                "requests_in_flight": 34, "store_bytes": 16 << 20, "stray_pages": 0, "blocks": 2, "sharers": 2}
+                "requests_in_flight": 34, "store_bytes": 16 << 20, "stray_pages": 0, "pool_waits": 0, "blocks": 2, "sharers": 2}
 
     def blocks(self):
         missing = self.pages - self.present

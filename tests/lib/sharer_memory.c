@@ -73,7 +73,7 @@ int sharer_memory_map(struct sharer_block *b)
 		if (err)
 			return err;
 	} else if (b->hugetlb) {
-		flags |= MAP_HUGETLB | MAP_HUGE_2MB;
+		flags |= MAP_HUGETLB | MAP_HUGE_2MB | (b->reserve ? 0 : MAP_NORESERVE);
 	}
 	b->address = map(b, flags);
 	if (b->address && b->aliased)

@@ -15,7 +15,7 @@ static const char usage[] =
 	"Usage: sharer --socket PATH --name NAME --block NAME,size=N[,...]... [OPTION]...\n"
 	"  --role main|sharer        default: main\n"
 	"  --policy ignore|disable|fail\n"
-	"  --block NAME,size=N[,memfd=create|PATH][,offset=N][,private=on][,hugetlb=on][,alias=on]\n"
+	"  --block NAME,size=N[,memfd=create|PATH][,offset=N][,private=on][,hugetlb=on[,reserve=off]][,alias=on]\n"
 	"                            guest memory; made here unless memfd names a file;\n"
 	"                            alias: mapped twice, and touched at either address\n"
 	"  --threads N               that touch the memory; default 1, 0: none\n"
@@ -114,12 +114,13 @@ static int complain(const struct keyval *kv)
 static int read_block(struct sharer_options *o, const char *text)
 {
 	static const char *const keys[] = { "name",    "size",	  "memfd", "offset",
-					    "private", "hugetlb", "alias", NULL };
+					    "private", "hugetlb", "reserve", "alias", NULL };
 	struct sharer_block *b = &o->block[o->n_blocks];
 	struct keyval kv cleanup_keyval;
 	const char *path;
 	int err;
 
+	b->reserve = true;
 	if (o->n_blocks == SHARER_BLOCKS)
 		return bad("--block", text, "fewer blocks");
 	if (keyval_parse(&kv, text, keys, "name") < 0 ||
@@ -127,6 +128,7 @@ static int read_block(struct sharer_options *o, const char *text)
 	    keyval_size(&kv, "offset", 0, UINT64_MAX / 4, &b->offset) < 0 ||
 	    keyval_bool(&kv, "private", &b->private) < 0 ||
 	    keyval_bool(&kv, "hugetlb", &b->hugetlb) < 0 ||
+	    keyval_bool(&kv, "reserve", &b->reserve) < 0 ||
 	    keyval_bool(&kv, "alias", &b->aliased) < 0)
 		return complain(&kv);
 	path = keyval_get(&kv, "memfd");

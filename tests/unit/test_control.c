@@ -435,6 +435,7 @@ Test(control, status)
 	s->requests_in_flight = 43;
 	s->store_bytes = 44;
 	s->strays = 45;
+	s->pool_waits = 46;
 	s->source_closed = true;
 	s->n_blocks = 2;
 	s->n_sharers = 3;
@@ -457,7 +458,7 @@ Test(control, status)
 		"\"device_bytes\":33},"
 		"\"owed_pages\":40,\"owed_pages_left\":41,\"faults_in_flight\":42,\"requests_in_"
 		"flight\":43,"
-		"\"store_bytes\":44,\"stray_pages\":45,\"blocks\":2,\"sharers\":3}\n");
+		"\"store_bytes\":44,\"stray_pages\":45,\"pool_waits\":46,\"blocks\":2,\"sharers\":3}\n");
 }
 
 Test(control, sharers)

@@ -7,6 +7,8 @@
 #include "daemon/placer.h"
 
 #include <errno.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <criterion/criterion.h>
 
@@ -20,6 +22,7 @@ struct kernel {
 	struct uffd_ops ops;
 	int err[PLACER_RUNGS];
 	uint64_t limit[PLACER_RUNGS];	/* bytes a call may move, 0: all of them */
+	int continued;			/* what CONTINUE says, to whichever rung */
 	unsigned calls;
 	int last;
 	uint64_t last_dst;
@@ -37,9 +40,9 @@ static int issue(void *ctx, int uffd, enum uffd_how how, uint64_t dst, uint64_t 
 	k->last = uffd;
 	k->last_dst = dst;
 	k->last_how = how;
-	*moved = -k->err[uffd];
-	if (k->err[uffd])
-		return -k->err[uffd];
+	*moved = how == UFFD_CONTINUE ? -k->continued : -k->err[uffd];
+	if (*moved)
+		return (int)*moved;
 	*moved = (int64_t)(k->limit[uffd] && k->limit[uffd] < len ? k->limit[uffd] : len);
 	return (uint64_t)*moved < len ? -EAGAIN : 0;
 }
@@ -77,6 +80,85 @@ Test(placer, answers_for_a_huge_page_that_is_there)
 	job.answer = true;
 	cr_assert_eq(placer_run(&p, &job, &done, &used), PLACER_EXISTS);
 	cr_assert_eq(k.calls, 1);
+}
+
+/* The own mapping is the last rung, and knows what is in the file. */
+static enum placer_outcome exists_of_a_huge_page(int continued, bool *dry)
+{
+	static const uint8_t data[PAGE];
+	struct kernel k = { .err = { EEXIST, EEXIST }, .continued = continued };
+	struct placer p = placer_of(&k, HUGE);
+	struct placer_job job = job_of(2, HUGE, data);
+	enum placer_outcome outcome;
+	uint64_t done;
+	int used;
+
+	job.rung[0].is_sharer = true;
+	outcome = placer_run(&p, &job, &done, &used);
+	cr_assert_eq(k.calls, 2);
+	cr_assert(k.last == 1 && k.last_how == UFFD_CONTINUE && k.last_dst == 2ull << 40);
+	cr_assert_eq(done, 0);
+	*dry = p.dry;
+	return outcome;
+}
+
+/* O2: a page that is there is an alarm, however empty the pool; an empty pool is none, however it is said. */
+Test(placer, O2_tells_a_huge_page_that_is_there_from_an_empty_pool)
+{
+	bool dry;
+
+	cr_assert_eq(exists_of_a_huge_page(0, &dry), PLACER_EXISTS);
+	cr_assert(!dry);
+	cr_assert_eq(exists_of_a_huge_page(EEXIST, &dry), PLACER_EXISTS);
+	cr_assert(!dry);
+	cr_assert_eq(exists_of_a_huge_page(EFAULT, &dry), PLACER_RETRY);
+	cr_assert(dry);
+	/* an older kernel: the pool of 1 GiB pages, which holds nothing here, decides */
+	cr_assert_eq(exists_of_a_huge_page(EINVAL, &dry), PLACER_RETRY);
+	cr_assert(dry);
+}
+
+/* Private memory has no file: its owner's page table tells. */
+Test(placer, O2_asks_the_page_table_of_private_memory)
+{
+	static uint8_t data[PAGE];
+	uint8_t *page = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	cr_assert(page != MAP_FAILED);
+	*(volatile uint8_t *)page = 1;
+	for (unsigned i = 0; i < 2; i++) {
+		struct kernel k = { .err = { EEXIST } };
+		struct placer p = placer_of(&k, HUGE);
+		struct placer_job job = job_of(1, HUGE, data);
+		uint64_t done;
+		int used;
+
+		job.rung[0].is_sharer = true;
+		job.rung[0].pid = getpid();
+		job.rung[0].address = (uintptr_t)page + i * PAGE;
+		cr_assert_eq(placer_run(&p, &job, &done, &used), i == 0 ? PLACER_EXISTS : PLACER_RETRY);
+		cr_assert_eq(p.dry, i == 1);
+		cr_assert_eq(k.calls, 1);
+	}
+	munmap(page, 2 * PAGE);
+}
+
+/* A kernel that says ENOMEM says the same. */
+Test(placer, no_memory_for_a_huge_page_is_an_empty_pool)
+{
+	static const uint8_t data[PAGE];
+	struct kernel k = { .err = { ENOMEM, ENOMEM } };
+	struct placer p = placer_of(&k, HUGE);
+	struct placer_job job = job_of(2, HUGE, data);
+	uint64_t done;
+	int used;
+
+	cr_assert_eq(placer_run(&p, &job, &done, &used), PLACER_RETRY);
+	cr_assert(p.dry);
+	p.page_size = PAGE;
+	job = job_of(2, PAGE, data);
+	cr_assert_eq(placer_run(&p, &job, &done, &used), PLACER_RETRY);
+	cr_assert(!p.dry);
 }
 
 Test(placer, takes_exists_of_a_small_page_at_its_word)
