@@ -148,12 +148,16 @@ int qstream_xbzrle(uint8_t *page, size_t page_len, const uint8_t *delta, size_t 
 /* Encoders, for the source side and for tests.  Each appends one record to @p (check p->bad). */
 struct pen;
 void qstream_put_header(struct pen *p, const char *machine);
+void qstream_put_page_bits(struct pen *p, uint32_t bits); /* directly behind the header */
 void qstream_put_command(struct pen *p, uint16_t cmd, const void *payload, uint16_t len);
 void qstream_put_ping(struct pen *p, uint32_t value);
 void qstream_put_advise(struct pen *p, uint64_t summary, uint64_t target_page);
 /* START section of ram, whole; page_size is written where it differs from @default_page. */
 void qstream_put_blocks(struct pen *p, uint32_t section, const struct qstream_block *blocks,
 			unsigned n, uint64_t default_page);
+/* The same in pieces: its head, each entry (page_size 0: not written), qstream_put_ram_end(). */
+void qstream_put_blocks_begin(struct pen *p, uint32_t section, uint64_t total);
+void qstream_put_block(struct pen *p, const char *name, uint64_t length, uint64_t page_size);
 void qstream_put_ram_begin(struct pen *p, bool end, uint32_t section); /* PART or END header */
 void qstream_put_ram_end(struct pen *p, uint32_t section);	       /* EOS word + footer */
 /* Word (+ cstr when @name) of a page; the data follows.  @zero: the ZERO form, with its byte. */

@@ -45,6 +45,8 @@ enum qstream_flag {
 	FLAG_MULTIFD_FLUSH = 0x200,
 };
 
+#define PAGE_BITS_NAME	   "configuration/target-page-bits"
+#define SUBSECTION_VERSION 1
 #define RAM_IDSTR   "ram"
 #define RAM_VERSION 4
 #define WORD_LEN    8u /* of a ram word */

@@ -35,6 +35,19 @@ void qstream_put_header(struct pen *p, const char *machine)
 	pen_bytes(p, machine, len);
 }
 
+/**
+ * qstream_put_page_bits - the subsection of the configuration that tells the target's page size
+ *
+ * Targets whose page size is fixed (x86) go without it; a destination insists on the same as its own.
+ */
+void qstream_put_page_bits(struct pen *p, uint32_t bits)
+{
+	pen_u8(p, TYPE_SUBSECTION);
+	pen_cstr(p, PAGE_BITS_NAME);
+	pen_be32(p, SUBSECTION_VERSION);
+	pen_be32(p, bits);
+}
+
 static void put_command_head(struct pen *p, uint16_t cmd, uint16_t len)
 {
 	pen_u8(p, TYPE_COMMAND);
@@ -73,6 +86,33 @@ void qstream_put_advise(struct pen *p, uint64_t summary, uint64_t target_page)
 }
 
 /**
+ * qstream_put_blocks_begin - the START section of ram up to its block list
+ * @total: bytes of all blocks together
+ */
+void qstream_put_blocks_begin(struct pen *p, uint32_t section, uint64_t total)
+{
+	pen_u8(p, TYPE_START);
+	pen_be32(p, section);
+	pen_cstr(p, RAM_IDSTR);
+	pen_be32(p, 0);
+	pen_be32(p, RAM_VERSION);
+	pen_be64(p, total | FLAG_MEM_SIZE);
+}
+
+/**
+ * qstream_put_block - one entry of the block list
+ * @page_size: 0 leaves the field out, as QEMU does where it is the host's, and everywhere when the
+ *   stream has no ADVISE
+ */
+void qstream_put_block(struct pen *p, const char *name, uint64_t length, uint64_t page_size)
+{
+	pen_cstr(p, name);
+	pen_be64(p, length);
+	if (page_size)
+		pen_be64(p, page_size);
+}
+
+/**
  * qstream_put_blocks - the START section of ram, whole: the block list
  * @default_page: blocks of this page size go without the field, as QEMU's do whose page size is the
  *   host's
@@ -84,18 +124,10 @@ void qstream_put_blocks(struct pen *p, uint32_t section, const struct qstream_bl
 
 	for (unsigned i = 0; i < n; i++)
 		total += blocks[i].length;
-	pen_u8(p, TYPE_START);
-	pen_be32(p, section);
-	pen_cstr(p, RAM_IDSTR);
-	pen_be32(p, 0);
-	pen_be32(p, RAM_VERSION);
-	pen_be64(p, total | FLAG_MEM_SIZE);
-	for (unsigned i = 0; i < n; i++) {
-		pen_cstr(p, blocks[i].name);
-		pen_be64(p, blocks[i].length);
-		if (blocks[i].page_size != default_page)
-			pen_be64(p, blocks[i].page_size);
-	}
+	qstream_put_blocks_begin(p, section, total);
+	for (unsigned i = 0; i < n; i++)
+		qstream_put_block(p, blocks[i].name, blocks[i].length,
+				  blocks[i].page_size == default_page ? 0 : blocks[i].page_size);
 	qstream_put_ram_end(p, section);
 }
 

@@ -17,7 +17,6 @@
 
 #define PAGE_BITS	   12
 #define TLS_HANDSHAKE	   0x16 /* first byte of a ClientHello */
-#define SUBSECTION_VERSION 1
 
 /* What else might have been at the other end of the connection? */
 static const char *opening_fault(const uint8_t *buf)
@@ -86,7 +85,7 @@ static const struct subsection {
 	const char *name;
 	int (*read)(struct qstream *q, struct cursor *c, struct qstream_record *rec);
 } subsections[] = {
-	{"configuration/target-page-bits", read_page_bits},
+	{PAGE_BITS_NAME, read_page_bits},
 	{"configuration/capabilities", read_capabilities},
 	{"configuration/uuid", read_uuid},
 };
