@@ -29,7 +29,8 @@ static struct jsonmsg *value_of(JsonNode *node)
 struct lexer {
 	const char *at, *end;
 	unsigned depth;
-	bool begun; /* the one value at depth 0 */
+	bool begun;	/* the one value at depth 0 */
+	bool fractions; /* numbers need not be whole */
 };
 
 static const char hex_digits[] = "0123456789abcdefABCDEF";
@@ -93,6 +94,35 @@ static const char *skip_string(struct lexer *l)
 	return why ? why : "a string has no end";
 }
 
+/* Digits off the front; false when there are none. */
+static bool take_digits(const char **at)
+{
+	size_t n = strspn(*at, "0123456789");
+
+	*at += n;
+	return n > 0;
+}
+
+/* -?digits, then .digits or an exponent or both. */
+static bool is_fraction(const char *at)
+{
+	at += *at == '-';
+	if (!take_digits(&at))
+		return false;
+	if (*at == '.') {
+		at++;
+		if (!take_digits(&at))
+			return false;
+	}
+	if (*at == 'e' || *at == 'E') {
+		at++;
+		at += *at == '+' || *at == '-';
+		if (!take_digits(&at))
+			return false;
+	}
+	return *at == '\0';
+}
+
 /*
  * A whole number of int64: strtoll() says when it does not fit, where the library would saturate.
  * It also takes blanks and '+', which cannot be here: a number begins with a digit or '-'.
@@ -100,7 +130,7 @@ static const char *skip_string(struct lexer *l)
 static const char *skip_number(struct lexer *l)
 {
 	const char *start = l->at;
-	char digits[24] = "", *rest;
+	char digits[32] = "", *rest;
 	size_t n = 1;
 
 	while (n < (size_t)(l->end - start) && strchr("0123456789.eE+-", start[n]) && start[n])
@@ -112,10 +142,12 @@ static const char *skip_number(struct lexer *l)
 	errno = 0;
 	strtoll(digits, &rest, 10);
 	start = digits + (*digits == '-');
+	if (*start == '0' && start[1] >= '0' && start[1] <= '9')
+		return "a number begins with 0";
+	if (*rest && l->fractions && is_fraction(digits))
+		return NULL;
 	if (*rest || *start < '0' || *start > '9')
 		return "a number is not whole";
-	if (start[0] == '0' && start[1])
-		return "a number begins with 0";
 	return errno ? "a number is too large" : NULL;
 }
 
@@ -163,9 +195,9 @@ static const char *skip_token(struct lexer *l)
 }
 
 /* What is wrong with the text as static text, or NULL. */
-static const char *check_text(const char *text, size_t len)
+static const char *check_text(const char *text, size_t len, bool fractions)
 {
-	struct lexer l = {text, text + len, 0, false};
+	struct lexer l = {text, text + len, 0, false, fractions};
 	const char *why = NULL;
 
 	if (!g_utf8_validate_len(text, len, NULL))
@@ -181,22 +213,11 @@ static const char *check_text(const char *text, size_t len)
 
 /* --- reading ------------------------------------------------------------------------------ */
 
-/**
- * jsonmsg_parse - read one JSON value
- * @out: the tree, freed with jsonmsg_free(); NULL on failure
- * @text, @len: need not be terminated
- * @why: what is wrong, static text, NULL on success; may be NULL
- *
- * Stricter than RFC 8259 where a peer could hurt us or lose data silently: at most
- * JSONMSG_MAX_DEPTH levels, no fractions or exponents, no number outside int64, no NUL in a text.
- * Of members with the same name the last one counts.
- *
- * Return: 0, or -EBADMSG.
- */
-int jsonmsg_parse(struct jsonmsg **out, const char *text, size_t len, const char **why)
+static int parse(struct jsonmsg **out, const char *text, size_t len, bool fractions,
+		 const char **why)
 {
 	g_autoptr(JsonParser) parser = json_parser_new_immutable();
-	const char *wrong = check_text(text, len);
+	const char *wrong = check_text(text, len, fractions);
 	JsonNode *root = NULL;
 
 	*out = NULL;
@@ -212,6 +233,34 @@ int jsonmsg_parse(struct jsonmsg **out, const char *text, size_t len, const char
 		return -EBADMSG;
 	*out = value_of(json_node_ref(root));
 	return 0;
+}
+
+/**
+ * jsonmsg_parse - read one JSON value
+ * @out: the tree, freed with jsonmsg_free(); NULL on failure
+ * @text, @len: need not be terminated
+ * @why: what is wrong, static text, NULL on success; may be NULL
+ *
+ * Stricter than RFC 8259 where a peer could hurt us or lose data silently: at most
+ * JSONMSG_MAX_DEPTH levels, no fractions or exponents, no number outside int64, no NUL in a text.
+ * Of members with the same name the last one counts.
+ *
+ * Return: 0, or -EBADMSG.
+ */
+int jsonmsg_parse(struct jsonmsg **out, const char *text, size_t len, const char **why)
+{
+	return parse(out, text, len, false, why);
+}
+
+/**
+ * jsonmsg_parse_fractions - jsonmsg_parse() for a peer that also counts in fractions
+ *
+ * Such a number is a value of kind JSONMSG_FRACTION: it is there, and no reader takes it for one of
+ * its own.  A whole number outside int64 is refused as ever.
+ */
+int jsonmsg_parse_fractions(struct jsonmsg **out, const char *text, size_t len, const char **why)
+{
+	return parse(out, text, len, true, why);
 }
 
 /**
@@ -247,6 +296,8 @@ enum jsonmsg_kind jsonmsg_kind(const struct jsonmsg *v)
 		return JSONMSG_TEXT;
 	case G_TYPE_BOOLEAN:
 		return JSONMSG_BOOL;
+	case G_TYPE_DOUBLE:
+		return JSONMSG_FRACTION;
 	default:
 		return JSONMSG_NUMBER;
 	}
@@ -282,6 +333,16 @@ const struct jsonmsg *jsonmsg_element(const struct jsonmsg *array, unsigned i)
 	if (i >= jsonmsg_count(array))
 		return NULL;
 	return value_of(json_array_get_element(json_node_get_array(node_of(array)), i));
+}
+
+/**
+ * jsonmsg_string - the text of a value
+ *
+ * Return: belongs to @v; NULL for what is no text.
+ */
+const char *jsonmsg_string(const struct jsonmsg *v)
+{
+	return jsonmsg_kind(v) == JSONMSG_TEXT ? json_node_get_string(node_of(v)) : NULL;
 }
 
 /**
@@ -321,9 +382,9 @@ static const struct jsonmsg *member_of_kind(const struct jsonmsg *object, const 
  */
 const char *jsonmsg_text(const struct jsonmsg *object, const char *key, const char *otherwise)
 {
-	const struct jsonmsg *v = member_of_kind(object, key, JSONMSG_TEXT);
+	const char *text = jsonmsg_string(jsonmsg_member(object, key));
 
-	return v ? json_node_get_string(node_of(v)) : otherwise;
+	return text ? text : otherwise;
 }
 
 /**
@@ -499,6 +560,21 @@ void jsonmsg_put_value(struct jsonmsg_writer *w, const char *key, const struct j
 		json_builder_add_value(w->builder, json_node_copy(node_of(v)));
 	else
 		json_builder_add_null_value(w->builder);
+}
+
+/**
+ * jsonmsg_finish_tree - what was written, as a tree
+ *
+ * Everything that was begun must be ended.  The writer may only be freed then.
+ *
+ * Return: to be freed with jsonmsg_free().
+ */
+struct jsonmsg *jsonmsg_finish_tree(struct jsonmsg_writer *w)
+{
+	JsonNode *root = json_builder_get_root(w->builder);
+
+	assert(w->depth == 0 && root);
+	return value_of(root);
 }
 
 /**

@@ -20,6 +20,7 @@ enum jsonmsg_kind {
 	JSONMSG_NULL,
 	JSONMSG_BOOL,
 	JSONMSG_NUMBER,
+	JSONMSG_FRACTION, /* a number that is not whole: none of the readers gives it out */
 	JSONMSG_TEXT,
 	JSONMSG_ARRAY,
 	JSONMSG_OBJECT,
@@ -27,6 +28,8 @@ enum jsonmsg_kind {
 
 /* Read one value into a tree.  0, or -EBADMSG and *why, static text. */
 int jsonmsg_parse(struct jsonmsg **out, const char *text, size_t len, const char **why);
+/* The same for a peer that has fractions in what it says (QEMU's rates): they are let pass. */
+int jsonmsg_parse_fractions(struct jsonmsg **out, const char *text, size_t len, const char **why);
 struct jsonmsg *jsonmsg_copy(const struct jsonmsg *v);
 void jsonmsg_free(struct jsonmsg *v);
 static inline void jsonmsg_freep(struct jsonmsg **v)
@@ -40,6 +43,8 @@ enum jsonmsg_kind jsonmsg_kind(const struct jsonmsg *v);
 const struct jsonmsg *jsonmsg_member(const struct jsonmsg *object, const char *key);
 unsigned jsonmsg_count(const struct jsonmsg *array);
 const struct jsonmsg *jsonmsg_element(const struct jsonmsg *array, unsigned i);
+/* The text of a value that is one, else NULL. */
+const char *jsonmsg_string(const struct jsonmsg *v);
 /* Name of a member that @known (NULL-terminated) does not list, or NULL. */
 const char *jsonmsg_stranger(const struct jsonmsg *object, const char *const *known);
 
@@ -76,6 +81,8 @@ void jsonmsg_put_i64(struct jsonmsg_writer *w, const char *key, int64_t v);
 void jsonmsg_put_bool(struct jsonmsg_writer *w, const char *key, bool v);
 /* A copy of @v (NULL: null). */
 void jsonmsg_put_value(struct jsonmsg_writer *w, const char *key, const struct jsonmsg *v);
+/* What was written, as a tree to be freed.  The writer may only be freed then. */
+struct jsonmsg *jsonmsg_finish_tree(struct jsonmsg_writer *w);
 /* What was written: one line with its '\n', to be free()d.  The writer may only be freed then. */
 char *jsonmsg_finish(struct jsonmsg_writer *w, size_t *len);
 

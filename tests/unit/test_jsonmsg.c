@@ -251,3 +251,58 @@ Test(jsonmsg, hostile_names_stay_inside_their_string)
 		cr_assert_not_null(jsonmsg_text(v, "name", NULL));
 	}
 }
+
+static const char *fraction_fault(const char *text)
+{
+	struct jsonmsg *v cleanup_jsonmsg = NULL;
+	const char *why = "?";
+	int r = jsonmsg_parse_fractions(&v, text, strlen(text), &why);
+
+	cr_assert_eq(r == 0, why == NULL);
+	return why;
+}
+
+Test(jsonmsg, fractions_pass_where_asked_for_and_are_no_numbers)
+{
+	static const char text[] = "{\"a\":1.5,\"b\":-1e-05,\"c\":2E+3,\"d\":0.0,\"e\":7,"
+				   "\"f\":-1.2345678901234567e-308}";
+	static const char *const keys[] = {"a", "b", "c", "d", "f"};
+	struct jsonmsg *v cleanup_jsonmsg = NULL;
+
+	cr_assert_eq(jsonmsg_parse(&v, text, sizeof(text) - 1, NULL), -EBADMSG);
+	cr_assert_eq(jsonmsg_parse_fractions(&v, text, sizeof(text) - 1, NULL), 0);
+	for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+		cr_assert_eq(jsonmsg_kind(jsonmsg_member(v, keys[i])), JSONMSG_FRACTION, "%s", keys[i]);
+		cr_assert_eq(jsonmsg_u64(v, keys[i], 42), 42);
+		cr_assert_eq(jsonmsg_i64(v, keys[i], -42), -42);
+		cr_assert_str_eq(jsonmsg_text(v, keys[i], "none"), "none");
+	}
+	cr_assert_eq(jsonmsg_u64(v, "e", 0), 7);
+}
+
+Test(jsonmsg, fractions_have_a_grammar_and_a_length)
+{
+	static const char *const bad[] = {"1.", ".5", "-", "-.5", "1e", "1e+", "1.5.2", "1.e5", "01.5",
+					  "-00.5", "1-2", "1e5e", "0.1234567890123456789012345678901",
+					  "9223372036854775808", "-9223372036854775809"};
+
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+		cr_assert_not_null(fraction_fault(bad[i]), "%s", bad[i]);
+	cr_assert_null(fraction_fault("9223372036854775807"));
+	cr_assert_null(fraction_fault("0.5"));
+	cr_assert_null(fraction_fault("-0e0"));
+}
+
+Test(jsonmsg, a_tree_is_what_was_written)
+{
+	struct jsonmsg_writer *w cleanup_jsonmsg_writer = jsonmsg_writer_new();
+	struct jsonmsg *v cleanup_jsonmsg = NULL;
+
+	jsonmsg_begin_object(w, NULL);
+	jsonmsg_put_text(w, "a", "b");
+	jsonmsg_end(w);
+	v = jsonmsg_finish_tree(w);
+	cr_assert_str_eq(jsonmsg_string(jsonmsg_member(v, "a")), "b");
+	cr_assert_null(jsonmsg_string(v));
+	cr_assert_null(jsonmsg_string(NULL));
+}
