@@ -29,6 +29,7 @@ struct lineconn {
 	guint in_source, out_source, over_source;
 	const char *over; /* why it ended */
 	bool finishing;
+	size_t line_max;
 };
 
 static void drop_source(guint *id)
@@ -132,7 +133,7 @@ static void give_lines(struct lineconn *c)
 	const char *at = start, *nl;
 
 	while (!c->over && !c->finishing && (nl = memchr(at, '\n', (size_t)(limit - at)))) {
-		if (nl - at > LINECONN_LINE_MAX) {
+		if ((size_t)(nl - at) > c->line_max) {
 			end(c, "a line is too long");
 			return;
 		}
@@ -140,7 +141,7 @@ static void give_lines(struct lineconn *c)
 		at = nl + 1;
 	}
 	g_byte_array_remove_range(c->in, 0, (guint)(at - start));
-	if (c->in->len > LINECONN_LINE_MAX)
+	if (c->in->len > c->line_max)
 		end(c, "a line is too long");
 }
 
@@ -193,11 +194,20 @@ struct lineconn *lineconn_new(int fd, const struct lineconn_ops *ops, void *ctx)
 	c->fd = fd;
 	c->ops = ops;
 	c->ctx = ctx;
+	c->line_max = LINECONN_LINE_MAX;
 	c->in = g_byte_array_new();
 	c->out = g_byte_array_new();
 	(void)g_unix_set_fd_nonblocking(fd, TRUE, NULL); /* every call says MSG_DONTWAIT as well */
 	c->in_source = g_unix_fd_add(fd, G_IO_IN | G_IO_HUP | G_IO_ERR, on_readable, c);
 	return c;
+}
+
+/**
+ * lineconn_set_line_max - let the peer's lines be of another length at most
+ */
+void lineconn_set_line_max(struct lineconn *c, size_t bytes)
+{
+	c->line_max = bytes;
 }
 
 /**

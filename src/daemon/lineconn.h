@@ -27,6 +27,8 @@ struct lineconn_ops {
 
 /* @fd: connected stream socket, owned from here on; made non-blocking. */
 struct lineconn *lineconn_new(int fd, const struct lineconn_ops *ops, void *ctx);
+/* Longer lines than LINECONN_LINE_MAX are fine: @bytes. */
+void lineconn_set_line_max(struct lineconn *c, size_t bytes);
 /* Sends what the socket takes at once and closes; `closed` is not called. */
 void lineconn_free(struct lineconn *c);
 /* Queue @len bytes.  A peer that is too far behind is closed soon after. */
