@@ -12,12 +12,15 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "core/guard.h"
+#include "sys/fd.h"
 #include "sys/maps_text.h"
 
 static void close_file(FILE **f)
@@ -352,6 +355,111 @@ int maps_users(uint64_t dev, uint64_t inode, pid_t **out, unsigned *hidden)
 		*hidden = hide;
 	*out = steal_ptr(&list);
 	return (int)n;
+}
+
+/* --- one mapping --- */
+
+/**
+ * maps_at - the mapping that holds an address of another process
+ */
+int maps_at(pid_t pid, uint64_t address, struct maps_vma *out)
+{
+	cleanup_free char *line = NULL;
+	cleanup_file FILE *f = NULL;
+	size_t size = 0;
+	int rc = open_proc(pid, "maps", &f);
+
+	if (rc < 0)
+		return rc;
+	while ((rc = next_line(f, &line, &size)) > 0)
+		if (maps_text_vma(line, out) && address >= out->start && address < out->end)
+			return 1;
+	return rc;
+}
+
+/* @path opened, when it is the file of the mapping; -ENOENT for another, or -errno. */
+static int open_same(const char *path, const struct maps_vma *vma)
+{
+	cleanup_fd int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	return st.st_dev == vma->dev && st.st_ino == vma->inode ? steal_fd(&fd) : -ENOENT;
+}
+
+/*
+ * A descriptor of the process that stands for the file.  Looked at before it is opened: opening what
+ * somebody else has open can have effects (devices, pipes).
+ */
+static int open_from_fds(pid_t pid, const struct maps_vma *vma)
+{
+	cleanup_dir DIR *dir = NULL;
+	char path[64 + NAME_MAX];
+	struct dirent *e;
+	struct stat st;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	dir = opendir(path);
+	if (!dir)
+		return -errno;
+	while ((e = readdir(dir))) {
+		snprintf(path, sizeof(path), "/proc/%d/fd/%s", (int)pid, e->d_name);
+		if (stat(path, &st) == 0 && st.st_dev == vma->dev && st.st_ino == vma->inode)
+			return open_same(path, vma);
+	}
+	return -ENOENT;
+}
+
+/**
+ * maps_open - open the file that a mapping of another process shows
+ * @vma: as maps_at() or maps_of_file() found it; its file must have an inode
+ *
+ * By what the process has, never by a path: a path may name something else by now, or nothing.  The
+ * kernel's own link to the mapping needs CAP_CHECKPOINT_RESTORE (or SYS_ADMIN) here; where that is
+ * missing a descriptor that the process kept open will do.
+ */
+int maps_open(pid_t pid, const struct maps_vma *vma)
+{
+	char path[96];
+	int fd;
+
+	if (vma->inode == 0)
+		return -ENOENT;
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%" PRIx64 "-%" PRIx64, (int)pid, vma->start, vma->end);
+	fd = open_same(path, vma);
+	return fd >= 0 ? fd : open_from_fds(pid, vma);
+}
+
+#define PAGEMAP_THERE (3ull << 62)	/* present, or swapped out */
+
+/**
+ * maps_present - count the pages of a range that have content
+ *
+ * From /proc/PID/pagemap; what the process touches meanwhile may be missed.
+ */
+int maps_present(pid_t pid, uint64_t start, uint64_t end, uint64_t *pages)
+{
+	cleanup_fd int fd = -1;
+	uint64_t entry[512], at = start >> 12, last = (end + 4095) >> 12;
+	char path[64];
+
+	*pages = 0;
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? -ESRCH : -errno;
+	while (at < last) {
+		size_t want = last - at < ARRAY_LEN(entry) ? last - at : ARRAY_LEN(entry);
+		ssize_t n = pread(fd, entry, want * sizeof(entry[0]), (off_t)(at * sizeof(entry[0])));
+
+		if (n < (ssize_t)sizeof(entry[0]))
+			return n < 0 ? -errno : -ESRCH;
+		for (size_t i = 0; i < (size_t)n / sizeof(entry[0]); i++)
+			*pages += (entry[i] & PAGEMAP_THERE) != 0;
+		at += (size_t)n / sizeof(entry[0]);
+	}
+	return 0;
 }
 
 /**

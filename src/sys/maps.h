@@ -36,6 +36,18 @@ int maps_released(pid_t pid, uint64_t start, uint64_t end);
  */
 int maps_users(uint64_t dev, uint64_t inode, pid_t **out, unsigned *hidden);
 
+/* The mapping that holds @address in @pid.  1, 0 when there is none, or -errno. */
+int maps_at(pid_t pid, uint64_t address, struct maps_vma *out);
+
+/*
+ * The file behind a mapping of @pid, opened for reading and writing: a descriptor, -ENOENT when neither
+ * the mapping nor a descriptor of the process leads to it, or -errno.
+ */
+int maps_open(pid_t pid, const struct maps_vma *vma);
+
+/* How many small pages of [start, end) are there (in memory or swapped out)?  0 or -errno. */
+int maps_present(pid_t pid, uint64_t start, uint64_t end, uint64_t *pages);
+
 /* The comm of a process, for messages; not printable bytes become '?'.  0 or -errno. */
 int maps_name(pid_t pid, char *out, size_t len);
 

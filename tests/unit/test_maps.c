@@ -319,6 +319,72 @@ Test(maps, mappings_of_a_process)
 	cr_assert_null(vma);
 }
 
+Test(maps, the_mapping_at_an_address)
+{
+	cleanup_fd int fd = mem_blob_new("at", 8 * PAGE);
+	struct mem_identity id;
+	struct maps_vma vma;
+	uint64_t address;
+	pid_t pid = mapper(fd, false, &address);
+
+	cr_assert_eq(mem_identify(fd, &id), 0);
+	cr_assert_eq(maps_at(pid, address + 4 * PAGE - 1, &vma), 1);
+	cr_assert_eq(vma.start, address);
+	cr_assert_eq(vma.inode, id.inode);
+	cr_assert_eq(vma.offset, PAGE);
+	cr_assert_eq(maps_at(pid, 0, &vma), 0);
+	end(pid);
+	cr_assert_eq(maps_at(pid, address, &vma), -ESRCH);
+}
+
+/* The process has closed its descriptor, or only that is left: either way leads to the same file. */
+Test(maps, the_file_of_a_mapping)
+{
+	cleanup_fd int fd = mem_blob_new("open", 8 * PAGE);
+	cleanup_fd int again = -1;
+	struct mem_identity id, got;
+	struct maps_vma vma;
+	uint64_t address;
+	pid_t pid = mapper(fd, false, &address);
+
+	cr_assert_eq(mem_identify(fd, &id), 0);
+	cr_assert_eq(maps_at(pid, address, &vma), 1);
+	again = maps_open(pid, &vma);
+	cr_assert_geq(again, 0, "%s", strerror(-again));
+	cr_assert_eq(mem_identify(again, &got), 0);
+	cr_assert_eq(got.inode, id.inode);
+	cr_assert(mem_writable(again));
+	close_fd(&again);
+	vma.start += PAGE;	/* no such mapping: the descriptor is found */
+	again = maps_open(pid, &vma);
+	cr_assert_geq(again, 0, "%s", strerror(-again));
+	close_fd(&again);
+	vma.inode++;
+	cr_assert_eq(maps_open(pid, &vma), -ENOENT);
+	vma.inode = 0;
+	cr_assert_eq(maps_open(pid, &vma), -ENOENT);
+	end(pid);
+}
+
+Test(maps, pages_that_are_there)
+{
+	uint8_t *map = mmap(NULL, 1024 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint64_t at = (uintptr_t)map, n = 7;
+
+	cr_assert_neq(map, MAP_FAILED);
+	madvise(map, 1024 * PAGE, MADV_NOHUGEPAGE);
+	cr_assert_eq(maps_present(getpid(), at, at + 1024 * PAGE, &n), 0);
+	cr_assert_eq(n, 0);
+	map[3 * PAGE] = 1;
+	map[513 * PAGE] = map[1023 * PAGE] = 1;
+	cr_assert_eq(maps_present(getpid(), at, at + 1024 * PAGE, &n), 0);
+	cr_assert_eq(n, 3);
+	cr_assert_eq(maps_present(getpid(), at + 4 * PAGE, at + 1023 * PAGE, &n), 0);
+	cr_assert_eq(n, 1);
+	cr_assert_lt(maps_present(0x7ffffff0, at, at + PAGE, &n), 0);
+	munmap(map, 1024 * PAGE);
+}
+
 static bool has(const pid_t *list, int n, pid_t pid)
 {
 	for (int i = 0; i < n; i++)
