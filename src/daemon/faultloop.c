@@ -202,6 +202,21 @@ static void note_pool(struct faultloop *f)
 	f->pool_told = waits;
 }
 
+/*
+ * Somebody may wait for what we hold ourselves: the last page of it is told, whichever lane brought it.  Looked for until then
+ * only.
+ */
+static void note_held(struct faultloop *f)
+{
+	if (!f->held_left)
+		return;
+	for (unsigned i = 0; i < f->engine.blocks.n; i++)
+		if (f->engine.blocks.block[i].kind == BLOCK_HELD && f->engine.blocks.block[i].missing)
+			return;
+	f->held_left = false;
+	faultloop_changed(f);
+}
+
 /* --- one turn ------------------------------------------------------------------------------------------- */
 
 /*
@@ -264,6 +279,7 @@ static bool turn(struct faultloop *f)
 	verdict_tell_running(f);
 	note_first_served(f);
 	note_pool(f);
+	note_held(f);
 	lanework_hand_over(f);
 	ask(f);
 	arm_members(f);

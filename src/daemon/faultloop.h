@@ -84,6 +84,8 @@ struct faultloop {
 	struct qstream_block listed[BLOCK_MAX];	/* the source's list, until the main thread matched it */
 	unsigned n_listed;
 	char machine[256], peer[128];
+	uint32_t page_bits, ram_section;	/* of its stream; see snapshot.h */
+	bool held_left;			/* pages of held blocks are missing, as far as was looked */
 	/* the package (or the naked tail of a precopy) */
 	uint8_t *body;			/* mapping or heap while it is being received */
 	uint64_t body_size, body_have;

@@ -69,6 +69,7 @@ static void fill_blocks(const struct faultloop *f, struct snapshot *s)
 			.kind = b->kind, .length = b->length, .page_size = b->page_size, .pages = b->pages,
 			.owed = b->owed, .present = b->present, .missing = b->missing, .requested = b->requested,
 			.stored = b->stored, .zero = b->zero, .lost = b->lost, .sharers = count_sharers(f, i),
+			.store = b->kind == BLOCK_HELD ? b->store : NULL,
 		};
 		memcpy(to->name, b->name, sizeof(to->name));
 		if (!counted)
@@ -164,6 +165,8 @@ void fill_snapshot(const struct faultloop *f, struct snapshot *s, uint64_t now)
 	s->owed = f->engine.owed;
 	s->owed_left = f->engine.owed_left;
 	s->requests_in_flight = f->engine.requested;
+	s->page_bits = f->page_bits;
+	s->ram_section = f->ram_section;
 	memcpy(s->reason, f->reason, sizeof(s->reason));
 	memcpy(s->machine, f->machine, sizeof(s->machine));
 	memcpy(s->source, f->peer, sizeof(s->source));

@@ -36,6 +36,7 @@ static void need(struct faultloop *f, enum snapshot_need what)
 static int on_header(struct faultloop *f, const struct lane *l)
 {
 	memcpy(f->machine, l->rec.header.machine, sizeof(f->machine));
+	f->page_bits = l->rec.header.page_bits;
 	return 0;
 }
 
@@ -112,7 +113,7 @@ static int on_block(struct faultloop *f, const struct lane *l)
 
 static int on_blocks_end(struct faultloop *f, const struct lane *l)
 {
-	(void)l;
+	f->ram_section = l->stream.ram_section;
 	need(f, NEED_BLOCKS);
 	return 0;
 }
@@ -511,5 +512,6 @@ int intake_armed(struct faultloop *f)
 	}
 	f->need = NEED_NOTHING;
 	f->times.listening = clock_ns();
+	f->held_left = true;
 	return faultloop_feed(f, SESSION_ARMED);
 }

@@ -15,8 +15,6 @@
 #define SNAPSHOT_BLOCKS  64
 #define SNAPSHOT_SHARERS 64
 
-
-
 struct snapshot_block {
 	char name[256];
 	enum block_kind kind;	/* HELD: nobody registered it, the daemon keeps its content */
@@ -25,6 +23,12 @@ struct snapshot_block {
 	uint64_t pages;			/* of page_size */
 	uint64_t owed;			/* discarded at the switch-over */
 	uint64_t present, missing, requested, stored, zero, lost;	/* pages by state, sum = pages */
+	/*
+	 * HELD: the block's content, @length bytes.  The fault thread's (or the bulk lane's) to write as long as pages of it are
+	 * missing; from the snapshot on that shows the session serving and none missing or lost it is written by nobody any more, and
+	 * anybody may read it until the fault thread is stopped.  NULL: of another kind.
+	 */
+	const uint8_t *store;
 };
 
 /* What the fault thread waits for the main thread to do. */
@@ -78,6 +82,7 @@ struct snapshot {
 	int error;			/* positive errno of FAILED / PAUSED */
 	char reason[512];		/* of FAILED / PAUSED: what happened, what is left where, what to do */
 	char machine[256];		/* machine type of the source */
+	uint32_t page_bits, ram_section;	/* of its stream: log2 of the target page size (0: not said), section id of ram */
 	char source[128];		/* its address */
 	uint64_t package_bytes, package_device_offset, package_device_bytes;
 	int package_fd;			/* sealed memfd, owned by the fault thread until the session ends; -1 */
