@@ -127,6 +127,16 @@ static void answer_blockers(struct client *c, const struct request *r)
 	send_reply(c, w);
 }
 
+static void answer_handover(struct client *c, const struct request *r)
+{
+	struct jsonmsg_writer *w cleanup_jsonmsg_writer = begin_reply(r->id);
+
+	if (c->control->ops->handover(c->control->ctx, w, "return"))
+		send_reply(c, w);
+	else
+		reply_error(c, r->id, "Unavailable", "nothing is handed over to a QEMU (--qemu was not given)");
+}
+
 static void answer_capabilities(struct client *c, const struct request *r,
 				const struct jsonmsg *arguments)
 {
@@ -192,6 +202,7 @@ static const struct command commands[] = {
 	{"blocks", no_arguments, report_blocks, NULL, NULL},
 	{"stats", no_arguments, report_stats, NULL, NULL},
 	{"blockers", no_arguments, NULL, answer_blockers, NULL},
+	{"handover", no_arguments, NULL, answer_handover, NULL},
 	{"events", (const char *const[]){"enable", NULL}, NULL, NULL, answer_events},
 	{"quit", (const char *const[]){"force", NULL}, NULL, NULL, answer_quit},
 	{"capabilities", no_arguments, NULL, NULL, answer_capabilities},

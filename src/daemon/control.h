@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "daemon/snapshot.h"
+#include "wire/jsonmsg.h"
 
 struct control;
 
@@ -24,6 +25,8 @@ struct control_ops {
 	/* The last snapshot, valid until the caller returns to the main loop; NULL: none yet. */
 	const struct snapshot *(*snapshot)(void *ctx);
 	unsigned (*blockers)(void *ctx, struct control_blocker *out, unsigned max);
+	/* Write the hand-over as member @key of the object that is open in @w; false: there is none. */
+	bool (*handover)(void *ctx, struct jsonmsg_writer *w, const char *key);
 	/*
 	 * Stop the daemon soon (the reply is still to be sent, so not from inside this call):
 	 * refused (false, *why set) when that would lose a committed VM and !force.

@@ -95,13 +95,18 @@ const char *door_problem(struct door *d, const char *name)
 
 /**
  * door_connected - how many sockets are open, of whatever state
+ *
+ * But for programs that do not know of us: theirs stay open as long as they live.
  */
 unsigned door_connected(struct door *d)
 {
 	unsigned n = 0;
 
-	for (unsigned i = 0; i < d->peers->len; i++)
-		n += ((struct peer *)g_ptr_array_index(d->peers, i))->sock >= 0;
+	for (unsigned i = 0; i < d->peers->len; i++) {
+		const struct peer *p = g_ptr_array_index(d->peers, i);
+
+		n += p->sock >= 0 && !p->client->unaware;
+	}
 	return n;
 }
 
@@ -208,6 +213,7 @@ static void hand_over(struct door *d, struct client *c)
 	join.join.id = c->id;
 	join.join.pid = c->pid;
 	join.join.main = c->main;
+	join.join.spoken_for = c->main && c->unaware;
 	join.join.policy = c->policy;
 	join.join.uffd = dup(c->uffd);
 	g_strlcpy(join.join.name, c->name, sizeof(join.join.name));

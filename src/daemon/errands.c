@@ -111,6 +111,7 @@ static void on_join(struct faultloop *f, const struct message *m)
 	member->id = m->join.id;
 	member->pid = m->join.pid;
 	member->main = m->join.main;
+	member->spoken_for = m->join.spoken_for;
 	member->policy = m->join.policy;
 	member->uffd = uffd;
 	member->state = SHARER_ACTIVE;

@@ -43,6 +43,7 @@ struct message {
 			char name[64];
 			int32_t pid;
 			bool main;
+			bool spoken_for;	/* roster.h */
 			uint32_t policy;
 			int uffd;
 		} join;

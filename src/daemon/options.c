@@ -32,6 +32,7 @@ enum kind {
 	KIND_SIZE,  /* uint64_t */
 	KIND_NAMES, /* repeatable */
 	KIND_ADDRESS,
+	KIND_QEMU,
 	KINDS,
 };
 
@@ -86,6 +87,9 @@ static const struct spec specs[] = {
 	 "Sharers at a time (default 32, at most 64)"},
 	{"max-waiters", KIND_COUNT, AT(max_waiters), 1, 1u << 24, "N",
 	 "Threads that may wait for a page at a time, over all sharers (default 16384)"},
+	{"qemu", KIND_QEMU, AT(qemu), 0, 0, "qmp=PATH,...",
+	 "Hand the VM over to an unmodified QEMU (-incoming defer) through its monitor; also "
+	 "incoming=unix:PATH, cont=auto|yes|no, retry=SECONDS"},
 	{"switchover-ack", KIND_FLAG, AT(switchover_ack), true, 0, NULL,
 	 "Acknowledge the switch-over (for a source with that migration capability)"},
 	{"stay", KIND_FLAG, AT(exit_when_done), false, 0, NULL,
@@ -211,6 +215,12 @@ static bool set_address(const struct spec *s, void *field, const char *text, GEr
 	return true;
 }
 
+static bool set_qemu(const struct spec *s, void *field, const char *text, GError **error)
+{
+	(void)s;
+	return options_parse_qemu(text, field, error);
+}
+
 static bool set(struct options *o, const struct spec *s, const char *text, GError **error)
 {
 	static bool (*const setters[])(const struct spec *, void *, const char *, GError **) = {
@@ -223,6 +233,7 @@ static bool set(struct options *o, const struct spec *s, const char *text, GErro
 		[KIND_SIZE] = set_size,
 		[KIND_NAMES] = add_name,
 		[KIND_ADDRESS] = set_address,
+		[KIND_QEMU] = set_qemu,
 	};
 	_Static_assert(G_N_ELEMENTS(setters) == KINDS, "every kind has a setter");
 
@@ -256,7 +267,8 @@ static gboolean on_option(const char *option, const char *value, gpointer data, 
 /* Paths are bytes in the file system's encoding, not UTF-8. */
 static void fill_entry(GOptionEntry *e, const struct spec *s)
 {
-	bool raw = s->kind == KIND_PATH || s->kind == KIND_SOCKET_PATH || s->kind == KIND_ADDRESS;
+	bool raw = s->kind == KIND_PATH || s->kind == KIND_SOCKET_PATH || s->kind == KIND_ADDRESS ||
+		   s->kind == KIND_QEMU;
 
 	*e = (GOptionEntry){
 		.long_name = s->name,
@@ -462,6 +474,8 @@ static bool finish(const struct parse *p, GError **error)
 	if (!fill_path(&o->register_path, o->register_fd, o->run_dir, "register", error) ||
 	    !fill_path(&o->control_path, o->control_fd, o->run_dir, "control", error))
 		return false;
+	if (o->qemu.monitor && !fill_path(&o->qemu.incoming, -1, o->run_dir, "qemu-incoming", error))
+		return false;
 	if (o->register_path && o->control_path && !strcmp(o->register_path, o->control_path))
 		return options_fail(error, "--register-path and --control-path are the same: %s",
 				    o->control_path);
@@ -519,6 +533,7 @@ enum options_result options_parse(struct options *o, int argc, char **argv, GErr
 void options_clear(struct options *o)
 {
 	options_clear_address(&o->incoming);
+	options_clear_qemu(&o->qemu);
 	g_clear_pointer(&o->run_dir, g_free);
 	g_clear_pointer(&o->register_path, g_free);
 	g_clear_pointer(&o->control_path, g_free);

@@ -18,6 +18,21 @@ struct options_address {
 	char *path; /* UNIX */
 };
 
+/* May the VM be continued when it is loaded? */
+enum options_cont {
+	OPTIONS_CONT_AUTO, /* when it ran at the source */
+	OPTIONS_CONT_YES,
+	OPTIONS_CONT_NO,   /* never: somebody else says it */
+};
+
+/* The hand-over to an unmodified QEMU. */
+struct options_qemu {
+	char *monitor;	  /* path of its QMP socket; NULL: there is no hand-over */
+	char *incoming;	  /* path where QEMU listens for its stream; default RUN_DIR/qemu-incoming */
+	enum options_cont cont;
+	unsigned retry_s; /* how long to wait for a second QEMU while the source would resume its VM */
+};
+
 struct options {
 	struct options_address incoming; /* of the source; empty with incoming_fd */
 	char *run_dir;			 /* holds the sockets `register` and `control` */
@@ -36,6 +51,7 @@ struct options {
 	unsigned max_sharers;	 /* default 32, at most SNAPSHOT_SHARERS */
 	unsigned max_waiters;	 /* parked threads over all sharers; default 16384 */
 	char *register_group;	 /* group that may open `register`; NULL: owner only */
+	struct options_qemu qemu;
 	bool switchover_ack;	 /* for a source >= 8.1 with that capability */
 	/* Unless --stay: exit 0 after COMPLETE once every sharer has gone, or 5 s later. */
 	bool exit_when_done;

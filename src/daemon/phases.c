@@ -22,15 +22,16 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/sendfile.h>
-#include <sys/stat.h>
 
 #include <gio/gio.h>
 #include <glib-unix.h>
 
+#include "daemon/attendance.h"
 #include "daemon/blockers.h"
 #include "daemon/channel.h"
+#include "daemon/handover_qemu.h"
 #include "daemon/hooks.h"
+#include "daemon/package.h"
 #include "sys/clock.h"
 #include "sys/fd.h"
 
@@ -46,6 +47,7 @@ struct phases {
 	struct channel *channel;
 	struct control *control;
 	struct hooks *hooks;
+	struct handover *handover;	/* NULL: the main sharer knows us */
 	int state_fd;
 	struct snapshot *snapshot;	/* the last one; NULL: none yet */
 	struct snapshot *spare;		/* the one to send next; NULL while it is out */
@@ -92,33 +94,16 @@ static unsigned list_blockers(void *ctx, struct control_blocker *out, unsigned m
 	return blockers_list(&((struct phases *)ctx)->blockers, out, max);
 }
 
-/*
- * Who must be there before faults can be served, and is not?  Those named by --expect, and the VMM:
- * without the main sharer nobody could load the device state.
- */
 static void find_missing(struct phases *p)
 {
-	for (char **e = p->options->expect; *e; e++) {
-		const char *problem = door_problem(p->door, *e);
-		char name[64];
-
-		if (door_has(p->door, *e))
-			continue;
-		snprintf(name, sizeof(name), "sharer:%s", *e);
-		if (problem)
-			blockers_add(&p->blockers, name, "listening", "sharer %s (--expect) was refused: %s", *e, problem);
-		else
-			blockers_add(&p->blockers, name, "listening", "sharer %s (--expect) has not registered: start it, or drop the option", *e);
-	}
-	if (!door_has_main(p->door))
-		blockers_add(&p->blockers, "main-sharer", "listening", "no main sharer (the VMM) has registered on %s",
-		      p->options->register_path ? p->options->register_path : "the register socket");
+	attendance_take(&p->blockers, p->door, p->options, p->handover);
 }
 
 /* Refuse, or hold: which of the two is verdict_halt()'s to know. */
-static void stop_session(struct phases *p, int error, const char *reason)
+static void stop_session(void *ctx, int error, const char *reason)
 {
 	struct message m = { .kind = MESSAGE_STOP, .stop.error = error };
+	struct phases *p = ctx;
 
 	g_strlcpy(m.stop.reason, reason, sizeof(m.stop.reason));
 	faultloop_post(p->loop, &m);
@@ -228,28 +213,24 @@ static void late_sharers(struct phases *p)
 
 static void write_state(struct phases *p, const struct snapshot *s)
 {
-	off_t at = 0;
-
 	/* The descriptor is there from the package's first byte on, its size when it is whole. */
 	if (p->state_fd < 0 || p->state_written || s->package_fd < 0 || !s->package_bytes)
 		return;
 	p->state_written = true;
-	while ((uint64_t)at < s->package_bytes)
-		if (sendfile(p->state_fd, s->package_fd, &at, s->package_bytes - (uint64_t)at) <= 0) {
-			g_warning("cannot write the device state to %s: %s", p->options->device_state, g_strerror(errno));
-			return;
-		}
-	g_message("device state: %" PRIu64 " bytes written to %s", s->package_bytes, p->options->device_state);
+	package_save(s, p->state_fd, p->options->device_state);
 }
 
 /* A source that resumes its VM when we refuse need not wait for ever (--load-timeout); with any other, waiting is all there is. */
 static void wait_for_load(struct phases *p, const struct snapshot *s)
 {
 	uint64_t limit = p->options->load_timeout_s * 1000000000ull;
-	char reason[512];
+	char reason[512], waits[1024];
 
 	p->blockers.since_ns = s->state_ns;
-	blockers_add(&p->blockers, "load", "running", "the main sharer has not said that the device state is loaded");
+	if (p->handover)
+		blockers_add(&p->blockers, "load", "running", "the hand-over waits for %s", handover_waits(p->handover, waits, sizeof(waits)));
+	else
+		blockers_add(&p->blockers, "load", "running", "the main sharer has not said that the device state is loaded");
 	if (!limit || s->committed)
 		return;
 	if (clock_ns() - s->state_ns > limit) {
@@ -381,7 +362,7 @@ static void maybe_end(struct phases *p, const struct snapshot *s)
 		return;
 	if (s->state == SESSION_FAILED)
 		end_after(p, FLUSH_MS);
-	if (s->state != SESSION_COMPLETE || !s->running_told)
+	if (s->state != SESSION_COMPLETE || !s->running_told || (p->handover && !handover_over(p->handover)))
 		return;
 	end_after(p, GRACE_MS);
 	if (s->source_closed && door_connected(p->door) == 0)
@@ -424,6 +405,8 @@ static void take_snapshot(struct phases *p, struct snapshot *s)
 		door_release(p->door);
 	}
 	door_tell(p->door, s);
+	if (p->handover)
+		handover_step(p->handover);
 	control_refreshed(p->control);
 	maybe_end(p, s);
 }
@@ -513,6 +496,25 @@ bool phases_stop(struct phases *p)
 	return true;
 }
 
+/* --- the hand-over ---------------------------------------------------------------------------------------- */
+
+static bool report_handover(void *ctx, struct jsonmsg_writer *w, const char *key)
+{
+	const struct phases *p = ctx;
+
+	if (p->handover)
+		handover_report(p->handover, w, key);
+	return p->handover;
+}
+
+static void start_handover(struct phases *p)
+{
+	struct handover_ops ops = { last_snapshot, refresh, stop_session, hook_event, p };
+
+	if (p->options->qemu.monitor)
+		p->handover = handover_new(p->options, p->door, p->loop, &ops);
+}
+
 /**
  * phases_new - build everything that serves one session, and begin to listen
  * @o: must outlive it
@@ -528,7 +530,8 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 		.spin_us = o->spin_us, .max_package = o->max_package, .max_waiters = o->max_waiters,
 		.switchover_ack = o->switchover_ack,
 	};
-	static const struct control_ops control_ops = { refresh, last_snapshot, list_blockers, control_quit };
+	static const struct control_ops control_ops = { refresh, last_snapshot, list_blockers, report_handover,
+							 control_quit };
 	struct phases *p = g_new0(struct phases, 1);
 	struct door_ops door_ops = { door_changed, p };
 	struct channel_ops channel_ops = { connection_refused, p };
@@ -558,6 +561,7 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 		phases_free(p);
 		return NULL;
 	}
+	start_handover(p);
 	refresh(p);
 	return p;
 }
@@ -572,6 +576,7 @@ void phases_free(struct phases *p)
 	if (p->control)
 		control_free(p->control);
 	hooks_free(p->hooks);
+	handover_free(p->handover);
 	channel_free(p->channel);
 	door_free(p->door);
 	if (p->notify)

@@ -19,6 +19,7 @@ struct member {
 	char name[64];
 	pid_t pid;
 	bool main;
+	bool spoken_for;		/* who speaks for it decides what its end means, until it has loaded the device state */
 	uint32_t policy;		/* enum regmsg_policy */
 	int uffd;			/* owned; -1 */
 	struct sharer_ref ref;

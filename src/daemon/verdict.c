@@ -185,6 +185,21 @@ void verdict_closed(struct faultloop *f, int error)
 	faultloop_changed(f);
 }
 
+/*
+ * Does the session end with it?  Of a main sharer that does not know of us who speaks for it decides, as long as it had loaded
+ * nothing: another may take its place.  From then on the VM is lost with it, whatever its policy.
+ */
+static bool is_fatal(const struct faultloop *f, const struct member *m, enum snapshot_sharer_state how)
+{
+	enum session_state state = f->engine.session.state;
+
+	if (how == SHARER_LEFT || state >= SESSION_COMPLETE)
+		return false;
+	if (m->spoken_for)
+		return state > SESSION_LOADING;
+	return m->policy == REGMSG_POLICY_FAIL;
+}
+
 /**
  * verdict_member - a sharer ends
  * @how: DISABLED, LEFT or DEAD, see roster_end()
@@ -197,7 +212,7 @@ void verdict_closed(struct faultloop *f, int error)
 void verdict_member(struct faultloop *f, struct member *m, enum snapshot_sharer_state how, int error,
 			  const char *fmt, ...)
 {
-	bool fatal = how != SHARER_LEFT && m->policy == REGMSG_POLICY_FAIL && f->engine.session.state < SESSION_COMPLETE;
+	bool fatal = is_fatal(f, m, how);
 	char reason[256];
 	va_list args;
 

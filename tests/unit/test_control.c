@@ -32,6 +32,7 @@ struct fake {
 	bool forced;
 	const char *refusal;
 	unsigned n_blockers;
+	const char *phase; /* of the hand-over; NULL: there is none */
 };
 
 static struct fake fake;
@@ -64,6 +65,18 @@ static unsigned fake_blockers(void *ctx, struct control_blocker *out, unsigned m
 	return f->n_blockers;
 }
 
+static bool fake_handover(void *ctx, struct jsonmsg_writer *w, const char *key)
+{
+	struct fake *f = ctx;
+
+	if (!f->phase)
+		return false;
+	jsonmsg_begin_object(w, key);
+	jsonmsg_put_text(w, "phase", f->phase);
+	jsonmsg_end(w);
+	return true;
+}
+
 static bool fake_quit(void *ctx, bool force, const char **why)
 {
 	struct fake *f = ctx;
@@ -76,7 +89,8 @@ static bool fake_quit(void *ctx, bool force, const char **why)
 	return false;
 }
 
-static const struct control_ops fake_ops = {fake_refresh, fake_snapshot, fake_blockers, fake_quit};
+static const struct control_ops fake_ops = {fake_refresh, fake_snapshot, fake_blockers, fake_handover,
+					    fake_quit};
 
 static struct sockaddr_un address(void)
 {
@@ -238,7 +252,7 @@ Test(control, greets_with_version_and_capabilities)
 {
 	static const char *const names[] = {
 		"status",   "sharers", "blocks", "stats",
-		"blockers", "events",  "quit",	 "capabilities",
+		"blockers", "handover", "events",  "quit",	 "capabilities",
 	};
 	struct peer p cleanup_peer = dial_raw();
 	struct jsonmsg *greeting cleanup_jsonmsg = next(&p);
@@ -248,6 +262,7 @@ Test(control, greets_with_version_and_capabilities)
 	char *one cleanup_free = jsonmsg_print(us, NULL);
 	char *two cleanup_free = jsonmsg_print(jsonmsg_member(again, "return"), NULL);
 
+	fake.phase = "loading";
 	cr_assert_str_eq(jsonmsg_text(us, "version", "?"), PACKAGE_VERSION);
 	cr_assert_str_eq(jsonmsg_text(us, "features", "?"), PC_FEATURES);
 	cr_assert_eq(jsonmsg_count(list), ARRAY_LEN(names));
@@ -655,6 +670,17 @@ Test(control, stats)
 }
 
 /* F55 */
+Test(control, handover)
+{
+	struct peer p cleanup_peer = dial();
+	struct jsonmsg *none cleanup_jsonmsg = ask(&p, "{\"execute\":\"handover\"}");
+	fake.phase = "loading";
+	struct jsonmsg *v cleanup_jsonmsg = ask(&p, "{\"execute\":\"handover\"}");
+
+	cr_assert_str_eq(jsonmsg_text(jsonmsg_member(none, "error"), "class", ""), "Unavailable");
+	cr_assert_str_eq(jsonmsg_text(jsonmsg_member(v, "return"), "phase", ""), "loading");
+}
+
 Test(control, blockers)
 {
 	struct peer p cleanup_peer = dial();

@@ -395,3 +395,66 @@ Test(options, help_names_every_option, .init = cr_redirect_stdout)
 	for (unsigned i = 0; i < G_N_ELEMENTS(names); i++)
 		cr_assert(strstr(text, names[i]), "%s is not in:\n%s", names[i], text);
 }
+
+/* --- --qemu ---------------------------------------------------------------------------------- */
+
+Test(options, no_hand_over_unless_asked)
+{
+	g_autoptr(GError) error = NULL;
+	struct options o;
+
+	cr_assert_eq(PARSE(&o, &error, MANDATORY), OPTIONS_OK);
+	cr_assert_null(o.qemu.monitor);
+	cr_assert_null(o.qemu.incoming);
+	options_clear(&o);
+}
+
+Test(options, hand_over_with_defaults)
+{
+	g_autoptr(GError) error = NULL;
+	struct options o;
+
+	cr_assert_eq(PARSE(&o, &error, MANDATORY, "--qemu", "qmp=/run/a,,b.qmp"), OPTIONS_OK, "%s",
+		     error ? error->message : "");
+	cr_assert_str_eq(o.qemu.monitor, "/run/a,b.qmp");
+	cr_assert_str_eq(o.qemu.incoming, "/run/p/qemu-incoming");
+	cr_assert_eq(o.qemu.cont, OPTIONS_CONT_AUTO);
+	cr_assert_eq(o.qemu.retry_s, 0);
+	options_clear(&o);
+}
+
+Test(options, hand_over_in_full)
+{
+	g_autoptr(GError) error = NULL;
+	struct options o;
+
+	cr_assert_eq(PARSE(&o, &error, MANDATORY, "--qemu", "qmp=/x,cont=yes",
+			   "--qemu", "qmp=/q,incoming=unix:/run/in,cont=no,retry=60"), OPTIONS_OK);
+	cr_assert_str_eq(o.qemu.monitor, "/q");
+	cr_assert_str_eq(o.qemu.incoming, "/run/in");
+	cr_assert_eq(o.qemu.cont, OPTIONS_CONT_NO);
+	cr_assert_eq(o.qemu.retry_s, 60);
+	options_clear(&o);
+	cr_assert_eq(parse_with_file(&o, "[postcopyd]\nincoming=tcp::1\nrun-dir=/r\n"
+					 "qemu=qmp=/q,cont=yes\n", NULL, &error), OPTIONS_OK);
+	cr_assert_str_eq(o.qemu.monitor, "/q");
+	cr_assert_eq(o.qemu.cont, OPTIONS_CONT_YES);
+	options_clear(&o);
+}
+
+Test(options, hand_over_refusals)
+{
+	char long_path[300] = "qmp=/";
+
+	memset(long_path + 5, 'x', 200);
+	EXPECT_USAGE("qmp=PATH is missing", MANDATORY, "--qemu", "cont=yes");
+	EXPECT_USAGE("qmp: the path is empty", MANDATORY, "--qemu", "qmp=");
+	EXPECT_USAGE("qmp: ", MANDATORY, "--qemu", long_path);
+	EXPECT_USAGE("socket", MANDATORY, "--qemu", "socket=/q");
+	EXPECT_USAGE("none of auto, yes, no", MANDATORY, "--qemu", "qmp=/q,cont=maybe");
+	EXPECT_USAGE("does not begin with unix:", MANDATORY, "--qemu", "qmp=/q,incoming=tcp:::1");
+	EXPECT_USAGE("incoming: the path is empty", MANDATORY, "--qemu", "qmp=/q,incoming=unix:");
+	EXPECT_USAGE("the same socket", MANDATORY, "--qemu", "qmp=/q,incoming=unix:/q");
+	EXPECT_USAGE("retry", MANDATORY, "--qemu", "qmp=/q,retry=-1");
+	EXPECT_USAGE("retry", MANDATORY, "--qemu", "qmp=/q,retry=86401");
+}

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef PC_DAEMON_HANDOVER_PARTS_H
+#define PC_DAEMON_HANDOVER_PARTS_H
+/*
+ * What the files of the hand-over share: handover_qemu.c knows how far it is, handover_prepare.c makes QEMU ready to take a
+ * stream, handover_ram.c asks it what memory it has, handover_blocks.c decides how each block gets there,
+ * handover_declare.c says so at the door, handover_stream.c sends
+ * the stream, handover_fail.c decides what becomes of it when a QEMU is lost, handover_report.c tells.
+ */
+#include <glib.h>
+#include "daemon/handover_blocks.h"
+#include "daemon/handover_qemu.h"
+#include "daemon/handover_ram.h"
+#include "daemon/handover_stream.h"
+#include "daemon/qmp.h"
+#include "wire/qglobalstate.h"
+
+enum handover_state {
+	HANDOVER_WAIT_QMP,	/* its monitor does not answer yet */
+	HANDOVER_WAIT_PRELOAD,	/* the preload in it has not said hello */
+	HANDOVER_INMIGRATE,	/* it waits for a stream; the source has not listed its blocks */
+	HANDOVER_DECLARED,	/* its memory is registered; the source has not switched over */
+	HANDOVER_PRIVATE,	/* pages that must be in the stream are on their way */
+	HANDOVER_STREAMING,
+	HANDOVER_LOADING,	/* it has the whole stream */
+	HANDOVER_LOADED,	/* our answer to the source is on its way */
+	HANDOVER_CONT,
+	HANDOVER_RUNNING,	/* or left paused, as it was at the source or as was asked */
+	HANDOVER_COMPLETE,
+	HANDOVER_FAILED,
+	HANDOVER_RETRY,		/* the QEMU is gone before it had loaded: another may take its place */
+	HANDOVER_STATES,
+};
+
+#define HANDOVER_TIMELINE 64
+
+struct handover_moment {
+	enum handover_state state;
+	uint64_t at_ns;
+};
+
+struct handover {
+	const struct options *options;
+	struct door *door;
+	struct faultloop *loop;
+	struct handover_ops ops;
+
+	enum handover_state state;
+	uint64_t since_ns;
+	uint64_t retry_until_ns;	/* for the next QEMU to be declared; 0: no limit */
+	bool retrying;			/* an earlier QEMU was lost after the source's list was matched */
+	unsigned n_moments;
+	struct handover_moment moment[HANDOVER_TIMELINE];
+	unsigned attempt;		/* of a QEMU, from 1 */
+	char reason[512], advice[384];	/* of FAILED and RETRY */
+	bool stopped;			/* the session was told of this failure */
+
+	/* of the QEMU at hand */
+	struct qmp *qmp;		/* owned; NULL */
+	pid_t pid;			/* 0: not known yet */
+	uint32_t client;		/* the door's id of it; 0 */
+	pid_t stranger;			/* a preload that said hello from another process; 0 */
+	char version[32], status[32];
+	unsigned preparation;		/* how many steps of handover_prepare.c are done */
+	bool prepared;
+	bool asked, again;		/* what this state asks is out; ask once more when it is answered */
+	uint64_t asked_ns;
+	struct ram_query *query;	/* owned; NULL */
+	struct handover_stream *stream;	/* owned; NULL */
+	bool sent, closed;		/* all of the stream; by QEMU, behind its end */
+	uint64_t stream_bytes;		/* of the last stream, once it is over */
+
+	bool listed;			/* the source's block list is whole */
+	struct handover_blocks blocks;	/* how each gets there, once declared */
+	struct qglobalstate run;	/* what the VM did at the source */
+	uint64_t wanted_ns;		/* when pages were last asked for ahead of need */
+	char left[160];			/* why it was not told to go on; "" */
+	guint timer;
+};
+
+const char *handover_state_name(enum handover_state state);
+
+/* handover_declare.c: the phase INMIGRATE. */
+void handover_at_inmigrate(struct handover *h, const struct snapshot *s);
+
+/* handover_prepare.c: one step after the other, then h->prepared and handover_step(). */
+void handover_prepare(struct handover *h);
+
+/* handover_fail.c: this QEMU is gone. */
+void handover_lost(struct handover *h, const struct snapshot *s, const char *how);
+/* This QEMU will not do.  @error: positive errno. */
+void handover_fail(struct handover *h, int error, const char *advice, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+
+/* The phase FAILED: tell whoever comes late; begin anew where nothing is lost. */
+void handover_at_failed(struct handover *h, const struct snapshot *s);
+
+/* handover_qemu.c, for the others. */
+bool handover_asks(struct handover *h);
+void handover_enter(struct handover *h, enum handover_state state);
+void handover_drop_qemu(struct handover *h);
+struct client *handover_client(const struct handover *h);
+
+#endif
