@@ -11,6 +11,7 @@ void ctl_render_sharers(GString *out, const struct ctl_view *v);
 void ctl_render_blocks(GString *out, const struct ctl_view *v);
 void ctl_render_stats(GString *out, const struct ctl_view *v);
 void ctl_render_blockers(GString *out, const struct ctl_view *v);
+void ctl_render_handover(GString *out, const struct ctl_view *v);	/* ctl_handover.c */
 
 /* Parts that the screen of `watch` uses as well. */
 void ctl_render_latency(GString *out, const struct ctl_view *v);

@@ -226,6 +226,50 @@ static void read_blockers(struct ctl_view *v, const struct jsonmsg *from)
 	}
 }
 
+static void get_qemu(struct ctl_handover *h, const struct jsonmsg *from)
+{
+	h->attempt = jsonmsg_u64(from, "attempt", 0);
+	h->pid = jsonmsg_i64(from, "pid", 0);
+	h->stream_bytes = jsonmsg_u64(from, "stream_bytes", 0);
+	GET_TEXT(h->version, from, "version");
+	GET_TEXT(h->status, from, "status");
+	GET_TEXT(h->ran_at_source, from, "ran_at_source");
+}
+
+static void get_handover_lists(struct ctl_handover *h, const struct jsonmsg *blocks, const struct jsonmsg *timeline)
+{
+	h->n_blocks = MIN(jsonmsg_count(blocks), CTL_VIEW_BLOCKS);
+	for (unsigned i = 0; i < h->n_blocks; i++) {
+		const struct jsonmsg *b = jsonmsg_element(blocks, i);
+
+		GET_TEXT(h->block[i].name, b, "name");
+		GET_TEXT(h->block[i].class, b, "class");
+		GET_TEXT(h->block[i].why, b, "why");
+	}
+	h->n_phases = MIN(jsonmsg_count(timeline), CTL_VIEW_PHASES);
+	for (unsigned i = 0; i < h->n_phases; i++) {
+		GET_TEXT(h->timeline[i].name, jsonmsg_element(timeline, i), "phase");
+		h->timeline[i].at_ns = jsonmsg_u64(jsonmsg_element(timeline, i), "at_ns", 0);
+	}
+}
+
+static void read_handover(struct ctl_view *v, const struct jsonmsg *from)
+{
+	struct ctl_handover *h = &v->handover;
+
+	h->now_ns = jsonmsg_u64(from, "now_ns", 0);
+	h->since_ns = jsonmsg_u64(from, "since_ns", 0);
+	h->deadline_ns = jsonmsg_u64(from, "deadline_ns", 0);
+	GET_TEXT(h->phase, from, "phase");
+	GET_TEXT(h->waits_for, from, "waits_for");
+	GET_TEXT(h->deadline_reason, from, "deadline_reason");
+	GET_TEXT(h->error, from, "error");
+	GET_TEXT(h->advice, from, "advice");
+	GET_TEXT(h->not_continued, from, "not_continued");
+	get_qemu(h, jsonmsg_member(from, "qemu"));
+	get_handover_lists(h, jsonmsg_member(from, "blocks"), jsonmsg_member(from, "timeline"));
+}
+
 static const struct {
 	const char *command;
 	void (*read)(struct ctl_view *v, const struct jsonmsg *from);
@@ -235,6 +279,7 @@ static const struct {
 	[CTL_BLOCKS] = {"blocks", read_blocks},
 	[CTL_STATS] = {"stats", read_stats},
 	[CTL_BLOCKERS] = {"blockers", read_blockers},
+	[CTL_HANDOVER] = {"handover", read_handover},
 };
 _Static_assert(ARRAY_LEN(parts) == CTL_PARTS, "every part has a command");
 

@@ -13,6 +13,7 @@
 #define CTL_VIEW_BLOCKS	  64
 #define CTL_VIEW_SHARERS  64
 #define CTL_VIEW_BLOCKERS 128
+#define CTL_VIEW_PHASES	  64
 
 struct ctl_status {
 	char state[24], machine[128], source[128], reason[512];
@@ -69,16 +70,41 @@ struct ctl_blocker {
 	uint64_t since_ns;
 };
 
+struct ctl_phase {
+	char name[24];
+	uint64_t at_ns;
+};
+
+struct ctl_handover_block {
+	char name[64], class[16], why[96];
+};
+
+struct ctl_handover {
+	char phase[24], waits_for[512], deadline_reason[128], error[512], advice[384], not_continued[160];
+	char version[32], status[32], ran_at_source[32];
+	uint64_t now_ns, since_ns, deadline_ns;
+	uint64_t attempt, stream_bytes;
+	int64_t pid;
+	unsigned n_blocks, n_phases;
+	struct ctl_handover_block block[CTL_VIEW_BLOCKS];
+	struct ctl_phase timeline[CTL_VIEW_PHASES];
+};
+
 struct ctl_view {
 	struct ctl_status status;
 	struct ctl_block block[CTL_VIEW_BLOCKS];
 	struct ctl_sharer sharer[CTL_VIEW_SHARERS];
 	struct ctl_blocker blocker[CTL_VIEW_BLOCKERS];
 	struct ctl_stats stats;
+	struct ctl_handover handover;
 	unsigned n_blocks, n_sharers, n_blockers;
 };
 
-enum ctl_part { CTL_STATUS, CTL_SHARERS, CTL_BLOCKS, CTL_STATS, CTL_BLOCKERS, CTL_PARTS };
+enum ctl_part {
+	CTL_STATUS, CTL_SHARERS, CTL_BLOCKS, CTL_STATS, CTL_BLOCKERS,
+	CTL_WATCHED,			/* every daemon has those before, so `watch' asks for them */
+	CTL_HANDOVER = CTL_WATCHED, CTL_PARTS,
+};
 
 /* The command that asks for a part of the view. */
 const char *ctl_view_command(enum ctl_part part);

@@ -20,7 +20,7 @@
 #define TTY_INTERVAL_MS	  250
 #define PLAIN_INTERVAL_MS 1000
 #define MAX_SOURCES	  8
-#define EVENTS_ID	  1000 /* ids below CTL_PARTS are the parts of a round */
+#define EVENTS_ID	  1000 /* ids below CTL_WATCHED are the parts of a round */
 
 struct watch {
 	struct ctl_client *client;
@@ -31,7 +31,7 @@ struct watch {
 	struct ctl_term term;
 	struct ctl_view *view; /* of the last round */
 	struct ctl_pace pace;
-	struct jsonmsg *answer[CTL_PARTS]; /* replies of this round */
+	struct jsonmsg *answer[CTL_WATCHED]; /* replies of this round */
 	unsigned waiting;		   /* answers that are not in yet */
 	bool again;			   /* an event came meanwhile: another round at once */
 	bool shown;
@@ -47,7 +47,7 @@ static void show_json(struct watch *w)
 	char *line cleanup_free = NULL;
 
 	jsonmsg_begin_object(writer, NULL);
-	for (int i = 0; i < CTL_PARTS; i++)
+	for (int i = 0; i < CTL_WATCHED; i++)
 		jsonmsg_put_value(writer, ctl_view_command(i),
 				  jsonmsg_member(w->answer[i], "return"));
 	jsonmsg_end(writer);
@@ -113,18 +113,18 @@ static void begin_round(struct watch *w)
 		return;
 	}
 	w->again = false;
-	for (int i = 0; i < CTL_PARTS; i++) {
+	for (int i = 0; i < CTL_WATCHED; i++) {
 		g_clear_pointer(&w->answer[i], jsonmsg_free);
 		if (ctl_client_send(w->client, i, ctl_view_command(i), NULL) < 0)
 			return; /* reading will tell how it ended */
 	}
-	w->waiting = CTL_PARTS;
+	w->waiting = CTL_WATCHED;
 }
 
 /* What one of the answers of a round said instead of answering, or NULL. */
 static const char *refusal(const struct watch *w)
 {
-	for (int i = 0; i < CTL_PARTS; i++) {
+	for (int i = 0; i < CTL_WATCHED; i++) {
 		const struct jsonmsg *error = jsonmsg_member(w->answer[i], "error");
 
 		if (error)
@@ -161,7 +161,7 @@ static void end_round(struct watch *w)
 		return;
 	}
 	memset(w->view, 0, sizeof(*w->view));
-	for (int i = 0; i < CTL_PARTS; i++)
+	for (int i = 0; i < CTL_WATCHED; i++)
 		ctl_view_read(w->view, i, jsonmsg_member(w->answer[i], "return"));
 	ctl_pace_add(&w->pace, w->view);
 	show(w);
@@ -187,7 +187,7 @@ static void take_line(struct watch *w, struct jsonmsg *line)
 
 	if (jsonmsg_member(v, "event")) {
 		take_event(w, v);
-	} else if (id >= 0 && id < CTL_PARTS && w->waiting && !w->answer[id]) {
+	} else if (id >= 0 && id < CTL_WATCHED && w->waiting && !w->answer[id]) {
 		w->answer[id] = steal_ptr(&v);
 		if (--w->waiting == 0)
 			end_round(w);
@@ -286,7 +286,7 @@ static void watch_clear(struct watch *w)
 {
 	for (unsigned i = 0; i < w->n_sources; i++)
 		g_source_remove(w->sources[i]);
-	for (int i = 0; i < CTL_PARTS; i++)
+	for (int i = 0; i < CTL_WATCHED; i++)
 		jsonmsg_free(w->answer[i]);
 	g_main_loop_unref(w->loop);
 	g_free(w->view);

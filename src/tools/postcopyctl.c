@@ -94,6 +94,8 @@ static const struct verb verbs[] = {
 	 NULL},
 	{"blockers", "what keeps the session from its next step",
 	 PART(CTL_STATUS) | PART(CTL_BLOCKERS), CTL_BLOCKERS, ctl_render_blockers, NULL},
+	{"handover", "how far the hand-over to QEMU is, and what it waits for", PART(CTL_HANDOVER),
+	 CTL_HANDOVER, ctl_render_handover, NULL},
 	{"events", "print events as they come", 0, 0, NULL, run_events},
 	{"quit", "end the daemon", 0, 0, NULL, run_quit},
 };

@@ -70,6 +70,22 @@ def commands_json(case):
     check_equal(json.loads(ctl(case, "-j")[1])["machine"], "pc-i440fx-7.2", "the default command")
 
 
+def handover(case):
+    fake = daemon(case)
+    expect(ctl(case, "handover"), 1, err="nothing is handed over")
+    fake.session.handover = {
+        "now_ns": 100 * NS, "phase": "failed", "since_ns": 99 * NS, "waits_for": None,
+        "deadline_ns": None, "deadline_reason": None, "error": "block x\033[31m is missing",
+        "advice": "give it one", "qemu": {"attempt": 1, "pid": 5, "version": "10.0.2",
+                                          "status": "inmigrate"},
+        "blocks": [], "timeline": [{"phase": "wait-qmp", "at_ns": 98 * NS},
+                                   {"phase": "failed", "at_ns": 99 * NS}]}
+    expect(ctl(case, "handover"), 0,
+           r"^phase +failed for 1\.0 s\nerror +block x\?\[31m is missing\nwhat to do +give it one\n"
+           r"QEMU +10\.0\.2, process 5, inmigrate\n.*wait-qmp +- +1\.0 s\nfailed +1\.0 s +1\.0 s\n$")
+    check_equal(json.loads(ctl(case, "handover", "--json")[1]), fake.session.handover, "as it came")
+
+
 def names_cannot_command_the_terminal(case):
     daemon(case)
     for name in ("sharers", "blocks"):
@@ -347,7 +363,7 @@ def terminal_rate(case):
 
 
 CASES = [
-    commands, commands_json, names_cannot_command_the_terminal, blockers_show_in_status, quit_and_force, usage,
+    commands, commands_json, handover, names_cannot_command_the_terminal, blockers_show_in_status, quit_and_force, usage,
     help_and_version, no_daemon, dead_daemon, turned_away, not_a_postcopyd, other_socket, path_too_long,
     watch_lines_until_complete, watch_failed, watch_json, watch_loses_the_daemon, watch_hears_of_the_end_by_event,
     events, events_json, terminal_until_complete, terminal_interrupted, terminal_terminated, terminal_q,

@@ -30,6 +30,7 @@ class Session:
         self.state = "running"
         self.reason = None
         self.blockers = []
+        self.handover = None
         self.clock = 100 * NS
         self.end = "complete"
 
@@ -128,6 +129,10 @@ class FakeControl:
             return {"return": {"enabled": True}}
         if name == "blockers":
             return {"return": self.session.blockers}
+        if name == "handover":
+            if not self.session.handover:
+                return {"error": {"class": "Unavailable", "desc": "nothing is handed over"}}
+            return {"return": self.session.handover}
         return {"return": getattr(self.session, name)()}
 
     def serve(self, conn):
