@@ -101,10 +101,12 @@ page_names()
 	sed -n 's/^\.\(It \)\{0,1\}Va //p' "$1" | tr ' ' '\n' | grep -E '^[a-z0-9][a-z0-9_]*$'
 }
 
-# Every member that the daemon can write: the strings of report.c that are keys, and the names of stages, lanes, kinds.
+# Every member that the daemon can write: the strings of the reports that are keys, and the names of stages, lanes, kinds
+# and phases.
 protocol_members()
 {
-	grep -oE '"[a-z][a-z0-9]*(_[a-z0-9]+)*"' "$top/src/daemon/report.c" | tr -d '"'
+	grep -ohE '"[a-z][a-z0-9]*(_[a-z0-9]+)*"' "$top/src/daemon/report.c" "$top/src/daemon/handover_report.c" | tr -d '"'
+	sed -n '/^} states\[HANDOVER_STATES\]/,/^};/p' "$top/src/daemon/handover_qemu.c" | grep -oE '"[a-z-]+"' | tr -d '"'
 	grep -E 'const stats_(stage|lane|how)_names' "$top/src/core/stats.c" | grep -oE '"[a-z]+"' | tr -d '"'
 }
 
@@ -130,7 +132,8 @@ items_exist()
 {
 	page_names "$man/postcopyd-control.7" | sort -u > "$dir/names"
 	while read -r name; do
-		grep -qF "\"$name\"" "$top/src/daemon/report.c" "$top/src/daemon/control.c" "$top/src/core/stats.c" ||
+		grep -qF "\"$name\"" "$top/src/daemon/report.c" "$top/src/daemon/handover_report.c" "$top/src/daemon/control.c" \
+			"$top/src/core/stats.c" ||
 			echo "no such member: $name"
 	done < "$dir/names" > "$dir/missing"
 	cat "$dir/missing"

@@ -89,8 +89,7 @@ static bool fake_quit(void *ctx, bool force, const char **why)
 	return false;
 }
 
-static const struct control_ops fake_ops = {fake_refresh, fake_snapshot, fake_blockers, fake_handover,
-					    fake_quit};
+static const struct control_ops fake_ops = {fake_refresh, fake_snapshot, fake_blockers, fake_handover, fake_quit};
 
 static struct sockaddr_un address(void)
 {
@@ -676,7 +675,6 @@ Test(control, handover)
 	struct jsonmsg *none cleanup_jsonmsg = ask(&p, "{\"execute\":\"handover\"}");
 	fake.phase = "loading";
 	struct jsonmsg *v cleanup_jsonmsg = ask(&p, "{\"execute\":\"handover\"}");
-
 	cr_assert_str_eq(jsonmsg_text(jsonmsg_member(none, "error"), "class", ""), "Unavailable");
 	cr_assert_str_eq(jsonmsg_text(jsonmsg_member(v, "return"), "phase", ""), "loading");
 }

@@ -451,45 +451,6 @@ Test(ctl_render, blockers)
 				    "sharer:net  listening  5.0 s  no hello\n");
 }
 
-Test(ctl_render, handover)
-{
-	g_autofree struct ctl_view *v = new_view();
-	g_autoptr(GString) out = g_string_new(NULL), failed = g_string_new(NULL);
-
-	read_part(v, CTL_HANDOVER,
-		  "{\"now_ns\":5000000000,\"phase\":\"loading\",\"since_ns\":3000000000,\"waits_for\":\"QEMU to load\","
-		  "\"deadline_ns\":null,\"deadline_reason\":\"it is ours\",\"error\":null,\"advice\":null,\"not_continued\":null,"
-		  "\"qemu\":{\"attempt\":2,\"pid\":77,\"version\":\"10.0.2\",\"status\":\"inmigrate\",\"ran_at_source\":\"running\","
-		  "\"stream_bytes\":2048},\"blocks\":[{\"name\":\"pc.ram\",\"class\":\"shared\",\"why\":null},"
-		  "{\"name\":\"pc.bios\",\"class\":\"in-stream\",\"why\":\"small\"}],"
-		  "\"timeline\":[{\"phase\":\"wait-qmp\",\"at_ns\":1000000000},{\"phase\":\"loading\",\"at_ns\":3000000000}]}");
-	ctl_render_handover(out, v);
-	cr_assert_str_eq(out->str, "phase          loading for 2.0 s\n"
-				   "waits for      QEMU to load\n"
-				   "no limit       it is ours\n"
-				   "QEMU           10.0.2, process 77, inmigrate\n"
-				   "attempt        2\n"
-				   "at the source  running\n"
-				   "stream         2 KiB\n"
-				   "\n"
-				   "BLOCK    CLASS      BECAUSE\n"
-				   "pc.ram   shared\n"
-				   "pc.bios  in-stream  small\n"
-				   "\n"
-				   "PHASE        AT   TOOK\n"
-				   "wait-qmp      -  2.0 s\n"
-				   "loading   2.0 s  2.0 s\n");
-	read_part(v, CTL_HANDOVER,
-		  "{\"now_ns\":5000000000,\"phase\":\"retry\",\"since_ns\":4000000000,\"waits_for\":\"the monitor\","
-		  "\"deadline_ns\":9000000000,\"deadline_reason\":\"retry=\",\"error\":\"QEMU is lost\",\"advice\":\"start it\","
-		  "\"qemu\":{\"pid\":null}}");
-	ctl_render_handover(failed, v);
-	expect(failed, "gives up    in 4.0 s (retry=)\n");
-	expect(failed, "error       QEMU is lost\n");
-	expect(failed, "what to do  start it\n");
-	expect_not(failed, "QEMU  ");
-}
-
 /* --- watch -------------------------------------------------------------------------------- */
 
 Test(ctl_screen, page)
