@@ -136,6 +136,8 @@ int engine_package(struct engine *e, uint64_t *page);
 int engine_join(struct engine *e, bool main, struct sharer_ref *ref);
 /* 0, -ENOENT stale, -EINVAL, -EBUSY second sharer of a private block, -ENOSPC. */
 int engine_map(struct engine *e, struct sharer_ref ref, const struct mapping *m);
+/* A mapping is gone; nothing is placed through it any more.  0, -ENOENT. */
+int engine_unmap(struct engine *e, struct sharer_ref ref, const struct mapping *m);
 /* It ended, for whatever reason: its waiters are forgotten, what comes late is stale. */
 void engine_gone(struct engine *e, struct sharer_ref ref, uint64_t now);
 

@@ -238,3 +238,20 @@ int engine_map(struct engine *e, struct sharer_ref ref, const struct mapping *m)
 		return -EINVAL;
 	return sharer_map(s, m);
 }
+
+/**
+ * engine_unmap - a sharer unmapped what it had shown
+ * @m: as it was given to engine_map()
+ *
+ * From here on its addresses mean nothing: no page is placed or woken through them, so the sharer
+ * may have other memory there.  Threads that waited there are the sharer's loss: it took the memory
+ * away under them.
+ *
+ * Return: 0, -ENOENT for a stale @ref or a mapping that was not declared like that.
+ */
+int engine_unmap(struct engine *e, struct sharer_ref ref, const struct mapping *m)
+{
+	struct sharer *s = sharer_get(&e->sharers, ref);
+
+	return s ? sharer_unmap(s, m) : -ENOENT;
+}

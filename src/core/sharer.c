@@ -7,7 +7,8 @@
  *
  * Mappings are sorted by address, so a fault is located by a binary search; the way back, from a
  * page to all its addresses, walks the array, since aliases of one page need not be neighbours.
- * They are declared once when the sharer joins and go with it; nothing unmaps a part.
+ * They are declared when the sharer joins, or when it maps more, and go with it or when it was seen
+ * that they are gone, always whole.  A thread that waited in one that went is not heard of again.
  *
  * Descriptors, process ids and policy are not here: they belong to the daemon's roster.
  */
@@ -135,6 +136,25 @@ int sharer_map(struct sharer *s, const struct mapping *m)
 	memmove(&s->mapping[at + 1], &s->mapping[at], (s->n_mappings - at) * sizeof(*m));
 	s->mapping[at] = *m;
 	s->n_mappings++;
+	return 0;
+}
+
+/**
+ * sharer_unmap - a mapping is there no longer
+ * @m: as it was declared
+ *
+ * Return: 0; -ENOENT when there is none at that address with that length and content.
+ */
+int sharer_unmap(struct sharer *s, const struct mapping *m)
+{
+	unsigned at = upper_bound(s, m->address);
+	struct mapping *have = at > 0 ? &s->mapping[at - 1] : NULL;
+
+	if (!have || have->address != m->address || have->length != m->length || have->block != m->block ||
+	    have->offset != m->offset)
+		return -ENOENT;
+	memmove(have, have + 1, (s->n_mappings - at) * sizeof(*have));
+	s->n_mappings--;
 	return 0;
 }
 

@@ -54,6 +54,8 @@ struct sharer *sharer_get(struct sharer_table *t, struct sharer_ref ref);
 void sharer_remove(struct sharer_table *t, struct sharer_ref ref);
 /* Declare a mapping; -EINVAL empty, wraps or overlaps, -ENOSPC. */
 int sharer_map(struct sharer *s, const struct mapping *m);
+/* Undeclare a whole mapping; -ENOENT when it was not declared like that. */
+int sharer_unmap(struct sharer *s, const struct mapping *m);
 /* The mapping that holds @address, or NULL. */
 const struct mapping *sharer_locate(const struct sharer *s, uint64_t address);
 /* The next mapping, from *from on, that shows the page at @offset of @block; NULL at the end. */

@@ -114,6 +114,7 @@ static void peer_free(gpointer data)
 	struct peer *p = data;
 
 	close_socket(p);
+	door_mapped_forget(p->door, p->client);
 	if (p->death)
 		g_source_remove(p->death);
 	if (p->linger)
@@ -137,7 +138,10 @@ static gboolean on_death(gint fd, GIOCondition condition, gpointer data)
 	(void)fd;
 	(void)condition;
 	p->death = 0;
-	client_ended(p, SHARER_DEAD, EOWNERDEAD, "its process ended");
+	if (p->client->unaware && !p->client->main && p->client->n_proven == 0)
+		client_ended(p, SHARER_LEFT, 0, "its process ended, with none of the memory mapped");
+	else
+		client_ended(p, SHARER_DEAD, EOWNERDEAD, "its process ended");
 	p->client->state = CLIENT_ENDED;
 	close_socket(p);
 	maybe_forget(p);
@@ -153,6 +157,11 @@ static gboolean on_linger(gpointer data)
 	struct peer *p = data;
 
 	p->linger = 0;
+	if (door_maps_nothing(p->door, p->client)) {
+		client_ended(p, SHARER_LEFT, 0, "hung up, with none of the memory mapped");
+		maybe_forget(p);
+		return G_SOURCE_REMOVE;
+	}
 	if (p->client->policy == REGMSG_POLICY_IGNORE && p->client->state == CLIENT_JOINED) {
 		g_message("sharer %s closed its registration; it is served on (policy ignore)", p->client->name);
 		return G_SOURCE_REMOVE;
@@ -196,21 +205,36 @@ static unsigned count_sharers(const struct door *d)
 }
 
 /*
+ * A program that is unaware of us and forks says hello again from the child, with the token of the
+ * parent: which of the two goes on as the program nobody can tell, so both may be there, of one name.
+ * Not beside a main sharer that was declared: there is one.
+ */
+static bool is_heir(struct door *d, const struct regmsg_hello *h)
+{
+	if (!(h->flags & REGMSG_HELLO_UNAWARE) || !h->token || (h->role == REGMSG_ROLE_MAIN && door_has_main(d)))
+		return false;
+	for (unsigned i = 0; i < d->clients->len; i++) {
+		const struct client *c = g_ptr_array_index(d->clients, i);
+
+		if (c->unaware && c->token == h->token && strcmp(c->name, h->name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
  * Why this one cannot be a sharer, with the error to tell it, or NULL.  The userfaultfd is looked
  * at last: that changes a blocking one to O_NONBLOCK.
  */
 static const char *hello_problem(struct door *d, const struct regmsg_hello *h, int uffd, int *error)
 {
-	bool main = h->role == REGMSG_ROLE_MAIN, was_blocking = false;
-	const char *taken = door_place_taken(d, h->name, main);
+	const char *taken = is_heir(d, h) ? NULL : door_place_taken(d, h->name, h->role == REGMSG_ROLE_MAIN);
+	bool was_blocking = false;
 	enum uffd_fitness fit;
 
 	*error = EEXIST;
 	if (taken)
 		return taken;
-	*error = EINVAL;
-	if (h->flags & REGMSG_HELLO_UNAWARE && !main)
-		return "a program that declares nothing (UNAWARE) can be the main sharer only";
 	*error = ENOSPC;
 	if (count_sharers(d) >= d->max_sharers)
 		return "too many sharers (--max-sharers)";
@@ -246,7 +270,8 @@ static int on_hello(struct peer *p, const union regmsg *m, struct fdpass *fds)
 	c->needs_kernel = m->hello.flags & REGMSG_HELLO_KERNEL;
 	c->unaware = m->hello.flags & REGMSG_HELLO_UNAWARE;
 	g_strlcpy(c->name, m->hello.name, sizeof(c->name));
-	c->state = CLIENT_DECLARING;
+	/* A main sharer that declares nothing is declared by somebody else; the memory of the others is looked for. */
+	c->state = c->unaware && !c->main ? CLIENT_READY : CLIENT_DECLARING;
 	len = regmsg_init(&welcome, REGMSG_WELCOME, m->head.serial);
 	welcome.welcome.sharer = c->id;
 	welcome.welcome.generation = 1;
@@ -334,6 +359,33 @@ static int on_want(struct peer *p, const union regmsg *m, struct fdpass *fds)
 	return 0;
 }
 
+/* Only of who declares nothing: the others are told at LISTENING what they may touch, and map before. */
+static int on_mapped(struct peer *p, const union regmsg *m, struct fdpass *fds)
+{
+	if (p->client->unaware)
+		door_mapped(p->door, p->client, &m->mapped, fdpass_steal(fds, 0));
+	else
+		result(p, m->head.serial, EPERM, "for a program that said UNAWARE in its hello");
+	return 0;
+}
+
+/* For a process that may not open it itself.  Who may connect here may have it: see postcopy-protocol(7). */
+static int on_ask_device(struct peer *p, const union regmsg *m, struct fdpass *fds)
+{
+	cleanup_fd int dev = uffd_device();
+	union regmsg device;
+	size_t len;
+
+	(void)fds;
+	if (dev < 0) {
+		result(p, m->head.serial, dev, "postcopyd cannot open /dev/userfaultfd (Linux 6.1 or later, and the right to it)");
+		return 0;
+	}
+	len = regmsg_init(&device, REGMSG_DEVICE, m->head.serial);
+	door_send(p, &device, len, dev);
+	return 0;
+}
+
 /* Neither has an answer; of who may not say it, it is not heard. */
 static int on_loaded(struct peer *p, const union regmsg *m, struct fdpass *fds)
 {
@@ -382,6 +434,8 @@ static const struct {
 	[REGMSG_LOADED] = { on_loaded, 1u << CLIENT_JOINED },
 	[REGMSG_LOAD_FAILED] = { on_load_failed, 1u << CLIENT_JOINED },
 	[REGMSG_LEAVE] = { on_leave, 1u << CLIENT_DECLARING | 1u << CLIENT_READY | 1u << CLIENT_JOINED },
+	[REGMSG_MAPPED] = { on_mapped, 1u << CLIENT_DECLARING | 1u << CLIENT_READY | 1u << CLIENT_JOINED | 1u << CLIENT_REFUSED },
+	[REGMSG_ASK_DEVICE] = { on_ask_device, 1u << CLIENT_NEW },
 };
 
 /* 0, or a negative code when the connection must end. */

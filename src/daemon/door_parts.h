@@ -3,15 +3,26 @@
 #define PC_DAEMON_DOOR_PARTS_H
 /*
  * What the files of the native door share: door_native.c talks, door_declare.c takes what sharers have, door_session.c knows
- * where the session stands.
+ * where the session stands, door_mapped.c proves what programs that are unaware of us map.
  */
 #include "daemon/door_native.h"
+#include "daemon/prove.h"
 #include "wire/regmsg.h"
 
 /* A block of the source, as the sharers' offers were matched with it. */
 struct matched {
 	struct offer offer;		/* of the first who offered it; its file is not owned */
 	enum block_kind kind;
+};
+
+#define DOOR_NOTES 32			/* MAPPEDs that wait, at a time */
+
+/* A MAPPED that waits until the fault thread has forgotten what was there before. */
+struct door_note {
+	struct client *client;
+	struct regmsg_mapped mapped;
+	int reply;			/* owned: where the answer goes */
+	uint64_t after;			/* so many UNMAPs */
 };
 
 struct door {
@@ -25,6 +36,10 @@ struct door {
 	GPtrArray *peers;		/* struct peer */
 	bool ran;			/* a VM was told to run */
 	bool is_matched;
+	bool released;			/* the session is complete: nothing is registered any more */
+	uint64_t unmaps_posted;
+	unsigned n_notes;
+	struct door_note note[DOOR_NOTES];
 	unsigned n_matched;
 	struct matched matched[BLOCK_MAX];
 };
@@ -42,5 +57,16 @@ void door_send_text(struct peer *p, enum regmsg_type type, uint32_t serial, int 
 const struct matched *door_find_matched(const struct door *d, const char *name);
 /* Why no sharer of this name and role can come in now, or NULL. */
 const char *door_place_taken(struct door *d, const char *name, bool main);
+
+/* The shared blocks to look for in who declares nothing; @out: BLOCK_MAX.  Number. */
+unsigned door_known_blocks(const struct door *d, struct prove_block *out);
+/* Prove what an unaware client maps of them.  0, or -errno with c->problem. */
+int door_prove_found(const struct door *d, struct client *c);
+bool door_maps_nothing(const struct door *d, const struct client *c);
+/* A MAPPED: answered on @reply, which is owned from here on. */
+void door_mapped(struct door *d, struct client *c, const struct regmsg_mapped *m, int reply);
+/* The fault thread has forgotten so many mappings. */
+void door_mapped_continue(struct door *d, uint64_t unmaps);
+void door_mapped_forget(struct door *d, const struct client *c);
 
 #endif

@@ -230,6 +230,8 @@ static int prove(struct door *d, struct client *c)
 {
 	unsigned number[REGISTRY_BLOCKS];
 
+	if (c->unaware && !c->main)
+		return door_prove_found(d, c);
 	for (unsigned i = 0; i < c->n_offers; i++) {
 		const struct matched *m = door_find_matched(d, c->offer[i].name);
 
@@ -374,6 +376,7 @@ void door_tell(struct door *d, const struct snapshot *s)
 {
 	for (unsigned i = 0; i < d->peers->len; i++)
 		tell(g_ptr_array_index(d->peers, i), s);
+	door_mapped_continue(d, s->unmaps);
 }
 
 /**
@@ -385,6 +388,7 @@ bool door_release(struct door *d)
 {
 	bool clean = true;
 
+	d->released = true;
 	for (unsigned i = 0; i < d->clients->len; i++) {
 		struct client *c = g_ptr_array_index(d->clients, i);
 

@@ -132,6 +132,17 @@ static void on_map(struct faultloop *f, const struct message *m)
 				     m->map.mapping.address, m->map.mapping.block, strerror(-ret));
 }
 
+/* Counted whatever comes of it: whoever waits for it must be told, also when the sharer has ended since. */
+static void on_unmap(struct faultloop *f, const struct message *m)
+{
+	struct member *member = roster_find(&f->roster, m->map.id);
+
+	if (member)
+		(void)engine_unmap(&f->engine, member->ref, &m->map.mapping);
+	f->unmaps++;
+	faultloop_changed(f);
+}
+
 static void on_armed(struct faultloop *f, const struct message *m)
 {
 	(void)m;
@@ -203,7 +214,8 @@ void errands_inbox(struct faultloop *f)
 {
 	static errand *const handlers[] = {
 		[MESSAGE_LANE] = on_lane, [MESSAGE_BLOCK] = on_block, [MESSAGE_BLOCKS_DONE] = on_blocks_done,
-		[MESSAGE_JOIN] = on_join, [MESSAGE_MAP] = on_map, [MESSAGE_ARMED] = on_armed,
+		[MESSAGE_JOIN] = on_join, [MESSAGE_MAP] = on_map, [MESSAGE_UNMAP] = on_unmap,
+		[MESSAGE_ARMED] = on_armed,
 		[MESSAGE_LOADED] = on_loaded, [MESSAGE_GONE] = on_gone, [MESSAGE_WANT] = on_want,
 		[MESSAGE_STOP] = on_stop, [MESSAGE_SNAPSHOT] = on_snapshot, [MESSAGE_QUIT] = on_quit,
 	};

@@ -97,6 +97,7 @@ struct faultloop {
 
 	uint64_t strays;
 	bool pool_told;			/* the main thread knows that pages wait for the pool, or that none do */
+	uint64_t unmaps;		/* mappings forgotten on request */
 	bool running_told;		/* the source has our answer: the VM may run */
 	bool ownership_unknown;
 	int error;

@@ -157,6 +157,7 @@ void fill_snapshot(const struct faultloop *f, struct snapshot *s, uint64_t now)
 	s->running_told = f->running_told;
 	s->strays = f->strays;
 	s->pool_waits = faultloop_pool_waits(f);
+	s->unmaps = f->unmaps;
 	s->error = f->error;
 	s->package_bytes = f->package_size;
 	s->package_device_offset = f->device_offset;

@@ -15,6 +15,7 @@ enum message_kind {
 	MESSAGE_BLOCKS_DONE,
 	MESSAGE_JOIN,		/* a sharer, proven; its mappings follow */
 	MESSAGE_MAP,
+	MESSAGE_UNMAP,		/* of a sharer: gone, not to be placed through any more */
 	MESSAGE_ARMED,		/* every sharer there is has been told: serve faults */
 	MESSAGE_LOADED,		/* the main sharer loaded the device state */
 	MESSAGE_GONE,		/* a sharer ended */
@@ -50,7 +51,7 @@ struct message {
 		struct {
 			uint32_t id;
 			struct mapping mapping;
-		} map;
+		} map;			/* MAP, UNMAP */
 		struct {
 			uint32_t id;
 			enum snapshot_sharer_state how;

@@ -27,33 +27,52 @@
 
 #define WHY 256
 
-/* One range of one block: register unless the sharer did, verify, remember. */
-static int prove_range(struct client *c, struct mapping m, char *why)
+/**
+ * prove_mapping - register a mapping, unless the sharer did, and verify it
+ * @m: can_zero is set
+ * @why: 256 bytes
+ *
+ * Return: 0 or -errno.
+ */
+int prove_mapping(const struct client *c, struct mapping *m, char *why)
 {
 	uint64_t at = 0;
 	unsigned can = 0;
 	int ret;
 
 	/* Again through the same userfaultfd is harmless, and tells what the range can do, so self-registered ones take it too. */
-	ret = uffd_register(c->uffd, m.address, m.length, &can);
+	ret = uffd_register(c->uffd, m->address, m->length, &can);
 	if (ret < 0) {
-		snprintf(why, WHY, "cannot register 0x%" PRIx64 "+0x%" PRIx64 " of process %d: %s%s", m.address, m.length,
+		snprintf(why, WHY, "cannot register 0x%" PRIx64 "+0x%" PRIx64 " of process %d: %s%s", m->address, m->length,
 			 (int)c->pid, strerror(-ret), ret == -EBUSY ? " (another userfaultfd has it)" : "");
 		return ret;
 	}
-	ret = maps_proven(c->pid, m.address, m.address + m.length, &at);
+	ret = maps_proven(c->pid, m->address, m->address + m->length, &at);
 	if (ret <= 0) {
 		snprintf(why, WHY, "0x%" PRIx64 " of process %d is not registered although the kernel said so (is the "
 			 "userfaultfd that of another process, or is /proc/%d hidden from us?)", at, (int)c->pid, (int)c->pid);
 		return ret < 0 ? ret : -EPERM;
 	}
-	if (c->n_proven == SHARER_MAPPINGS) {
-		snprintf(why, WHY, "more than %d mappings", SHARER_MAPPINGS);
-		return -ENOSPC;
-	}
-	m.can_zero = can & UFFD_CAN_ZERO;
-	c->proven[c->n_proven++] = m;
+	m->can_zero = can & UFFD_CAN_ZERO;
 	return 0;
+}
+
+static int too_many(char *why)
+{
+	snprintf(why, WHY, "more than %d mappings", SHARER_MAPPINGS);
+	return -ENOSPC;
+}
+
+/* Prove and remember. */
+static int prove_range(struct client *c, struct mapping m, char *why)
+{
+	int ret = prove_mapping(c, &m, why);
+
+	if (ret == 0 && c->n_proven == SHARER_MAPPINGS)
+		ret = too_many(why);
+	if (ret == 0)
+		c->proven[c->n_proven++] = m;
+	return ret;
 }
 
 /* The part of a file mapping that shows the block; false when it shows none of it. */
@@ -74,37 +93,65 @@ static bool clip(const struct offer *o, const struct maps_vma *v, struct mapping
 	return true;
 }
 
-/* A file mapping is found, not named: what the sharer says about it is not asked for. */
-static int prove_shared(struct client *c, const struct offer *o, unsigned number, char *why)
+/* Add where one block is mapped to @out, which has @n of them.  How many there are then, or -errno. */
+static int find_block(pid_t pid, const struct prove_block *b, struct mapping *out, unsigned n, char *why)
 {
+	const struct offer *o = b->offer;
 	cleanup_free struct maps_vma *vma = NULL;
-	int n = maps_of_file(c->pid, o->identity.dev, o->identity.inode, &vma);
-	unsigned before = c->n_proven;
+	int n_vma = maps_of_file(pid, o->identity.dev, o->identity.inode, &vma);
 
-	if (n < 0) {
-		snprintf(why, WHY, "cannot read /proc/%d/maps: %s", (int)c->pid, strerror(-n));
-		return n;
+	if (n_vma < 0) {
+		snprintf(why, WHY, "cannot read /proc/%d/maps: %s", (int)pid, strerror(-n_vma));
+		return n_vma;
 	}
-	for (int i = 0; i < n; i++) {
-		struct mapping m = { .block = (uint16_t)number };
-		int ret;
+	for (int i = 0; i < n_vma; i++) {
+		struct mapping m = { .block = (uint16_t)b->number };
 
 		if (!clip(o, &vma[i], &m))
 			continue;
 		if (!vma[i].shared) {
-			snprintf(why, WHY, "block %s is mapped MAP_PRIVATE at 0x%" PRIx64 ": a copy-on-write view would never "
+			snprintf(why, WHY, "block %.96s is mapped MAP_PRIVATE at 0x%" PRIx64 ": a copy-on-write view would never "
 				 "see later pages; map it MAP_SHARED", o->name, vma[i].start);
 			return -EINVAL;
 		}
-		ret = prove_range(c, m, why);
-		if (ret < 0)
-			return ret;
+		if (n == SHARER_MAPPINGS)
+			return too_many(why);
+		out[n++] = m;
 	}
-	if (c->n_proven == before) {
-		snprintf(why, WHY, "block %s is not mapped in process %d", o->name, (int)c->pid);
+	return (int)n;
+}
+
+/**
+ * prove_find - where a process maps these blocks now; nothing is registered
+ * @out: SHARER_MAPPINGS of them
+ * @why: 256 bytes
+ *
+ * A file mapping is found, not named: what the sharer says about it is not asked for.
+ *
+ * Return: how many mappings, or -errno.
+ */
+int prove_find(pid_t pid, const struct prove_block *b, unsigned n, struct mapping *out, char *why)
+{
+	int found = 0;
+
+	for (unsigned i = 0; i < n && found >= 0; i++)
+		found = find_block(pid, &b[i], out, (unsigned)found, why);
+	return found;
+}
+
+static int prove_shared(struct client *c, const struct offer *o, unsigned number, char *why)
+{
+	const struct prove_block block = { .offer = o, .number = number };
+	struct mapping found[SHARER_MAPPINGS];
+	int n = prove_find(c->pid, &block, 1, found, why), ret = 0;
+
+	if (n == 0) {
+		snprintf(why, WHY, "block %.96s is not mapped in process %d", o->name, (int)c->pid);
 		return -ENOENT;
 	}
-	return 0;
+	for (int i = 0; i < n && ret == 0; i++)
+		ret = prove_range(c, found[i], why);
+	return n < 0 ? n : ret;
 }
 
 /* Private memory has no file to find it by: every byte must lie in a mapping that was named. */
@@ -190,6 +237,29 @@ int prove_client(struct client *c, const unsigned *number, char *why)
 	}
 	c->registered = true;
 	return c->needs_kernel ? prove_kernel(c, why) : 0;
+}
+
+/**
+ * prove_found - register and verify whatever a sharer that declares nothing maps of these blocks
+ * @c: c->proven is filled, with nothing when it maps none of them
+ * @why: 256 bytes
+ *
+ * Its userfaultfd is not tried with an access of the kernel: what opens it for such a program knows
+ * no other kind, and there may be no page to try it with.
+ *
+ * Return: 0 or -errno.
+ */
+int prove_found(struct client *c, const struct prove_block *b, unsigned n, char *why)
+{
+	struct mapping found[SHARER_MAPPINGS];
+	int n_found = prove_find(c->pid, b, n, found, why), ret = 0;
+
+	c->n_proven = 0;
+	c->registered = false;
+	for (int i = 0; i < n_found && ret == 0; i++)
+		ret = prove_range(c, found[i], why);
+	c->registered = n_found >= 0 && ret == 0;
+	return n_found < 0 ? n_found : ret;
 }
 
 /**

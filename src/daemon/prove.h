@@ -10,6 +10,18 @@
 #include <stddef.h>
 #include "daemon/registry.h"
 
+/* A shared block to look for, and its number in the engine. */
+struct prove_block {
+	const struct offer *offer;
+	unsigned number;
+};
+
+/* Where @pid maps these blocks now, nothing registered; @out: SHARER_MAPPINGS.  Number, or -errno with @why (256 bytes). */
+int prove_find(pid_t pid, const struct prove_block *b, unsigned n, struct mapping *out, char *why);
+/* Register a mapping of @c and verify it; sets can_zero.  0, or -errno with @why (256 bytes). */
+int prove_mapping(const struct client *c, struct mapping *m, char *why);
+/* For who declares nothing: whatever it maps of these blocks, if anything.  Fills c->proven.  0, or -errno with @why. */
+int prove_found(struct client *c, const struct prove_block *b, unsigned n, char *why);
 /* Register and verify all that @c maps; fills c->proven.  0, or -errno with @why (256 bytes). */
 int prove_client(struct client *c, const unsigned *number, char *why);
 /* Undo it; true when no `um` is left (or the process is gone). */

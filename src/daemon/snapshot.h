@@ -79,6 +79,7 @@ struct snapshot {
 	bool running_told;		/* our answer has left us: the main sharer may run its VM */
 	uint64_t strays;		/* pages found and punched at LISTENING that nobody may have written */
 	uint64_t pool_waits;		/* pages at hand that wait for the pool of huge pages */
+	uint64_t unmaps;		/* mappings that were forgotten since the start: see door_mapped.c */
 	int error;			/* positive errno of FAILED / PAUSED */
 	char reason[512];		/* of FAILED / PAUSED: what happened, what is left where, what to do */
 	char machine[256];		/* machine type of the source */

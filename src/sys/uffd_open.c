@@ -12,6 +12,35 @@
 
 #include "sys/fd.h"
 
+static int flags_of(bool user_only)
+{
+	return O_CLOEXEC | O_NONBLOCK | (user_only ? UFFD_USER_MODE_ONLY : 0);
+}
+
+/**
+ * uffd_device - an open /dev/userfaultfd
+ *
+ * Whoever has it can make userfaultfds of its own address space that serve faults of the kernel,
+ * too, without any other privilege.  Kernels before 6.1 have none (-ENOENT).
+ */
+int uffd_device(void)
+{
+	int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+
+	return dev < 0 ? -errno : dev;
+}
+
+/**
+ * uffd_create_from - a userfaultfd of our own address space, without the handshake
+ * @dev: from uffd_device(), here or in another process; stays the caller's
+ */
+int uffd_create_from(int dev, bool user_only)
+{
+	int uffd = ioctl(dev, USERFAULTFD_IOC_NEW, flags_of(user_only));
+
+	return uffd < 0 ? -errno : uffd;
+}
+
 /**
  * uffd_create - a userfaultfd of our own address space, without the handshake
  *
@@ -19,17 +48,13 @@
  */
 int uffd_create(bool user_only)
 {
-	int flags = O_CLOEXEC | O_NONBLOCK | (user_only ? UFFD_USER_MODE_ONLY : 0);
-	int uffd = (int)syscall(SYS_userfaultfd, flags), err = errno;
+	int uffd = (int)syscall(SYS_userfaultfd, flags_of(user_only)), err = errno;
 	cleanup_fd int dev = -1;
 
 	if (uffd >= 0)
 		return uffd;
-	dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
-	if (dev < 0)
-		return -err;
-	uffd = ioctl(dev, USERFAULTFD_IOC_NEW, flags);
-	return uffd < 0 ? -errno : uffd;
+	dev = uffd_device();
+	return dev < 0 ? -err : uffd_create_from(dev, user_only);
 }
 
 /**

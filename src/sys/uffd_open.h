@@ -11,6 +11,10 @@
 /* A raw userfaultfd (O_CLOEXEC|O_NONBLOCK) without the handshake.  The fd or -errno. */
 int uffd_create(bool user_only);
 
+/* The same in two steps: whoever may open the device can lend it to who may not.  Fds or -errno. */
+int uffd_device(void);
+int uffd_create_from(int dev, bool user_only);
+
 /* The handshake on a raw fd; the features that the kernel offers go to *have (may be NULL). */
 int uffd_handshake(int uffd, uint64_t want, uint64_t *have);
 

@@ -134,6 +134,23 @@ static const char *check_want(const union regmsg *m)
 	return NULL;
 }
 
+static const char *check_mapped(const union regmsg *m)
+{
+	const struct regmsg_mapped *p = &m->mapped;
+
+	if (p->flags)
+		return "MAPPED: unknown flags";
+	if (p->reserved)
+		return "MAPPED: reserved field is not zero";
+	if (p->address == 0 || p->length == 0)
+		return "MAPPED: address or length is zero";
+	if (!sum_fits(p->address, p->length))
+		return "MAPPED: address and length overflow";
+	if (!sum_fits(p->file_offset, p->length))
+		return "MAPPED: file offset and length overflow";
+	return NULL;
+}
+
 static const char *check_text(const union regmsg *m)
 {
 	const struct regmsg_text *t = &m->text;
@@ -184,6 +201,8 @@ static const struct kind kinds[] = {
 	KIND(LOADED, 16, plain, CALL, 0, nothing),
 	KIND(LOAD_FAILED, 280, text, CALL, 0, text),
 	KIND(LEAVE, 16, plain, CALL, 0, nothing),
+	KIND(MAPPED, 64, mapped, CALL, 1, mapped),
+	KIND(ASK_DEVICE, 16, plain, CALL, 0, nothing),
 	KIND(WELCOME, 40, welcome, CALL, 0, nothing),
 	/* A HELLO too broken to have a serial is refused with what stood there. */
 	KIND(REFUSED, 280, text, ANY, 0, refused),
@@ -195,9 +214,11 @@ static const struct kind kinds[] = {
 	KIND(FAILED, 280, text, EVENT, 0, text),
 	KIND(PAUSED, 280, text, EVENT, 0, text),
 	KIND(DISABLED, 280, text, EVENT, 0, text),
+	KIND(DEVICE, 16, plain, CALL, 1, nothing),
+	KIND(SERVED, 16, plain, CALL, 0, nothing),
 };
 
-_Static_assert(ARRAY_LEN(kinds) == REGMSG_DISABLED + 1, "a type has no row");
+_Static_assert(ARRAY_LEN(kinds) == REGMSG_SERVED + 1, "a type has no row");
 _Static_assert(sizeof(union regmsg) == REGMSG_MAX, "a message outgrew the longest packet");
 
 /* NULL: there is no such type. */

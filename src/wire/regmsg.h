@@ -25,6 +25,14 @@
  *                                   <-       COMPLETE | FAILED | PAUSED | DISABLED
  *   LEAVE                           ->       <- RESULT       (its mappings are gone already)
  *
+ * For a program that is unaware of us (HELLO says so) something that was loaded into it speaks:
+ *   ASK_DEVICE                      ->       before HELLO, where userfaultfd(2) is not allowed
+ *                                   <-       DEVICE + an open /dev/userfaultfd, or RESULT
+ *   HELLO + uffd                    ->       <- WELCOME or REFUSED; no BLOCK, MAPPING, READY
+ *   MAPPED + socket                 ->       after each mapping, before the program sees it
+ *                                   <-       on that socket: SERVED (guest memory, whoever touches it
+ *                                            waits), or RESULT (none of ours, or it must go)
+ *
  * Every request carries a serial, not 0; its RESULT (or WELCOME, REFUSED) carries the same.  Events
  * carry 0.  LOADED and LOAD_FAILED have no RESULT: RUNNING or FAILED follows.  Names are printable
  * ASCII, at least one character.
@@ -40,9 +48,10 @@
 
 enum regmsg_type {
 	REGMSG_HELLO = 1, REGMSG_BLOCK, REGMSG_MAPPING, REGMSG_READY, REGMSG_WANT, REGMSG_LOADED,
-	REGMSG_LOAD_FAILED, REGMSG_LEAVE,
+	REGMSG_LOAD_FAILED, REGMSG_LEAVE, REGMSG_MAPPED, REGMSG_ASK_DEVICE,
 	REGMSG_WELCOME = 64, REGMSG_REFUSED, REGMSG_RESULT, REGMSG_LISTENING, REGMSG_PACKAGE,
-	REGMSG_RUNNING, REGMSG_COMPLETE, REGMSG_FAILED, REGMSG_PAUSED, REGMSG_DISABLED,
+	REGMSG_RUNNING, REGMSG_COMPLETE, REGMSG_FAILED, REGMSG_PAUSED, REGMSG_DISABLED, REGMSG_DEVICE,
+	REGMSG_SERVED,
 };
 
 enum regmsg_role { REGMSG_ROLE_MAIN = 1, REGMSG_ROLE_SHARER = 2 };
@@ -116,7 +125,20 @@ struct regmsg_want {
 	char name[256];
 };
 
-struct regmsg_plain {			/* READY LOADED LEAVE LISTENING RUNNING COMPLETE */
+/*
+ * A thread of an unaware program mapped a file and waits.  Several may at a time, and none of them
+ * should take another's answer, so each brings the socket on which it waits.
+ */
+struct regmsg_mapped {			/* + fd 0: SOCK_SEQPACKET socket for the answer */
+	struct regmsg_head head;
+	uint32_t flags, reserved;	/* 0 */
+	uint64_t address;
+	uint64_t length;		/* bytes */
+	uint64_t file_offset;		/* bytes */
+	uint64_t dev, inode;		/* of the file, as fstat(2) has them */
+};
+
+struct regmsg_plain {	/* READY LOADED LEAVE ASK_DEVICE LISTENING RUNNING COMPLETE SERVED DEVICE (+ fd 0) */
 	struct regmsg_head head;
 };
 
@@ -140,6 +162,7 @@ union regmsg {
 	struct regmsg_block block;
 	struct regmsg_mapping mapping;
 	struct regmsg_want want;
+	struct regmsg_mapped mapped;
 	struct regmsg_plain plain;
 	struct regmsg_text text;
 	struct regmsg_package package;

@@ -69,6 +69,14 @@ static void promises_want(const union regmsg *m)
 	need_name(m->want.name, sizeof(m->want.name));
 }
 
+static void promises_mapped(const union regmsg *m)
+{
+	need(m->mapped.flags == 0 && m->mapped.length > 0 && m->mapped.address > 0);
+	need_sum(m->mapped.address, m->mapped.length);
+	need_sum(m->mapped.file_offset, m->mapped.length);
+	need(regmsg_fds(m) == 1);
+}
+
 static void promises_text(const union regmsg *m)
 {
 	need(m->text.error >= 0 && m->text.error <= 4095);
@@ -97,6 +105,8 @@ static void (*const promises[])(const union regmsg *m) = {
 	[REGMSG_PACKAGE] = promises_package,  [REGMSG_RUNNING] = promises_plain,
 	[REGMSG_COMPLETE] = promises_plain,   [REGMSG_FAILED] = promises_text,
 	[REGMSG_PAUSED] = promises_text,      [REGMSG_DISABLED] = promises_text,
+	[REGMSG_MAPPED] = promises_mapped,    [REGMSG_ASK_DEVICE] = promises_plain,
+	[REGMSG_DEVICE] = promises_plain,     [REGMSG_SERVED] = promises_plain,
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

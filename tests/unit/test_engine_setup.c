@@ -167,6 +167,28 @@ Test(engine_setup, mapping_refusals)
 	}
 }
 
+Test(engine_setup, an_unmapped_place_can_show_something_else)
+{
+	struct mapping m = { .block = RAM, .address = 4096, .length = 4096, .offset = 3 * 4096 };
+	struct mapping other = { .block = RAM, .address = 4096, .length = 4096, .offset = 9 * 4096 };
+	struct sharer_ref vmm, stale;
+	with_rig r;
+
+	rig_open(&r, 4, 4);
+	rig_owe_all(&r);
+	vmm = rig_join(&r, true, 0);
+	stale = (struct sharer_ref){ vmm.slot, vmm.generation + 1 };
+	cr_assert_eq(engine_map(r.e, vmm, &m), 0);
+	cr_assert_eq(engine_map(r.e, vmm, &other), -EINVAL);
+	cr_assert_eq(engine_unmap(r.e, stale, &m), -ENOENT);
+	cr_assert_eq(engine_unmap(r.e, vmm, &other), -ENOENT);
+	cr_assert_eq(engine_unmap(r.e, vmm, &m), 0);
+	cr_assert_eq(engine_fault(r.e, vmm, 4096, 1, 0, r.now), ENGINE_OUTSIDE);
+	cr_assert_eq(engine_map(r.e, vmm, &other), 0);
+	cr_assert_eq(engine_fault(r.e, vmm, 4096, 1, 0, r.now), ENGINE_OK);
+	rig_asks(&r, RAM, 9, 1, CLASS_DEMAND);
+}
+
 Test(engine_setup, a_private_block_has_one_sharer_at_a_time)
 {
 	struct mapping m = { .block = PRIV, .address = PRIV_BASE, .length = 8 * 4096 };

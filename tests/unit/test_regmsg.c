@@ -54,6 +54,13 @@ AT(want, klass, 16);
 AT(want, block_offset, 24);
 AT(want, length, 32);
 AT(want, name, 40);
+SIZE(mapped, 64);
+AT(mapped, flags, 16);
+AT(mapped, address, 24);
+AT(mapped, length, 32);
+AT(mapped, file_offset, 40);
+AT(mapped, dev, 48);
+AT(mapped, inode, 56);
 SIZE(plain, 16);
 SIZE(text, 280);
 AT(text, error, 16);
@@ -63,7 +70,9 @@ AT(package, body_length, 16);
 AT(package, device_offset, 24);
 AT(package, device_length, 32);
 _Static_assert(REGMSG_HELLO == 1 && REGMSG_LEAVE == 8, "numbers of the calls");
+_Static_assert(REGMSG_MAPPED == 9 && REGMSG_ASK_DEVICE == 10, "numbers of an unaware program's calls");
 _Static_assert(REGMSG_WELCOME == 64 && REGMSG_DISABLED == 73, "numbers of the answers");
+_Static_assert(REGMSG_DEVICE == 74 && REGMSG_SERVED == 75, "numbers of the answers to them");
 
 static const struct {
 	enum regmsg_type type;
@@ -80,6 +89,8 @@ static const struct {
 	{ REGMSG_LOADED, 16, 0, 7, "LOADED" },
 	{ REGMSG_LOAD_FAILED, 280, 0, 7, "LOAD_FAILED" },
 	{ REGMSG_LEAVE, 16, 0, 7, "LEAVE" },
+	{ REGMSG_MAPPED, 64, 1, 7, "MAPPED" },
+	{ REGMSG_ASK_DEVICE, 16, 0, 7, "ASK_DEVICE" },
 	{ REGMSG_WELCOME, 40, 0, 7, "WELCOME" },
 	{ REGMSG_REFUSED, 280, 0, 7, "REFUSED" },
 	{ REGMSG_RESULT, 280, 0, 7, "RESULT" },
@@ -90,6 +101,8 @@ static const struct {
 	{ REGMSG_FAILED, 280, 0, 0, "FAILED" },
 	{ REGMSG_PAUSED, 280, 0, 0, "PAUSED" },
 	{ REGMSG_DISABLED, 280, 0, 0, "DISABLED" },
+	{ REGMSG_DEVICE, 16, 1, 7, "DEVICE" },
+	{ REGMSG_SERVED, 16, 0, 7, "SERVED" },
 };
 
 /* Content that passes, as a peer would send it. */
@@ -120,6 +133,13 @@ static void fill(union regmsg *m)
 		m->want.length = 1;
 		strcpy(m->want.name, "pc.ram");
 		break;
+	case REGMSG_MAPPED:
+		m->mapped.address = 0x7f0000000000;
+		m->mapped.length = 655360;
+		m->mapped.file_offset = 1 << 20;
+		m->mapped.dev = 26;
+		m->mapped.inode = 1037;
+		break;
 	case REGMSG_REFUSED:
 		m->text.error = EEXIST;
 		break;
@@ -135,7 +155,7 @@ static void fill(union regmsg *m)
 
 static size_t make(union regmsg *m, enum regmsg_type type)
 {
-	uint32_t serial = type < REGMSG_LISTENING ? 7 : 0;
+	uint32_t serial = type < REGMSG_LISTENING || type >= REGMSG_DEVICE ? 7 : 0;
 	size_t size = regmsg_init(m, type, serial);
 
 	fill(m);
@@ -351,6 +371,16 @@ Test(regmsg, want_refusals)
 	REFUSED(WANT, want.length, 0, "length");
 	REFUSED(WANT, want.block_offset, UINT64_MAX, "overflow");
 	REFUSED(WANT, want.name[0], '\0', "name");
+}
+
+Test(regmsg, mapped_refusals)
+{
+	REFUSED(MAPPED, mapped.flags, 1, "flags");
+	REFUSED(MAPPED, mapped.reserved, 1, "reserved");
+	REFUSED(MAPPED, mapped.address, 0, "address");
+	REFUSED(MAPPED, mapped.length, 0, "length");
+	REFUSED(MAPPED, mapped.length, UINT64_MAX, "overflow");
+	REFUSED(MAPPED, mapped.file_offset, UINT64_MAX, "overflow");
 }
 
 Test(regmsg, text_refusals)

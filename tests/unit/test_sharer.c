@@ -185,6 +185,44 @@ Test(sharer, as_many_mappings_as_there_is_room_for)
 		cr_assert_lt(s->mapping[i - 1].address, s->mapping[i].address);
 }
 
+Test(sharer, what_is_unmapped_is_found_no_more)
+{
+	cleanup_free struct sharer_table *t = new_table();
+	struct mapping first = map(0x1000, 0x2000, 0, 0), second = map(0x3000, 0x1000, 0, 0x5000);
+	struct mapping third = map(0x8000, 0x1000, 1, 0);
+	struct mapping other = first;
+	struct sharer_ref ref;
+	struct sharer *s;
+
+	sharer_add(t, false, &ref);
+	s = sharer_get(t, ref);
+	cr_assert_eq(sharer_unmap(s, &first), -ENOENT);
+	cr_assert_eq(sharer_map(s, &third), 0);
+	cr_assert_eq(sharer_map(s, &first), 0);
+	cr_assert_eq(sharer_map(s, &second), 0);
+	/* Only as it was declared: not another part, not other content. */
+	other.length = 0x1000;
+	cr_assert_eq(sharer_unmap(s, &other), -ENOENT);
+	other = first, other.offset = 0x1000;
+	cr_assert_eq(sharer_unmap(s, &other), -ENOENT);
+	other = first, other.block = 1;
+	cr_assert_eq(sharer_unmap(s, &other), -ENOENT);
+	other = first, other.address = 0x2000;
+	cr_assert_eq(sharer_unmap(s, &other), -ENOENT);
+	cr_assert_eq(sharer_unmap(s, &first), 0);
+	cr_assert_null(sharer_locate(s, 0x1000));
+	cr_assert_null(sharer_locate(s, 0x2fff));
+	cr_assert_eq(sharer_locate(s, 0x3000)->offset, 0x5000);
+	cr_assert_eq(sharer_locate(s, 0x8fff)->block, 1);
+	/* The place is free for something else. */
+	other = map(0x1000, 0x2000, 1, 0x7000);
+	cr_assert_eq(sharer_map(s, &other), 0);
+	cr_assert_eq(sharer_locate(s, 0x1000)->offset, 0x7000);
+	cr_assert_eq(sharer_unmap(s, &third), 0);
+	cr_assert_eq(sharer_unmap(s, &third), -ENOENT);
+	cr_assert_eq(s->n_mappings, 2);
+}
+
 Test(sharer, locate_at_every_edge)
 {
 	cleanup_free struct sharer_table *t = new_table();
