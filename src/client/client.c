@@ -23,13 +23,13 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #include <linux/userfaultfd.h>
 
 #include "client/conn.h"
 #include "core/guard.h"
 #include "sys/fd.h"
+#include "sys/fdpass.h"
 #include "sys/uffd_open.h"
 #include "wire/regmsg.h"
 
@@ -277,35 +277,13 @@ PUBLIC int postcopy_new_fd(postcopy **out, int sock, const struct postcopy_optio
 	return 0;
 }
 
-/*
- * Connected, or -errno.  connect() itself waits only for room in the listener's backlog, and a
- * daemon that accepts nobody must not hold us for ever.
- */
-static int connect_to(const char *path)
-{
-	cleanup_fd int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	struct timeval limit = { .tv_sec = DEFAULT_TIMEOUT_MS / 1000 };
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-
-	if (sock < 0)
-		return -errno;
-	if (strlen(path) >= sizeof(addr.sun_path))
-		return -ENAMETOOLONG;
-	strcpy(addr.sun_path, path);
-	if (setsockopt(sock, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) < 0)
-		return -errno;
-	if (connect(sock, (struct sockaddr *)&addr, sizeof(addr)) < 0)
-		return errno == EAGAIN ? -ETIMEDOUT : -errno;
-	return steal_fd(&sock);
-}
-
 PUBLIC int postcopy_new(postcopy **out, const char *socket_path,
 			const struct postcopy_options *options, char *text)
 {
 	int sock;
 
 	*out = NULL;
-	sock = connect_to(socket_path);
+	sock = fdpass_connect(socket_path, DEFAULT_TIMEOUT_MS);
 	if (sock < 0)
 		return explain(text, sock, socket_path);
 	return postcopy_new_fd(out, sock, options, text);

@@ -6,7 +6,9 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 
 #include "sys/fd.h"
 
@@ -46,6 +48,31 @@ void fdpass_close(struct fdpass *p)
 int fdpass_steal(struct fdpass *p, unsigned i)
 {
 	return i < p->n ? steal_fd(&p->fd[i]) : -1;
+}
+
+/**
+ * fdpass_connect - connect to a listening SOCK_SEQPACKET socket
+ * @limit_ms: connect() itself waits only for room in the listener's backlog, and one that accepts
+ *   nobody must not hold us for ever
+ *
+ * Return: the socket (CLOEXEC); -ETIMEDOUT, -ENAMETOOLONG or another -errno.
+ */
+int fdpass_connect(const char *path, unsigned limit_ms)
+{
+	cleanup_fd int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	struct timeval limit = { .tv_sec = limit_ms / 1000, .tv_usec = limit_ms % 1000 * 1000 };
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+
+	if (sock < 0)
+		return -errno;
+	if (strlen(path) >= sizeof(addr.sun_path))
+		return -ENAMETOOLONG;
+	strcpy(addr.sun_path, path);
+	if (setsockopt(sock, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) < 0)
+		return -errno;
+	if (connect(sock, (struct sockaddr *)&addr, sizeof(addr)) < 0)
+		return errno == EAGAIN ? -ETIMEDOUT : -errno;
+	return steal_fd(&sock);
 }
 
 /**

@@ -21,6 +21,9 @@ void fdpass_close(struct fdpass *p);
 int fdpass_steal(struct fdpass *p, unsigned i); /* -1 when there is none */
 #define cleanup_fdpass __attribute__((cleanup(fdpass_close)))
 
+/* A SOCK_SEQPACKET connection (CLOEXEC) to a path.  The socket or -errno. */
+int fdpass_connect(const char *path, unsigned limit_ms);
+
 /* One message, never blocking (MSG_DONTWAIT|MSG_NOSIGNAL).  Bytes sent or -errno. */
 ssize_t fdpass_send(int sock, const void *buf, size_t len, const int *fds, unsigned n_fds);
 /* One message.  Length, 0 at EOF, -EMSGSIZE truncated, or -errno.  Descriptors are CLOEXEC. */

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# What libpostcopy shows of itself: it needs libc only, it exports what postcopy.h declares and what
+# What libpostcopy shows of itself, and what is loaded into others: it needs libc only, it exports what postcopy.h declares and what
 # libpostcopy.map lists, no more and no less, and its header stands alone in C and C++.
 # shellcheck disable=SC2317 # functions are called through check()
 set -u
@@ -9,6 +9,7 @@ set -u
 top=${POSTCOPY_TOP_SRCDIR:-$(dirname "$0")/../..}
 build=${POSTCOPY_TOP_BUILDDIR:-.}
 lib=$build/.libs/libpostcopy.so
+preload=$build/.libs/libpostcopy-preload.so
 header=$top/include/postcopy/postcopy.h
 map=$top/src/client/libpostcopy.map
 cc=${CC:-cc}
@@ -66,9 +67,10 @@ same()
 	test -s "$dir/a" && diff "$dir/a" "$dir/b"
 }
 
+# needs_libc_only LIBRARY
 needs_libc_only()
 {
-	needed=$(readelf -d "$lib" | sed -n 's/.*(NEEDED).*\[\(.*\)\]$/\1/p')
+	needed=$(readelf -d "$1" | sed -n 's/.*(NEEDED).*\[\(.*\)\]$/\1/p')
 	echo "needed: $needed"
 	test "$needed" = libc.so.6
 }
@@ -80,6 +82,27 @@ links_with_libc_only()
 	$cc -o "$dir/main" "$dir/main.c" -Wl,--no-as-needed "$lib" -Wl,--no-undefined \
 		-Wl,--no-allow-shlib-undefined -nodefaultlibs -lc &&
 	LD_LIBRARY_PATH=$build/.libs "$dir/main"
+}
+
+# What it stands before, and nothing that could meet a symbol of the program.
+stands_before_mmap_only()
+{
+	shows=$(nm -D --defined-only "$preload" | awk '{ print $3 }' | sort | tr '\n' ' ')
+	echo "exported: $shows"
+	test "$shows" = "mmap mmap64 "
+}
+
+# Linked instead of preloaded: the same constructor, and quiet when nothing is asked.
+can_be_linked()
+{
+	cat > "$dir/linked.c" <<-'END' &&
+	#include <stdio.h>
+	int main(void) { puts("runs"); return 0; }
+	END
+	$cc -o "$dir/linked" "$dir/linked.c" -L"$build/.libs" -Wl,--no-as-needed -lpostcopy-preload &&
+	says=$(LD_LIBRARY_PATH=$build/.libs "$dir/linked" 2>&1) && test "$says" = runs &&
+	! says=$(POSTCOPY_PRELOAD=register=/nobody,name=x LD_LIBRARY_PATH=$build/.libs "$dir/linked" 2>"$dir/complaint") &&
+	test -z "$says" && grep -q 'cannot connect to postcopyd' "$dir/complaint"
 }
 
 one_version_node()
@@ -164,7 +187,10 @@ check "the library exports what the map lists" same listed exported
 check "the library exports nothing else" same listed everything_exported
 check "every symbol is of version LIBPOSTCOPY_0.1" one_version_node
 check "the soname carries the ABI" soname
-check_plain "NEEDED is libc alone" needs_libc_only
+check_plain "NEEDED is libc alone" needs_libc_only "$lib"
+check_plain "NEEDED of the preload is libc alone" needs_libc_only "$preload"
+check_plain "the preload stands before mmap and mmap64, nothing else" stands_before_mmap_only
+check_plain "the preload can be linked, too" can_be_linked
 check_plain "a program links with libc alone" links_with_libc_only
 check_plain "there is no writable data at file scope" no_writable_data
 check "the header stands alone in C11" header_alone "$cc" c11 c

@@ -103,7 +103,7 @@ every_field_is_explained()
 
 pages_are_clean()
 {
-	for page in "$man"/libpostcopy.3 "$man"/postcopy_*.3 "$man"/postcopy-protocol.7; do
+	for page in "$man"/libpostcopy.3 "$man"/postcopy_*.3 "$man"/postcopy-protocol.7 "$man"/postcopy-preload.7; do
 		case $(head -c 4 "$page") in .so*) continue ;; esac
 		groff -ww -mandoc -Tutf8 "$page" 2>&1 > "$dir/text" | sed "s|^|$page: |"
 		test -s "$dir/text" || echo "$page: empty"
@@ -115,7 +115,7 @@ pages_are_clean()
 # A cross reference leads to a page of ours, or to one of the system's by its section.
 references_lead_somewhere()
 {
-	cat "$man"/libpostcopy.3 "$man"/postcopy_*.3 "$man"/postcopy-protocol.7 |
+	cat "$man"/libpostcopy.3 "$man"/postcopy_*.3 "$man"/postcopy-protocol.7 "$man"/postcopy-preload.7 |
 		grep -oE 'Xr (lib)?postcopy[a-z_-]* [0-9]' | sort -u | while read -r _ page section; do
 		case $page in postcopyd | postcopyctl) continue ;; esac
 		test -e "$man/$page.$section" || echo "no $page($section)"
