@@ -26,7 +26,7 @@
  *   page
  *
  * Its pages get the next @length / @page_size numbers.  The caller sets the store of a HELD or
- * PRIVATE block afterwards.
+ * PRIVATE block afterwards, and whether a SHARED one is sparse.
  *
  * Return: the index of the new block; -EEXIST for a name that is there already, -EINVAL for a name,
  * length or page size that no block can have, -ENOSPC when the table or the row of page numbers is

@@ -26,6 +26,7 @@ struct block {
 	unsigned page_shift;
 	uint64_t first;		/* number of its first page */
 	uint64_t pages;
+	bool sparse;		/* SHARED: the caller can tell its holes from data, so pages of zeroes may stay holes */
 	uint8_t *store;		/* HELD and PRIVATE: caller's memory of @length bytes; core never looks inside */
 	/* pages by state, kept by the engine */
 	uint64_t owed, present, missing, requested, stored, zero, lost;

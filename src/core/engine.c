@@ -28,6 +28,13 @@
  * placed by the other, and a fault that meets a claimed page contests it, so that the report that
  * drains its waiters comes at once.  See ledger.h for why nothing is missed.
  *
+ * Zeroes that come for a sparse block and that nobody waits for are not placed at all: a hole reads
+ * as zero once the range is no longer registered, and in a file a page of zeroes costs the kernel as
+ * much as one of data.  Such a page is ZERO from then on (noted), as if precopy had brought it: not owed,
+ * and placed when a fault, or a device (CLASS_DMA), wants it.  That it is a hole is the caller's to
+ * check while the page is claimed (PLACE_NOTE); where it is none, the kernel's answer to a ZEROPAGE
+ * tells what it is.  A page that was asked for is placed: somebody may wait.
+ *
  * What is never done: a page is not placed twice (claim), a waiter is not woken before its page is
  * there (drain follows publish), and a failure never becomes a zero page: a page that cannot be
  * placed stays unplaced, its waiters asleep, and is reported.
@@ -110,16 +117,31 @@ bool engine_next(struct engine *e, struct engine_action *a)
 	       queue_out(&e->actions, e->action, ENGINE_ACTIONS, a);
 }
 
+/*
+ * Zeroes that nobody asked for stay holes where holes can be told from data.  Elsewhere they are placed: private
+ * memory takes them for next to nothing, and huge pages are reserved one way or the other.
+ */
+static enum engine_how choose_how(const struct block *b, const uint8_t *data, enum page_state from)
+{
+	if (b->kind == BLOCK_HELD)
+		return PLACE_KEEP;
+	if (data)
+		return PLACE_COPY;
+	return b->sparse && from == PAGE_MISSING ? PLACE_NOTE : PLACE_ZERO;
+}
+
 /**
  * engine_place - queue the placement of pages that were just claimed from state @from
+ *
+ * Return: the action, which may be changed until the next one is queued.
  */
-void engine_place(struct engine *e, enum stats_lane lane, uint64_t page, uint64_t n, const uint8_t *data,
-		  enum page_state from, uint64_t now)
+struct engine_action *engine_place(struct engine *e, enum stats_lane lane, uint64_t page, uint64_t n,
+				   const uint8_t *data, enum page_state from, uint64_t now)
 {
 	const struct block *b = block_of_page(&e->blocks, page);
 	struct engine_action *a = new_action(e, ENGINE_PLACE);
 
-	a->how = b->kind == BLOCK_HELD ? PLACE_KEEP : data ? PLACE_COPY : PLACE_ZERO;
+	a->how = choose_how(b, data, from);
 	a->lane = lane;
 	a->from = from;
 	a->block = (uint16_t)(b - e->blocks.block);
@@ -127,6 +149,7 @@ void engine_place(struct engine *e, enum stats_lane lane, uint64_t page, uint64_
 	a->n = n;
 	a->data = data;
 	a->arrived_ns = now;
+	return a;
 }
 
 /* --- faults --------------------------------------------------------------------------------------------- */
@@ -430,16 +453,32 @@ static void answered(struct engine *e, const struct engine_action *a, enum engin
 }
 
 /*
- * The kernel took @n pages: move them from the counters of where they were to those of what is
- * here.
+ * @n pages are here, placed or noted: move them from the counters of where they were to those of
+ * what is here.
  */
-static void now_present(struct engine *e, const struct engine_action *a, uint64_t n, enum stats_how how)
+static void now_here(struct engine *e, const struct engine_action *a, uint64_t n, enum stats_how how)
 {
 	struct block *b = &e->blocks.block[a->block];
 
 	left_state(e, b, a->from, n);
-	b->present += n;
+	if (how == HOW_NOTED)
+		b->zero += n;
+	else
+		b->present += n;
 	e->stats.lane[a->lane].pages[how] += n;
+}
+
+/* The pages are holes: noted, but for those that somebody came to wait for meanwhile. */
+static void note(struct engine *e, const struct engine_action *a)
+{
+	uint64_t n = 0;
+
+	for (uint64_t page = a->page; page < a->page + a->n; page++)
+		if (ledger_note(&e->ledger, page))
+			n++;
+		else
+			engine_place(e, a->lane, page, 1, NULL, a->from, a->arrived_ns)->how = PLACE_ZERO;
+	now_here(e, a, n, HOW_NOTED);
 }
 
 /**
@@ -449,7 +488,7 @@ static void now_present(struct engine *e, const struct engine_action *a, uint64_
  * @result: with EXISTS or NOWHERE the page behind them is what it is about
  * @carrier: through which address space; the kernel woke who slept there
  *
- * Each page is published first and its waiters are drained then (O2).
+ * Each page is published first and its waiters are drained then (O2).  A NOTE is settled as a whole.
  *
  * Return: the pages still to be placed; the caller issues @a again while it is not 0.
  */
@@ -464,8 +503,13 @@ uint64_t engine_placed(struct engine *e, struct engine_action *a, uint64_t done,
 		return 0;
 	}
 	assert(done <= a->n && (result == PLACED || done < a->n));
+	if (a->how == PLACE_NOTE) {
+		assert(done == a->n);
+		note(e, a);
+		return 0;
+	}
 	a->placed_ns = now;
-	now_present(e, a, done, a->data ? HOW_COPY : HOW_ZERO);
+	now_here(e, a, done, a->data ? HOW_COPY : HOW_ZERO);
 	for (uint64_t i = 0; i < done; i++, c.address += b->page_size)
 		if (ledger_publish(&e->ledger, a->page + i))
 			drain(e, a, a->page + i, &c);
@@ -480,9 +524,11 @@ uint64_t engine_placed(struct engine *e, struct engine_action *a, uint64_t done,
 
 /**
  * engine_report - the bulk lane tells what it did with a run of pages
- * @r: pages that it published, or has claimed and could not place
+ * @r: pages that it published or noted, or has claimed and could not place
  *
- * Counters and waiters are the engine's, so they follow here.  The ledger said the truth all along.
+ * Counters and waiters are the engine's, so they follow here.  The ledger said the truth all along:
+ * a fault may have had a noted page placed before it is told here, and until then the block's zero
+ * pages are one too few (below none, even), and the missing ones one too many.
  */
 void engine_report(struct engine *e, const struct engine_report *r, uint64_t now)
 {
@@ -497,7 +543,7 @@ void engine_report(struct engine *e, const struct engine_report *r, uint64_t now
 			unplaced(e, &a, page, r->result == PLACED_EXISTS ? ENGINE_ALARM : ENGINE_UNPLACED);
 		return;
 	}
-	now_present(e, &a, r->n, (enum stats_how)r->how);
+	now_here(e, &a, r->n, (enum stats_how)r->how);
 	if (r->contested)
 		drain(e, &a, r->page, &r->carrier);
 }

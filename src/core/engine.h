@@ -5,8 +5,8 @@
  * The engine: what happens on a page fault, and on everything else that changes a page.  No I/O: events go in, each with the
  * time it happened; actions and requests are pulled out and their results are events again.  See engine.c for the theory.
  *
- * One thread owns an engine.  Only ledger_claim(), ledger_publish() and ledger_unclaim() of its ledger may be called by another (the bulk
- * lane), which tells with engine_report() what it did.
+ * One thread owns an engine.  Only ledger_claim(), ledger_publish(), ledger_note() and ledger_unclaim() of its ledger may be called by
+ * another (the bulk lane), which tells with engine_report() what it did.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -38,6 +38,7 @@ enum engine_how {
 	PLACE_ZERO,
 	PLACE_ANSWER,		/* answer a fault on a page that is there: zero it if the owner gave it back, else wake */
 	PLACE_KEEP,		/* HELD block: copy @data (NULL: zeroes) into the store */
+	PLACE_NOTE,		/* zeroes of a sparse block: all of them done as they are if they are holes, else make it a ZERO */
 };
 
 struct engine_action {
@@ -70,11 +71,11 @@ struct engine_request {
 	enum request_class class;
 };
 
-/* What the bulk lane did with a run of pages: published them (PLACED), or left them claimed for the engine to give up. */
+/* What the bulk lane did with a run of pages: published or noted them (PLACED), or left them claimed for the engine to give up. */
 struct engine_report {
 	uint64_t page;
 	uint32_t n;
-	uint8_t lane, how;		/* enum stats_lane, enum stats_how */
+	uint8_t lane, how;		/* enum stats_lane, enum stats_how: COPY, ZERO or NOTED */
 	uint8_t from;			/* state they were claimed from, the same for all */
 	bool contested;			/* somebody waits (then n is 1) */
 	uint8_t result;			/* enum engine_result */
@@ -168,7 +169,7 @@ uint64_t engine_retry(struct engine *e, uint64_t max, uint64_t now);
 
 /* --- what to do ----------------------------------------------------------------------------- */
 bool engine_next(struct engine *e, struct engine_action *a);
-/* The next thing to ask the source for; only when the socket can take it now. */
+/* The next thing to ask the source for; only when the socket can take it now.  May queue actions, too. */
 bool engine_next_request(struct engine *e, struct engine_request *r, uint64_t now);
 /* A range is wanted ahead of need.  0, -EINVAL range, -ENOSPC. */
 int engine_want(struct engine *e, unsigned block, uint64_t offset, uint64_t length, enum request_class class);
@@ -180,8 +181,10 @@ bool engine_drained(const struct engine *e);
 void engine_recount(struct engine *e);
 
 /* --- between the files of the engine -------------------------------------------------------- */
-void engine_place(struct engine *e, enum stats_lane lane, uint64_t page, uint64_t n, const uint8_t *data,
-		  enum page_state from, uint64_t now);
+struct engine_action *engine_place(struct engine *e, enum stats_lane lane, uint64_t page, uint64_t n,
+				   const uint8_t *data, enum page_state from, uint64_t now);
 void engine_serve_own(struct engine *e, uint64_t page, enum page_state state, uint64_t now);
+/* Place known zeroes from @page on, below @end, in one go.  Pages queued. */
+uint64_t engine_fill(struct engine *e, uint64_t page, uint64_t end, uint64_t now);
 
 #endif

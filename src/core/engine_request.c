@@ -11,6 +11,9 @@
  * Always whole pages of the block: a source that sends urgent pages on a channel of their own ends
  * in an assertion when a request is shorter than a huge page.
  *
+ * A device does not fault: what it can reach has to be there, known zeroes included.  So a range for dma has them placed as
+ * it is worked off; a page of it that is asked for is placed whatever it turns out to be.
+ *
  * Ahead of need (dma, prefetch) no more than a window is outstanding, so that a thread that sleeps
  * meanwhile is never behind a long row of pages that nobody waits for (O5).
  */
@@ -82,9 +85,30 @@ static bool next_replay(struct engine *e, struct engine_request *r, uint64_t now
 }
 
 /*
+ * Have the known zeroes of a range for dma placed, as far as @end, below which nothing is missing.  The bulk lane notes what it has
+ * claimed unless that is contested: first nothing may be left that can still become zero, then what is zero is found.  What the
+ * kernel gave back is found again, for the range is only left behind as far as everything is placed.
+ *
+ * False: not yet, there are actions to be done first.
+ */
+static bool fill_want(struct engine *e, struct request_want *w, uint64_t end, uint64_t now)
+{
+	uint64_t page = w->at;
+
+	if (e->actions.n)
+		return false;
+	while ((page = ledger_find(&e->ledger, page, end, PAGE_PLACING)) < end)
+		ledger_move(&e->ledger, page++, PAGE_PLACING, PAGE_CONTESTED);
+	w->at = page = ledger_find(&e->ledger, w->at, end, PAGE_ZERO);
+	for (; page < end && e->actions.n < ENGINE_RUN; page = ledger_find(&e->ledger, page, end, PAGE_ZERO))
+		page += engine_fill(e, page, end, now);
+	return w->at == end;
+}
+
+/*
  * The next run of missing pages in the range that was wanted first, as far as the window reaches.
  */
-static bool next_want(struct engine *e, struct engine_request *r)
+static bool next_want(struct engine *e, struct engine_request *r, uint64_t now)
 {
 	struct request_want *w;
 
@@ -93,6 +117,8 @@ static bool next_want(struct engine *e, struct engine_request *r)
 		struct block *b = block_of_page(&e->blocks, page < w->end ? page : w->at);
 		uint64_t most = REQUEST_RUN < UINT32_MAX >> b->page_shift ? REQUEST_RUN : UINT32_MAX >> b->page_shift;
 
+		if (w->class == CLASS_DMA && !fill_want(e, w, page, now))
+			return false;
 		/* Not ledger_request(): nobody waits for this page, so one that is being placed is not contested. */
 		while (page + n < w->end && n < most && e->requested < e->window &&
 		       ledger_move(&e->ledger, page + n, PAGE_MISSING, PAGE_REQUESTED)) {
@@ -116,11 +142,14 @@ static bool next_want(struct engine *e, struct engine_request *r)
  * @r: set when there is one; the caller hands it to the socket at once, it is not offered again
  * @now: becomes the time the request was sent
  *
+ * Known zeroes that a device will want are queued to be placed: perform the actions before the next
+ * event, and ask again while there were some.
+ *
  * Return: false when there is nothing to ask now.
  */
 bool engine_next_request(struct engine *e, struct engine_request *r, uint64_t now)
 {
-	return next_demand(e, r, now) || (e->requests.replay_end && next_replay(e, r, now)) || next_want(e, r);
+	return next_demand(e, r, now) || (e->requests.replay_end && next_replay(e, r, now)) || next_want(e, r, now);
 }
 
 /**
@@ -128,7 +157,8 @@ bool engine_next_request(struct engine *e, struct engine_request *r, uint64_t no
  * @offset: bytes in the block; pages that the range touches in part are wanted whole
  * @class: CLASS_DMA or CLASS_PREFETCH
  *
- * Pages that are there, on their way or asked for are skipped when the range is worked off.
+ * Pages that are there, on their way or asked for are skipped when the range is worked off; known
+ * zeroes are placed for CLASS_DMA.
  *
  * Return: 0; -EINVAL for a block or range that does not exist, -ENOSPC when too many ranges wait:
  * try later.

@@ -2,10 +2,10 @@
 /*
  * Content that we hold ourselves: what precopy brought for a private block (STORED), and pages that are known to be zero (ZERO).
  *
- * It is placed when somebody touches the page, and the stored part by and by in the background.  It cannot get lost while it is
- * not placed, so a placement that the kernel does not take now is not kept and waited for: the page is what it was before
- * (engine_give_back()), with its waiters parked on it.  The next fault on it tries again, and so does engine_retry(), for all
- * who sleep.  Nothing else stands still meanwhile.
+ * It is placed when somebody touches the page, zeroes also when a device will (engine_fill()), and the stored part by and by in
+ * the background.  It cannot get lost while it is not placed, so a placement that the kernel does not take now is not kept and
+ * waited for: the page is what it was before (engine_give_back()), with its waiters parked on it.  The next fault on it tries
+ * again, and so does engine_retry(), for all who sleep.  Nothing else stands still meanwhile.
  */
 #include "config.h"
 #include "core/engine.h"
@@ -25,6 +25,12 @@ void engine_serve_own(struct engine *e, uint64_t page, enum page_state state, ui
 	engine_place(e, LANE_STORE, page, 1, data, state, now);
 }
 
+/* Who sleeps on a page that was given back is woken by its placement, as if the fault had come just now. */
+static enum page_state claimed_as(const struct engine *e, uint64_t page)
+{
+	return waiter_first(&e->waiters, page) == WAITER_NONE ? PAGE_PLACING : PAGE_CONTESTED;
+}
+
 /* One COPY's worth of stored content from where the last push ended. */
 static uint64_t push_run(struct engine *e, struct block *b, uint64_t max, uint64_t now)
 {
@@ -34,13 +40,30 @@ static uint64_t push_run(struct engine *e, struct block *b, uint64_t max, uint64
 
 	if (n > max)
 		n = max;
-	/* Who sleeps on one that was given back is woken by its placement, as if the fault had come just now. */
 	for (uint64_t i = 0; i < n; i++)
-		ledger_move(&e->ledger, page + i, PAGE_STORED,
-			    waiter_first(&e->waiters, page + i) == WAITER_NONE ? PAGE_PLACING : PAGE_CONTESTED);
+		ledger_move(&e->ledger, page + i, PAGE_STORED, claimed_as(e, page + i));
 	if (n)
 		engine_place(e, LANE_STORE, page, n, b->store + block_offset(b, page), PAGE_STORED, now);
 	e->push_at = n ? page + n : end;
+	return n;
+}
+
+/**
+ * engine_fill - place known zeroes before somebody touches them, in one go
+ * @page: known to be zero
+ * @end: page number, in the same block
+ *
+ * Return: the pages queued, at most ENGINE_RUN.
+ */
+uint64_t engine_fill(struct engine *e, uint64_t page, uint64_t end, uint64_t now)
+{
+	uint64_t n = 0;
+
+	while (n < ENGINE_RUN && page + n < end &&
+	       ledger_move(&e->ledger, page + n, PAGE_ZERO, claimed_as(e, page + n)))
+		n++;
+	if (n)
+		engine_place(e, LANE_STORE, page, n, NULL, PAGE_ZERO, now);
 	return n;
 }
 

@@ -241,8 +241,8 @@ enum page_state ledger_request(struct ledger *l, uint64_t page)
  *
  * MISSING becomes PLACING; REQUESTED becomes CONTESTED, because a page that was asked for may be
  * waited for; every other state stays.  ledger_claimed() of the result says whether the caller is
- * now the only one who may place the page.  If so it ends the claim with ledger_publish() or
- * ledger_unclaim().
+ * now the only one who may place the page.  If so it ends the claim with ledger_publish(),
+ * ledger_note() or ledger_unclaim().
  *
  * Return: the state it found.
  */
@@ -273,6 +273,19 @@ bool ledger_publish(struct ledger *l, uint64_t page)
 	if (!ledger_move(l, page, PAGE_CONTESTED, PAGE_PRESENT))
 		assert(!"only a claimed page can be published");
 	return true;
+}
+
+/**
+ * ledger_note - a claimed page is known to be zero, and may stay a hole until somebody touches it: ZERO
+ *
+ * Return: false when a fault may wait for it: the page is claimed still, and has to be placed.
+ */
+bool ledger_note(struct ledger *l, uint64_t page)
+{
+	if (ledger_move(l, page, PAGE_PLACING, PAGE_ZERO))
+		return true;
+	assert(ledger_get(l, page) == PAGE_CONTESTED);
+	return false;
 }
 
 /**

@@ -15,7 +15,7 @@
 
 const char *const stats_stage_names[STAGE_COUNT] = { "total", "queue", "wire", "placement", "wake" };
 const char *const stats_lane_names[LANE_COUNT] = { "main", "urgent", "store" };
-const char *const stats_how_names[HOW_COUNT] = { "copy", "zero", "already" };
+const char *const stats_how_names[HOW_COUNT] = { "copy", "zero", "already", "noted" };
 
 static unsigned bucket_of(uint64_t ns)
 {

@@ -39,7 +39,13 @@ enum stats_lane {
 };
 extern const char *const stats_lane_names[LANE_COUNT];
 
-enum stats_how { HOW_COPY, HOW_ZERO, HOW_ALREADY, HOW_COUNT };
+enum stats_how {
+	HOW_COPY,
+	HOW_ZERO,
+	HOW_ALREADY,
+	HOW_NOTED,		/* zeroes, left a hole; counted again, in the store's lane, if they are placed later */
+	HOW_COUNT,
+};
 extern const char *const stats_how_names[HOW_COUNT];
 
 struct sharer_stats {
@@ -60,7 +66,7 @@ void sharer_stats_add(struct sharer_stats *into, const struct sharer_stats *from
 
 struct lane_stats {
 	uint64_t bytes;			/* received on the connection */
-	uint64_t pages[HOW_COUNT];	/* block pages placed (or found there) */
+	uint64_t pages[HOW_COUNT];	/* block pages placed (or found there, or noted) */
 	uint64_t duplicates;		/* pages that came although they were there: ignored */
 	uint64_t batches;		/* receives */
 };

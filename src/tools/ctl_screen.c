@@ -45,6 +45,12 @@ static unsigned share(uint64_t part, uint64_t whole, unsigned columns)
 	return whole ? (unsigned)((double)MIN(part, whole) * columns / (double)whole) : columns;
 }
 
+/* A page that is known to be zero needs no more than to be touched. */
+static uint64_t here(const struct ctl_block *b)
+{
+	return b->present + b->zero;
+}
+
 /*
  * '#' present, '+' requested, '.' missing.  Whatever is requested shows, and a bar is full only
  * when the block is.
@@ -52,7 +58,7 @@ static unsigned share(uint64_t part, uint64_t whole, unsigned columns)
 static void put_bar(GString *out, const struct ctl_block *b, unsigned columns)
 {
 	unsigned asked = share(b->requested, b->pages, columns);
-	unsigned full = share(b->present, b->pages, columns);
+	unsigned full = share(here(b), b->pages, columns);
 
 	if (b->requested && !asked && full < columns)
 		asked = 1;
@@ -87,8 +93,8 @@ static void put_block(GString *out, const struct ctl_block *b, unsigned bar)
 	g_string_append_c(out, ' ');
 	put_bar(out, b, bar);
 	g_string_append_printf(out, " %6s %10" PRIu64 " %10" PRIu64 " %8s\n",
-			       ctl_format_percent(&percent, b->present, b->pages), b->present,
-			       b->pages - MIN(b->present, b->pages),
+			       ctl_format_percent(&percent, here(b), b->pages), here(b),
+			       b->pages - MIN(here(b), b->pages),
 			       ctl_format_bytes(&page, b->page_size));
 }
 
@@ -106,7 +112,7 @@ static void put_lanes(GString *out, const struct ctl_stats *s, const struct ctl_
 {
 	struct ctl_table t cleanup_ctl_table;
 
-	ctl_table_init(&t, "LANE\t>MB/s\t>PAGES/s\t>RECEIVED\t>COPY\t>ZERO\t>ALREADY\t>DUPLICATES");
+	ctl_table_init(&t, "LANE\t>MB/s\t>PAGES/s\t>RECEIVED\t>COPY\t>ZERO\t>ALREADY\t>NOTED\t>DUPLICATES");
 	for (unsigned i = 0; i < LANE_COUNT; i++) {
 		const struct ctl_lane *lane = &s->lane[i];
 		struct ctl_text pages;
@@ -260,7 +266,7 @@ void ctl_screen_line(GString *out, const struct ctl_view *v, const struct ctl_ra
 	struct ctl_text state, percent, rate, eta;
 
 	for (unsigned i = 0; i < v->n_blocks; i++) {
-		present += v->block[i].present * v->block[i].page_size;
+		present += here(&v->block[i]) * v->block[i].page_size;
 		pages += v->block[i].pages * v->block[i].page_size;
 	}
 	g_string_append_printf(out, "%s  present %s  owed %" PRIu64 " of %" PRIu64,

@@ -132,11 +132,9 @@ class Counters:
         return sum(self._get("lanes", lane, *path) for lane in lanes)
 
     def placed(self):
-        """Pages placed as they came, each of its block's own size; what was put there from what was
-        known already (lane "store") is not among them."""
-        wire = self.LANES[:2]
-        return (self._over_lanes("pages", "copy", lanes=wire)
-                + self._over_lanes("pages", "zero", lanes=wire))
+        """Pages placed as they came, or noted to be zero, each of its block's own size; what was put there
+        from what was known already (lane "store") is not among them."""
+        return sum(self._over_lanes("pages", kind, lanes=self.LANES[:2]) for kind in ("copy", "zero", "noted"))
 
     def found_there(self):
         """Of the pages that came, those that were there: known zeroes may be, once sharers are free."""

@@ -74,7 +74,7 @@ class Session:
                      error={"errno": 5, "reason": "its userfaultfd is gone"})]
 
     def stats(self):
-        lane = {"pages": {"copy": self.present, "zero": self.present // 2, "already": 1}, "duplicates": 0,
+        lane = {"pages": {"copy": self.present, "zero": self.present // 2, "already": 1, "noted": 2}, "duplicates": 0,
                 "batches": 9}
         return {"now_ns": self.clock, "total": sharer_stats(3000),
                 "sharers": [dict(sharer_stats(2000), id=1, name="vmm"), dict(sharer_stats(1000), id=2, name="net")],

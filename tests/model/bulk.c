@@ -51,7 +51,12 @@ static void claim(struct world *w)
 	}
 }
 
-static struct engine_report *mail(struct world *w, const struct bulk_item *item, uint64_t page)
+static enum stats_how how_of(const struct bulk_item *item)
+{
+	return item->zero ? HOW_ZERO : HOW_COPY;
+}
+
+static struct engine_report *mail(struct world *w, const struct bulk_item *item, uint64_t page, enum stats_how how)
 {
 	struct engine_report *r = &w->report[w->n_reports++];
 
@@ -59,7 +64,7 @@ static struct engine_report *mail(struct world *w, const struct bulk_item *item,
 		.page = page,
 		.n = 1,
 		.lane = LANE_MAIN,
-		.how = item->zero ? HOW_ZERO : HOW_COPY,
+		.how = (uint8_t)how,
 		.from = (uint8_t)item->from,
 		.result = (uint8_t)item->result,
 		.carrier = item->carrier,
@@ -69,24 +74,60 @@ static struct engine_report *mail(struct world *w, const struct bulk_item *item,
 	return r;
 }
 
-/* Publish one page; pages in a row that nobody waits for share a report. */
-static void publish(struct world *w, const struct bulk_item *item)
+/* Pages in a row that nobody waits for share a report. */
+static bool extend(struct world *w, const struct bulk_item *item, enum stats_how how)
 {
 	struct engine_report *last = w->n_reports ? &w->report[w->n_reports - 1] : NULL;
+
+	if (!last || last->contested || last->result != PLACED || last->page + last->n != item->page ||
+	    last->from != item->from || last->how != how ||
+	    world_block(w, last->page) != world_block(w, item->page))
+		return false;
+	last->n++;
+	return true;
+}
+
+/* Publish one page. */
+static void publish(struct world *w, const struct bulk_item *item)
+{
 	struct naive_page *p = &w->naive.page[item->page];
 	bool contested = ledger_publish(&w->engine->ledger, item->page);
 
 	must(w, contested == (p->is == PAGE_CONTESTED), "page %lu published as %s", item->page,
 	     contested ? "contested" : "not contested");
 	p->is = PAGE_PRESENT;
-	if (last && !contested && !last->contested && last->result == PLACED &&
-	    last->page + last->n == item->page && last->from == item->from &&
-	    last->how == (item->zero ? HOW_ZERO : HOW_COPY) &&
-	    world_block(w, last->page) == world_block(w, item->page)) {
-		last->n++;
-		return;
-	}
-	mail(w, item, item->page)->contested = contested;
+	if (contested || !extend(w, item, how_of(item)))
+		mail(w, item, item->page, how_of(item))->contested = contested;
+}
+
+/* Leave the run's first page a hole.  False: somebody has come to wait for it. */
+static bool note(struct world *w, struct bulk_item *item)
+{
+	struct naive_page *p = &w->naive.page[item->page];
+	bool noted = ledger_note(&w->engine->ledger, item->page);
+
+	must(w, noted == (p->is == PAGE_PLACING), "page %lu noted while %s", item->page,
+	     ledger_state_name(p->is));
+	if (!noted)
+		return false;
+	p->is = p->counted = PAGE_ZERO;
+	p->untold = true;
+	item->result = PLACED;
+	item->carrier = (struct engine_carrier){ .is_sharer = false };
+	if (!extend(w, item, HOW_NOTED))
+		mail(w, item, item->page, HOW_NOTED);
+	return true;
+}
+
+/* The kernel is asked once, for all of the run. */
+static bool look(struct world *w, struct bulk_item *item)
+{
+	if (item->looked)
+		return false;
+	item->looked = true;
+	item->hole = item->zero && item->from == PAGE_MISSING && world_block(w, item->page)->sparse &&
+		     daemon_is_hole(w, item->page, item->n);
+	return item->hole;
 }
 
 /* The kernel fills the run's first page; it is published later. */
@@ -106,16 +147,16 @@ bool bulk_advance(struct world *w)
 
 	if (w->n_items == 0)
 		return false;
-	if (!item->filled) {
+	if (look(w, item) || w->n_reports == WORLD_REPORTS)
+		return true;
+	if (!item->filled && (!item->hole || !note(w, item))) {
 		fill(w, item);
 		return true;
 	}
-	if (w->n_reports == WORLD_REPORTS)
-		return true;
-	if (item->result == PLACED)
+	if (item->filled && item->result == PLACED)
 		publish(w, item);
-	else
-		mail(w, item, item->page);
+	else if (item->filled)
+		mail(w, item, item->page, how_of(item));
 	item->filled = false;
 	item->page++;
 	if (--item->n == 0)
@@ -145,7 +186,12 @@ void bulk_report(struct world *w)
 		return;
 	}
 	for (uint64_t page = r.page; page < r.page + r.n; page++)
-		naive_present(w, page, LANE_MAIN, (enum stats_how)r.how);
+		if (r.how == HOW_NOTED) {
+			w->naive.page[page].untold = false;
+			w->naive.stats.lane[LANE_MAIN].pages[HOW_NOTED]++;
+		} else {
+			naive_present(w, page, LANE_MAIN, (enum stats_how)r.how);
+		}
 	if (r.contested)
 		naive_drain(w, r.page, &r.carrier, r.placed_ns);
 }

@@ -17,6 +17,7 @@ static void check_pages(struct world *w)
 
 		must(w, is == w->naive.page[page].is, "page %lu is %s, not %s", page,
 		     ledger_state_name(is), ledger_state_name(w->naive.page[page].is));
+		must(w, is != PAGE_ZERO || !w->naive.page[page].dma, "page %lu is a hole that a device can reach", page);
 	}
 }
 
@@ -24,8 +25,11 @@ static uint64_t check_block(struct world *w, const struct block *b)
 {
 	uint64_t count[PAGE_STATES] = { 0 };
 
-	for (uint64_t page = b->first; page < b->first + b->pages; page++)
+	for (uint64_t page = b->first; page < b->first + b->pages; page++) {
 		count[w->naive.page[page].counted]++;
+		count[PAGE_MISSING] += w->naive.page[page].untold;
+		count[PAGE_ZERO] -= w->naive.page[page].untold;
+	}
 	must(w, b->missing == count[PAGE_MISSING] + count[PAGE_REQUESTED], "%s: %lu missing",
 	     b->name, b->missing);
 	must(w, b->requested == count[PAGE_REQUESTED], "%s: %lu requested", b->name, b->requested);

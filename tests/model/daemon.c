@@ -157,8 +157,38 @@ static bool place_some(struct world *w, struct engine_action *a)
 	return true;
 }
 
+/* Nothing is there; now and then the kernel cannot tell. */
+bool daemon_is_hole(struct world *w, uint64_t page, uint64_t n)
+{
+	for (uint64_t end = page + n; page < end; page++)
+		if (w->kernel.page[page].present)
+			return false;
+	return !refuses(w, w->profile->again);
+}
+
+/* Zeroes that may stay a hole.  False: they are placed like others. */
+static bool note(struct world *w, struct engine_action *a)
+{
+	struct engine_carrier nobody = { .is_sharer = false };
+	struct engine_action was = *a;
+
+	if (!daemon_is_hole(w, a->page, a->n)) {
+		a->how = PLACE_ZERO;
+		return false;
+	}
+	must(w, engine_placed(w->engine, a, a->n, PLACED, &nobody, w->now) == 0, "a note goes on");
+	naive_noted(w, &was);
+	return true;
+}
+
 static void place(struct world *w, struct engine_action *a)
 {
+	if (a->how == PLACE_NOTE && refuses(w, w->profile->again)) {
+		put_off(w, a);
+		return;
+	}
+	if (a->how == PLACE_NOTE && note(w, a))
+		return;
 	while (a->n > 0) {
 		if (!place_some(w, a) || (a->n && refuses(w, w->profile->again))) {
 			later_or_back(w, a);

@@ -288,8 +288,9 @@ static void punch(struct world *w)
 static void stray(struct world *w)
 {
 	uint64_t at = any_page(w);
+	enum page_state is = w->naive.page[at].is;
 
-	if (w->naive.page[at].is == PAGE_MISSING && world_block(w, at)->kind != BLOCK_HELD)
+	if ((is == PAGE_MISSING || is == PAGE_ZERO) && world_block(w, at)->kind != BLOCK_HELD)
 		w->kernel.page[at].present = w->kernel.page[at].foreign = true;
 }
 

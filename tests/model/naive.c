@@ -48,6 +48,8 @@ static struct engine_action *owe_place(struct world *w, enum stats_lane lane, ui
 	struct block *b = world_block(w, page);
 
 	a->how = b->kind == BLOCK_HELD ? PLACE_KEEP : zero ? PLACE_ZERO : PLACE_COPY;
+	if (zero && b->sparse && from == PAGE_MISSING)
+		a->how = PLACE_NOTE;
 	a->lane = lane;
 	a->from = from;
 	if (!zero)
@@ -181,6 +183,38 @@ void naive_zero_run(struct world *w, enum stats_lane lane, uint64_t page, uint64
 		if (naive_page(w, lane, page, true) == ENGINE_OK && was == PAGE_MISSING)
 			run = &w->naive.expect[w->naive.expect_n - 1];
 	}
+}
+
+/* Each stays a hole, but for those that somebody came to wait for. */
+void naive_noted(struct world *w, const struct engine_action *a)
+{
+	for (uint64_t page = a->page; page < a->page + a->n; page++) {
+		struct naive_page *p = page_of(w, page);
+		struct engine_action *again;
+
+		if (p->is == PAGE_CONTESTED) {
+			again = owe_place(w, a->lane, page, true, a->from);
+			again->how = PLACE_ZERO;
+			again->arrived_ns = a->arrived_ns;
+			continue;
+		}
+		must(w, p->is == PAGE_PLACING, "page %lu noted while %s", page, ledger_state_name(p->is));
+		p->is = p->counted = PAGE_ZERO;
+		w->naive.stats.lane[a->lane].pages[HOW_NOTED]++;
+	}
+}
+
+/* A device will want these, which nobody touched yet. */
+uint64_t naive_fill(struct world *w, uint64_t page, uint64_t end)
+{
+	struct engine_action *run = owe_place(w, LANE_STORE, page, true, PAGE_ZERO);
+
+	for (run->n = 0; run->n < ENGINE_RUN && page < end && page_of(w, page)->is == PAGE_ZERO; page++) {
+		page_of(w, page)->is = first_waiter(w, page) ? PAGE_CONTESTED : PAGE_PLACING;
+		page_of(w, page)->zero = true;
+		run->n++;
+	}
+	return run->n;
 }
 
 uint64_t naive_push(struct world *w, uint64_t max)

@@ -133,6 +133,24 @@ static uint64_t outstanding(const struct world *w)
 	return n;
 }
 
+/*
+ * What a device can reach must be there: below @end nothing is missing, and nothing may stay a hole.  What the kernel gives back is
+ * found again.  False: not yet.
+ */
+static bool fill(struct world *w, struct naive_want *x, uint64_t end)
+{
+	struct naive *v = &w->naive;
+
+	for (uint64_t page = x->at; page < end; page++)
+		if (v->page[page].is == PAGE_PLACING)
+			v->page[page].is = PAGE_CONTESTED;
+	for (; x->at < end && v->page[x->at].is != PAGE_ZERO; x->at++)
+		v->page[x->at].dma = true;
+	for (uint64_t page = x->at; page < end && v->expect_n < ENGINE_RUN;)
+		page += v->page[page].is == PAGE_ZERO ? naive_fill(w, page, end) : 1;
+	return x->at == end;
+}
+
 static bool ahead(struct world *w, struct engine_request *r)
 {
 	struct naive *v = &w->naive;
@@ -140,13 +158,17 @@ static bool ahead(struct world *w, struct engine_request *r)
 	while (v->want_n > 0) {
 		struct naive_want *x = &v->want[0];
 		enum request_class class = x->class;
-		uint64_t room = outstanding(w), n = 0;
+		uint64_t room = outstanding(w), n = 0, at;
 
 		if (room >= w->engine->window)
 			return false;
 		room = w->engine->window - room;
-		while (x->at < x->end && v->page[x->at].is != PAGE_MISSING)
-			x->at++;
+		at = x->at;
+		while (at < x->end && v->page[at].is != PAGE_MISSING)
+			at++;
+		if (class == CLASS_DMA && !fill(w, x, at))
+			return false;
+		x->at = at;
 		while (x->at < x->end && n < room && n < REQUEST_RUN &&
 		       v->page[x->at].is == PAGE_MISSING) {
 			v->page[x->at].is = v->page[x->at].counted = PAGE_REQUESTED;

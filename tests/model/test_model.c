@@ -96,6 +96,16 @@ static const struct profile profiles[] = {
 			[EVENT_LATER] = 8, [EVENT_STRAY] = 1,
 		},
 	}, {
+		.name = "zeroes that stay holes, and devices that reach them (O9)",
+		.blocks = 3, .spaces = 3, .pages = 120, .waiters = 32, .window = 60,
+		.shared = 90, .private = 5, .alias = 20, .again = 15,
+		.weight = {
+			ALWAYS, [EVENT_REQUEST] = 8, [EVENT_PAGE] = 2, [EVENT_URGENT] = 4,
+			[EVENT_ZERO_RUN] = 6, [EVENT_BULK] = 25, [EVENT_REPORT] = 4,
+			[EVENT_LATER] = 4, [EVENT_WANT] = 6, [EVENT_PUSH] = 1,
+			[EVENT_RETRY] = 1,
+		},
+	}, {
 		.name = "pages given back (O3)",
 		.blocks = 3, .spaces = 4, .pages = 60, .waiters = 48, .window = 8,
 		.shared = 70, .private = 30, .alias = 20, .again = 10,

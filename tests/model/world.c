@@ -47,6 +47,7 @@ static void add_blocks(struct world *w)
 		index = block_add(t, name, pages * size, size, any_kind(w));
 		must(w, index == (int)i, "block_add: %d", index);
 		t->block[i].store = w->store + i * BLOCK_ROOM;
+		t->block[i].sparse = t->block[i].kind == BLOCK_SHARED && rng_percent(&w->rng, 60);
 	}
 	must(w, t->pages <= KERNEL_PAGES, "the profile makes too many pages");
 }

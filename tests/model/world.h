@@ -54,6 +54,7 @@ struct mail {
 struct bulk_item {
 	uint64_t page, n;
 	bool zero, filled;
+	bool looked, hole;		/* of zeroes for a sparse block: may it stay a hole? */
 	enum page_state from;
 	enum engine_result result;
 	struct engine_carrier carrier;
@@ -64,6 +65,8 @@ struct naive_page {
 	enum page_state is;		/* what the ledger must say */
 	enum page_state counted;	/* as what the counters must count it */
 	bool zero;			/* its content, once somebody accepted one */
+	bool untold;			/* noted by the bulk lane; still counted as missing, whatever became of it */
+	bool dma;			/* a device wants it, and it was not missing: it may not stay a hole */
 	bool orphan; /* asked for, and nobody is left who knows it: may be asked for again */
 	unsigned epoch;			/* when it was asked for; 0 never */
 };
@@ -155,6 +158,8 @@ bool daemon_fill(struct world *w, uint64_t page, bool zero, struct engine_carrie
 void daemon_request(struct world *w);
 void daemon_gone(struct world *w, struct space *s);
 
+bool daemon_is_hole(struct world *w, uint64_t page, uint64_t n);
+
 /* bulk.c: the other lane */
 void bulk_step(struct world *w);
 bool bulk_advance(struct world *w);
@@ -164,6 +169,8 @@ void bulk_report(struct world *w);
 enum engine_outcome naive_fault(struct world *w, const struct mail *m, const struct space *s);
 enum engine_outcome naive_page(struct world *w, enum stats_lane lane, uint64_t page, bool zero);
 void naive_zero_run(struct world *w, enum stats_lane lane, uint64_t page, uint64_t n);
+void naive_noted(struct world *w, const struct engine_action *a);
+uint64_t naive_fill(struct world *w, uint64_t page, uint64_t end);
 uint64_t naive_push(struct world *w, uint64_t max);
 void naive_give_back(struct world *w, const struct engine_action *a);
 uint64_t naive_retry(struct world *w, uint64_t max);

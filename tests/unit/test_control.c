@@ -642,9 +642,9 @@ Test(control, stats)
 	for (unsigned i = 0; i < LANE_COUNT; i++)
 		s->stats.lane[i] =
 			(struct lane_stats){.bytes = 20 * i + 1,
-					    .pages = {20 * i + 2, 20 * i + 3, 20 * i + 4},
-					    .duplicates = 20 * i + 5,
-					    .batches = 20 * i + 6};
+					    .pages = {20 * i + 2, 20 * i + 3, 20 * i + 4, 20 * i + 5},
+					    .duplicates = 20 * i + 6,
+					    .batches = 20 * i + 7};
 	struct jsonmsg *v cleanup_jsonmsg = ask(&p, "{\"execute\":\"stats\"}");
 	const struct jsonmsg *r = jsonmsg_member(v, "return");
 	const struct jsonmsg *sharer = jsonmsg_element(jsonmsg_member(r, "sharers"), 0);
@@ -662,9 +662,9 @@ Test(control, stats)
 
 		cr_assert_eq(jsonmsg_u64(lane, "bytes", 0), 20 * i + 1);
 		expect_counts(jsonmsg_member(lane, "pages"),
-			      (const char *const[]){"copy", "zero", "already", NULL}, 20 * i + 2);
+			      (const char *const[]){"copy", "zero", "already", "noted", NULL}, 20 * i + 2);
 		expect_counts(lane, (const char *const[]){"duplicates", "batches", NULL},
-			      20 * i + 5);
+			      20 * i + 6);
 	}
 }
 

@@ -427,7 +427,7 @@ Test(ctl_render, stats)
 	ctl_render_stats(out, v);
 	expect(out, "all      total          42  9.00 us  10.0 us  20.0 us  30.0 us  40.0 us\n");
 	expect(out, "vmm      total          41        -  11.0 us        -        -        -\n");
-	expect(out, "main       1 MiB   700    50        2           1        9\n");
+	expect(out, "main       1 MiB   700    50        2      0           1        9\n");
 	expect(out, "integrity alarms        0\n");
 	for (int i = 0; i < STAGE_COUNT; i++)
 		expect(out, stats_stage_names[i]);
@@ -469,7 +469,7 @@ Test(ctl_screen, page)
 	expect(out, "rom                  [#######################################] 100.0%         "
 		    "10          0    4 KiB\n");
 	expect(out, "faults 42 (55/s)  in flight 3  requested 4  owed 250 of 1000\n");
-	expect(out, "main    12.5    3.00k     1 MiB   700    50        2           1\n");
+	expect(out, "main    12.5    3.00k     1 MiB   700    50        2      0           1\n");
 	expect(out, "all      total      42  9.00 us  10.0 us  20.0 us  30.0 us  40.0 us\n");
 	expect(out, "vmm      total      41        -  11.0 us        -        -        -\n");
 	expect_not(out, "ALARM");
@@ -531,7 +531,7 @@ Test(ctl_screen, a_bar_is_full_only_when_everything_is_there)
 	g_autofree struct ctl_view *v = new_view();
 	struct ctl_rates rates = {0};
 	g_autoptr(GString) almost = g_string_new(NULL), all = g_string_new(NULL),
-			   none = g_string_new(NULL);
+			   holes = g_string_new(NULL), none = g_string_new(NULL);
 
 	v->n_blocks = 1;
 	v->block[0] = (struct ctl_block){.name = "r",
@@ -545,6 +545,11 @@ Test(ctl_screen, a_bar_is_full_only_when_everything_is_there)
 	v->block[0].requested = 0;
 	ctl_screen_page(all, v, &rates, &size);
 	expect(all, "##] 100.0%");
+	v->block[0].present = 400000;
+	v->block[0].zero = 600000;
+	ctl_screen_page(holes, v, &rates, &size);
+	expect(holes, "##] 100.0%    1000000          0");
+	v->block[0].zero = 0;
 	v->block[0].present = 0;
 	ctl_screen_page(none, v, &rates, &size);
 	expect(none, "[....");

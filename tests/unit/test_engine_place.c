@@ -284,6 +284,125 @@ Test(engine_place, O6_content_of_ours_is_given_back_and_tried_again)
 	cr_assert(r.e->stored_left == 0 && r.e->blocks.block[RAM].zero == 0);
 }
 
+/* --- zeroes that stay holes ------------------------------------------------------------- */
+
+/* RAM is a file whose holes can be told. */
+static void sparse(struct rig *r)
+{
+	rig_open(r, 16, 4);
+	r->e->blocks.block[RAM].sparse = true;
+	rig_owe_all(r);
+}
+
+Test(engine_place, O9_zeroes_that_nobody_waits_for_are_noted)
+{
+	with_rig r;
+	struct sharer_ref vmm;
+	struct engine_action a;
+	struct block *ram;
+
+	sparse(&r);
+	ram = &r.e->blocks.block[RAM];
+	vmm = rig_join(&r, true, 0);
+	rig_fault(&r, vmm, 12, 1);
+	engine_zero_run(r.e, LANE_MAIN, 10, 8, r.now);
+	a = rig_next(&r, ENGINE_PLACE, 10);
+	cr_assert(a.how == PLACE_NOTE && a.n == 2);
+	cr_assert_eq(engine_placed(r.e, &a, 2, PLACED, &nobody, r.now), 0);
+	a = rig_next(&r, ENGINE_PLACE, 12);
+	cr_assert(a.how == PLACE_ZERO && a.n == 1, "somebody waits");
+	rig_placed(&r, &a, &vmm);
+	a = rig_next(&r, ENGINE_PLACE, 13);
+	cr_assert(a.how == PLACE_NOTE && a.n == 5);
+	cr_assert_eq(engine_placed(r.e, &a, 5, PLACED, &nobody, r.now), 0);
+	rig_none(&r);
+	cr_assert(rig_state(&r, 10) == PAGE_ZERO && rig_state(&r, 17) == PAGE_ZERO && rig_state(&r, 12) == PAGE_PRESENT);
+	cr_assert(ram->zero == 7 && ram->present == 1 && ram->missing == RAM_PAGES - 8);
+	cr_assert_eq(r.e->owed_left, RIG_PAGES - 8);
+	cr_assert_eq(r.e->stats.lane[LANE_MAIN].pages[HOW_NOTED], 7);
+	cr_assert_eq(engine_page(r.e, LANE_MAIN, 10, NULL, r.now), ENGINE_DUPLICATE);
+	rig_fault(&r, vmm, 10, 1);
+	a = rig_next(&r, ENGINE_PLACE, 10);
+	cr_assert(a.how == PLACE_ZERO && a.lane == LANE_STORE && a.from == PAGE_ZERO);
+	rig_placed(&r, &a, &vmm);
+	cr_assert(ram->zero == 6 && ram->present == 2);
+	rig_asks_nothing(&r);
+}
+
+Test(engine_place, O9_only_zeroes_of_a_sparse_block_are_noted)
+{
+	with_rig r;
+	struct engine_action a;
+
+	sparse(&r);
+	rig_join(&r, true, 1u << PRIV);
+	rig_page(&r, 3);
+	cr_assert_eq(rig_next(&r, ENGINE_PLACE, 3).how, PLACE_COPY);
+	engine_page(r.e, LANE_URGENT, 4, NULL, r.now);
+	cr_assert_eq(rig_next(&r, ENGINE_PLACE, 4).how, PLACE_NOTE);
+	engine_page(r.e, LANE_MAIN, PRIV_FIRST, NULL, r.now);
+	cr_assert_eq(rig_next(&r, ENGINE_PLACE, PRIV_FIRST).how, PLACE_ZERO);
+	engine_page(r.e, LANE_MAIN, ROM_FIRST, NULL, r.now);
+	cr_assert_eq(rig_next(&r, ENGINE_PLACE, ROM_FIRST).how, PLACE_KEEP);
+	engine_page(r.e, LANE_MAIN, HUGE_FIRST, NULL, r.now);
+	a = rig_next(&r, ENGINE_PLACE, HUGE_FIRST);
+	cr_assert_eq(a.how, PLACE_ZERO);
+	rig_none(&r);
+}
+
+Test(engine_place, O1_who_comes_while_zeroes_are_looked_at_has_them_placed)
+{
+	with_rig r;
+	struct sharer_ref vmm;
+	struct engine_action run, a;
+
+	sparse(&r);
+	vmm = rig_join(&r, true, 0);
+	engine_zero_run(r.e, LANE_MAIN, 10, 4, 77);
+	run = rig_next(&r, ENGINE_PLACE, 10);
+	rig_fault(&r, vmm, 11, 1);
+	cr_assert_eq(engine_placed(r.e, &run, 4, PLACED, &nobody, r.now), 0);
+	a = rig_next(&r, ENGINE_PLACE, 11);
+	cr_assert(a.how == PLACE_ZERO && a.n == 1 && a.from == PAGE_MISSING && a.lane == LANE_MAIN && a.arrived_ns == 77);
+	cr_assert(rig_state(&r, 10) == PAGE_ZERO && rig_state(&r, 11) == PAGE_CONTESTED);
+	cr_assert_eq(r.e->owed_left, RIG_PAGES - 3);
+	rig_placed(&r, &a, &vmm);
+	rig_none(&r);
+	cr_assert_eq(engine_room(r.e), 16, "it goes on");
+	cr_assert_eq(r.e->owed_left, RIG_PAGES - 4);
+	cr_assert_eq(r.e->stats.lane[LANE_MAIN].pages[HOW_NOTED], 3);
+	cr_assert_eq(r.e->stats.lane[LANE_MAIN].pages[HOW_ZERO], 1);
+}
+
+/* The ledger is ahead of the counters: what the bulk lane noted is touched before it has told. */
+Test(engine_place, a_noted_page_that_is_touched_before_it_is_told_is_counted_once)
+{
+	with_rig r;
+	struct sharer_ref vmm;
+	struct engine_report report = { .page = 20, .n = 3, .lane = LANE_MAIN, .how = HOW_NOTED, .from = PAGE_MISSING };
+	struct engine_action a;
+	struct block *ram;
+
+	sparse(&r);
+	ram = &r.e->blocks.block[RAM];
+	vmm = rig_join(&r, true, 0);
+	for (uint64_t page = 20; page < 23; page++) {
+		ledger_claim(&r.e->ledger, page);
+		cr_assert(ledger_note(&r.e->ledger, page));
+	}
+	rig_fault(&r, vmm, 21, 1);
+	a = rig_next(&r, ENGINE_PLACE, 21);
+	rig_placed(&r, &a, &vmm);
+	cr_assert_eq(ram->present + ram->zero + ram->missing, RAM_PAGES);
+	cr_assert_eq(r.e->owed_left, RIG_PAGES, "not over before it is told");
+	engine_report(r.e, &report, r.now);
+	rig_none(&r);
+	cr_assert(ram->zero == 2 && ram->present == 1 && ram->missing == RAM_PAGES - 3);
+	cr_assert_eq(r.e->owed_left, RIG_PAGES - 3);
+	engine_recount(r.e);
+	cr_assert(ram->zero == 2 && ram->present == 1 && ram->missing == RAM_PAGES - 3);
+}
+
 Test(engine_place, held_pages_go_into_the_store)
 {
 	with_rig r;

@@ -138,6 +138,80 @@ Test(engine_request, a_wanted_range_skips_what_is_there_and_what_was_asked_for)
 	cr_assert_eq(engine_room(r.e), 14, "it waits for what was asked for already");
 }
 
+/* Pages 2 to 5 and 8 are known to be zero, 6 and 7 are missing. */
+static void known_zeroes(struct rig *r)
+{
+	rig_open(r, 16, 100);
+	for (unsigned i = 0; i < RIG_BLOCKS; i++)
+		engine_discard(r->e, i, 0, r->e->blocks.block[i].length);
+	for (uint64_t page = 2; page < 9; page++)
+		if (page < 6 || page == 8)
+			engine_received(r->e, RAM, page * 4096, 4096, true);
+	rig_serve(r);
+	rig_join(r, true, 0);
+}
+
+Test(engine_request, O9_known_zeroes_are_placed_for_a_device_and_for_nobody_else)
+{
+	with_rig r;
+	struct engine_action a;
+
+	known_zeroes(&r);
+	engine_want(r.e, RAM, 2 * 4096, 7 * 4096, CLASS_PREFETCH);
+	rig_asks(&r, RAM, 6, 2, CLASS_PREFETCH);
+	rig_asks_nothing(&r);
+	rig_none(&r);
+	engine_want(r.e, RAM, 3 * 4096, 7 * 4096, CLASS_DMA);
+	rig_asks_nothing(&r);
+	a = rig_next(&r, ENGINE_PLACE, 3);
+	cr_assert(a.how == PLACE_ZERO && a.n == 3 && a.lane == LANE_STORE && a.from == PAGE_ZERO);
+	rig_placed(&r, &a, NULL);
+	a = rig_next(&r, ENGINE_PLACE, 8);
+	cr_assert_eq(a.n, 1);
+	rig_placed(&r, &a, NULL);
+	rig_none(&r);
+	rig_asks(&r, RAM, 9, 1, CLASS_DMA);
+	rig_asks_nothing(&r);
+	cr_assert_eq(rig_state(&r, 2), PAGE_ZERO, "nobody wants that one");
+	cr_assert_eq(r.e->blocks.block[RAM].zero, 1);
+}
+
+Test(engine_request, O6_zeroes_for_a_device_that_were_given_back_are_placed_in_the_end)
+{
+	with_rig r;
+	struct engine_action a;
+
+	known_zeroes(&r);
+	engine_want(r.e, RAM, 2 * 4096, 4 * 4096, CLASS_DMA);
+	for (unsigned i = 0; i < 3; i++) {
+		rig_asks_nothing(&r);
+		a = rig_next(&r, ENGINE_PLACE, 2);
+		cr_assert_eq(a.n, 4);
+		engine_give_back(r.e, &a);
+	}
+	rig_asks_nothing(&r);
+	rig_asks_nothing(&r);
+	a = rig_next(&r, ENGINE_PLACE, 2);
+	rig_placed(&r, &a, NULL);
+	rig_asks_nothing(&r);
+	rig_none(&r);
+	cr_assert_eq(r.e->blocks.block[RAM].zero, 1);
+}
+
+/* What the bulk lane has claimed may become a hole yet, unless somebody waits for it. */
+Test(engine_request, O9_what_is_on_its_way_is_placed_for_a_device)
+{
+	with_rig r;
+
+	rig_open(&r, 4, 100);
+	rig_owe_all(&r);
+	ledger_claim(&r.e->ledger, 4);
+	engine_want(r.e, RAM, 4 * 4096, 2 * 4096, CLASS_DMA);
+	rig_asks(&r, RAM, 5, 1, CLASS_DMA);
+	cr_assert_not(ledger_note(&r.e->ledger, 4));
+	cr_assert(ledger_publish(&r.e->ledger, 4));
+}
+
 Test(engine_request, wants_of_bytes_are_wants_of_their_pages)
 {
 	with_rig r;

@@ -126,6 +126,20 @@ Test(ledger, publish_tells_whether_somebody_waits)
 	}
 }
 
+Test(ledger, a_page_that_somebody_waits_for_is_not_noted)
+{
+	struct bed b;
+
+	for EVERY_PLACE(page) {
+		lay(&b, page, PAGE_PLACING, PAGE_CONTESTED);
+		cr_assert(ledger_note(&b.l, page));
+		left(&b, PAGE_ZERO);
+		lay(&b, page, PAGE_CONTESTED, PAGE_PLACING);
+		cr_assert_not(ledger_note(&b.l, page));
+		left(&b, PAGE_CONTESTED);
+	}
+}
+
 Test(ledger, unclaim_of_a_claimed_page)
 {
 	struct bed b;
