@@ -6,7 +6,7 @@
  * its file, through a mapping of ours without huge pages, so that one 4 KiB page instantiates one
  * page and a discard leaves a hole.
  *
- * A hole is what faults.  So the file's range is emptied before anything else, discards punch,
+ * A hole is what faults, and what zero pages are left as.  So the file's range is emptied before anything else, discards punch,
  * whole pages of zeroes stay holes, and what is found in the file at LISTENING that did not come
  * from the source is punched again.
  */
@@ -187,6 +187,19 @@ int backing_sweep(struct backing *b, const struct block *block, const struct led
 		ret = mem_each_extent(b->file, b->file_offset, b->length, sweep_extent, &s);
 	*strays += s.strays;
 	return ret;
+}
+
+/**
+ * backing_is_hole - is nothing in the file there?
+ * @b: a sparse one
+ * @offset, @len: bytes in the block, whole pages
+ *
+ * A page that a stranger wrote and the kernel has swapped out since is overlooked, as one that he writes a moment later: such
+ * a one is found (EEXIST) when it is touched.
+ */
+bool backing_is_hole(const struct backing *b, uint64_t offset, uint64_t len)
+{
+	return mem_is_hole(b->map + offset, len);
 }
 
 /*

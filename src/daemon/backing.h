@@ -35,6 +35,13 @@ int backing_discard(struct backing *b, uint64_t offset, uint64_t len);
 int backing_delta(struct backing *b, uint64_t offset, uint64_t page, const uint8_t *delta, uint64_t len);
 /* Punch pages that have data and were not received, counted in *strays (not on hugetlbfs). */
 int backing_sweep(struct backing *b, const struct block *block, const struct ledger *ledger, uint64_t *strays);
+/* Can its holes be told from data (backing_is_hole())? */
+static inline bool backing_sparse(const struct backing *b)
+{
+	return b->kind == BLOCK_SHARED && !b->hugetlb;
+}
+/* Of a sparse one: is nothing there in this range? */
+bool backing_is_hole(const struct backing *b, uint64_t offset, uint64_t len);
 /* Register our own mapping of a shared block with @uffd. */
 int backing_arm(struct backing *b, int uffd);
 

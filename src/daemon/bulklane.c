@@ -29,6 +29,7 @@
 #include "daemon/message.h"
 #include "sys/clock.h"
 #include "sys/fd.h"
+#include "sys/mem.h"
 
 #define RECEIVE_MOST   (2u << 20)	/* as in the fault thread */
 #define TELL_BYTES     (4u << 20)	/* placed, before others than contested pages are told */
@@ -209,11 +210,79 @@ static void note_dry(struct bulklane *b, bool dry)
 	mailbox_ring(b->outbox);
 }
 
-/* Claimed pages [page, page+n), all from the same state: placed, however long it takes, or reported as not placeable. */
+/* Through the kernel, up to @end, however long it takes; what cannot be placed is reported as that. */
+static void place_all(struct bulklane *b, struct engine_report *r, uint64_t end, const uint8_t *data)
+{
+	const struct block *bl = block_of_page(&b->engine->blocks, r->page);
+	unsigned block = (unsigned)(bl - b->engine->blocks.block);
+
+	while (r->page < end && !__atomic_load_n(&b->stopping, __ATOMIC_RELAXED)) {
+		struct placer_job job = { .data = data, .length = (end - r->page) << bl->page_shift };
+		enum placer_outcome outcome;
+		uint64_t done;
+		int used;
+
+		make_job(b, &job, block, block_offset(bl, r->page));
+		outcome = placer_run(&b->placer, &job, &done, &used);
+		r->carrier = (struct engine_carrier){ 0 };
+		if (used >= 0 && job.rung[used].is_sharer)
+			r->carrier = (struct engine_carrier){ true, job.rung[used].sharer, job.rung[used].address };
+		publish(b, r, done >> bl->page_shift, bl->page_size);
+		note_dry(b, outcome == PLACER_RETRY && b->placer.dry);
+		if (outcome == PLACER_RETRY && done == 0) {
+			flush_all(b);
+			usleep(RETRY_US);
+		} else if (outcome == PLACER_EXISTS || outcome == PLACER_NOWHERE) {
+			r->result = outcome == PLACER_EXISTS ? PLACED_EXISTS : PLACED_NOWHERE;
+			r->n = 1;
+			report(b, r);
+			r->result = PLACED;
+			r->page++;
+		}
+	}
+}
+
+/* The first @n pages of the run are noted: told as such. */
+static void tell_noted(struct bulklane *b, struct engine_report *r, uint64_t n)
+{
+	if (n == 0)
+		return;
+	PROBE2(noted, r->page, n);
+	r->how = HOW_NOTED;
+	r->n = (uint32_t)n;
+	report(b, r);
+	r->page += n;
+}
+
+/*
+ * Zeroes that nobody asked for, for a file that has holes there: it keeps them.  A page that somebody
+ * came to wait for since it was claimed is placed.
+ */
+static void note_claimed(struct bulklane *b, struct engine_report *r, uint64_t end)
+{
+	for (uint64_t page = r->page; page < end; page++) {
+		if (ledger_note(&b->engine->ledger, page))
+			continue;
+		tell_noted(b, r, page - r->page);
+		r->how = HOW_ZERO;
+		place_all(b, r, page + 1, NULL);
+		if (r->page == page)
+			return;		/* it was told to stop */
+	}
+	tell_noted(b, r, end - r->page);
+}
+
+static bool is_hole(const struct bulklane *b, const struct block *bl, uint64_t page, uint64_t n)
+{
+	uint64_t map = b->carrier.own[bl - b->engine->blocks.block].address;
+
+	return map && mem_is_hole((uint8_t *)(uintptr_t)map + block_offset(bl, page), n << bl->page_shift);
+}
+
+/* Claimed pages [page, page+n), all from the same state: kept, noted or placed. */
 static void place_claimed(struct bulklane *b, const struct lane_page *p, uint64_t page, uint64_t n, enum page_state from)
 {
 	const struct block *bl = block_of_page(&b->engine->blocks, page);
-	unsigned block = (unsigned)(bl - b->engine->blocks.block);
 	struct engine_report r = {
 		.page = page, .lane = LANE_MAIN, .how = p->data ? HOW_COPY : HOW_ZERO, .from = (uint8_t)from,
 		.result = PLACED, .arrived_ns = b->arrived_ns,
@@ -222,38 +291,16 @@ static void place_claimed(struct bulklane *b, const struct lane_page *p, uint64_
 	if (page == bl->first)
 		flush_run(b);		/* a report is about one block */
 	b->placer.page_size = bl->page_size;
-	if (bl->kind == BLOCK_HELD) {
-		keep(b, &r, p, n, block);
-		return;
-	}
-	while (r.page < page + n && !__atomic_load_n(&b->stopping, __ATOMIC_RELAXED)) {
-		struct placer_job job = { .data = p->data, .length = (page + n - r.page) << bl->page_shift };
-		enum placer_outcome outcome;
-		uint64_t done;
-		int used;
-
-		make_job(b, &job, block, block_offset(bl, r.page));
-		outcome = placer_run(&b->placer, &job, &done, &used);
-		r.carrier = (struct engine_carrier){ 0 };
-		if (used >= 0 && job.rung[used].is_sharer)
-			r.carrier = (struct engine_carrier){ true, job.rung[used].sharer, job.rung[used].address };
-		publish(b, &r, done >> bl->page_shift, bl->page_size);
-		note_dry(b, outcome == PLACER_RETRY && b->placer.dry);
-		if (outcome == PLACER_RETRY && done == 0) {
-			flush_all(b);
-			usleep(RETRY_US);
-		} else if (outcome == PLACER_EXISTS || outcome == PLACER_NOWHERE) {
-			r.result = outcome == PLACER_EXISTS ? PLACED_EXISTS : PLACED_NOWHERE;
-			r.n = 1;
-			report(b, &r);
-			r.result = PLACED;
-			r.page++;
-		}
-	}
+	if (bl->kind == BLOCK_HELD)
+		keep(b, &r, p, n, (unsigned)(bl - b->engine->blocks.block));
+	else if (!p->data && from == PAGE_MISSING && bl->sparse && is_hole(b, bl, page, n))
+		note_claimed(b, &r, page + n);
+	else
+		place_all(b, &r, page + n, p->data);
 }
 
 /*
- * Claim what is still owed of the pages that came, and place it.  Runs of pages that nobody asked
+ * Claim what is still owed of the pages that came, and place (or note) it.  Runs of pages that nobody asked
  * for go in one piece; one that was asked for goes alone, so that its report is about nothing else.
  */
 static void take_pages(struct bulklane *b, const struct lane_page *p)

@@ -3,7 +3,7 @@
 #define PC_DAEMON_BULKLANE_H
 /*
  * The bulk lane: a thread that receives and places the background stream beside an urgent lane, so that demanded pages never
- * queue behind it.  It claims each page in the ledger, has the kernel place it and publishes it; the fault thread hears of it in
+ * queue behind it.  It claims each page in the ledger, has the kernel place it and publishes it, or notes that it is zero; the fault thread hears of it in
  * reports: at once when somebody waits for the page, else at 4 MiB or an empty socket, whichever is first.
  *
  * It may wait (for bytes, for room in the mailbox, for the kernel's memory); the fault thread never waits for it.

@@ -78,6 +78,7 @@ static void on_block(struct faultloop *f, const struct message *m)
 	f->n_backings = f->engine.blocks.n;
 	if (ret < 0)
 		verdict_halt(f, -ret, "block %s cannot be backed: %s", listed->name, strerror(-ret));
+	f->engine.blocks.block[index].sparse = backing_sparse(&f->backing[index]);
 	if (m->block.kind != BLOCK_SHARED)
 		f->engine.blocks.block[index].store = f->backing[index].map;
 }

@@ -241,12 +241,25 @@ static void flush(struct faultloop *f)
 					      (struct ring_cookie){ COOKIE_SEND, 0, 0, 0 }) == 0;
 }
 
+/* Known zeroes that a device wants are placed on the way to the next request, as far as the kernel takes them now. */
+static bool next_request(struct faultloop *f, struct engine_request *r)
+{
+	bool found, queued;
+
+	do {
+		found = engine_next_request(&f->engine, r, clock_ns());
+		queued = f->engine.actions.n > 0;
+		perform_actions(f);
+	} while (!found && queued && f->engine.actions.n == 0 && !f->given_back);
+	return found;
+}
+
 static void ask(struct faultloop *f)
 {
 	struct engine_request r;
 
 	if (!faultloop_halted(f) && !f->closing && faultloop_serving(f))
-		while (outbox_room(&f->outbox) && engine_next_request(&f->engine, &r, clock_ns())) {
+		while (outbox_room(&f->outbox) && next_request(f, &r)) {
 			PROBE3(request, r.block, r.offset, r.length);
 			outbox_request(&f->outbox, &f->engine.blocks, &r);
 		}

@@ -121,6 +121,24 @@ static void keep(struct faultloop *f, struct engine_action *a)
 }
 
 /*
+ * Zeroes that nobody waits for: where the file has a hole it stays one.  Something that is there is for a ZEROPAGE to
+ * find, whose answer says what it means.
+ */
+static bool note(struct faultloop *f, struct engine_action *a)
+{
+	const struct block *b = &f->engine.blocks.block[a->block];
+	const struct engine_carrier nobody = { 0 };
+
+	if (!backing_is_hole(&f->backing[a->block], block_offset(b, a->page), a->n << b->page_shift)) {
+		a->how = PLACE_ZERO;
+		return false;
+	}
+	PROBE2(noted, a->page, a->n);
+	engine_placed(&f->engine, a, a->n, PLACED, &nobody, clock_ns());
+	return true;
+}
+
+/*
  * A fault on a page that is there (O3).  ZEROPAGE gives zeroes where an owner gave the page back, and EEXIST says that nothing
  * but a WAKE is missing.  Present or not is the file's state, so no more is asked of who faulted than for any other page.
  */
@@ -165,6 +183,8 @@ static bool place(struct faultloop *f, struct engine_action *a)
 		keep(f, a);
 		return true;
 	}
+	if (a->how == PLACE_NOTE && note(f, a))
+		return true;
 	f->placer.page_size = b->page_size;
 	if (a->how == PLACE_ANSWER)
 		return answer(f, a);

@@ -222,6 +222,30 @@ int mem_each_extent(int fd, uint64_t offset, uint64_t len,
 }
 
 /**
+ * mem_is_hole - is a range of a shared mapping a hole of its file?
+ *
+ * @addr and @len are multiples of the page size.  A snapshot, as mem_each_extent().  Asked by mincore(), because SEEK_DATA takes the
+ * file's lock, which another process may hold while it sleeps on a page of that file.
+ */
+bool mem_is_hole(void *addr, uint64_t len)
+{
+	uint64_t page = base_page();
+	unsigned char there[64];
+
+	for (uint64_t done = 0; done < len;) {
+		uint64_t n = (len - done) / page < sizeof(there) ? (len - done) / page : sizeof(there);
+
+		if (mincore((uint8_t *)addr + done, n * page, there) < 0)
+			return false;
+		for (uint64_t i = 0; i < n; i++)
+			if (there[i] & 1)
+				return false;
+		done += n * page;
+	}
+	return true;
+}
+
+/**
  * mem_held - how many bytes of a memory file are instantiated
  */
 int mem_held(int fd, uint64_t *bytes)

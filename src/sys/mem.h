@@ -54,6 +54,13 @@ int mem_each_extent(int fd, uint64_t offset, uint64_t len,
 		    int (*visit)(void *ctx, uint64_t start, uint64_t length), void *ctx);
 
 /*
+ * Is all of a shared mapping's range not instantiated, so that it reads as zero and costs nothing?  False for what is there in
+ * part or cannot be told; a page that was swapped out counts as not there.  Not for hugetlbfs, where the kernel tells
+ * only what this process has looked at.
+ */
+bool mem_is_hole(void *addr, uint64_t len);
+
+/*
  * How many bytes of the file are instantiated, in all: also on hugetlbfs, where EEXIST from a COPY
  * can mean an empty pool instead of a present page (tests/kernel/hugetlb).  0 or -errno.
  */

@@ -197,15 +197,22 @@ def owed_is_discarded(case):
 
 # --- O9: zero pages ---------------------------------------------------------------------------------------
 
-def zero_pages(case):
-    """By ZEROPAGE where the range offers it: counted as zero, and nothing of them was copied."""
+def zero_pages(case, *lanes):
+    """Those somebody waits for by ZEROPAGE; the others are holes until they are touched.  Nothing of them was copied."""
     service = Service(case, expect=("vm", "second"))
     sharers = [service.sharer("vm", "main", threads=2), service.sharer("second", threads=2)]
-    source = service.source("--rate", "40M", blocks=[f"{BLOCK},size={service.size},zero=50"])
+    source = service.source("--rate", "40M", *lanes, blocks=[f"{BLOCK},size={service.size},zero=50"])
     service.check_same(source, sharers=sharers)
     zeroes = source.summary()["zero"]
-    lanes = service.stats()["lanes"]
-    check_equal(sum(lane["pages"]["zero"] for lane in lanes.values()), zeroes, "zero pages placed")
+    pages = {name: lane["pages"] for name, lane in service.stats()["lanes"].items()}
+    check_equal(sum(pages[lane][kind] for lane in ("main", "urgent") for kind in ("zero", "noted")), zeroes,
+                "zero pages that came")
+    noted, touched = pages["main"]["noted"], pages["store"]["zero"]
+    check(0 < touched <= noted, f"{noted} were left as holes, {touched} of them placed when they were touched")
+
+
+def zero_pages_urgent(case):
+    zero_pages(case, "--preempt")
 
 
 def zero_pages_huge(case):
@@ -350,7 +357,8 @@ CASES = [
     ("O5 demand does not wait for the background", demand_before_bulk),
     ("O8 faults are served while the device state loads", faults_while_loading),
     ("O7 O15 owed is exactly what was discarded", owed_is_discarded),
-    ("O9 zero pages are placed by ZEROPAGE", zero_pages),
+    ("O9 zero pages are placed by ZEROPAGE when somebody waits", zero_pages),
+    ("O9 zero pages are placed when somebody waits, urgent lane", zero_pages_urgent),
     ("O9 zero pages of hugetlb are right", zero_pages_huge),
     ("O12 pages given back in a storm", given_back_in_a_storm),
     ("O13 P22 threads wait at both aliases", aliases),

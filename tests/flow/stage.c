@@ -69,12 +69,14 @@ static void fork_reader(const uint8_t *at, struct stage_seen *seen)
 /*
  * The sharer's process: map, hand the descriptor over, then a thread for every page it is told; told of none, it forks.
  */
-static _Noreturn void live(int sock, int memfd, struct stage_seen *seen, uint64_t features, bool forks)
+static _Noreturn void live(int sock, const struct stage *s, unsigned who)
 {
+	bool forks = who && who == s->options.forks;
 	void *where = forks ? forker_reserve(LENGTH) : NULL;
-	uint8_t *at = mmap(where, LENGTH, PROT_READ | PROT_WRITE, MAP_SHARED | (forks ? MAP_FIXED : 0), memfd, 0);
+	int flags = (s->options.private ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED) | (forks ? MAP_FIXED : 0);
+	uint8_t *at = mmap(where, LENGTH, PROT_READ | PROT_WRITE, flags, s->options.private ? -1 : s->memfd, 0);
 	uint64_t address = (uintptr_t)at;
-	int uffd = uffd_open(features, false);
+	int uffd = uffd_open(s->options.uffd_features, false);
 	struct order o;
 
 	expect(at != MAP_FAILED && uffd >= 0);
@@ -83,13 +85,13 @@ static _Noreturn void live(int sock, int memfd, struct stage_seen *seen, uint64_
 	expect_eq(fdpass_send(sock, &address, sizeof(address), &uffd, 1), sizeof(address));
 	while (recv(sock, &o, sizeof(o), 0) == sizeof(o)) {
 		if (o.n == 0)
-			fork_reader(at + (size_t)o.first * PAGE, &seen[o.first]);
+			fork_reader(at + (size_t)o.first * PAGE, &s->seen[who][o.first]);
 		for (uint32_t i = o.first; i < o.first + o.n; i++) {
 			struct toucher *t = malloc(sizeof(*t));
 			pthread_t thread;
 
 			expect(t);
-			*t = (struct toucher){ (const uint64_t *)(at + (size_t)i * PAGE), &seen[i] };
+			*t = (struct toucher){ (const uint64_t *)(at + (size_t)i * PAGE), &s->seen[who][i] };
 			expect_eq(pthread_create(&thread, NULL, touch, t), 0);
 		}
 	}
@@ -108,7 +110,7 @@ static void start_sharer(struct stage *s, unsigned who)
 	m->pid = fact_fork();
 	if (m->pid == 0) {
 		close(pair[0]);
-		live(pair[1], s->memfd, s->seen[who], s->options.uffd_features, who && who == s->options.forks);
+		live(pair[1], s, who);
 	}
 	close(pair[1]);
 	m->sock = pair[0];
@@ -143,6 +145,8 @@ void stage_touch(struct stage *s, unsigned who, unsigned first, unsigned n)
 	const struct order o = { first, n };
 
 	expect_eq(send(s->sharer[who].sock, &o, sizeof(o), 0), sizeof(o));
+	for (unsigned i = first; i < first + n; i++)
+		s->touched[i] = true;
 }
 
 void stage_fork(struct stage *s, unsigned who, unsigned page)
@@ -354,6 +358,18 @@ void stage_wait_state(struct stage *s, enum session_state state)
 	}
 }
 
+void stage_wait_zero(struct stage *s, uint64_t pages)
+{
+	uint64_t until = deadline();
+
+	while (stage_look(s)->block[0].zero != pages) {
+		if (clock_ns() > until)
+			fact_failed(__FILE__, __LINE__, "%llu pages are known to be zero, not %llu",
+				    (unsigned long long)s->snapshot->block[0].zero, (unsigned long long)pages);
+		stage_hear(s, 1);
+	}
+}
+
 void stage_wait_parked(struct stage *s, uint64_t threads)
 {
 	uint64_t until = deadline();
@@ -444,8 +460,8 @@ static void answer_blocks(struct stage *s)
 	struct message block = { .kind = MESSAGE_BLOCK };
 	const struct message done = { .kind = MESSAGE_BLOCKS_DONE };
 
-	block.block.kind = BLOCK_SHARED;
-	block.block.file = dup(s->memfd);
+	block.block.kind = s->options.private ? BLOCK_PRIVATE : BLOCK_SHARED;
+	block.block.file = s->options.private ? -1 : dup(s->memfd);
 	faultloop_post(s->loop, &block);
 	faultloop_post(s->loop, &done);
 }
@@ -457,6 +473,16 @@ static void answer_arm(struct stage *s)
 	for (unsigned i = 0; i < s->options.sharers; i++)
 		post_sharer(s, i);
 	faultloop_post(s->loop, &armed);
+}
+
+void stage_want(struct stage *s, enum request_class class, unsigned first, unsigned n)
+{
+	struct message want = { .kind = MESSAGE_WANT };
+
+	want.want.offset = (uint64_t)first * PAGE;
+	want.want.length = (uint64_t)n * PAGE;
+	want.want.class = class;
+	faultloop_post(s->loop, &want);
 }
 
 void stage_gone(struct stage *s, unsigned who)

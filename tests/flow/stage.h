@@ -6,7 +6,7 @@
  * userfaultfds of their own and a thread per page they wait for, a source whose bytes the test
  * writes record by record, and between them a real `struct faultloop` whose kernel may be replaced.
  *
- * One block, "m", of STAGE_PAGES pages, all owed.  What a sharer's thread saw in its page stands in
+ * One block, "m", of STAGE_PAGES pages, all owed, in a file that all sharers map.  What a sharer's thread saw in its page stands in
  * memory that the test shares with it, so that a page that was woken too early, or never, shows.
  */
 #include <stdatomic.h>
@@ -29,6 +29,7 @@ struct stage_options {
 	bool commit_ping;		/* the commit is our answer to PING 0x42 */
 	bool row_known;			/* the row of zero pages comes before the switch-over, and is not owed */
 	bool hold_loaded;		/* do not say "loaded": stay before the commit */
+	bool private;			/* the block is memory of the only sharer's own, not a file */
 	uint64_t uffd_features;		/* of the sharers' userfaultfds */
 	unsigned sharers;		/* default 2 */
 	uint32_t max_waiters;		/* default 1024 */
@@ -56,6 +57,7 @@ struct stage {
 	int memfd, main, urgent;	/* main, urgent: the source's ends */
 	struct stage_sharer sharer[STAGE_SHARERS];
 	struct stage_seen (*seen)[STAGE_PAGES];	/* [sharer][page] */
+	bool touched[STAGE_PAGES];	/* by a sharer, whose faults are served */
 	/* what came back on the return path */
 	struct qreturn_reader reader;
 	uint8_t back[65536];
@@ -74,6 +76,8 @@ void stage_loaded(struct stage *s);
 void stage_touch(struct stage *s, unsigned who, unsigned first, unsigned n);
 /* Sharer @who forks a process that reads this page. */
 void stage_fork(struct stage *s, unsigned who, unsigned page);
+/* Somebody wants these pages before he touches them. */
+void stage_want(struct stage *s, enum request_class class, unsigned first, unsigned n);
 /* The daemon's main thread says that this sharer has gone. */
 void stage_gone(struct stage *s, unsigned who);
 /* The source sends these pages, on the urgent lane or on the main one. */
@@ -87,6 +91,8 @@ void stage_hear(struct stage *s, int ms);
 
 const struct snapshot *stage_look(struct stage *s);
 void stage_wait_state(struct stage *s, enum session_state state);
+/* Until so many pages are known to be zero and not placed. */
+void stage_wait_zero(struct stage *s, uint64_t pages);
 /* Until so many threads are parked in the engine. */
 void stage_wait_parked(struct stage *s, uint64_t threads);
 void stage_wait_shut(struct stage *s);

@@ -68,6 +68,38 @@ static void zero_places(void)
 	}
 }
 
+/*
+ * O9: mincore() tells holes from pages, of whoever, in a range that is registered; to ask instantiates nothing, and who touches the
+ * hole faults afterwards as before.
+ */
+static void holes_are_told(void)
+{
+	uint8_t *src = k_source(0x11, 1);
+	unsigned char there[4];
+	int fd = -1, uffd = k_uffd(0);
+	uint8_t *p = k_map(SHMEM, 4, &fd);
+	struct sharer other = sharer_start(fd, 4 * PAGE, SHARER_PLAIN);
+	struct actor a;
+
+	expect_eq(k_register(uffd, at(p), 4 * PAGE, NULL), 0);
+	expect_eq(k_copy(uffd, at(p + PAGE), src, PAGE, 0).err, 0);
+	sharer_load(&other, 2);
+	expect_eq(sharer_byte(&other), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		expect_eq(mincore(p, 4 * PAGE, there), 0);
+		expect_eq(there[0] & 1, 0);
+		expect_eq(there[1] & 1, 1);
+		expect_eq(there[2] & 1, 1);	/* zeroes that somebody read are there, too */
+		expect_eq(there[3] & 1, 0);
+	}
+	actor_start(&a, act_load, p);
+	expect_eq(k_fault(uffd), at(p));
+	expect_eq(k_copy(uffd, at(p), src, PAGE, 0).err, 0);
+	expect_eq(actor_result(&a), 0x11);
+	k_quiet(uffd);
+	sharer_kill(&other);
+}
+
 static void registration_offers(void)
 {
 	const uint64_t want = 1 << _UFFDIO_WAKE | 1 << _UFFDIO_COPY | 1 << _UFFDIO_ZEROPAGE;
@@ -264,6 +296,7 @@ static const struct fact facts[] = {
 	{ "COPY places a private page and wakes its waiter", anon_copy_places_and_wakes },
 	{ "COPY places a shared page and wakes its waiter", shmem_copy_places_and_wakes },
 	{ "ZEROPAGE places zero pages, also in shared memory", zero_places },
+	{ "O9 a hole of a registered file is told by mincore", holes_are_told },
 	{ "registration offers COPY, ZEROPAGE, WAKE", registration_offers },
 	{ "the source of COPY may be unaligned", source_may_be_unaligned },
 	{ "a present page: EEXIST, -17 in the field", present_page_is_eexist },

@@ -93,6 +93,29 @@ Test(mem, shared_mappings_show_the_file)
 	cr_assert_eq(errno, EBADF);
 }
 
+Test(mem, a_hole_is_what_nobody_instantiated)
+{
+	cleanup_fd int fd = scratch(300 * PAGE);
+	uint8_t *ours = mem_map_shared(fd, 0, 300 * PAGE), *theirs = mem_map_shared(fd, 0, 300 * PAGE);
+
+	cr_assert(ours && theirs);
+	cr_assert(mem_is_hole(ours, 300 * PAGE));
+	theirs[200 * PAGE] = 1;
+	cr_assert_not(mem_is_hole(ours, 300 * PAGE));
+	cr_assert_not(mem_is_hole(ours + 200 * PAGE, PAGE));
+	cr_assert(mem_is_hole(ours, 200 * PAGE));
+	cr_assert(mem_is_hole(ours + 201 * PAGE, 99 * PAGE));
+	cr_assert_eq(*(volatile uint8_t *)(theirs + 3 * PAGE), 0, "zeroes that were read are there, too");
+	cr_assert_not(mem_is_hole(ours + 2 * PAGE, 2 * PAGE));
+	cr_assert_eq(mem_punch(fd, 200 * PAGE, PAGE), 0);
+	cr_assert(mem_is_hole(ours + 100 * PAGE, 200 * PAGE));
+	cr_assert_eq(pwrite(fd, "x", 1, 299 * PAGE), 1);
+	cr_assert_not(mem_is_hole(ours + 299 * PAGE, PAGE), "written without a mapping");
+	mem_unmap(ours, 300 * PAGE);
+	cr_assert_not(mem_is_hole(ours, PAGE), "what cannot be told is none");
+	mem_unmap(theirs, 300 * PAGE);
+}
+
 Test(mem, punch_drops_for_everybody_drop_only_private)
 {
 	cleanup_fd int fd = scratch(2 * PAGE);
