@@ -221,6 +221,7 @@ def truncates(case):
     vm = service.sharer("vm", "main")
     source = service.source("--precopy", "half", "--rate", "1M", "--fault", f"delay=400@page:{BLOCK}/8")
     service.wait_state("advised")
+    vm.event("ready")
     os.truncate(vm.path(), 0)
     status = service.wait_state("failed")
     check("truncated" in status["error"]["reason"], f"reason: {status['error']}")
