@@ -97,7 +97,7 @@ def loaded(o, layout):
 
 
 def bulk(o, layout):
-    """To place a zero page in a file, shared memory, the kernel takes a page and clears it: no program is faster than bare."""
+    """To place a zero page in a file costs the kernel a page and its clearing, which is what bare does; postcopyd leaves a hole."""
     return Group(
         "bulk", f"background stream alone, {o.stream_mib} MiB", layout,
         {"bare": lambda: rows.bare_bulk(layout, o),
