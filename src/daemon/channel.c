@@ -1,15 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * An acceptor that may have to wait for the second connection to know the first.
+ * An acceptor that lets connections speak for themselves.
  *
- * The main channel begins with the magic.  The urgent one begins with a page, maybe seconds later:
- * a source from 8.0 on dials it at the switch-over, 7.2 at once, when neither has said anything.
- * So whoever has not spoken yet is kept, up to a handful, and bytes are only peeked at: they belong
- * to the decoder.
+ * The main channel begins with the magic.  The urgent one begins with a page, maybe minutes later: a source from 8.0 on dials it
+ * at the switch-over, 7.2 at once, before or after the main one, and neither says anything on it until a page is asked for.  So a
+ * connection that says nothing is a candidate, and stays one until the first bytes of some candidate are those of an urgent
+ * channel, about a page that there is.  Bytes are only peeked at: they belong to the decoder.  The fault thread learns at once that
+ * an urgent lane is to be expected, and gets the connection when it has spoken.
  *
- * Nobody here is authenticated.  Where the network is not trusted, the address to listen on is what
- * keeps strangers out.  Once main and urgent are there every further connection is refused with its
- * reason.
+ * A candidate comes from where the main channel does: the same address, on a UNIX socket the same user.  There are a few dozen at
+ * a time.  While no main channel is known the one that is silent for longest makes room, and none is silent for long; afterwards the
+ * first stays (7.2's, which may never speak) and the second of them makes room, so that one more can always come.  More strangers
+ * than that, from where the source is and behind its urgent channel, cost the source that channel.
+ *
+ * Nobody here is authenticated: whoever speaks as a source does from where the source is, is believed.  Where the network is not
+ * trusted, the address to listen on is what keeps strangers out.  Once main and urgent are there every further connection is
+ * refused with its reason.
  */
 #include "config.h"
 #include "daemon/channel.h"
@@ -25,18 +31,28 @@
 
 #include "sys/fd.h"
 #include "sys/sock.h"
+#include "wire/qstream.h"
 
 #define ACCEPT_PAUSE_US 10000
-#define UNDECIDED_MAX 4
-#define LOOK_MS	      20	/* between looks at a connection that has sent part of the magic */
+#define CANDIDATES    32
+#define SILENT_MS     30000	/* a connection may say nothing while no main channel is known */
+#define LOOK_MS	      20	/* between looks at a connection that has sent part of what tells */
 #define LOOKS_MAX     100
 
+/* Where a connection comes from. */
+struct origin {
+	sa_family_t family;
+	uint8_t address[16];		/* IPv4 as IPv6 writes it */
+	uid_t uid;			/* UNIX */
+};
+
 /* A connection whose kind is not known yet. */
-struct undecided {
+struct candidate {
 	struct channel *channel;
 	int fd;
-	guint watch;
+	guint watch, age;
 	unsigned looks;
+	struct origin origin;
 	char peer[128];
 };
 
@@ -45,26 +61,31 @@ struct channel {
 	guint watch;
 	struct faultloop *loop;
 	struct channel_ops ops;
-	bool has_main, has_urgent;
+	bool has_main, expecting, has_urgent;
+	struct origin origin;		/* of the main channel */
 	unsigned n;
-	struct undecided *waiting[UNDECIDED_MAX];
+	struct candidate *candidate[CANDIDATES];	/* in order of arrival */
 };
 
 /* Forget a connection; its descriptor is closed unless assign() took it. */
-static void drop(struct undecided *u)
+static void drop(struct candidate *u)
 {
 	struct channel *c = u->channel;
+	unsigned i = 0;
 
-	for (unsigned i = 0; i < c->n; i++)
-		if (c->waiting[i] == u)
-			c->waiting[i] = c->waiting[--c->n];
+	while (i < c->n && c->candidate[i] != u)
+		i++;
+	if (i < c->n)
+		memmove(&c->candidate[i], &c->candidate[i + 1], (--c->n - i) * sizeof(c->candidate[0]));
 	if (u->watch)
 		g_source_remove(u->watch);
+	if (u->age)
+		g_source_remove(u->age);
 	close_fd(&u->fd);
 	g_free(u);
 }
 
-static void refuse(struct undecided *u, const char *why)
+static void refuse(struct candidate *u, const char *why)
 {
 	char text[256];
 
@@ -73,53 +94,94 @@ static void refuse(struct undecided *u, const char *why)
 	drop(u);
 }
 
-/* It is decided: the connection goes to the fault thread. */
-static void assign(struct undecided *u, bool urgent)
+static void post_lane(struct channel *c, bool urgent, int fd, const char *peer)
 {
 	struct message m = { .kind = MESSAGE_LANE };
 
 	m.lane.urgent = urgent;
-	m.lane.fd = steal_fd(&u->fd);
-	memcpy(m.lane.peer, u->peer, sizeof(m.lane.peer));
-	if (urgent)
-		u->channel->has_urgent = true;
-	else
-		u->channel->has_main = true;
-	faultloop_post(u->channel->loop, &m);
-	drop(u);
+	m.lane.fd = fd;
+	g_strlcpy(m.lane.peer, peer, sizeof(m.lane.peer));
+	faultloop_post(c->loop, &m);
 }
 
-/* With the main channel known, a silent connection is the urgent one. */
+/* From another place than the main channel, or too late: NULL when it may be the urgent one. */
+static const char *unfit(const struct channel *c, const struct candidate *u)
+{
+	if (c->has_urgent)
+		return "a migration is running already";
+	if (memcmp(&u->origin, &c->origin, sizeof(u->origin)) != 0)
+		return c->origin.family == AF_UNIX ? "it is another user's than the main channel, and a migration is running already" :
+						     "it comes from another address than the main channel, and a migration is running already";
+	return NULL;
+}
+
+/* With the main channel known: who cannot be the urgent one goes; if anybody is left, one is to be expected. */
 static void settle(struct channel *c)
 {
-	while (c->has_main && c->n > 0) {
-		if (c->has_urgent)
-			refuse(c->waiting[0], "a migration is running already");
-		else
-			assign(c->waiting[0], true);
+	for (unsigned i = c->has_main ? c->n : 0; i-- > 0;) {
+		const char *why = unfit(c, c->candidate[i]);
+
+		if (why) {
+			refuse(c->candidate[i], why);
+			continue;
+		}
+		if (c->candidate[i]->age)
+			g_source_remove(c->candidate[i]->age);
+		c->candidate[i]->age = 0;
+	}
+	if (c->has_main && c->n > 0 && !c->expecting) {
+		c->expecting = true;
+		post_lane(c, true, -1, "");
 	}
 }
 
-/* What the first bytes say: NULL and is it the main channel, or why it is refused. */
-static const char *judge(const uint8_t *first, ssize_t n, bool *is_main)
+/* It is decided: the connection goes to the fault thread. */
+static void assign(struct candidate *u, bool urgent)
 {
-	static const uint8_t magic[4] = { 'Q', 'E', 'V', 'M' };
-	static const uint8_t multifd[4] = { 0x11, 0x22, 0x33, 0x44 };
+	struct channel *c = u->channel;
 
-	*is_main = n == 4 && memcmp(first, magic, 4) == 0;
-	if (*is_main)
-		return NULL;
-	if (n == 4 && memcmp(first, multifd, 4) == 0)
+	if (urgent) {
+		c->has_urgent = true;
+	} else {
+		c->has_main = true;
+		c->origin = u->origin;
+	}
+	post_lane(c, urgent, steal_fd(&u->fd), u->peer);
+	drop(u);
+	settle(c);
+}
+
+/* Is there such a page?  Nobody is asked for one before the blocks are known. */
+static bool has_page(const struct channel *c, const struct qstream_opening_page *page)
+{
+	const struct snapshot *s = c->ops.snapshot(c->ops.ctx);
+
+	for (unsigned i = 0; s && i < s->n_blocks; i++)
+		if (strcmp(s->block[i].name, page->name) == 0)
+			return page->offset < s->block[i].length;
+	return false;
+}
+
+/* Why a connection that begins like this is refused; NULL: it is what it says. */
+static const char *problem_of(const struct channel *c, enum qstream_opening what, const struct qstream_opening_page *page)
+{
+	if (what == QSTREAM_OPENS_MULTIFD)
 		return "it is a multifd channel: turn the source's multifd capability off";
-	return "it does not begin as a QEMU migration";
+	if (what == QSTREAM_OPENS_MAIN)
+		return c->has_main ? "a migration is running already" : NULL;
+	if (!c->has_main)
+		return "it does not begin as a QEMU migration";
+	if (what != QSTREAM_OPENS_URGENT || (page->name[0] && !has_page(c, page)))
+		return "it does not begin as the urgent channel of the migration that is running already";
+	return NULL;
 }
 
 static gboolean on_bytes(gint fd, GIOCondition condition, gpointer data);
 
-/* Less than four bytes stay readable whether the rest comes or not, so polling for it would spin. */
+/* Bytes that do not tell yet stay readable whether more come or not, so polling for them would spin. */
 static gboolean look_again(gpointer data)
 {
-	struct undecided *u = data;
+	struct candidate *u = data;
 
 	u->watch = g_unix_fd_add(u->fd, G_IO_IN | G_IO_HUP, on_bytes, u);
 	return G_SOURCE_REMOVE;
@@ -127,29 +189,64 @@ static gboolean look_again(gpointer data)
 
 static gboolean on_bytes(gint fd, GIOCondition condition, gpointer data)
 {
-	struct undecided *u = data;
+	struct candidate *u = data;
 	struct channel *c = u->channel;
-	uint8_t first[4];
+	struct qstream_opening_page page = { .name = "" };
+	uint8_t first[QSTREAM_OPENING_MAX];
 	ssize_t n = recv(fd, first, sizeof(first), MSG_PEEK | MSG_DONTWAIT);
+	enum qstream_opening what = qstream_opening(first, n > 0 ? (size_t)n : 0, &page);
 	const char *problem;
-	bool is_main;
 
 	(void)condition;
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return G_SOURCE_CONTINUE;
-	if (n > 0 && n < 4 && u->looks++ < LOOKS_MAX) {
+	if (n > 0 && what == QSTREAM_OPENS_MORE && u->looks++ < LOOKS_MAX) {
 		u->watch = g_timeout_add(LOOK_MS, look_again, u);
 		return G_SOURCE_REMOVE;
 	}
 	u->watch = 0;
-	problem = n <= 0 ? "it was closed before it said anything" : judge(first, n, &is_main);
-	if (problem) {
+	problem = n <= 0 ? "it was closed before it said anything" : problem_of(c, what, &page);
+	if (problem)
 		refuse(u, problem);
-		return G_SOURCE_REMOVE;
-	}
-	assign(u, false);
-	settle(c);
+	else
+		assign(u, what == QSTREAM_OPENS_URGENT);
 	return G_SOURCE_REMOVE;
+}
+
+static gboolean on_silent(gpointer data)
+{
+	struct candidate *u = data;
+
+	u->age = 0;
+	refuse(u, "it said nothing");
+	return G_SOURCE_REMOVE;
+}
+
+static struct origin origin_of(int fd)
+{
+	struct sockaddr_storage addr = { 0 };
+	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&addr;
+	const struct sockaddr_in *in = (const struct sockaddr_in *)&addr;
+	socklen_t len = sizeof(addr);
+	struct ucred cred = { .uid = (uid_t)-1 };
+	struct origin o;
+
+	/* compared as bytes */
+	memset(&o, 0, sizeof(o));
+	if (getpeername(fd, (struct sockaddr *)&addr, &len) < 0)
+		return o;
+	o.family = addr.ss_family == AF_INET ? AF_INET6 : addr.ss_family;
+	if (addr.ss_family == AF_INET6) {
+		memcpy(o.address, &in6->sin6_addr, 16);
+	} else if (addr.ss_family == AF_INET) {
+		o.address[10] = o.address[11] = 0xff;
+		memcpy(o.address + 12, &in->sin_addr, 4);
+	} else if (addr.ss_family == AF_UNIX) {
+		len = sizeof(cred);
+		(void)getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len);
+		o.uid = cred.uid;
+	}
+	return o;
 }
 
 static void describe_peer(int fd, char *out, size_t len)
@@ -166,11 +263,18 @@ static void describe_peer(int fd, char *out, size_t len)
 		snprintf(out, len, "a local process");
 }
 
+/* One more is there than may be kept. */
+static void make_room(struct channel *c)
+{
+	if (c->n == CANDIDATES)
+		refuse(c->candidate[c->has_main ? 1 : 0], "too many connections that say nothing");
+}
+
 static gboolean on_connection(gint listen_fd, GIOCondition condition, gpointer data)
 {
 	struct channel *c = data;
 	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
-	struct undecided *u;
+	struct candidate *u;
 
 	(void)condition;
 	/* Out of descriptors: the connection stays in the backlog, and must not be looked at all the time. */
@@ -179,17 +283,20 @@ static gboolean on_connection(gint listen_fd, GIOCondition condition, gpointer d
 	if (fd < 0)
 		return G_SOURCE_CONTINUE;
 	sock_tune(fd);
-	u = g_new0(struct undecided, 1);
+	u = g_new0(struct candidate, 1);
 	u->channel = c;
 	u->fd = fd;
+	u->origin = origin_of(fd);
 	describe_peer(fd, u->peer, sizeof(u->peer));
-	if (c->n == UNDECIDED_MAX) {
-		refuse(u, "too many connections that say nothing");
+	if (c->has_main && unfit(c, u)) {
+		refuse(u, unfit(c, u));
 		return G_SOURCE_CONTINUE;
 	}
-	c->waiting[c->n++] = u;
+	make_room(c);
+	c->candidate[c->n++] = u;
+	u->watch = g_unix_fd_add(fd, G_IO_IN | G_IO_HUP, on_bytes, u);
 	if (!c->has_main)
-		u->watch = g_unix_fd_add(fd, G_IO_IN | G_IO_HUP, on_bytes, u);
+		u->age = g_timeout_add(SILENT_MS, on_silent, u);
 	settle(c);
 	return G_SOURCE_CONTINUE;
 }
@@ -197,7 +304,7 @@ static gboolean on_connection(gint listen_fd, GIOCondition condition, gpointer d
 /**
  * channel_new - accept a source's connections
  * @listen_fd: a listening stream socket, owned from here on
- * @loop: gets a MESSAGE_LANE for each that is accepted
+ * @loop: gets a MESSAGE_LANE for each that is accepted, and one without a descriptor when an urgent one is to be expected
  * @ops: copied
  */
 struct channel *channel_new(int listen_fd, struct faultloop *loop, const struct channel_ops *ops)
@@ -212,6 +319,15 @@ struct channel *channel_new(int listen_fd, struct faultloop *loop, const struct 
 }
 
 /**
+ * channel_over - the session needs no urgent channel any more: whoever has not spoken goes
+ */
+void channel_over(struct channel *c)
+{
+	while (c->n)
+		drop(c->candidate[0]);
+}
+
+/**
  * channel_free - stop accepting and drop who is undecided; NULL is fine
  */
 void channel_free(struct channel *c)
@@ -219,8 +335,7 @@ void channel_free(struct channel *c)
 	if (!c)
 		return;
 	g_source_remove(c->watch);
-	while (c->n)
-		drop(c->waiting[0]);
+	channel_over(c);
 	close_fd(&c->listen_fd);
 	g_free(c);
 }

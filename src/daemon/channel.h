@@ -5,8 +5,7 @@
  * The source's connections: which is the main channel, which the urgent one.  Main thread only.
  *
  * The source says nothing that tells them apart but the magic at the start of the main channel; the urgent channel is silent
- * until its first page, and may arrive before the main channel has spoken.  So a connection is held until either it shows the magic,
- * or another one has and it has stayed silent.
+ * until its first page, and may arrive before the main channel has spoken.  So a connection is held until its first bytes tell.
  */
 #include <glib.h>
 #include "daemon/faultloop.h"
@@ -16,11 +15,15 @@ struct channel;
 struct channel_ops {
 	/* A connection was refused; the text says why. */
 	void (*refused)(void *ctx, const char *text);
+	/* The last snapshot, for the blocks that there are; NULL: none yet. */
+	const struct snapshot *(*snapshot)(void *ctx);
 	void *ctx;
 };
 
 /* @listen_fd: listening stream socket, owned from here on. */
 struct channel *channel_new(int listen_fd, struct faultloop *loop, const struct channel_ops *ops);
+/* No urgent channel is needed any more: who has not spoken goes. */
+void channel_over(struct channel *c);
 void channel_free(struct channel *c);
 
 #endif

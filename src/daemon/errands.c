@@ -15,6 +15,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "core/guard.h"
@@ -40,7 +41,10 @@ static void on_main_lane(struct faultloop *f, const struct message *m)
 	faultloop_changed(f);
 }
 
-/* The urgent lane may come before or after the block list; intake_urgent() needs both. */
+/*
+ * The urgent lane may come before or after the block list; intake_urgent() needs both.  It comes twice: without a descriptor, so that
+ * all is prepared and the main lane has its own thread in time, and with it when it has spoken.
+ */
 static void on_lane(struct faultloop *f, const struct message *m)
 {
 	int ret;
@@ -49,12 +53,16 @@ static void on_lane(struct faultloop *f, const struct message *m)
 		on_main_lane(f, m);
 		return;
 	}
-	ret = lane_open(&f->urgent, LANE_URGENT, m->lane.fd);
-	f->has_urgent = true;
-	if (ret == 0)
+	ret = f->has_urgent ? 0 : lane_open(&f->urgent, LANE_URGENT, -1);
+	if (ret == 0 && !f->has_urgent) {
+		f->has_urgent = true;
 		ret = intake_urgent(f);
+	}
+	f->urgent.fd = m->lane.fd;
 	if (ret < 0)
 		verdict_halt(f, -ret, "no memory for the urgent lane's receive buffer");
+	if (f->urgent.fd >= 0 && (f->closing || f->engine.session.state == SESSION_FAILED))
+		shutdown(f->urgent.fd, SHUT_RDWR);
 	faultloop_changed(f);
 }
 

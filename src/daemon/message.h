@@ -29,7 +29,7 @@ struct message {
 	enum message_kind kind;
 	union {
 		struct {
-			int fd;
+			int fd;			/* -1: an urgent one is to be expected */
 			bool urgent;
 			char peer[128];
 		} lane;

@@ -404,6 +404,8 @@ static void take_snapshot(struct phases *p, struct snapshot *s)
 		p->released = true;
 		door_release(p->door);
 	}
+	if (s->shut_sent || is_over(s))
+		channel_over(p->channel);
 	door_tell(p->door, s);
 	if (p->handover)
 		handover_step(p->handover);
@@ -534,7 +536,7 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 							 control_quit };
 	struct phases *p = g_new0(struct phases, 1);
 	struct door_ops door_ops = { door_changed, p };
-	struct channel_ops channel_ops = { connection_refused, p };
+	struct channel_ops channel_ops = { connection_refused, last_snapshot, p };
 	struct hooks_ops hooks_ops = { hook_ended, hook_event, p };
 	int ret;
 

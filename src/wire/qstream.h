@@ -128,6 +128,21 @@ void qstream_took(struct qstream *q, size_t n);
  * (bench: parse).
  */
 
+/* What a connection is, by its first bytes. */
+enum qstream_opening {
+	QSTREAM_OPENS_MORE,	/* too few bytes to tell */
+	QSTREAM_OPENS_MAIN,
+	QSTREAM_OPENS_MULTIFD,
+	QSTREAM_OPENS_URGENT,	/* as an urgent channel does */
+	QSTREAM_OPENS_NOTHING,	/* that we know */
+};
+#define QSTREAM_OPENING_MAX (8 + 1 + 255)
+struct qstream_opening_page {
+	char name[256];		/* of the block; "": the channel ends at once */
+	uint64_t offset;	/* bytes in it */
+};
+enum qstream_opening qstream_opening(const uint8_t *buf, size_t len, struct qstream_opening_page *out);
+
 struct qstream_package {
 	const uint8_t *device; /* concatenated FULL sections, opaque */
 	size_t device_len;

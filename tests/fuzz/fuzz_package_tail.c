@@ -13,6 +13,16 @@
 
 #include "core/guard.h"
 
+static void opening(const uint8_t *bytes, size_t len)
+{
+	struct qstream_opening_page page = { .offset = 1 };
+	enum qstream_opening what = qstream_opening(bytes, len, &page);
+
+	CHECK(what <= QSTREAM_OPENS_NOTHING);
+	CHECK(what != QSTREAM_OPENS_MORE || len < QSTREAM_OPENING_MAX);
+	CHECK(what != QSTREAM_OPENS_URGENT || (page.offset % PAGE_LEN == 0 && strlen(page.name) < 256));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define COMMAND_LEN 5
@@ -59,7 +69,7 @@ static void delta(const uint8_t *bytes, size_t len)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static void (*const parts[])(const uint8_t *bytes, size_t len) = {package, tail, delta};
+	static void (*const parts[])(const uint8_t *bytes, size_t len) = {package, tail, delta, opening};
 	cleanup_free uint8_t *exact = NULL;
 
 	if (size < 2)
