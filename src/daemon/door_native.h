@@ -59,7 +59,7 @@ int door_load_failed(struct door *d, struct client *c, const char *text);
 /* --- the session ------------------------------------------------------------------------------------- */
 
 /* What backs each block of the source's list?  0, or -EINVAL with @why (512 bytes). */
-int door_match(struct door *d, const struct snapshot *s, char *why);
+int door_match(struct door *d, const struct snapshot *s, uint64_t max_held, char *why);
 /* Tell the fault thread what was matched: BLOCK for each, BLOCKS_DONE. */
 void door_announce(struct door *d);
 /* Prove and hand over every READY sharer.  0, or -errno: the session fails, @why (512 bytes). */

@@ -160,14 +160,41 @@ static int check_surplus(const struct door *d, char *why)
 	return 0;
 }
 
+/*
+ * What nobody registered is kept by us, as much of it as is not zero.  ROMs and video memory are small; guest memory that somebody
+ * forgot to register, or misspelled, is not, and we would grow by all of it where nobody could ever use it.
+ */
+static int check_held(const struct door *d, const struct snapshot *s, uint64_t max_held, char *why)
+{
+	const struct snapshot_block *largest = NULL;
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < s->n_blocks && i < d->n_matched; i++) {
+		const struct snapshot_block *b = &s->block[i];
+
+		if (d->matched[i].kind != BLOCK_HELD)
+			continue;
+		if (!largest || b->length > largest->length)
+			largest = b;
+		sum = b->length > UINT64_MAX - sum ? UINT64_MAX : sum + b->length;
+	}
+	if (sum <= max_held)
+		return 0;
+	snprintf(why, 512, "block %s of %" PRIu64 " bytes is registered by no sharer, and would be kept by this daemon: %" PRIu64
+		 " bytes with all such blocks, where --max-held allows %" PRIu64 "; register it, or raise --max-held",
+		 largest->name, largest->length, sum, max_held);
+	return -EFBIG;
+}
+
 /**
  * door_match - what backs each block of the source's list?
  * @s: a snapshot that needs NEED_BLOCKS
+ * @max_held: bytes that blocks which nobody registered may have in all
  * @why: 512 bytes: on failure what does not fit what
  *
- * Return: 0, or -EINVAL.
+ * Return: 0, -EINVAL or -EFBIG.
  */
-int door_match(struct door *d, const struct snapshot *s, char *why)
+int door_match(struct door *d, const struct snapshot *s, uint64_t max_held, char *why)
 {
 	d->n_matched = 0;
 	for (unsigned i = 0; i < s->n_blocks; i++) {
@@ -178,6 +205,8 @@ int door_match(struct door *d, const struct snapshot *s, char *why)
 	}
 	if (check_surplus(d, why) < 0)
 		return -EINVAL;
+	if (check_held(d, s, max_held, why) < 0)
+		return -EFBIG;
 	d->is_matched = true;
 	return 0;
 }

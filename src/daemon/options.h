@@ -48,6 +48,7 @@ struct options {
 	int ready_fd;		 /* gets a line "READY ..." when everything listens; -1 */
 	unsigned spin_us;	 /* busy-poll that long before sleeping; default 0 */
 	uint64_t max_package;	 /* bytes; default 256 MiB */
+	uint64_t max_held;	 /* bytes of blocks that nobody registers; default 1 GiB */
 	unsigned max_sharers;	 /* default 32, at most SNAPSHOT_SHARERS */
 	unsigned max_waiters;	 /* parked threads over all sharers; default 16384 */
 	char *register_group;	 /* group that may open `register`; NULL: owner only */

@@ -166,7 +166,7 @@ static void match_blocks(struct phases *p, const struct snapshot *s)
 	}
 	if (answer == HOOKS_VETO)
 		stop_session(p, EPERM, why);
-	else if (door_match(p->door, s, why) < 0)
+	else if (door_match(p->door, s, p->options->max_held, why) < 0)
 		stop_session(p, EINVAL, why);
 	else
 		door_announce(p->door);

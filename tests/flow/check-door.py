@@ -278,6 +278,26 @@ def late_block(case):
     service.check_same(source, sharers=[vm])
 
 
+def too_much_held(case):
+    """What nobody registers is bounded (--max-held): refused by name before the commit, and the source goes on."""
+    service = Service(case, "--max-held", "1M")
+    vm = service.sharer("vm", "main")
+    source = service.source(blocks=[f"{BLOCK},size=4M", "rom,size=256K", "pc.bios,size=768K", "forgotten,size=4K"])
+    status = service.wait_state("failed")
+    reason = status["error"]["reason"]
+    check("pc.bios of 786432 bytes" in reason and "--max-held" in reason and "register it" in reason, reason)
+    source.ended("source-resumes")
+    vm.event("failed")
+    check(not vm.has("listening"), "it was told to listen")
+
+
+def just_held(case):
+    """As much as is allowed is kept."""
+    service = Service(case, "--max-held", "1M")
+    vm = service.sharer("vm", "main", threads=1)
+    service.check_same(service.source(blocks=[f"{BLOCK},size=4M", "rom,size=256K", "pc.bios,size=768K"]), sharers=[vm])
+
+
 def stranger(case):
     """A process that maps the memory and registers nothing: nothing is served before it ends."""
     service = Service(case)
@@ -516,6 +536,8 @@ CASES = [
     ("P08 two main sharers at once: one is served", both_at_once),
     ("S1-33 two of one name at once: one is served", name_at_once),
     ("F06 too many sharers are refused", too_many),
+    ("P08 more that nobody registered than --max-held: refused, the source resumes", too_much_held),
+    ("P08 as much as --max-held that nobody registered", just_held),
     ("P08 another length than the source's: refused, the source resumes", wrong_length),
     ("P08 another page size than the source's: refused", wrong_page_size),
     ("P08 a block the source does not have: refused", surplus_block),

@@ -154,7 +154,7 @@ static void join(struct scene *s)
 	strcpy(s->snapshot.block[0].name, "ram");
 	s->snapshot.block[0].length = LENGTH;
 	s->snapshot.block[0].page_size = 4096;
-	expect_eq(door_match(s->door, &s->snapshot, why), 0);
+	expect_eq(door_match(s->door, &s->snapshot, 0, why), 0);
 	expect_eq(door_join(s->door, why), 0);
 	s->snapshot.n_sharers = 1;
 	s->snapshot.sharer[0].id = ((struct client *)g_ptr_array_index(door_clients(s->door), 0))->id;

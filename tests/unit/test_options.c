@@ -88,6 +88,7 @@ Test(options, defaults)
 	cr_assert_eq(o.expect_timeout_s, 30);
 	cr_assert_eq(o.load_timeout_s, 0);
 	cr_assert_eq(o.max_package, 256ull << 20);
+	cr_assert_eq(o.max_held, 1ull << 30);
 	cr_assert_eq(o.max_sharers, 32);
 	cr_assert_eq(o.max_waiters, 16384);
 	cr_assert_null(o.device_state);
@@ -233,6 +234,7 @@ Test(options, refusals_name_the_option)
 	EXPECT_USAGE("--max-sharers: 0 is not between 1 and 64", MANDATORY, "--max-sharers=0");
 	EXPECT_USAGE("--max-sharers: 65 is not between 1 and 64", MANDATORY, "--max-sharers=65");
 	EXPECT_USAGE("--max-package: '1X' is not a size", MANDATORY, "--max-package=1X");
+	EXPECT_USAGE("--max-held: 2048G is not between", MANDATORY, "--max-held=2048G");
 	EXPECT_USAGE("--max-package: 4G is not between", MANDATORY, "--max-package=4G");
 	EXPECT_USAGE("--expect: 'a' is named twice", MANDATORY, "--expect=a", "--expect=a");
 	EXPECT_USAGE("--expect: '' is not a sharer's name", MANDATORY, "--expect=");
@@ -377,6 +379,7 @@ Test(options, help_names_every_option, .init = cr_redirect_stdout)
 		"--ready-fd=FD",
 		"--spin-us=N",
 		"--max-package=SIZE",
+		"--max-held=SIZE",
 		"--max-sharers=N",
 		"--max-waiters=N",
 		"--switchover-ack",
