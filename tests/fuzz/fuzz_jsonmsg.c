@@ -37,6 +37,19 @@ static void print_again(const struct jsonmsg *v)
 		abort();
 }
 
+/* What is read strictly is read here too, and what is read can be walked. */
+static void read_fractions(const char *text, size_t len, bool strict)
+{
+	struct jsonmsg *v cleanup_jsonmsg = NULL;
+	const char *why = NULL;
+	int r = jsonmsg_parse_fractions(&v, text, len, &why);
+
+	if ((r == 0) != (v != NULL) || (r == 0) != (why == NULL) || (strict && r))
+		abort();
+	if (v)
+		walk(v);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct jsonmsg *v cleanup_jsonmsg = NULL;
@@ -45,6 +58,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if ((r == 0) != (v != NULL) || (r == 0) != (why == NULL))
 		abort();
+	read_fractions((const char *)data, size, r == 0);
 	if (v) {
 		walk(v);
 		print_again(v);

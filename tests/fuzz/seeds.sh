@@ -50,3 +50,18 @@ printf '\001dev\000\006\000\000\000\002{}' >"$out/package_tail/tail-small"
 printf '\000\010\000\004\000\000\010\000\002\000\004\000\000\000\102\010\000\005\000\000' >"$out/package_tail/package-small"
 printf '\002\000\003abc\002\001X' >"$out/package_tail/delta"
 printf '\002\377\001\001Z' >"$out/package_tail/delta-long"
+
+# Device parts with their section globalstate.
+piece qglobalstate device-72	'' q72-plain.c0.s2d			196957	12857
+piece qglobalstate device-100	'' q100-preempt-recover.c0.s2d		1222168	12857
+piece qglobalstate section	'' q72-plain.c0.s2d			209680	134
+
+# The first byte says which text it is (0 ramblock, 1 and 2 flat views, 3 gpa2hva).
+for version in q72 q100 q111; do
+	for machine in anon numa huge; do
+		piece qmonitor "$version-$machine-ramblock" '\000' "$version-$machine.ramblock" 0 9999
+	done
+	for machine in anon numa; do
+		piece qmonitor "$version-$machine-mtree" '\001' "$version-$machine.mtree" 0 99999
+	done
+done

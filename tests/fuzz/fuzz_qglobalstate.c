@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The run state in a device part that a guest may have shaped: known, or unknown with a reason. */
+#include "config.h"
+
+#include "wire/qglobalstate.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/guard.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define CHECK(condition)                                                                           \
+	do {                                                                                       \
+		if (!(condition))                                                                  \
+			abort();                                                                   \
+	} while (0)
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	cleanup_free uint8_t *exact = malloc(size ? size : 1); /* so that a read past the end is seen */
+	struct qglobalstate s;
+
+	CHECK(exact);
+	if (size > 0)
+		memcpy(exact, data, size);
+	CHECK(qglobalstate_find(exact, size, &s) == s.run);
+	CHECK(strnlen(s.text, sizeof(s.text)) < sizeof(s.text));
+	CHECK((s.run == QGLOBALSTATE_UNKNOWN) == (s.reason != NULL));
+	CHECK((s.run == QGLOBALSTATE_UNKNOWN) == !strcmp(s.text, "unknown"));
+	CHECK((s.run == QGLOBALSTATE_RUNNING) == !strcmp(s.text, "running"));
+	return 0;
+}
