@@ -14,6 +14,9 @@
  * destination reads for it as long as the connection is open.  Without these seven bytes it would
  * never say that it has loaded.
  *
+ * Another trap is the sender's: from 8.0 on QEMU's main thread waits for the first four bytes of a
+ * connection, and answers nobody meanwhile.  So connect when there is something to send.
+ *
  * A step is one thing to write.  Steps fill a small ring of pieces until it is full; what is small
  * goes into `heads`, what is the caller's is pointed at.  All pieces must be gone before the next are
  * made, so a piece never changes under the caller's hands and a page is asked for only when the one
