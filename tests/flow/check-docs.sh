@@ -191,7 +191,7 @@ completion_offers_commands()
 
 pages_are_clean()
 {
-	for page in postcopyctl.1 postcopy-run.1 postcopyd.8 postcopyd.conf.5 postcopyd-control.7; do
+	for page in postcopyctl.1 postcopy-run.1 postcopy-qemu.7 postcopyd.8 postcopyd.conf.5 postcopyd-control.7; do
 		groff -ww -mandoc -Tutf8 "$man/$page" 2>&1 > "$dir/text" | sed "s|^|$page: |"
 		test -s "$dir/text" || echo "$page: empty"
 		grep -oE '^\.Xr (lib)?postcopy[a-z_.-]* [0-9]' "$man/$page" | while read -r _ name section; do
