@@ -282,7 +282,8 @@ def too_much_held(case):
     """What nobody registers is bounded (--max-held): refused by name before the commit, and the source goes on."""
     service = Service(case, "--max-held", "1M")
     vm = service.sharer("vm", "main")
-    source = service.source(blocks=[f"{BLOCK},size=4M", "rom,size=256K", "pc.bios,size=768K", "forgotten,size=4K"])
+    source = service.source("--commit-ping", blocks=[f"{BLOCK},size=4M", "rom,size=256K", "pc.bios,size=768K",
+                                                     "forgotten,size=4K"])
     status = service.wait_state("failed")
     reason = status["error"]["reason"]
     check("pc.bios of 786432 bytes" in reason and "--max-held" in reason and "register it" in reason, reason)

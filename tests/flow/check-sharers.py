@@ -10,6 +10,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 # pylint: disable=wrong-import-position
 from harness import check, check_equal, main, skip_all, wait_for  # noqa: E402
+from relay import S2D, Relay  # noqa: E402
 from service import BLOCK, PAGE, STORED, ZERO, Service, missing_programs  # noqa: E402
 
 
@@ -36,7 +37,10 @@ def joins_while_faults_run(case):
     service = Service(case, expect=("vm", "second"))
     vm = service.sharer("vm", "main")
     second = service.sharer("second")
-    source = service.source("--no-background", "--fault", f"delay=1500@page:{BLOCK}/3")
+    # held until the third was looked at: how long it takes to start is nothing that a delay could know
+    relay = Relay(case, "unix:" + case.path("relay"), service.uri)
+    relay.hold(S2D, before=lambda event: event.kind in ("PAGE", "ZERO"))
+    source = service.source("--no-background", "--linger", "700", to=relay.uri)
     vm.event("running")
     vm.do(f"touch {BLOCK} {3 * PAGE} 1")
     second.do(f"touch {BLOCK} {3 * PAGE} 1")
@@ -44,6 +48,7 @@ def joins_while_faults_run(case):
     third = service.sharer("third", threads=8)
     third.event("listening")
     check_equal(service.of("vm")["waiting"], 1, "threads that wait while the third joins")
+    relay.release()
     check_equal(third.event("touched")["pages"], service.size // PAGE, "pages it touched")
     check_equal(vm.saw(3 * PAGE), second.saw(3 * PAGE), "what the others saw")
     finish(service, source, vm, second, third)

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Something does not go on for a while, and everything else does.  (O1, O6)
+ * Something does not go on for a while, and everything else does.  (O1, O6, O14)
  */
 #include "config.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <poll.h>
+#include <pthread.h>
 #include <stdatomic.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/guard.h"
@@ -72,7 +75,80 @@ static void refused_zeroes_block_nobody(void)
 	stage_close(&s);
 }
 
+/* Until sharer @who has a message in the kernel, and the fault thread was told of it. */
+static void wait_for_message(const struct stage *s, unsigned who)
+{
+	struct pollfd message = { .fd = s->sharer[who].uffd, .events = POLLIN };
+
+	expect_eq(poll(&message, 1, STAGE_PATIENCE_MS), 1);
+	usleep(50000);
+}
+
+/*
+ * One thread may be parked, and is; another one's message has to stay in the kernel.  The page that comes makes room in the same
+ * turn in which nothing else happens, and nothing happens afterwards: whoever waits for that room must be read all the same.
+ * Nothing here may wake the fault thread but that page, so the state is not looked at.
+ */
+static void room_is_used_in_the_turn_that_makes_it(void)
+{
+	struct stage s;
+
+	stage_open(&s, &(struct stage_options){ .max_waiters = 1 });
+	while (!stage_look(&s)->running_told)
+		usleep(1000);
+	stage_touch(&s, STAGE_MAIN, 0, 1);
+	stage_wait_parked(&s, 1);
+	stage_touch(&s, 1, 1, 1);
+	wait_for_message(&s, 1);
+	expect(!s.requested[1]);
+	stage_send(&s, false, 0, 1);
+	for (unsigned i = 0; i < 100 && !s.requested[1]; i++)
+		stage_hear(&s, 20);
+	expect(s.requested[1]);
+	stage_send(&s, false, 1, STAGE_PAGES - 1);
+	stage_wait_seen(&s, STAGE_MAIN, 0, 1);
+	stage_wait_seen(&s, 1, 1, 1);
+	stage_end(&s);
+	stage_wait_shut(&s);
+	stage_close(&s);
+}
+
+/*
+ * O14: a write of our own process into guest memory sleeps as anybody's does, and makes no page of it; the source's content is what
+ * everybody sees.
+ */
+static void *write_into(void *page)
+{
+	*(volatile uint64_t *)page = 0x5a5a5a5a5a5a5a5aull;
+	return NULL;
+}
+
+static void a_write_of_our_own_sleeps(void)
+{
+	const unsigned page = 5;
+	pthread_t writer;
+	struct stat st;
+	struct stage s;
+
+	stage_open(&s, &(struct stage_options){ 0 });
+	expect(s.loop->backing[0].armed);
+	expect_eq(pthread_create(&writer, NULL, write_into, s.loop->backing[0].map + page * 4096), 0);
+	expect(poll(&(struct pollfd){ .fd = s.loop->own_uffd, .events = POLLIN }, 1, STAGE_PATIENCE_MS) == 1);
+	expect(fstat(s.memfd, &st) == 0 && st.st_blocks == 0);
+	expect_eq(stage_look(&s)->owed_left, STAGE_PAGES);
+	stage_touch(&s, STAGE_MAIN, page, 1);
+	stage_wait_parked(&s, 1);
+	stage_send(&s, false, page, 1);
+	stage_wait_seen(&s, STAGE_MAIN, page, 1);
+	expect_eq(stage_look(&s)->stats.alarms, 0);
+	/* it still sleeps: nobody reads that descriptor, for there is no such write; waking it is the end of this test */
+	expect(pthread_tryjoin_np(writer, NULL) == EBUSY);
+	_exit(0);
+}
+
 static const struct fact facts[] = {
+	{ "O1 O5 room that a lane makes is used in that turn", room_is_used_in_the_turn_that_makes_it },
+	{ "O14 a write of our own into guest memory sleeps", a_write_of_our_own_sleeps },
 	{ "O6 refused zero pages wait, and nobody waits for them", refused_zeroes_block_nobody },
 };
 
