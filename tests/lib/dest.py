@@ -153,6 +153,10 @@ class Counters:
     def faults(self):
         return self._get("total", "faults")
 
+    def faults_of(self, name):
+        """Of the sharers of that name."""
+        return sum(sharer["faults"] for sharer in self._get("sharers") if sharer["name"] == name)
+
     def must_be_zero(self):
         """Counters of what never happens in a migration that goes well."""
         return {"duplicates": self.duplicates(), "found there": self.found_there(),
@@ -172,51 +176,44 @@ class Counters:
         return {name: count for name, count in lacking.items() if count}
 
 
-class PostcopydDestination:
-    """postcopyd, a main sharer and a second sharer of the same memory, both touching at random."""
+class Postcopyd:
+    """The daemon, whoever its sharers are.  A subclass says runs_here(): was the VM told to run here?"""
 
-    PROGRAMS = ("postcopyd", "postcopyctl", "tests/lib/sharer")
+    PROGRAMS = ("postcopyd", "postcopyctl")
+    VERBS = ("status", "blocks", "sharers", "blockers")
 
-    def __init__(self, case, uri, source, threads=2, touch_from="listening", loaded_after=0,
-                 second=True, tag=""):
+    def __init__(self, case, uri, source, tag=""):
         self.case = case
         self.uri = uri
         self.tag = tag
         self.run_dir = case.path("run" + tag)
         self.device_state = case.path("device-state" + tag)
         self.source = source
-        self._touch = ["--threads", str(threads), "--seed", str(case.seed)]
-        os.makedirs(self.run_dir, mode=0o700)
-        self.child = self._start_daemon(["vm", "second"] if second else ["vm"])
-        self.main = self._start_sharer("vm", "create", [
-            "--role", "main", "--touch-from", touch_from, "--loaded-after", str(loaded_after)])
-        self.sharers = [self.main]
-        if second:
-            path = wait_event(self.main, "memfd", block=RAM_BLOCK)["path"]
-            self.sharers.append(self._start_sharer("second", path, ["--role", "sharer"]))
-        for sharer in self.sharers:
-            wait_event(sharer, "ready")
-        for verb in ("status", "blocks", "sharers", "blockers"):
-            case.ask_on_failure(f"postcopyctl{tag} {verb}",
-                                lambda verb=verb: json.dumps(self.control(verb)))
+
+    def runs_here(self):
+        raise NotImplementedError
 
     @classmethod
     def missing_programs(cls):
         """What has to be built before any of this can run."""
         return [name for name in cls.PROGRAMS if not built(name)]
 
-    def _start_daemon(self, names):
+    def _start_daemon(self, names, options=()):
         ready_r, ready_w = os.pipe()
         argv = [built("postcopyd"), "--incoming", self.uri, "--run-dir", self.run_dir,
-                "--ready-fd", str(ready_w), "--device-state", self.device_state, "--stay"]
+                "--ready-fd", str(ready_w), "--device-state", self.device_state, "--stay", *options]
         for name in names:
             argv += ["--expect", name]
+        os.makedirs(self.run_dir, mode=0o700)
         child = self.case.spawn("postcopyd" + self.tag, argv, pass_fds=(ready_w,))
         os.close(ready_w)
         try:
             self._wait_ready(child, ready_r)
         finally:
             os.close(ready_r)
+        for verb in self.VERBS:
+            self.case.ask_on_failure(f"postcopyctl{self.tag} {verb}",
+                                     lambda verb=verb: json.dumps(self.control(verb)))
         return child
 
     @staticmethod
@@ -230,26 +227,6 @@ class PostcopydDestination:
             except BlockingIOError:
                 return None
         wait_for("postcopyd to be ready", ready, 10)
-
-    def _start_sharer(self, name, memfd, options):
-        block = f"{RAM_BLOCK},size={self.source.length},memfd={memfd}"
-        if self.source.backend == "hugetlb":
-            block += ",hugetlb=on"
-        return self.case.spawn(f"sharer-{name}{self.tag}", [
-            built("tests/lib/sharer"), "--socket", os.path.join(self.run_dir, "register"),
-            "--name", name, "--block", block, *self._touch, *options])
-
-    def wait_listening(self, timeout=20.0):
-        for sharer in self.sharers:
-            wait_event(sharer, "listening", timeout)
-
-    def wait_complete(self, timeout=20.0):
-        for sharer in self.sharers:
-            wait_event(sharer, "complete", timeout)
-            wait_event(sharer, "touched", timeout)
-
-    def ram(self):
-        return open_ram(self.case, self.main)
 
     # --- what it says ---------------------------------------------------------------------------
 
@@ -273,10 +250,6 @@ class PostcopydDestination:
         except Failure as failure:
             raise Failure(f"{failure}; it is {self.control('status')}") from None
 
-    def runs_here(self):
-        """The VM was told to run here."""
-        return find_event(self.main, "running") is not None
-
     def check_refused(self, timeout=10.0):
         """It gave the migration up by itself, crashed nowhere, and says why."""
         def over():
@@ -292,8 +265,11 @@ class PostcopydDestination:
         check(not self.runs_here(), "the VM was told to run here")
         return reason
 
-    def check_counters(self, trace):
-        """O2, O4, O15: what was owed was placed once; its counters are what was on the wire."""
+    def check_counters(self, trace, faults=True):
+        """O2, O4, O15: what was owed was placed once; its counters are what was on the wire.
+
+        @faults: somebody must have touched what was missing.
+        """
         counters = Counters(self.control("stats"), self.control("blocks"))
         self.case.note(f"{counters.faults()} faults, p50 {counters.latency()['p50_ns']} ns, "
                        f"p99 {counters.latency()['p99_ns']} ns")
@@ -305,8 +281,52 @@ class PostcopydDestination:
         owed = {name: block.owed_pages() for name, block in trace.blocks.items()}
         check_equal(counters.owed(), owed, "owed pages by block")
         check_equal(counters.placed(), sum(owed.values()), "pages placed, of those owed")
-        if trace.finished_as == "postcopy":
+        if faults and trace.finished_as == "postcopy":
             check(counters.faults() > 0, "no fault at all was served")
+
+
+class PostcopydDestination(Postcopyd):
+    """postcopyd, a main sharer and a second sharer of the same memory, both touching at random."""
+
+    PROGRAMS = (*Postcopyd.PROGRAMS, "tests/lib/sharer")
+
+    def __init__(self, case, uri, source, threads=2, touch_from="listening", loaded_after=0,
+                 second=True, tag=""):
+        super().__init__(case, uri, source, tag)
+        self._touch = ["--threads", str(threads), "--seed", str(case.seed)]
+        self.child = self._start_daemon(["vm", "second"] if second else ["vm"])
+        self.main = self._start_sharer("vm", "create", [
+            "--role", "main", "--touch-from", touch_from, "--loaded-after", str(loaded_after)])
+        self.sharers = [self.main]
+        if second:
+            path = wait_event(self.main, "memfd", block=RAM_BLOCK)["path"]
+            self.sharers.append(self._start_sharer("second", path, ["--role", "sharer"]))
+        for sharer in self.sharers:
+            wait_event(sharer, "ready")
+
+    def _start_sharer(self, name, memfd, options):
+        block = f"{RAM_BLOCK},size={self.source.length},memfd={memfd}"
+        if self.source.backend == "hugetlb":
+            block += ",hugetlb=on"
+        return self.case.spawn(f"sharer-{name}{self.tag}", [
+            built("tests/lib/sharer"), "--socket", os.path.join(self.run_dir, "register"),
+            "--name", name, "--block", block, *self._touch, *options])
+
+    def wait_listening(self, timeout=20.0):
+        for sharer in self.sharers:
+            wait_event(sharer, "listening", timeout)
+
+    def wait_complete(self, timeout=20.0):
+        for sharer in self.sharers:
+            wait_event(sharer, "complete", timeout)
+            wait_event(sharer, "touched", timeout)
+
+    def ram(self):
+        return open_ram(self.case, self.main)
+
+    def runs_here(self):
+        """The VM was told to run here."""
+        return find_event(self.main, "running") is not None
 
     def check_digests(self):
         """Both sharers see one memory, and it is the source's."""

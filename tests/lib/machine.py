@@ -51,6 +51,10 @@ class Machine:
     def the_guest(self):
         return self.guest or MemoryGuest(disk=self.disk is not None)
 
+    def is_memory_guest(self):
+        """Does guestmem.verify() know its memory?"""
+        return isinstance(self.the_guest(), MemoryGuest)
+
     def arguments(self, case, storage=None):
         """Without the RAM, which is each side's own; @storage: this side's storage daemon."""
         return ["-m", str(self.mib), *self.the_guest().arguments(case, self.mib),

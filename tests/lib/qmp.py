@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import struct
 import time
 
 from harness import Deadline, Failure, readable
@@ -39,11 +38,6 @@ class Qmp:
                 if time.monotonic() > end:
                     raise Deadline(f"no monitor at {os.path.basename(path)}") from None
                 time.sleep(0.01)
-
-    def peer_pid(self):
-        """Of the process that listens."""
-        credentials = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        return struct.unpack("=3i", credentials)[0]
 
     def close(self):
         self._sock.close()

@@ -12,6 +12,7 @@ exact byte or in front of a chosen record.
 """
 import os
 import queue
+import select
 import socket
 import struct
 import threading
@@ -206,7 +207,7 @@ class Connection:
         direction = self.directions[name]
         waiting = bytearray()
         try:
-            while data := source.recv(CHUNK):
+            while data := self._take(name, source):
                 waiting += data
                 self._forward(direction, sink, waiting)
             self._send(direction, sink, waiting)
@@ -218,6 +219,12 @@ class Connection:
             self._broke(direction, error)
         except Failure as failure:
             self._broke(direction, failure)
+
+    def _take(self, name, source):
+        """What has come.  While that way is stalled it stays where it is, as if nobody read it."""
+        select.select([source], [], [])
+        self.relay.taking[name].wait()
+        return source.recv(CHUNK)
 
     def _broke(self, direction, why):
         direction.ended_by = direction.ended_by or "reset"
@@ -280,6 +287,9 @@ class Relay:
         self._corruptions = []
         self._running = threading.Event()
         self._running.set()
+        self.taking = {name: threading.Event() for name in (S2D, D2S)}
+        for taking in self.taking.values():
+            taking.set()
         self._closed = False
         self._listener = listen(listen_uri)
         self._thread = threading.Thread(target=self._accept, daemon=True)
@@ -318,6 +328,10 @@ class Relay:
         """XOR the byte at @at with @mask when it passes."""
         self._corruptions.append((connection, direction, at, mask))
 
+    def stall(self, direction):
+        """What is sent that way from now on is not even read: it stays in the sender's socket."""
+        self.taking[direction].clear()
+
     def pause(self):
         """Nothing passes any more, in any direction, until resume()."""
         self._running.clear()
@@ -333,6 +347,13 @@ class Relay:
 
     def release(self, hold=None):
         (hold or self._holds[-1]).passed.set()
+
+    def release_all(self):
+        """And what is stalled is read."""
+        for hold in self._holds:
+            hold.passed.set()
+        for taking in self.taking.values():
+            taking.set()
 
     def cut(self, connection=None, reset=False):
         """Close the connections, or that one; reset: with RST where there is such a thing."""
@@ -398,6 +419,7 @@ class Relay:
             return
         self._closed = True
         self._running.set()
+        self.release_all()
         # a blocked accept() is woken by shutdown(), not by close()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()

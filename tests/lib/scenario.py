@@ -11,6 +11,7 @@ from wirecheck import Trace
 
 PLAIN = ("postcopy-ram",)
 PREEMPT = ("postcopy-ram", "postcopy-preempt")
+ALL_BUFFERS = 256                       # of the guest that reads a disk: after so many reads each has been used
 CONVERGE = {"max_bandwidth": 10_000 * MIB, "downtime_limit": 2000}
 
 
@@ -27,6 +28,7 @@ class Scenario:
     precopy_bytes: int = 8 * MIB        # for `later`: switch once that much went over
     machine: Machine = None             # None: the plain one, of so many MiB
     return_delay: float = 0             # seconds that what the destination says is under way
+    bandwidth: int = 0                  # bytes a second after the switch; 0: no limit
 
     def the_machine(self):
         return self.machine or Machine(self.mib)
@@ -70,6 +72,8 @@ class Migration:
         self.source = Vm(case, binary, machine=machine, backend=scenario.backend,
                          share=scenario.share, storage=storage)
         self.source.wait_guest(rounds=1)
+        if machine.disk:
+            self.source.wait_reads(ALL_BUFFERS)
         uri = address(case, scenario.transport, "in")
         self.destination = make_destination(uri, self.source)
         self.relay = None
@@ -79,7 +83,8 @@ class Migration:
             uri = self.relay.uri
         self.uri = uri
         self.source.set_capabilities(*scenario.capabilities)
-        self.source.set_parameters(**(CONVERGE if scenario.when == "precopy" else NEVER_CONVERGE))
+        self.source.set_parameters(max_postcopy_bandwidth=scenario.bandwidth,
+                                   **(CONVERGE if scenario.when == "precopy" else NEVER_CONVERGE))
 
     def start(self):
         """Begin; with `later` also wait for the precopy phase to have moved something."""

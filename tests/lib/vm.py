@@ -2,6 +2,9 @@
 """Unmodified QEMUs: a source with the self-checking guest, and QEMU's own destination."""
 import fcntl
 import os
+import re
+import signal
+import subprocess
 import tempfile
 
 import guestmem
@@ -27,6 +30,12 @@ def binaries():
             raise SystemExit(f"POSTCOPY_QEMU names {path}, which cannot be run")
     system = [SYSTEM_QEMU] if os.access(SYSTEM_QEMU, os.X_OK) else []
     return list(dict.fromkeys(system + extra))
+
+
+def version_of(binary):
+    """(major, minor)"""
+    text = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
+    return tuple(map(int, re.search(r"version (\d+)\.(\d+)", text).groups()))
 
 
 def change_hugepages(delta):
@@ -57,6 +66,35 @@ def reserve_hugepages(case, pages):
     case.defer(lambda: change_hugepages(-pages))
 
 
+class Detached:
+    """A QEMU that is nobody's child any more; like a harness.Child as far as it is asked."""
+
+    def __init__(self, case, child, pid):
+        self.case = case
+        self.name = child.name
+        self.errors = child.errors
+        self.pid = pid
+        case.defer(self.kill)
+
+    def running(self):
+        try:
+            with open(f"/proc/{self.pid}/stat", encoding="ascii") as stat:
+                return stat.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+        except OSError:
+            return False
+
+    def check_running(self):
+        check(self.running(), f"{self.name} (process {self.pid}) ended")
+
+    def kill(self, sig=signal.SIGKILL):
+        if self.running():
+            os.kill(self.pid, sig)
+
+    def wait(self, timeout=20.0):
+        """Its status is nobody's to know."""
+        wait_for(f"{self.name} to end", lambda: not self.running(), timeout)
+
+
 class Vm:
     """One QEMU.  backend: where its RAM is: memfd, file, hugetlb (a memfd), numa (two nodes in files) or
     private; share: of the memory backend.  @before: arguments in front; @wrapper: a program that becomes it.
@@ -64,14 +102,17 @@ class Vm:
 
     def __init__(self, case, binary=SYSTEM_QEMU, name="source", mib=64, backend="memfd",
                  share=True, incoming=False, accel="tcg", extra=(), before=(), machine=None,
-                 storage=None, env=None, wrapper=(), ram_dir="/dev/shm", backend_options=""):
+                 storage=None, env=None, wrapper=(), ram_dir="/dev/shm", ram_file=None,
+                 backend_options=""):
+        """@ram_file: {block: path} of files that are there already, with what is in them."""
         self.case = case
+        self.binary = binary
         self.machine = machine or Machine(mib)
         self.mib = self.machine.mib
         self.length = self.mib * MIB
         self.backend = backend
         self.share = share
-        self.files = {}                 # block -> the file that we made for it
+        self.files = dict(ram_file or {})           # block -> the file with its RAM
         self._ram_dir = ram_dir
         self._backend_options = backend_options
         monitor = case.path(name + ".qmp")
@@ -81,9 +122,13 @@ class Vm:
         if incoming:
             argv += ["-incoming", "defer"]
         self.child = case.spawn(name, argv, env=env)
+        if "-daemonize" in extra:
+            check_equal(self.child.wait(), 0, "status of QEMU on its way to be a daemon")
+            with open(extra[extra.index("-pidfile") + 1], encoding="ascii") as f:
+                self.child = Detached(case, self.child, int(f.read()))
+        self.pid = self.child.pid
         self.qmp = Qmp(monitor, self.child)
         case.defer(self.qmp.close)
-        self.pid = self.qmp.peer_pid()      # not our child's any more when it is a daemon
         self.qmp.command("migrate-set-capabilities",
                          capabilities=[{"capability": "events", "state": True}])
         self.parts = self._open_ram()   # [(block, descriptor, length)], as they lie in the guest
@@ -112,11 +157,15 @@ class Vm:
             return "memory-backend-memfd," + common
         if self.backend == "hugetlb":
             return f"memory-backend-memfd,{common},hugetlb=on,hugetlbsize=2M"
+        if block not in self.files:
+            self._make_file(block)
+        return f"memory-backend-file,{common},mem-path={self.files[block]}"
+
+    def _make_file(self, block):
         with tempfile.NamedTemporaryFile(prefix="pc-ram-", dir=self._ram_dir, delete=False) as f:
             os.fchmod(f.fileno(), 0o666)        # it may run as somebody else
             self.files[block] = f.name
         self.case.defer(lambda: os.unlink(self.files[block]))
-        return f"memory-backend-file,{common},mem-path={self.files[block]}"
 
     def _open_ram(self):
         """The RAM's files, which stay readable after QEMU has gone; none if the content is private."""
@@ -156,12 +205,21 @@ class Vm:
             return self.ram
         if self.parts:
             return self._joined()
-        path = self.case.path(f"ram-{self.child.name}")
-        self.qmp.command("pmemsave", val=0, size=self.length, filename=path, timeout=30)
+        path = self._saved(0, self.length)
         fd = os.open(path, os.O_RDONLY)
         self.case.defer(lambda: os.close(fd))
         os.unlink(path)
         return fd
+
+    def _saved(self, at, length):
+        path = self.case.path(f"saved-{self.child.name}")
+        self.qmp.command("pmemsave", val=at, size=length, filename=path, timeout=30)
+        return path
+
+    def physical(self, at, length):
+        """What the guest would read there."""
+        with open(self._saved(at, length), "rb") as f:
+            return f.read()
 
     def _joined(self):
         copy = os.memfd_create("joined")

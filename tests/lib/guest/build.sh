@@ -17,7 +17,7 @@ objcopy -O binary -j .text "$work/boot.elf" "$work/boot.img"
 [ "$(stat -c %s "$work/boot.img")" -eq 512 ] || { echo "build.sh: not one sector" >&2; exit 1; }
 if [ $# -eq 3 ]; then
 	"${CC:-gcc}" -m32 -march=i686 -O2 -Wall -Wextra -Werror -std=gnu11 -ffreestanding -fno-pic -fno-stack-protector \
-		-fno-asynchronous-unwind-tables -fcf-protection=none -mgeneral-regs-only -c -o "$work/disk.o" "$here/disk.c"
+		-fno-asynchronous-unwind-tables -fcf-protection=none -mgeneral-regs-only "-DRINGS=$(((mib - 2) << 20))u" -c -o "$work/disk.o" "$here/disk.c"
 	ld -m elf_i386 --no-warn-rwx-segments -T "$here/disk.ld" -o "$work/disk.elf" "$work/disk.o"
 	objcopy -O binary "$work/disk.elf" "$work/disk.bin"
 	[ "$(stat -c %s "$work/disk.bin")" -eq $((16 * 512)) ] || { echo "build.sh: not 16 sectors" >&2; exit 1; }

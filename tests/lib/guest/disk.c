@@ -10,6 +10,9 @@
  * is the device that meets the missing page first.  A device that finds zeroes in place of a page that
  * is still on its way destroys the marker; a read that went to nowhere leaves the data of another place.
  *
+ * The rings lie at RINGS, behind the memory that boot.S proves, which a source sends last: a device that
+ * looks into them while its state is loaded meets a missing page.
+ *
  * Called by boot.S after each page, in protected mode, flat, without interrupts: takes what the device has
  * finished, looks at every word of it, and keeps IN_FLIGHT reads going.  The words at STATUS are read from
  * outside; guestmem.py knows the same layout.
@@ -24,7 +27,6 @@
 #define IN_FLIGHT 24u
 #define QUEUE_SIZE 128u
 #define STRIDE 389u
-#define RINGS 0x20000u
 #define DISK_SALT 0x50434430u
 #define MARK_SALT 0xb0f00000u
 #define MAGIC 0x4f494350u	/* "PCIO" */
