@@ -264,7 +264,8 @@ def show(screen, result):
                     for s in result["sharers"]])
     screen.say()
     screen.table([("lane", "received", "pages copied", "zero pages")]
-                 + [(name, human_bytes(lane["bytes"]), lane["pages"]["copy"], lane["pages"]["zero"])
+                 + [(name, human_bytes(lane["bytes"]), lane["pages"]["copy"],
+                     lane["pages"]["zero"] + lane["pages"]["noted"])
                     for name, lane in result["lanes"].items() if name != "store"])
     screen.say()
     screen.table([("owed at the switch-over", f"{result['owed_pages']} pages"),
