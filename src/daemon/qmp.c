@@ -117,8 +117,8 @@ static void end(struct qmp *q, const char *format, ...)
 {
 	va_list ap;
 
-	if (q->state == OVER)
-		return;
+	if (q->state == OVER || q->freed)
+		return; /* a connection that is finished for a client that was freed ends, too */
 	va_start(ap, format);
 	q->over = g_strdup_vprintf(format, ap);
 	va_end(ap);

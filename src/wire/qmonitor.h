@@ -20,7 +20,7 @@ struct qmonitor_block {
 	uint64_t page_size;	      /* host pages it is made of, bytes */
 	uint64_t offset;	      /* in QEMU's own numbering of all RAM; not an address of the guest */
 	uint64_t used, total;	      /* bytes; used is what migrates, total what is mapped */
-	bool has_address;	      /* QEMU >= 8.1 tells the next two */
+	bool has_address;	      /* 10.0 and 11.1 tell the next two, 7.2 does not */
 	uint64_t address;	      /* in QEMU's process */
 	bool read_only;		      /* to the guest */
 };
