@@ -234,6 +234,21 @@ void errands_inbox(struct faultloop *f)
 		handlers[m.kind](f, &m);
 }
 
+/**
+ * errands_orphan - a message for a fault thread that gave up
+ *
+ * Nothing is done any more; what was handed over is closed, and whoever asks is told how it ended.
+ */
+void errands_orphan(struct faultloop *f, const struct message *m)
+{
+	int fd = m->kind == MESSAGE_LANE ? m->lane.fd : m->kind == MESSAGE_BLOCK ? m->block.file :
+		 m->kind == MESSAGE_JOIN ? m->join.uffd : -1;
+
+	close_fd(&fd);
+	if (m->kind == MESSAGE_SNAPSHOT)
+		f->snapshot = m->snapshot;
+}
+
 /* The bulk lane counts up; each message has its counters, so the newest one says it all. */
 static void take_counters(struct faultloop *f, const struct bulk_message *m)
 {

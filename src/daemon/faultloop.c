@@ -308,8 +308,10 @@ static bool turn(struct faultloop *f)
 	return more || (faultloop_serving(f) && f->engine.stored_left && !f->retry_ns && !faultloop_halted(f));
 }
 
-/* Fill the snapshot in hand, and ring: what changed is in it, or in the next one. */
-static void tell_main(struct faultloop *f)
+/**
+ * faultloop_tell_main - fill the snapshot in hand, and ring: what changed is in it, or in the next one
+ */
+void faultloop_tell_main(struct faultloop *f)
 {
 	struct snapshot *s = steal_ptr(&f->snapshot);
 
@@ -413,7 +415,7 @@ static int loop(struct faultloop *f)
 		int n;
 
 		if (f->snapshot || f->dirty)
-			tell_main(f);
+			faultloop_tell_main(f);
 		if (!f->doorbell_armed)
 			f->doorbell_armed =
 				ring_poll(f->ring, f->doorbell, (struct ring_cookie){ COOKIE_DOORBELL, 0, 0, 0 }) == 0;
@@ -449,11 +451,13 @@ static void *run(void *arg)
 		ret = loop(f);
 	if (ret < 0) {
 		verdict_halt(f, -ret, "the fault thread's io_uring failed: %s", strerror(-ret));
-		tell_main(f);
+		faultloop_tell_main(f);
 	}
 	if (f->ring)
 		ring_free(f->ring);
 	f->ring = NULL;
+	__atomic_store_n(&f->over, ret < 0, __ATOMIC_RELEASE);
+	doorbell_ring(f->notify);
 	return NULL;
 }
 
@@ -533,47 +537,6 @@ int faultloop_start(struct faultloop **out, const struct faultloop_options *opti
 	}
 	*out = f;
 	return 0;
-}
-
-/**
- * faultloop_post - hand a message over, for the main thread
- *
- * Waits while the mailbox is full.  Descriptors and the snapshot in it belong to the fault thread
- * from here on.
- */
-void faultloop_post(struct faultloop *f, const struct message *m)
-{
-	while (!mailbox_put(&f->inbox, m)) {
-		mailbox_ring(&f->inbox);
-		usleep(100);
-	}
-	mailbox_ring(&f->inbox);
-}
-
-/**
- * faultloop_notify_fd - becomes readable when something changed; stays ours
- */
-int faultloop_notify_fd(const struct faultloop *f)
-{
-	return f->notify;
-}
-
-/**
- * faultloop_collect - clear the notification and take the snapshot, if it came back
- * @stale: may be NULL; set when something changed that this snapshot may not show, so ask for
- *   another
- *
- * Return: the snapshot, which is the caller's again, or NULL.
- */
-struct snapshot *faultloop_collect(struct faultloop *f, bool *stale)
-{
-	uint64_t rung = doorbell_clear(f->notify);
-	struct snapshot *s = __atomic_exchange_n(&f->filled, NULL, __ATOMIC_ACQUIRE);
-
-	/* One ring is the snapshot's own; a change after it may have rung before we came. */
-	if (stale)
-		*stale = !s || rung > 1;
-	return s;
 }
 
 /**

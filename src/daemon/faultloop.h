@@ -45,6 +45,7 @@ struct faultloop {
 	struct mailbox reports;		/* struct bulk_message */
 	int doorbell;			/* rung by both writers */
 	int notify;			/* rung for the main thread: the state changed, or the snapshot is back */
+	bool over;			/* atomic: the thread gave up, and what was its own is the main thread's to read */
 	struct snapshot *filled;	/* the way back of the snapshot (atomic exchange) */
 
 	/* --- the fault thread's own from here on --- */
@@ -123,6 +124,8 @@ void faultloop_stop(struct faultloop *f);
 
 /* --- between the files of the fault thread ------------------------------------------------------ */
 
+/* Fill the snapshot in hand, if there is one, and ring for the main thread. */
+void faultloop_tell_main(struct faultloop *f);
 /* Feed the session; a change is told to the main thread.  As session_feed(). */
 int faultloop_feed(struct faultloop *f, enum session_event event);
 static inline bool faultloop_halted(const struct faultloop *f)
@@ -190,5 +193,7 @@ void fill_snapshot(const struct faultloop *f, struct snapshot *s, uint64_t now);
 /* errands.c: messages of the other threads. */
 void errands_inbox(struct faultloop *f);
 void errands_reports(struct faultloop *f);
+/* A message that the fault thread will not read any more; for the main thread, then. */
+void errands_orphan(struct faultloop *f, const struct message *m);
 
 #endif

@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Something does not go on for a while, and everything else does.  (O1, O6, O14)
+ * Something does not go on for a while, and everything else does.  (O1, O6, O14, F59)
  */
 #include "config.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -146,7 +149,73 @@ static void a_write_of_our_own_sleeps(void)
 	_exit(0);
 }
 
+/* The kernel takes the ring away: from the next call on it is no ring any more. */
+static void break_ring(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	unsigned broken = 0;
+
+	expect(null >= 0);
+	for (int fd = 0; fd < 256; fd++) {
+		static const char ring[] = "anon_inode:[io_uring]";
+		char path[32], link[64] = "";
+
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		if (readlink(path, link, sizeof(link) - 1) > 0 && strcmp(link, ring) == 0)
+			broken += dup2(null, fd) == fd;
+	}
+	expect_eq(broken, 1);
+}
+
+/* Whoever posts to a fault thread that gave up is not kept waiting, however much it is. */
+static void post_much(struct stage *s)
+{
+	const struct message want = { .kind = MESSAGE_WANT, .want = { .length = 4096, .class = CLASS_DMA } };
+
+	for (unsigned i = 0; i < 1000; i++)
+		faultloop_post(s->loop, &want);
+}
+
+static void a_broken_ring_before_the_commit(void)
+{
+	struct stage s;
+
+	stage_open(&s, &(struct stage_options){ .commit_ping = true, .hold_loaded = true });
+	break_ring();
+	stage_wait_state(&s, SESSION_FAILED);
+	expect(strstr(s.snapshot->reason, "io_uring"));
+	for (unsigned i = 0; i < 100 && !s.hung_up; i++)
+		stage_hear(&s, 20);
+	expect(s.hung_up && !s.shut);
+	post_much(&s);
+	expect_eq(stage_look(&s)->state, SESSION_FAILED);
+	stage_close(&s);
+}
+
+static void a_broken_ring_after_the_commit(void)
+{
+	struct stage s;
+
+	stage_open(&s, &(struct stage_options){ .urgent = true });
+	stage_touch(&s, 1, 0, 4);
+	stage_wait_parked(&s, 4);
+	break_ring();
+	stage_wait_state(&s, SESSION_PAUSED);
+	expect(strstr(s.snapshot->reason, "io_uring"));
+	expect(!s.hung_up && !s.shut);
+	post_much(&s);
+	expect_eq(stage_look(&s)->state, SESSION_PAUSED);
+	expect_eq(s.snapshot->faults_in_flight, 4);
+	stage_hear(&s, 50);
+	expect(!s.hung_up && !s.shut);
+	for (unsigned i = 0; i < 4; i++)
+		expect(!stage_seen(&s, 1, i));
+	stage_close(&s);
+}
+
 static const struct fact facts[] = {
+	{ "F59 the ring breaks before the commit: refused, the source goes on", a_broken_ring_before_the_commit },
+	{ "F59 the ring breaks after the commit: held, nobody hangs", a_broken_ring_after_the_commit },
 	{ "O1 O5 room that a lane makes is used in that turn", room_is_used_in_the_turn_that_makes_it },
 	{ "O14 a write of our own into guest memory sleeps", a_write_of_our_own_sleeps },
 	{ "O6 refused zero pages wait, and nobody waits for them", refused_zeroes_block_nobody },
