@@ -103,6 +103,7 @@ struct faultloop {
 	bool ownership_unknown;
 	int error;
 	char reason[512];
+	size_t cause_len;		/* of it: what happened; behind that what is left where */
 	struct faultloop_times times;
 	bool dirty;			/* the main thread has not been told of the last change */
 	bool quit;

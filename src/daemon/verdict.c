@@ -25,6 +25,7 @@ static void set_reason(struct faultloop *f, int error, const char *fmt, va_list 
 {
 	f->error = error;
 	vsnprintf(f->reason, sizeof(f->reason), fmt, args);
+	f->cause_len = strlen(f->reason);
 	faultloop_changed(f);
 }
 
@@ -53,11 +54,30 @@ static bool package_begun(const struct faultloop *f)
 	return f->main.stream.packaged || (f->need == NEED_BLOCKS && intake_holds_package(&f->main));
 }
 
-static void warn_of_package(struct faultloop *f)
+/*
+ * What is left where, and what the operator must not do; by source version and moment.
+ * @lost: the connection ended; else it is kept
+ * @unknown: nobody knows whose the VM is
+ */
+static const char *whereabouts(const struct faultloop *f, bool lost, bool unknown)
 {
-	size_t used = strlen(f->reason);
+	if (package_begun(f))
+		return package_text;
+	if (session_may_refuse(&f->engine.session))
+		return "the source resumes its VM, nothing is lost; start a new migration";
+	if (unknown)
+		return "ownership unknown: a source >= 10.0 has restarted its VM; end one of the two by hand before the other goes on";
+	if (!lost)
+		return "what has not come is only at the source, whose connection is kept, and its VM stopped: do not restart it there "
+		       "while this VM has run";
+	return "the rest of the memory is only at the source, which keeps its VM stopped (postcopy-paused, or postcopy-active "
+	       "with 7.2): do not restart it there while this VM has run";
+}
 
-	snprintf(f->reason + used, sizeof(f->reason) - used, "; %s", package_text);
+/* Behind the cause, which keeps its place: what is left where may change, and is then said anew. */
+static void say_whereabouts(struct faultloop *f, const char *join, const char *text)
+{
+	snprintf(f->reason + f->cause_len, sizeof(f->reason) - f->cause_len, "%s%s", join, text);
 }
 
 /**
@@ -80,28 +100,11 @@ void verdict_halt(struct faultloop *f, int error, const char *fmt, ...)
 	va_start(args, fmt);
 	set_reason(f, error, fmt, args);
 	va_end(args);
-	if (refuse && package_begun(f))
-		warn_of_package(f);
+	if (f->has_main && f->engine.session.state != SESSION_COMPLETE)
+		say_whereabouts(f, "; ", whereabouts(f, f->main_closed, false));
 	faultloop_feed(f, refuse ? SESSION_REFUSE : SESSION_SOURCE_LOST);
 	if (refuse)
 		hang_up(f);
-}
-
-/*
- * What is left where, and what the operator must not do; by source version and moment of the loss.
- */
-static const char *loss_text(const struct faultloop *f, bool unknown)
-{
-	const struct session *s = &f->engine.session;
-
-	if (package_begun(f))
-		return package_text;
-	if (session_may_refuse(s))
-		return "the source resumes its VM, nothing is lost; start a new migration";
-	if (unknown)
-		return "ownership unknown: a source >= 10.0 has restarted its VM; end one of the two by hand before the other goes on";
-	return "the rest of the memory is only at the source, which keeps its VM stopped (postcopy-paused, or postcopy-active "
-	       "with 7.2): do not restart it there while this VM has run";
 }
 
 /*
@@ -132,12 +135,10 @@ static bool nobody_knows_whose(const struct faultloop *f)
 /* A session that was held with its connection kept loses that after all; the operator must know what it changes. */
 static void lost_while_held(struct faultloop *f)
 {
-	size_t said = strlen(f->reason);
-
 	if (f->engine.session.state != SESSION_PAUSED || f->ownership_unknown || !nobody_knows_whose(f))
 		return;
 	f->ownership_unknown = true;
-	snprintf(f->reason + said, sizeof(f->reason) - said, "; then the connection ended: %s", loss_text(f, true));
+	say_whereabouts(f, "; then the connection ended: ", whereabouts(f, true, true));
 }
 
 /**
@@ -162,9 +163,11 @@ void verdict_lost(struct faultloop *f, int error)
 		return;
 	}
 	f->error = error ? error : ECONNRESET;
-	snprintf(f->reason, sizeof(f->reason), "source lost in state %s, %" PRIu64 " of %" PRIu64 " owed pages missing (%s): %s",
+	snprintf(f->reason, sizeof(f->reason), "source lost in state %s, %" PRIu64 " of %" PRIu64 " owed pages missing (%s)",
 		 session_state_name(s->state), f->engine.owed_left, f->engine.owed,
-		 error ? strerror(error) : "connection closed", loss_text(f, unknown));
+		 error ? strerror(error) : "connection closed");
+	f->cause_len = strlen(f->reason);
+	say_whereabouts(f, ": ", whereabouts(f, true, unknown));
 	f->ownership_unknown = unknown;
 	faultloop_feed(f, SESSION_SOURCE_LOST);
 	faultloop_changed(f);

@@ -184,6 +184,7 @@ static void a_broken_ring_before_the_commit(void)
 	break_ring();
 	stage_wait_state(&s, SESSION_FAILED);
 	expect(strstr(s.snapshot->reason, "io_uring"));
+	expect(strstr(s.snapshot->reason, "the source resumes its VM"));
 	for (unsigned i = 0; i < 100 && !s.hung_up; i++)
 		stage_hear(&s, 20);
 	expect(s.hung_up && !s.shut);
@@ -202,6 +203,7 @@ static void a_broken_ring_after_the_commit(void)
 	break_ring();
 	stage_wait_state(&s, SESSION_PAUSED);
 	expect(strstr(s.snapshot->reason, "io_uring"));
+	expect(strstr(s.snapshot->reason, "only at the source") && strstr(s.snapshot->reason, "do not restart it"));
 	expect(!s.hung_up && !s.shut);
 	post_much(&s);
 	expect_eq(stage_look(&s)->state, SESSION_PAUSED);
