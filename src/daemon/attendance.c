@@ -15,6 +15,8 @@ static void miss_expected(struct blockers *b, struct door *door, const char *nam
 	snprintf(blocker, sizeof(blocker), "sharer:%s", name);
 	if (problem)
 		blockers_add(b, blocker, "listening", "sharer %s (--expect) was refused: %s", name, problem);
+	else if (door_is_proving(door, name))
+		blockers_add(b, blocker, "listening", "sharer %s (--expect) is being proven", name);
 	else
 		blockers_add(b, blocker, "listening", "sharer %s (--expect) has not registered: start it, or drop the option", name);
 }

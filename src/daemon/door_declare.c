@@ -16,7 +16,6 @@
 #include <string.h>
 
 #include "core/guard.h"
-#include "daemon/prove.h"
 #include "sys/fd.h"
 
 /**
@@ -164,7 +163,8 @@ int door_declare_mapping(struct client *c, const struct door_mapping *m, const c
  * At once, so that what cannot be served is known before a source ever connects.  Nobody reads its
  * faults yet; what it touches too early waits.
  *
- * Return: 0; else -errno, c->problem says why, and @c is refused for good.
+ * Return: 0, and the proof is under way; else -errno, c->problem says why, and @c is refused for
+ * good.
  */
 int door_ready(struct door *d, struct client *c)
 {
@@ -179,11 +179,12 @@ int door_ready(struct door *d, struct client *c)
 	} else if (c->n_offers == 0) {
 		g_strlcpy(c->problem, "no block was declared", sizeof(c->problem));
 	} else {
-		ret = prove_client(c, any, c->problem);
+		ret = door_ask(d, c, DOOR_IS_PROVEN, any);
 	}
-	c->state = ret < 0 ? CLIENT_REFUSED : CLIENT_READY;
-	if (ret < 0)
-		g_warning("sharer %s (process %d) cannot be served: %s", c->name, (int)c->pid, c->problem);
+	if (ret == 0)
+		c->state = CLIENT_PROVING;
+	else
+		door_refuse(d, c, c->problem);
 	d->ops.changed(d->ops.ctx);
 	return ret;
 }

@@ -65,18 +65,6 @@ unsigned door_known_blocks(const struct door *d, struct prove_block *out)
 }
 
 /**
- * door_prove_found - prove what an unaware client maps of the known blocks, if anything
- *
- * Return: 0; else -errno, c->problem says why.
- */
-int door_prove_found(const struct door *d, struct client *c)
-{
-	struct prove_block known[BLOCK_MAX];
-
-	return prove_found(c, known, door_known_blocks(d, known), c->problem);
-}
-
-/**
  * door_maps_nothing - does an unaware client map nothing of the known blocks, now?
  *
  * Then it can be missed, whatever its policy says: it is a child that became another program, or a
@@ -270,8 +258,12 @@ static void answer(struct door_note *note, int ret, const char *why)
 static bool settle(struct door *d, struct door_note *note)
 {
 	char why[256] = "";
-	int ret = judge(d, note->client, &note->mapped, why);
+	int ret;
 
+	/* A proof that is out finds this one, too, or began too early to: it is looked for behind it. */
+	if (note->client->asked && !d->released)
+		return false;
+	ret = judge(d, note->client, &note->mapped, why);
 	note->after = d->unmaps_posted;
 	if (ret == -EINPROGRESS) {
 		d->ops.changed(d->ops.ctx);

@@ -28,7 +28,6 @@
 #include <glib-unix.h>
 
 #include "core/guard.h"
-#include "daemon/prove.h"
 #include "sys/clock.h"
 #include "sys/fd.h"
 #include "sys/fdpass.h"
@@ -75,6 +74,48 @@ static void result(struct peer *p, uint32_t serial, int error, const char *text)
 	door_send_text(p, REGMSG_RESULT, serial, error < 0 ? -error : error, text);
 }
 
+static struct peer *peer_of(const struct door *d, const struct client *c)
+{
+	for (unsigned i = 0; i < d->peers->len; i++) {
+		struct peer *p = g_ptr_array_index(d->peers, i);
+
+		if (p->client == c)
+			return p;
+	}
+	return NULL;
+}
+
+/**
+ * door_wait - a proof is under way: nothing more is read of its socket
+ *
+ * Only its process's death is still seen.
+ */
+void door_wait(struct door *d, struct client *c)
+{
+	struct peer *p = peer_of(d, c);
+
+	if (p->watch)
+		g_source_remove(p->watch);
+	p->watch = 0;
+}
+
+static gboolean on_readable(gint fd, GIOCondition condition, gpointer data);
+
+/**
+ * door_answer - the proof is over: answer the request that waits for it, if any, and read on
+ * @error: 0 or -errno; @text: why, ignored when it is 0
+ */
+void door_answer(struct door *d, struct client *c, int error, const char *text)
+{
+	struct peer *p = peer_of(d, c);
+
+	if (p->awaited)
+		result(p, p->awaited, error, error ? text : "");
+	p->awaited = 0;
+	if (!p->watch && p->sock >= 0)
+		p->watch = g_unix_fd_add(p->sock, G_IO_IN | G_IO_HUP, on_readable, p);
+}
+
 /* --- ends ---------------------------------------------------------------------------------------------- */
 
 /*
@@ -87,6 +128,7 @@ static void client_ended(struct peer *p, enum snapshot_sharer_state how, int err
 	struct client *c = p->client;
 	struct message m = { .kind = MESSAGE_GONE };
 
+	p->door->epoch++;
 	if (c->state == CLIENT_JOINED) {
 		m.gone.id = c->id;
 		m.gone.how = how;
@@ -183,70 +225,37 @@ static void hung_up(struct peer *p)
 		return;
 	}
 	/* Of a refused one with registered memory the userfaultfd is kept as long as its process lives (O11). */
-	if (p->client->state != CLIENT_REFUSED || p->client->n_proven == 0 || !p->death)
+	if (p->client->state != CLIENT_REFUSED || (p->client->n_proven == 0 && !p->client->asked) || !p->death)
 		p->client->state = CLIENT_ENDED;
+	p->door->epoch++;
 	p->door->ops.changed(p->door->ops.ctx);
 	maybe_forget(p);
 }
 
+/**
+ * door_left - it has unmapped everything
+ */
+void door_left(struct door *d, struct client *c)
+{
+	client_ended(peer_of(d, c), SHARER_LEFT, 0, "left");
+}
+
+/**
+ * door_reconsider - it was refused, and now it is known what is registered of it
+ *
+ * The caller does not use @c any more.
+ */
+void door_reconsider(struct door *d, struct client *c)
+{
+	struct peer *p = peer_of(d, c);
+
+	if (p->sock >= 0 || c->state != CLIENT_REFUSED || c->n_proven)
+		return;
+	c->state = CLIENT_ENDED;
+	maybe_forget(p);
+}
+
 /* --- requests -------------------------------------------------------------------------------------------- */
-
-/* Those that said hello and are not over: a connection that is silent takes nobody's place. */
-static unsigned count_sharers(const struct door *d)
-{
-	unsigned n = 0;
-
-	for (unsigned i = 0; i < d->clients->len; i++) {
-		const struct client *c = g_ptr_array_index(d->clients, i);
-
-		n += c->state != CLIENT_NEW && c->state != CLIENT_ENDED;
-	}
-	return n;
-}
-
-/*
- * A program that is unaware of us and forks says hello again from the child, with the token of the
- * parent: which of the two goes on as the program nobody can tell, so both may be there, of one name.
- * Not beside a main sharer that was declared: there is one.
- */
-static bool is_heir(struct door *d, const struct regmsg_hello *h)
-{
-	if (!(h->flags & REGMSG_HELLO_UNAWARE) || !h->token || (h->role == REGMSG_ROLE_MAIN && door_has_main(d)))
-		return false;
-	for (unsigned i = 0; i < d->clients->len; i++) {
-		const struct client *c = g_ptr_array_index(d->clients, i);
-
-		if (c->unaware && c->token == h->token && strcmp(c->name, h->name) == 0)
-			return true;
-	}
-	return false;
-}
-
-/*
- * Why this one cannot be a sharer, with the error to tell it, or NULL.  The userfaultfd is looked
- * at last: that changes a blocking one to O_NONBLOCK.
- */
-static const char *hello_problem(struct door *d, const struct regmsg_hello *h, int uffd, int *error)
-{
-	const char *taken = is_heir(d, h) ? NULL : door_place_taken(d, h->name, h->role == REGMSG_ROLE_MAIN);
-	bool was_blocking = false;
-	enum uffd_fitness fit;
-
-	*error = EEXIST;
-	if (taken)
-		return taken;
-	*error = ENOSPC;
-	if (count_sharers(d) >= d->max_sharers)
-		return "too many sharers (--max-sharers)";
-	fit = uffd_probe(uffd, h->flags & REGMSG_HELLO_KERNEL, &was_blocking);
-	*error = EINVAL;
-	if (fit != UFFD_FIT)
-		return uffd_fitness_text(fit);
-	if (was_blocking)
-		g_warning("sharer %s: its userfaultfd was blocking; made O_NONBLOCK (it must stay so)", h->name);
-	*error = 0;
-	return NULL;
-}
 
 /* A refusal ends the connection: there is no second try on the same socket. */
 static int on_hello(struct peer *p, const union regmsg *m, struct fdpass *fds)
@@ -258,7 +267,7 @@ static int on_hello(struct peer *p, const union regmsg *m, struct fdpass *fds)
 	size_t len;
 
 	if (c->state == CLIENT_NEW)
-		problem = hello_problem(p->door, &m->hello, fds->fd[0], &error);
+		problem = door_hello_problem(p->door, &m->hello, fds->fd[0], &error);
 	if (problem) {
 		g_message("sharer %s (process %d) refused: %s", m->hello.name, (int)c->pid, problem);
 		door_send_text(p, REGMSG_REFUSED, m->head.serial, error, problem);
@@ -334,8 +343,10 @@ static int on_ready(struct peer *p, const union regmsg *m, struct fdpass *fds)
 	(void)fds;
 	if (!speaks_for_itself(p, m))
 		return 0;
+	p->awaited = m->head.serial;
 	ret = door_ready(p->door, p->client);
-	result(p, m->head.serial, ret, ret < 0 ? p->client->problem : "");
+	if (ret < 0)
+		door_answer(p->door, p->client, ret, p->client->problem);
 	return 0;
 }
 
@@ -409,13 +420,13 @@ static int on_load_failed(struct peer *p, const union regmsg *m, struct fdpass *
  */
 static int on_leave(struct peer *p, const union regmsg *m, struct fdpass *fds)
 {
+	int ret;
+
 	(void)fds;
-	if (!prove_unmapped(p->client)) {
-		result(p, m->head.serial, EBUSY, "its blocks are still mapped: munmap() them first");
-		return 0;
-	}
-	result(p, m->head.serial, 0, "");
-	client_ended(p, SHARER_LEFT, 0, "left");
+	p->awaited = m->head.serial;
+	ret = door_ask(p->door, p->client, DOOR_MAY_LEAVE, NULL);
+	if (ret < 0)
+		door_answer(p->door, p->client, ret, p->client->problem);
 	return 0;
 }
 
@@ -534,15 +545,15 @@ static gboolean on_connection(gint fd, GIOCondition condition, gpointer data)
 /**
  * door_new - open the door
  * @listen_fd: a listening SOCK_SEQPACKET socket, owned from here on
- * @max_sharers: at a time
  * @ops: copied; called from the main loop
  */
-struct door *door_new(int listen_fd, unsigned max_sharers, struct faultloop *loop, const struct door_ops *ops)
+struct door *door_new(int listen_fd, const struct door_limits *limits, struct faultloop *loop, const struct door_ops *ops)
 {
 	struct door *d = g_new0(struct door, 1);
 
 	d->listen_fd = listen_fd;
-	d->max_sharers = max_sharers;
+	d->max_sharers = limits->max_sharers;
+	d->prover = prover_new(limits->prove_timeout_s, d);
 	d->loop = loop;
 	d->ops = *ops;
 	d->clients = g_ptr_array_new();
@@ -560,6 +571,7 @@ void door_free(struct door *d)
 		return;
 	g_source_remove(d->watch);
 	close_fd(&d->listen_fd);
+	prover_free(d->prover);
 	g_ptr_array_unref(d->peers);
 	g_ptr_array_unref(d->clients);
 	g_free(d);

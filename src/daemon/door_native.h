@@ -20,14 +20,21 @@ struct door_ops {
 	void *ctx;
 };
 
+struct door_limits {
+	unsigned max_sharers;		/* at a time */
+	unsigned prove_timeout_s;	/* for a process to let its mappings be seen */
+};
+
 /* @listen_fd: a listening SOCK_SEQPACKET socket, owned from here on. */
-struct door *door_new(int listen_fd, unsigned max_sharers, struct faultloop *loop, const struct door_ops *ops);
+struct door *door_new(int listen_fd, const struct door_limits *limits, struct faultloop *loop, const struct door_ops *ops);
 void door_free(struct door *d);
 /* struct client, in order of arrival. */
 GPtrArray *door_clients(struct door *d);
 /* The named sharer is READY or JOINED. */
 bool door_has(struct door *d, const char *name);
 bool door_has_main(struct door *d);
+/* It has declared everything, and is being proven for the first time. */
+bool door_is_proving(struct door *d, const char *name);
 /* Why the named sharer was refused, or NULL. */
 const char *door_problem(struct door *d, const char *name);
 
@@ -50,7 +57,10 @@ struct client *door_unaware_main(struct door *d);
 /* Takes the file over in any case.  0, or -errno with *why (static text). */
 int door_declare(struct door *d, struct client *c, const struct door_block *b, const char **why);
 int door_declare_mapping(struct client *c, const struct door_mapping *m, const char **why);
-/* Everything is declared: proves it.  0, or -errno: refused, for the reason in c->problem. */
+/*
+ * Everything is declared: has it proven.  0: the client is PROVING, and READY or REFUSED when ops.changed is called, unless it has
+ * ended meanwhile; -errno: refused at once.  A refused one's reason is in c->problem.
+ */
 int door_ready(struct door *d, struct client *c);
 /* The device state is, or cannot be, loaded.  0, or -EPROTO when that makes no sense now. */
 int door_loaded(struct door *d, struct client *c);
@@ -62,14 +72,17 @@ int door_load_failed(struct door *d, struct client *c, const char *text);
 int door_match(struct door *d, const struct snapshot *s, uint64_t max_held, char *why);
 /* Tell the fault thread what was matched: BLOCK for each, BLOCKS_DONE. */
 void door_announce(struct door *d);
-/* Prove and hand over every READY sharer.  0, or -errno: the session fails, @why (512 bytes). */
+/*
+ * Have every READY sharer proven once more, and handed over then.  0: none is left; 1 with @why (512 bytes): it is being done;
+ * -errno: the session fails, @why.
+ */
 int door_join(struct door *d, char *why);
-/* Does anybody unproven map the memory?  1 with @why (256 bytes). */
+/* Does anybody unproven map the memory?  1 with @why (256 bytes): somebody does, or may; 2: not known yet; 0; -errno. */
 int door_strangers(struct door *d, char *why);
 /* Tell every sharer what it has not been told of @s. */
 void door_tell(struct door *d, const struct snapshot *s);
-/* The session is complete: undo the registrations.  False when some `um` is left. */
-bool door_release(struct door *d);
+/* The session is complete: undo the registrations, which takes its time; who is told of the end is released.  Harmless again. */
+void door_release(struct door *d);
 /* Add the sharers that the fault thread does not know yet. */
 void door_fill(struct door *d, struct snapshot *s);
 /* Sharers that are still connected. */

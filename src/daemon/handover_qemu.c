@@ -258,6 +258,11 @@ static void at_declared(struct handover *h, const struct snapshot *s)
 {
 	const struct client *c = handover_client(h);
 
+	if (c && c->state == CLIENT_REFUSED) {
+		handover_fail(h, EACCES, "the daemon must be able to look into QEMU", "QEMU (process %d) cannot be served: %s",
+			      (int)h->pid, c->problem);
+		return;
+	}
 	if (s->state != SESSION_LOADING || !c || c->state != CLIENT_JOINED)
 		return;
 	h->retrying = false;

@@ -69,6 +69,8 @@ static const struct spec specs[] = {
 	{"expect-timeout", KIND_COUNT, AT(expect_timeout_s), 0, 86400, "SECONDS",
 	 "Refuse the migration when an expected sharer is missing that long (default 30; 0: wait "
 	 "for ever)"},
+	{"prove-timeout", KIND_COUNT, AT(prove_timeout_s), 1, 3600, "SECONDS",
+	 "Refuse a sharer that does not let its mappings be seen that long (default 10)"},
 	{"load-timeout", KIND_COUNT, AT(load_timeout_s), 0, 86400, "SECONDS",
 	 "Give up on the main sharer when loading takes longer (default 0: no limit)"},
 	{"device-state", KIND_PATH, AT(device_state), 0, 0, "FILE",
@@ -495,6 +497,7 @@ static void set_defaults(struct options *o)
 		.incoming_fd = -1,
 		.ready_fd = -1,
 		.expect_timeout_s = 30,
+		.prove_timeout_s = 10,
 		.hook_timeout_s = 30,
 		.max_package = 256ull << 20,
 		.max_held = 1ull << 30,

@@ -41,6 +41,7 @@ struct options {
 	int register_fd, control_fd, incoming_fd; /* listening sockets passed in; -1 */
 	char **expect;				  /* sharers LISTENING waits for; never NULL */
 	unsigned expect_timeout_s;		  /* default 30; 0 waits for ever */
+	unsigned prove_timeout_s; /* for a process to let its mappings be seen; default 10 */
 	unsigned load_timeout_s; /* for the main sharer to say loaded; default 0: no limit */
 	char *hook;		 /* program that is told what happens, or NULL */
 	unsigned hook_timeout_s; /* for one run of it; default 30 */

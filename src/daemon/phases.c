@@ -57,7 +57,7 @@ struct phases {
 	enum session_state seen;
 	enum snapshot_need needed;
 	struct blockers blockers;	/* their since_ns: when the need was seen first */
-	bool released, state_written, ending;
+	bool state_written, ending;
 	bool leaving;			/* told to stop: as soon as the session is refused */
 	int leave_code, end_code;
 	uint64_t stop_asked;
@@ -182,16 +182,18 @@ static void arm(struct phases *p, const struct snapshot *s)
 {
 	const struct message armed = { .kind = MESSAGE_ARMED };
 	char why[512];
-	int strangers;
+	int strangers, ret = door_join(p->door, why);
 
-	if (door_join(p->door, why) < 0) {
+	if (ret < 0) {
 		stop_session(p, EACCES, why);
 		return;
 	}
+	if (ret > 0)
+		blockers_add(&p->blockers, "proof", "listening", "%s", why);
 	find_missing(p);
-	strangers = door_strangers(p->door, why);
+	strangers = ret > 0 ? 0 : door_strangers(p->door, why);
 	if (strangers > 0)
-		blockers_add(&p->blockers, "stranger", "listening", "%s", why);
+		blockers_add(&p->blockers, strangers > 1 ? "proof" : "stranger", "listening", "%s", why);
 	else if (strangers < 0)
 		blockers_add(&p->blockers, "stranger", "listening", "cannot tell who maps the memory: %s", g_strerror(-strangers));
 	if (p->blockers.n) {
@@ -400,10 +402,8 @@ static void take_snapshot(struct phases *p, struct snapshot *s)
 		hooks_see(p->hooks, s);
 	do_needed(p, s);
 	write_state(p, s);
-	if (s->state == SESSION_COMPLETE && s->running_told && !p->released) {
-		p->released = true;
+	if (s->state == SESSION_COMPLETE && s->running_told)
 		door_release(p->door);
-	}
 	if (s->shut_sent || is_over(s))
 		channel_over(p->channel);
 	door_tell(p->door, s);
@@ -536,6 +536,7 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 							 control_quit };
 	struct phases *p = g_new0(struct phases, 1);
 	struct door_ops door_ops = { door_changed, p };
+	struct door_limits door_limits = { o->max_sharers, o->prove_timeout_s };
 	struct channel_ops channel_ops = { connection_refused, last_snapshot, p };
 	struct hooks_ops hooks_ops = { hook_ended, hook_event, p };
 	int ret;
@@ -555,7 +556,7 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 		return NULL;
 	}
 	p->notify = g_unix_fd_add(faultloop_notify_fd(p->loop), G_IO_IN, on_notify, p);
-	p->door = door_new(fds->door, o->max_sharers, p->loop, &door_ops);
+	p->door = door_new(fds->door, &door_limits, p->loop, &door_ops);
 	p->channel = channel_new(fds->incoming, p->loop, &channel_ops);
 	ret = control_new(&p->control, fds->control, &control_ops, p);
 	if (ret < 0) {

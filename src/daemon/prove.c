@@ -318,16 +318,13 @@ static bool known(const GPtrArray *clients, pid_t pid)
  * prove_strangers - is some process mapping the memory of @o that is neither proven nor ourselves?
  * @clients: struct client; who is registered as a whole counts as proven, refused or not: what it
  *   touches sleeps
+ * @pid, @n: who maps it, as maps_users() found; an error is passed on
  * @why: 256 bytes: who
  *
  * Return: 1 with @why, 0 no, -errno when /proc cannot be read.
  */
-int prove_strangers(const struct offer *o, const GPtrArray *clients, char *why)
+int prove_strangers(const struct offer *o, const GPtrArray *clients, const pid_t *pid, int n, char *why)
 {
-	cleanup_free pid_t *pid = NULL;
-	unsigned hidden = 0;
-	int n = maps_users(o->identity.dev, o->identity.inode, &pid, &hidden);
-
 	for (int i = 0; i < n; i++) {
 		char name[32] = "?";
 

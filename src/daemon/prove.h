@@ -28,7 +28,7 @@ int prove_client(struct client *c, const unsigned *number, char *why);
 bool prove_release(struct client *c);
 /* Does nothing of it map the blocks any more? */
 bool prove_unmapped(const struct client *c);
-/* Does somebody unproven map the memory of @o?  1 with @why (256 bytes), 0 no, -errno. */
-int prove_strangers(const struct offer *o, const GPtrArray *clients, char *why);
+/* Is one of the @n processes (or -errno) that map the memory of @o unproven?  1 with @why (256 bytes), 0 no, -errno. */
+int prove_strangers(const struct offer *o, const GPtrArray *clients, const pid_t *pid, int n, char *why);
 
 #endif

@@ -10,6 +10,7 @@
 #include "daemon/registry.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -25,6 +26,20 @@ struct client *client_new(void)
 
 	c->pidfd = c->uffd = -1;
 	return c;
+}
+
+/**
+ * client_copy - its data for another thread
+ */
+struct client *client_copy(const struct client *c)
+{
+	struct client *copy = g_memdup2(c, sizeof(*c));
+
+	for (unsigned i = 0; i < copy->n_offers; i++)
+		copy->offer[i].file = -1;
+	copy->pidfd = -1;
+	copy->uffd = c->uffd >= 0 ? fcntl(c->uffd, F_DUPFD_CLOEXEC, 0) : -1;
+	return copy;
 }
 
 /**

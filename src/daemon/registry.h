@@ -37,7 +37,8 @@ struct given_mapping {
 enum client_state {
 	CLIENT_NEW,			/* connected, no hello yet */
 	CLIENT_DECLARING,		/* hello accepted */
-	CLIENT_READY,			/* everything declared, not yet proven */
+	CLIENT_PROVING,			/* everything declared, being proven for the first time */
+	CLIENT_READY,			/* proven; again when it joins */
 	CLIENT_JOINED,			/* proven and handed to the fault thread */
 	CLIENT_REFUSED,			/* cannot be served; its userfaultfd is kept so that what is registered sleeps */
 	CLIENT_ENDED,			/* left, dead, or refused: kept for its socket only */
@@ -56,6 +57,10 @@ struct client {
 	bool main, needs_kernel;
 	bool unaware;			/* the program says nothing itself: somebody here speaks for it, or the daemon looks */
 	bool loaded;			/* it said so */
+	bool asked;			/* a question about its mappings is out (door_prove.c) */
+	bool overdue;			/* and has been for too long */
+	bool joining;			/* READY, or refused for what was found since: proven again, to be handed over */
+	bool released;			/* of its registrations, as far as they could be undone */
 	bool registered;		/* everything it maps of its blocks is registered and verified */
 	uint32_t policy;		/* enum regmsg_policy */
 	pid_t pid;
@@ -70,6 +75,8 @@ struct client {
 };
 
 struct client *client_new(void);
+/* What it declared, with a userfaultfd of its own (-1 when there are no more descriptors), and no other one. */
+struct client *client_copy(const struct client *c);
 void client_free(struct client *c);
 /* A shared block.  0 or -errno; takes @file over in any case. */
 int client_offer(struct client *c, const char *name, uint64_t length, uint64_t page_size, uint64_t file_offset, int file);

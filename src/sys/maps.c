@@ -327,11 +327,12 @@ static int users_visit(pid_t pid, uint64_t dev, uint64_t inode, pid_t **list, si
 
 /**
  * maps_users - who else maps a memory object
+ * @at: which one is being looked at, for another thread to tell when that takes long; NULL
  *
  * A snapshot: a process that maps the file while we look may be missed, and one that holds only a
  * descriptor is not seen at all.  Other pid namespaces are invisible (design.md 2), not hidden.
  */
-int maps_users(uint64_t dev, uint64_t inode, pid_t **out, unsigned *hidden)
+int maps_users(uint64_t dev, uint64_t inode, pid_t **out, unsigned *hidden, _Atomic pid_t *at)
 {
 	cleanup_free pid_t *list = NULL;
 	cleanup_dir DIR *proc = opendir("/proc");
@@ -346,8 +347,11 @@ int maps_users(uint64_t dev, uint64_t inode, pid_t **out, unsigned *hidden)
 	while (rc == 0 && (e = readdir(proc))) {
 		pid_t pid = pid_of_name(e->d_name);
 
-		if (pid > 0 && pid != getpid())
-			rc = users_visit(pid, dev, inode, &list, &n, &hide);
+		if (pid <= 0 || pid == getpid())
+			continue;
+		if (at)
+			*at = pid;
+		rc = users_visit(pid, dev, inode, &list, &n, &hide);
 	}
 	if (rc < 0)
 		return rc;

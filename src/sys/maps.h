@@ -32,9 +32,9 @@ int maps_released(pid_t pid, uint64_t start, uint64_t end);
 
 /*
  * Every process that maps (dev, inode), but our own: pids to *out (malloc()ed).  Number or -errno.
- * Processes that cannot be looked into are counted in *hidden.
+ * Processes that cannot be looked into are counted in *hidden; *@at is the one being looked at.
  */
-int maps_users(uint64_t dev, uint64_t inode, pid_t **out, unsigned *hidden);
+int maps_users(uint64_t dev, uint64_t inode, pid_t **out, unsigned *hidden, _Atomic pid_t *at);
 
 /* The mapping that holds @address in @pid.  1, 0 when there is none, or -errno. */
 int maps_at(pid_t pid, uint64_t address, struct maps_vma *out);

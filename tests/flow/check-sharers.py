@@ -225,6 +225,7 @@ def truncates(case):
     service = Service(case)
     vm = service.sharer("vm", "main")
     source = service.source("--precopy", "half", "--rate", "1M", "--fault", f"delay=400@page:{BLOCK}/8")
+    vm.event("ready")
     service.wait_state("advised")
     vm.event("ready")
     os.truncate(vm.path(), 0)

@@ -113,6 +113,7 @@ static void open_scene(struct scene *s, uint32_t flags)
 {
 	const struct faultloop_options lo = { .max_package = 1 << 20, .max_waiters = 16 };
 	const struct door_ops ops = { .changed = on_changed, .ctx = s };
+	const struct door_limits limits = { .max_sharers = 4, .prove_timeout_s = 10 };
 	struct sockaddr_un at = { .sun_family = AF_UNIX };
 	int listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), pair[2];
 	struct places places;
@@ -131,7 +132,7 @@ static void open_scene(struct scene *s, uint32_t flags)
 	if (s->pid == 0)
 		program(&at, s->file, pair[1], flags);
 	expect_eq(faultloop_start(&s->loop, &lo), 0);
-	s->door = door_new(listener, 4, s->loop, &ops);
+	s->door = door_new(listener, &limits, s->loop, &ops);
 	while (fdpass_recv(pair[0], &places, sizeof(places), &fds) == -EAGAIN)
 		turn(s);
 	s->sock = fdpass_steal(&fds, 0);
@@ -155,6 +156,8 @@ static void join(struct scene *s)
 	s->snapshot.block[0].length = LENGTH;
 	s->snapshot.block[0].page_size = 4096;
 	expect_eq(door_match(s->door, &s->snapshot, 0, why), 0);
+	while (door_join(s->door, why) == 1)
+		turn(s);
 	expect_eq(door_join(s->door, why), 0);
 	s->snapshot.n_sharers = 1;
 	s->snapshot.sharer[0].id = ((struct client *)g_ptr_array_index(door_clients(s->door), 0))->id;
@@ -165,6 +168,20 @@ static void tell(struct scene *s, enum session_state state)
 {
 	s->snapshot.state = state;
 	door_tell(s->door, &s->snapshot);
+}
+
+/* Everything is said, and an answer comes. */
+static void ready(struct scene *s, struct client *c)
+{
+	gint64 until = g_get_monotonic_time() + PATIENCE_S * G_USEC_PER_SEC;
+	unsigned before = s->changes;
+
+	expect_eq(door_ready(s->door, c), 0);
+	while (c->state == CLIENT_PROVING) {
+		expect(g_get_monotonic_time() < until);
+		turn(s);
+	}
+	expect(s->changes > before + 1);
 }
 
 static void declared_and_proven(void)
@@ -181,7 +198,8 @@ static void declared_and_proven(void)
 	expect_eq(maps_proven(s.pid, s.shared, s.shared + LENGTH, &at), 0);
 	b = file_block(&s, "ram");
 	expect_eq(door_declare(s.door, c, &b, &why), 0);
-	expect_eq(door_ready(s.door, c), 0);
+	ready(&s, c);
+	expect_eq(c->state, CLIENT_READY);
 	expect_eq(maps_proven(s.pid, s.shared, s.shared + LENGTH, &at), 1);
 	expect(door_has_main(s.door) && !door_unaware_main(s.door));
 }
@@ -199,7 +217,8 @@ static void told_what_it_may_ignore(void)
 	c = door_unaware_main(s.door);
 	b = file_block(&s, "ram");
 	expect_eq(door_declare(s.door, c, &b, &why), 0);
-	expect_eq(door_ready(s.door, c), 0);
+	ready(&s, c);
+	expect_eq(c->state, CLIENT_READY);
 	join(&s);
 	expect_eq(door_loaded(s.door, c), -EPROTO);
 	tell(&s, SESSION_LOADING);
@@ -210,6 +229,11 @@ static void told_what_it_may_ignore(void)
 	expect_eq(door_loaded(s.door, c), 0);
 	s.snapshot.running_told = true;
 	tell(&s, SESSION_RUNNING);
+	tell(&s, SESSION_COMPLETE);
+	expect_eq(heard(&s, &m), 0);
+	door_release(s.door);
+	while (!c->released)
+		turn(&s);
 	tell(&s, SESSION_COMPLETE);
 	expect_eq(hear(&s, &m), REGMSG_COMPLETE);
 	expect_eq(heard(&s, &m), 0);
@@ -232,7 +256,8 @@ static void private_memory_by_address(void)
 	expect_eq(door_declare_mapping(c, &where, &why), -EINVAL);
 	where.block_offset = 0;
 	expect_eq(door_declare_mapping(c, &where, &why), 0);
-	expect_eq(door_ready(s.door, c), 0);
+	ready(&s, c);
+	expect_eq(c->state, CLIENT_READY);
 	expect_eq(maps_proven(s.pid, s.anonymous, s.anonymous + LENGTH, &at), 1);
 }
 
@@ -259,7 +284,8 @@ static void bad_declarations(void)
 	expect_eq(door_declare(s.door, c, &b, &why), -EINVAL);
 	expect_eq(c->n_offers, 1);
 	expect_eq(door_load_failed(s.door, c, "no"), -EPROTO);
-	expect_eq(door_ready(s.door, c), 0);
+	ready(&s, c);
+	expect_eq(c->state, CLIENT_READY);
 	b = file_block(&s, "more");
 	expect_eq(door_declare(s.door, c, &b, &why), -EPROTO);
 	expect_eq(fcntl(b.file, F_GETFD), -1);
@@ -279,7 +305,8 @@ static void not_where_it_was_said(void)
 	c = door_unaware_main(s.door);
 	expect_eq(door_declare(s.door, c, &b, &why), 0);
 	expect_eq(door_declare_mapping(c, &nowhere, &why), 0);
-	expect(door_ready(s.door, c) < 0);
+	ready(&s, c);
+	expect_eq(c->state, CLIENT_REFUSED);
 	expect(strstr(c->problem, "cannot register") && strcmp(door_problem(s.door, "vm"), c->problem) == 0);
 	tell(&s, SESSION_IDLE);
 	expect_eq(hear(&s, &m), REGMSG_DISABLED);

@@ -404,12 +404,12 @@ Test(maps, users_are_all_but_ourselves)
 	uint64_t address;
 
 	cr_assert_eq(mem_identify(fd, &id), 0);
-	cr_assert_eq(maps_users(id.dev, id.inode, &users, &hidden), 0);
+	cr_assert_eq(maps_users(id.dev, id.inode, &users, &hidden, NULL), 0);
 	cr_assert_null(users);
 	for (unsigned i = 0; i < 20; i++)
 		pid[i] = mapper(fd, false, &address);
 	/* The children inherited our own mapping as well: still one entry each. */
-	cr_assert_eq(maps_users(id.dev, id.inode, &users, NULL), 20);
+	cr_assert_eq(maps_users(id.dev, id.inode, &users, NULL, NULL), 20);
 	for (unsigned i = 0; i < 20; i++) {
 		cr_assert(has(users, 20, pid[i]));
 		end(pid[i]);
@@ -438,7 +438,7 @@ Test(maps, a_user_without_its_first_thread)
 		usleep(1000);
 	}
 	cr_assert_eq(state, 'Z');
-	cr_assert_eq(maps_users(id.dev, id.inode, &users, NULL), 1);
+	cr_assert_eq(maps_users(id.dev, id.inode, &users, NULL, NULL), 1);
 	cr_assert_eq(users[0], pid);
 	end(pid);
 }
@@ -454,7 +454,7 @@ Test(maps, processes_that_hide_are_counted)
 		cr_skip_test("needs root to become nobody");
 	cr_assert_eq(mem_identify(fd, &id), 0);
 	cr_assert_eq(setresuid(65534, 65534, 65534), 0);
-	cr_assert_eq(maps_users(id.dev, id.inode, &users, &hidden), 0);
+	cr_assert_eq(maps_users(id.dev, id.inode, &users, &hidden, NULL), 0);
 	cr_assert_gt(hidden, 0, "init is not ours to look into");
 }
 

@@ -86,6 +86,7 @@ Test(options, defaults)
 	cr_assert_not_null(o.expect);
 	cr_assert_null(o.expect[0]);
 	cr_assert_eq(o.expect_timeout_s, 30);
+	cr_assert_eq(o.prove_timeout_s, 10);
 	cr_assert_eq(o.load_timeout_s, 0);
 	cr_assert_eq(o.max_package, 256ull << 20);
 	cr_assert_eq(o.max_held, 1ull << 30);
@@ -106,7 +107,7 @@ Test(options, command_line)
 
 	cr_assert_eq(PARSE(&o, &error, "--incoming", "unix:/tmp/in", "--run-dir", "/run/p",
 			   "--register-path", "/r", "--control-path", "/c", "--expect", "vmm",
-			   "--expect=net", "--expect-timeout", "0", "--load-timeout=9",
+			   "--expect=net", "--expect-timeout", "0", "--prove-timeout=8", "--load-timeout=9",
 			   "--device-state", "/tmp/state", "--spin-us", "50", "--max-package", "1G",
 			   "--max-sharers", "64", "--max-waiters", "1", "--register-group", "kvm",
 			   "--switchover-ack", "--stay", "--verbose", "--ready-fd", "0"),
@@ -119,6 +120,7 @@ Test(options, command_line)
 	cr_assert_str_eq(o.expect[0], "vmm");
 	cr_assert_str_eq(o.expect[1], "net");
 	cr_assert_eq(o.expect_timeout_s, 0);
+	cr_assert_eq(o.prove_timeout_s, 8);
 	cr_assert_eq(o.load_timeout_s, 9);
 	cr_assert_str_eq(o.device_state, "/tmp/state");
 	cr_assert_eq(o.spin_us, 50);
@@ -272,7 +274,7 @@ Test(options, everything_can_stand_in_a_file)
 		parse_with_file(
 			&o,
 			"# comment\n[postcopyd]\nincoming=tcp:[::1]:4444\nrun-dir=/run/p;q\n"
-			"expect=vmm;net backend;\nexpect-timeout=5\nload-timeout=6\nspin-us=7\n"
+			"expect=vmm;net backend;\nexpect-timeout=5\nprove-timeout=11\nload-timeout=6\nspin-us=7\n"
 			"max-package=8M\nmax-sharers=9\nmax-waiters=10\nregister-group=kvm\n"
 			"switchover-ack=true\nstay=true\nverbose=false\ndevice-state=/tmp/d\n"
 			"register-path=/r\ncontrol-path=/c\nready-fd=0\n",
@@ -283,6 +285,7 @@ Test(options, everything_can_stand_in_a_file)
 	cr_assert_eq(g_strv_length(o.expect), 2);
 	cr_assert_str_eq(o.expect[1], "net backend");
 	cr_assert_eq(o.expect_timeout_s, 5);
+	cr_assert_eq(o.prove_timeout_s, 11);
 	cr_assert_eq(o.load_timeout_s, 6);
 	cr_assert_eq(o.spin_us, 7);
 	cr_assert_eq(o.max_package, 8ull << 20);
@@ -374,6 +377,7 @@ Test(options, help_names_every_option, .init = cr_redirect_stdout)
 		"--control-fd=FD",
 		"--expect=NAME",
 		"--expect-timeout=SECONDS",
+		"--prove-timeout=SECONDS",
 		"--load-timeout=SECONDS",
 		"--device-state=FILE",
 		"--ready-fd=FD",
