@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Something does not go on for a while, and everything else does.  (O1, O6, O14, F59)
+ * Something does not go on for a while, and everything else does.  (O1, O6, O8, O14, F59)
  */
 #include "config.h"
 
@@ -75,6 +75,33 @@ static void refused_zeroes_block_nobody(void)
 	stage_wait_state(&s, SESSION_COMPLETE);
 	expect_eq(stage_look(&s)->block[0].zero, (STAGE_ROW_FIRST - SOME) / 4);
 	stage_check_content(&s);
+	stage_close(&s);
+}
+
+/*
+ * O8, both ways: the device state is being loaded, and what loading touches is served; a page that never comes keeps nobody from
+ * saying that it is loaded, nor the VM from running.
+ */
+static void loading_and_faults_do_not_wait_for_each_other(void)
+{
+	struct stage s;
+
+	stage_open(&s, &(struct stage_options){ .commit_ping = true, .hold_loaded = true });
+	stage_touch(&s, STAGE_MAIN, 0, SOME);
+	stage_touch(&s, 1, SOME, 1);
+	stage_wait_parked(&s, SOME + 1);
+	stage_send(&s, false, 0, SOME);
+	stage_wait_seen(&s, STAGE_MAIN, 0, SOME);
+	expect_eq(stage_look(&s)->state, SESSION_LOADING);
+	stage_loaded(&s);
+	for (unsigned i = 0; i < 500 && !stage_look(&s)->running_told; i++)
+		stage_hear(&s, 10);
+	expect(s.snapshot->running_told);
+	expect_eq(s.snapshot->faults_in_flight, 1);
+	stage_send(&s, false, SOME, STAGE_PAGES - SOME);
+	stage_wait_seen(&s, 1, SOME, 1);
+	stage_end(&s);
+	stage_wait_shut(&s);
 	stage_close(&s);
 }
 
@@ -216,6 +243,7 @@ static void a_broken_ring_after_the_commit(void)
 }
 
 static const struct fact facts[] = {
+	{ "O8 loading and faults do not wait for each other", loading_and_faults_do_not_wait_for_each_other },
 	{ "F59 the ring breaks before the commit: refused, the source goes on", a_broken_ring_before_the_commit },
 	{ "F59 the ring breaks after the commit: held, nobody hangs", a_broken_ring_after_the_commit },
 	{ "O1 O5 room that a lane makes is used in that turn", room_is_used_in_the_turn_that_makes_it },
