@@ -173,6 +173,8 @@ bool engine_next(struct engine *e, struct engine_action *a);
 bool engine_next_request(struct engine *e, struct engine_request *r, uint64_t now);
 /* A range is wanted ahead of need.  0, -EINVAL range, -ENOSPC. */
 int engine_want(struct engine *e, unsigned block, uint64_t offset, uint64_t length, enum request_class class);
+/* Nothing comes by itself any more: want all that is owed and was not asked for.  0, -ENOSPC: call again later. */
+int engine_want_owed(struct engine *e);
 /* A lane was lost and is back: ask again. */
 void engine_replay(struct engine *e);
 /* Nothing is owed and nothing is stored: with the main stream at its end, the session can complete. */

@@ -179,6 +179,25 @@ int engine_want(struct engine *e, unsigned block, uint64_t offset, uint64_t leng
 }
 
 /**
+ * engine_want_owed - the source sends nothing by itself any more: want all that is owed and was not asked for
+ *
+ * Behind what was wanted before; what comes meanwhile is skipped when the range is worked off.
+ *
+ * Return: 0; -ENOSPC when too many ranges wait: call again; to want a range twice is harmless.
+ */
+int engine_want_owed(struct engine *e)
+{
+	for (unsigned i = 0; i < e->blocks.n; i++) {
+		const struct block *b = &e->blocks.block[i];
+		uint64_t end = b->first + b->pages, page = ledger_find(&e->ledger, b->first, end, PAGE_MISSING);
+
+		if (page < end && request_want(&e->requests, page, end - page, CLASS_PREFETCH) < 0)
+			return -ENOSPC;
+	}
+	return 0;
+}
+
+/**
  * engine_replay - a lane was lost and is back: ask again for everything outstanding (O4)
  */
 void engine_replay(struct engine *e)

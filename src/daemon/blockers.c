@@ -42,12 +42,27 @@ static void note_pool(struct blockers *b, const struct snapshot *s)
 	b->pool_warned = s->pool_waits > 0;
 }
 
+/* A real source sends nothing twice and owes nothing behind its end, so this is in the log, too, while there is time to look. */
+static void note_arrears(struct blockers *b, const struct snapshot *s)
+{
+	if (!s->arrears_ns || !s->owed_left || s->state != SESSION_RUNNING)
+		return;
+	blockers_add(b, "arrears", "complete", "the source has ended its stream and owes %" PRIu64 " pages; they were asked for, and "
+		     "only its urgent channel can bring them: when it stays quiet the session is paused; leave the source as it is",
+		     s->owed_left);
+	b->list[b->n - 1].since_ns = s->arrears_ns;
+	if (!b->arrears_warned)
+		g_warning("%s", b->list[b->n - 1].text);
+	b->arrears_warned = true;
+}
+
 /**
  * blockers_running - what keeps a session that serves faults from its end
  */
 void blockers_running(struct blockers *b, const struct snapshot *s)
 {
 	note_pool(b, s);
+	note_arrears(b, s);
 	if (s->state == SESSION_RUNNING && s->owed_left)
 		blockers_add(b, "memory", "complete", "%" PRIu64 " of %" PRIu64 " owed pages are not here yet", s->owed_left, s->owed);
 }

@@ -13,6 +13,7 @@ struct blockers {
 	struct control_blocker list[BLOCKERS_MAX];
 	uint64_t since_ns;		/* of those that are added from here on */
 	bool pool_warned;		/* the log has said that the pool is empty */
+	bool arrears_warned;		/* and that pages are owed behind the end */
 };
 
 /* One more than BLOCKERS_MAX is not listed. */

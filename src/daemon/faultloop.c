@@ -390,7 +390,7 @@ static int64_t patience(const struct faultloop *f, bool more)
 	/* No descriptor tells when an answer has arrived. */
 	if (f->retry_ns || (state == SESSION_RUNNING && (f->closing || !f->running_told)))
 		return TICK_NS;
-	return -1;
+	return arrears_wait(f, clock_ns());
 }
 
 /*

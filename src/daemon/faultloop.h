@@ -30,6 +30,7 @@ struct faultloop_options {
 	uint64_t max_package;		/* bytes */
 	uint32_t max_waiters;
 	bool switchover_ack;
+	uint32_t quiet_ms;		/* how long the urgent lane may bring nothing that is owed behind the end; 0: the default */
 	const struct uffd_ops *uffd_ops;	/* NULL: the kernel */
 };
 
@@ -66,6 +67,8 @@ struct faultloop {
 	bool main_eof;			/* the stream's own end was decoded */
 	bool main_closed;		/* the connection ended */
 	bool closing;			/* SHUT is on its way: nothing is asked any more, and nothing refused */
+	uint64_t arrears_ns, arrears_bytes;	/* see arrears.c: since when the urgent lane is quiet (0: none), and what it had brought */
+	bool arrears_asked;
 	uint64_t answer_mark, shut_mark;	/* in the outbox: the end of our answer to the package, of SHUT */
 	struct bulklane *bulk;
 	struct bulk_message bulk_seen;	/* counters last taken over */
@@ -162,6 +165,10 @@ void verdict_tell_running(struct faultloop *f);
 /* A sharer ends; by its policy the session may end with it. */
 void verdict_member(struct faultloop *f, struct member *m, enum snapshot_sharer_state how, int error,
 		    const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+
+/* arrears.c: pages that are owed behind the end of the main stream.  When to look again, nanoseconds; -1: there are none. */
+void arrears_chase(struct faultloop *f, uint64_t now);
+int64_t arrears_wait(const struct faultloop *f, uint64_t now);
 
 /* lanework.c: the receive buffers.  True when there is more than one turn may take. */
 bool lanework_run(struct faultloop *f, struct lane *l);

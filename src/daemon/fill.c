@@ -165,6 +165,7 @@ void fill_snapshot(const struct faultloop *f, struct snapshot *s, uint64_t now)
 	s->urgent_lane = f->has_urgent;
 	s->ownership_unknown = f->ownership_unknown;
 	s->main_eof = f->main_eof;
+	s->arrears_ns = f->arrears_ns;
 	s->shut_sent = f->closing;
 	s->source_closed = f->main_closed;
 	s->running_told = f->running_told;

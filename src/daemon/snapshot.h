@@ -75,6 +75,7 @@ struct snapshot {
 	bool committed, commit_ping, urgent_lane;
 	bool ownership_unknown;		/* lost between the end of the stream and SHUT */
 	bool main_eof, shut_sent;
+	uint64_t arrears_ns;		/* behind the end of the stream pages are owed: since when the urgent lane brings none; 0 */
 	bool source_closed;		/* the main connection ended */
 	bool running_told;		/* our answer has left us: the main sharer may run its VM */
 	uint64_t strays;		/* pages found and punched at LISTENING that nobody may have written */

@@ -248,8 +248,8 @@ static bool lanes_exhausted(const struct faultloop *f)
  * makes one from 10.0 on restart its VM; so complete is when it arrived, not when it was said.  The
  * sharer must have loaded the device state by then.
  *
- * A stream that ended with pages owed is no end: it is held, so that the source keeps what only it
- * has.
+ * A stream that ended with pages owed is no end: what an urgent lane can still bring is asked for (arrears.c), else it is held, so
+ * that the source keeps what only it has.
  */
 void verdict_end(struct faultloop *f)
 {
@@ -278,6 +278,8 @@ void verdict_end(struct faultloop *f)
 	} else if (f->engine.owed_left && lanes_exhausted(f)) {
 		verdict_halt(f, EPROTO, "the source ended its stream with %" PRIu64 " pages still owed; its connection is kept "
 			       "open and no success is reported, so that it keeps its copy", f->engine.owed_left);
+	} else if (f->engine.owed_left) {
+		arrears_chase(f, clock_ns());
 	}
 }
 

@@ -156,6 +156,7 @@ def early_end_beside_urgent(case):
     status = service.status()
     check(not status["shut_sent"] and status["owed_pages_left"] > 0, f"status {status}")
     check(not vm.has("complete"), "it was told complete")
+    check("urgent channel" in service.blockers().get("arrears", ""), f"blockers {service.blockers()}")
     source.child.check_running()
     source.child.kill()
     check("owed" in service.wait_state("paused")["error"]["reason"], "no word of what is owed")

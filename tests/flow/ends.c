@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "core/guard.h"
@@ -158,6 +159,99 @@ static void refusal_before_the_commit(void)
 	stage_close(&s);
 }
 
+/* --- the stream has ended, and pages are owed --------------------------------------------------- */
+
+#define LEFT_FIRST 100u		/* owed behind the end: */
+#define LEFT_N	   (STAGE_PAGES - LEFT_FIRST)
+
+static unsigned asked_of_the_rest(const struct stage *s)
+{
+	unsigned n = 0;
+
+	for (unsigned page = LEFT_FIRST; page < STAGE_PAGES; page++)
+		n += s->requested[page];
+	return n;
+}
+
+/* One thread waits for the first page of the rest, so that it is asked for; nobody asked for the others. */
+static void begin_arrears(struct stage *s, uint32_t quiet_ms)
+{
+	stage_open(s, &(struct stage_options){ .urgent = true, .quiet_ms = quiet_ms });
+	stage_touch(s, 1, LEFT_FIRST, 1);
+	stage_wait_parked(s, 1);
+	stage_send(s, false, 0, LEFT_FIRST);
+	stage_end(s);
+}
+
+/* All that is owed is asked for, once, and what comes on the urgent lane is the end of it. */
+static void arrears_are_asked_for(void)
+{
+	uint64_t since;
+	struct stage s;
+
+	begin_arrears(&s, 0);
+	for (unsigned i = 0; i < 500 && asked_of_the_rest(&s) < LEFT_N; i++)
+		stage_hear(&s, 20);
+	expect_eq(asked_of_the_rest(&s), LEFT_N);
+	expect_eq(s.n_requested_twice, 0);
+	since = stage_look(&s)->arrears_ns;
+	expect(since && s.snapshot->state == SESSION_RUNNING && !s.snapshot->shut_sent);
+	stage_send(&s, true, LEFT_FIRST, 1);
+	stage_wait_seen(&s, 1, LEFT_FIRST, 1);
+	for (uint64_t until = clock_ns() + STAGE_PATIENCE_MS * 1000000ull; stage_look(&s)->arrears_ns == since;)
+		expect(clock_ns() < until);	/* what comes gives the others time */
+	expect(!s.shut);
+	stage_send(&s, true, LEFT_FIRST + 1, LEFT_N - 1);
+	stage_wait_shut(&s);
+	stage_wait_state(&s, SESSION_COMPLETE);
+	stage_check_content(&s);
+	stage_close(&s);
+}
+
+/* Nothing comes: held, with both connections, nobody woken, nothing made of zeroes, and no SHUT. */
+static void arrears_that_never_come(void)
+{
+	struct stage s;
+
+	begin_arrears(&s, 300);
+	stage_wait_state(&s, SESSION_PAUSED);
+	expect(strstr(s.snapshot->reason, "28 pages still owed") && strstr(s.snapshot->reason, "urgent channel"));
+	expect(strstr(s.snapshot->reason, "only at the source") && strstr(s.snapshot->reason, "do not restart it"));
+	expect(!s.snapshot->ownership_unknown && !s.snapshot->shut_sent);
+	stage_hear(&s, 50);
+	expect_eq(asked_of_the_rest(&s), LEFT_N);
+	expect(!s.shut && !s.hung_up);
+	expect_eq(send(s.urgent, "", 0, MSG_NOSIGNAL), 0);
+	expect_eq(recv(s.urgent, &(char){ 0 }, 1, MSG_DONTWAIT), -1);
+	expect_eq(errno, EAGAIN);
+	expect(!stage_seen(&s, 1, LEFT_FIRST));
+	expect_eq(stage_look(&s)->owed_left, LEFT_N);
+	stage_close(&s);
+}
+
+/* Everything is here before the VMM has loaded: nothing is chased any more, however long that takes. */
+static void arrears_that_came_before_loaded(void)
+{
+	struct stage s;
+	uint64_t calls;
+
+	stage_open(&s, &(struct stage_options){ .urgent = true, .quiet_ms = 700, .hold_loaded = true });
+	stage_send(&s, false, 0, LEFT_FIRST);
+	stage_end(&s);
+	for (uint64_t until = clock_ns() + STAGE_PATIENCE_MS * 1000000ull; !stage_look(&s)->arrears_ns;)
+		expect(clock_ns() < until);
+	stage_send(&s, true, LEFT_FIRST, LEFT_N);
+	for (uint64_t until = clock_ns() + STAGE_PATIENCE_MS * 1000000ull; stage_look(&s)->owed_left;)
+		expect(clock_ns() < until);
+	calls = stage_look(&s)->stats.ring_syscalls;
+	usleep(900000);
+	expect_eq(stage_look(&s)->state, SESSION_LOADING);
+	expect(s.snapshot->stats.ring_syscalls < calls + 100);
+	stage_loaded(&s);
+	stage_wait_shut(&s);
+	stage_close(&s);
+}
+
 static const struct fact facts[] = {
 	{ "F59 lost while SHUT is unread: ownership unknown, single lane", lost_with_shut_unread_main },
 	{ "F59 lost while SHUT is unread: ownership unknown, bulk lane", lost_with_shut_unread_bulk },
@@ -169,6 +263,9 @@ static const struct fact facts[] = {
 	{ "F59 a refusal that comes behind LOADED changes nothing", refusal_behind_loaded },
 	{ "F59 a refusal that comes behind the package changes nothing", refusal_behind_the_package },
 	{ "F59 a refusal before the commit ends it", refusal_before_the_commit },
+	{ "A10 owed behind the end of the stream: asked for, and the urgent lane brings it", arrears_are_asked_for },
+	{ "A10 owed behind the end of the stream, and nothing comes: held, no SHUT", arrears_that_never_come },
+	{ "A10 owed behind the end of the stream: all came before the VMM loaded", arrears_that_came_before_loaded },
 	{ "F59 requests behind PONG 0x42 do not hold the VM up", runs_while_requests_are_unread },
 };
 

@@ -33,6 +33,7 @@ struct stage_options {
 	uint64_t uffd_features;		/* of the sharers' userfaultfds */
 	unsigned sharers;		/* default 2 */
 	uint32_t max_waiters;		/* default 1024 */
+	uint32_t quiet_ms;		/* how long pages may be owed behind the end of the main stream; 0: the default */
 	unsigned forks;			/* this sharer forks all the time (forker.h); 0: nobody does */
 	const struct uffd_ops *ops;	/* NULL: the kernel */
 	_Atomic(const struct faultloop *) *watch;	/* told of the fault thread as soon as there is one; NULL */

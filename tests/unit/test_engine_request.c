@@ -278,6 +278,48 @@ Test(engine_request, O4_a_queue_full_of_pages_that_came_repeats_nothing)
 	cr_assert_eq(engine_room(r.e), 2);
 }
 
+Test(engine_request, all_that_is_owed_and_was_not_asked_for)
+{
+	with_rig r;
+	struct sharer_ref vmm;
+
+	rig_open(&r, 16, 1000);
+	rig_owe_all(&r);
+	vmm = rig_join(&r, true, 0);
+	rig_fault(&r, vmm, 7, 1);
+	rig_asks(&r, RAM, 7, 1, CLASS_DEMAND);
+	rig_page(&r, 0);
+	rig_settle(&r);
+	cr_assert_eq(engine_want_owed(r.e), 0);
+	rig_asks(&r, RAM, 1, 6, CLASS_PREFETCH);
+	rig_asks(&r, RAM, 8, RAM_PAGES - 8, CLASS_PREFETCH);
+	rig_asks(&r, PRIV, PRIV_FIRST, PRIV_PAGES, CLASS_PREFETCH);
+	rig_asks(&r, ROM, ROM_FIRST, ROM_PAGES, CLASS_PREFETCH);
+	rig_asks(&r, HUGE, HUGE_FIRST, HUGE_PAGES, CLASS_PREFETCH);
+	rig_asks_nothing(&r);
+	cr_assert_eq(engine_want_owed(r.e), 0);
+	rig_asks_nothing(&r);
+	while (engine_want(r.e, RAM, 0, 4096, CLASS_DMA) == 0)
+		;
+	rig_page(&r, PRIV_FIRST);
+	cr_assert_eq(engine_want_owed(r.e), 0, "nothing is missing: no place is needed");
+}
+
+Test(engine_request, all_that_is_owed_finds_no_place)
+{
+	with_rig r;
+
+	rig_open(&r, 16, 1000);
+	rig_owe_all(&r);
+	while (engine_want(r.e, RAM, 0, 4096, CLASS_DMA) == 0)
+		;
+	cr_assert_eq(engine_want_owed(r.e), -ENOSPC);
+	rig_asks(&r, RAM, 0, 1, CLASS_DMA);
+	rig_asks_nothing(&r);
+	cr_assert_eq(engine_want_owed(r.e), 0);
+	rig_asks(&r, RAM, 1, RAM_PAGES - 1, CLASS_PREFETCH);
+}
+
 Test(engine_request, a_page_wanted_ahead_does_not_contest_the_bulk_lane)
 {
 	with_rig r;
