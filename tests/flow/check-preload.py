@@ -32,6 +32,17 @@ def asks(service, name, **keys):
 class Mapper(Sharer):
     """A `mapper` process: Sharer's console, another program."""
 
+    def event(self, event, timeout=20.0, **fields):
+        if self.pid == self.child.pid:
+            return super().event(event, timeout, **fields)
+        return wait_for(f"process {self.pid} to say {event}", lambda: self.has(event, **fields), timeout)
+
+    def background(self):
+        """Go there: the process we started ends, and it is a child of its child that speaks from then on, when it gets to it."""
+        self.tell("background")
+        self._said += 1
+        self.pid = wait_for(f"{self.name} to go into the background", lambda: self.has("background"))["pid"]
+
     def sees(self, area, offset):
         """The word there, once it is."""
         self.do(f"see {area} {offset}")
@@ -389,13 +400,10 @@ def background(case):
     """It goes into the background before the migration: the child is the sharer."""
     service, vm, path, options = serving(case, "backend")
     backend = started(service, "backend", maps="on")
-    backend.tell("background")
-    pid = backend.event("background")["pid"]
-    service.case.defer(lambda: os.kill(pid, signal.SIGKILL))
+    backend.background()
+    service.case.defer(lambda: os.kill(backend.pid, signal.SIGKILL))
     wait_for("the child alone", lambda: [s["pid"] for s in service.control("sharers")
-                                         if s["name"] == "backend"] == [pid])
-    backend.pid = pid
-    backend._said += 1  # pylint: disable=protected-access
+                                         if s["name"] == "backend"] == [backend.pid])
     source = begin(service, vm, options)
     backend.do(f"open {path}")
     backend.do(f"map all 0 {SIZE}")
