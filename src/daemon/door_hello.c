@@ -23,12 +23,15 @@ static unsigned count_sharers(const struct door *d)
 	return n;
 }
 
-/*
+/**
+ * door_is_heir - is it the child of somebody who is there?
+ *
  * A program that is unaware of us and forks says hello again from the child, with the token of the
  * parent: which of the two goes on as the program nobody can tell, so both may be there, of one name.
+ * The token is that of the family: a parent in between may be gone before its child has said hello.
  * Not beside a main sharer that was declared: there is one.
  */
-static bool is_heir(struct door *d, const struct regmsg_hello *h)
+bool door_is_heir(struct door *d, const struct regmsg_hello *h)
 {
 	if (!(h->flags & REGMSG_HELLO_UNAWARE) || !h->token || (h->role == REGMSG_ROLE_MAIN && door_has_main(d)))
 		return false;
@@ -49,7 +52,7 @@ static bool is_heir(struct door *d, const struct regmsg_hello *h)
  */
 const char *door_hello_problem(struct door *d, const struct regmsg_hello *h, int uffd, int *error)
 {
-	const char *taken = is_heir(d, h) ? NULL : door_place_taken(d, h->name, h->role == REGMSG_ROLE_MAIN);
+	const char *taken = door_is_heir(d, h) ? NULL : door_place_taken(d, h->name, h->role == REGMSG_ROLE_MAIN);
 	bool was_blocking = false;
 	enum uffd_fitness fit;
 

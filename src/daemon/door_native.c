@@ -278,6 +278,8 @@ static int on_hello(struct peer *p, const union regmsg *m, struct fdpass *fds)
 	c->policy = m->hello.policy;
 	c->needs_kernel = m->hello.flags & REGMSG_HELLO_KERNEL;
 	c->unaware = m->hello.flags & REGMSG_HELLO_UNAWARE;
+	if (door_is_heir(p->door, &m->hello))
+		c->token = m->hello.token;
 	g_strlcpy(c->name, m->hello.name, sizeof(c->name));
 	/* A main sharer that declares nothing is declared by somebody else; the memory of the others is looked for. */
 	c->state = c->unaware && !c->main ? CLIENT_READY : CLIENT_DECLARING;

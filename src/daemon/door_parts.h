@@ -70,6 +70,9 @@ const char *door_place_taken(struct door *d, const char *name, bool main);
 /* Why one that says hello cannot be a sharer, with the error to tell it, or NULL. */
 const char *door_hello_problem(struct door *d, const struct regmsg_hello *h, int uffd, int *error);
 
+/* Says hello from a child, with the token of a client that is there: the token is then its own, too. */
+bool door_is_heir(struct door *d, const struct regmsg_hello *h);
+
 /* The shared blocks to look for in who declares nothing; @out: BLOCK_MAX.  Number. */
 unsigned door_known_blocks(const struct door *d, struct prove_block *out);
 bool door_maps_nothing(const struct door *d, const struct client *c);
