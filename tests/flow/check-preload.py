@@ -14,19 +14,13 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 # pylint: disable=wrong-import-position
 from dest import events  # noqa: E402
 from harness import Failure, check, check_equal, built, main, skip_all, wait_for  # noqa: E402
+from preload import LIBRARY, NOBODY, SETPRIV, asks, preloaded, served, vmas  # noqa: E402
 from service import BLOCK, MIB, PAGE, Service, Sharer, missing_programs  # noqa: E402
 
-LIBRARY = built(".libs/libpostcopy-preload.so")
 MAPPER = built("tests/lib/mapper")
 SIZE = 4 * MIB
 SLOW = ("--no-background", "--linger", "1500")
-NOBODY = 65534
-SETPRIV = ("/usr/bin/setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all")
 
-
-def asks(service, name, **keys):
-    words = {"register": service.register, "name": name, **keys}
-    return "POSTCOPY_PRELOAD=" + ",".join(f"{key}={value}" for key, value in words.items())
 
 
 class Mapper(Sharer):
@@ -56,27 +50,11 @@ class Mapper(Sharer):
         self.do(f"sum {area}")
         return self.all("sum", area=area)[-1]["sum"]
 
-    def vmas(self, path):
-        """[(start, length, offset, VmFlags)] of the file."""
-        inode, found = os.stat(path).st_ino, []
-        with open(f"/proc/{self.pid}/smaps", encoding="ascii", errors="replace") as smaps:
-            for line in smaps:
-                head = re.match(r"([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) \S+ (\d+)", line)
-                if head:
-                    start, end, offset = (int(head[i], 16) for i in (1, 2, 3))
-                    mine = int(head[4]) == inode
-                elif line.startswith("VmFlags:") and mine:
-                    found.append((start, end - start, offset, line.split()[1:]))
-        return found
 
-    def all_served(self, path):
-        return all("um" in flags for *_, flags in self.vmas(path))
-
-
-def mapper(service, name, asked, wrapper=(), library=LIBRARY, after=()):
-    """A mapper under the preload; @wrapper starts it, @after asks it."""
+def mapper(service, name, asked, wrapper=(), library=LIBRARY):
+    """A mapper under the preload; @wrapper starts it."""
     number = sum(child.name.startswith("mapper") for child in service.case.children)
-    argv = ["/usr/bin/env", f"LD_PRELOAD={library}", asked, *wrapper, MAPPER, *after]
+    argv = preloaded(asked, *wrapper, MAPPER, library=library)
     child = service.case.spawn(f"mapper{number}-{name}", argv, stdin=subprocess.PIPE)
     service.case.defer(child.kill)
     return Mapper(child, name)
@@ -137,14 +115,14 @@ def mapped_before(case):
     for area, (offset, length) in areas.items():
         backend.do(f"map {area} {offset} {length}")
     source = begin(service, vm, options)
-    check(backend.all_served(path), f"not all registered: {backend.vmas(path)}")
+    check(served(backend.pid, path), f"not all registered: {vmas(backend.pid, path)}")
     backend.waits("low", 5 * PAGE)
     backend.waits("high", 7 * PAGE)
     seen = [backend.event("saw", area="low")["word"], backend.event("saw", area="high")["word"]]
     finish(service, vm, source)
     check_equal(seen, [word_at(path, 5 * PAGE), word_at(path, MIB + 7 * PAGE)], "words it saw")
     same_as_file(backend, path, areas)
-    check(not any("um" in flags for *_, flags in backend.vmas(path)), "still registered at the end")
+    check(not any("um" in flags for *_, flags in vmas(backend.pid, path)), "still registered at the end")
 
 
 def mapped_late(case):
@@ -157,7 +135,7 @@ def mapped_late(case):
     seen = []
     for area, (offset, length) in areas.items():
         backend.do(f"map {area} {offset} {length}")
-        check(backend.all_served(path), f"not all registered: {backend.vmas(path)}")
+        check(served(backend.pid, path), f"not all registered: {vmas(backend.pid, path)}")
         seen.append(backend.sees(area, 9 * PAGE))
     finish(service, vm, source)
     check(service.stats()["total"]["faults"] >= 2, "no fault of the backend was counted")
@@ -238,7 +216,7 @@ def copy_on_write(case):
     backend.do(f"map cow 0 {MIB} private populate", error=22)
     check("MAP_PRIVATE" in backend.child.errors(), backend.child.errors())
     check_equal(os.stat(path).st_blocks, before, "blocks of the file")
-    check_equal(backend.vmas(path), [], "mappings that are left")
+    check_equal(vmas(backend.pid, path), [], "mappings that are left")
     backend.do(f"map good 0 {MIB}")
     finish(service, vm, source)
     same_as_file(backend, path, {"good": (0, MIB)})
@@ -258,7 +236,7 @@ def daemon_gone(case):
     backend.do(f"see one {100 * PAGE}")
     time.sleep(0.2)
     check(not backend.has("saw"), "a page that nobody served was seen")
-    check("um" in backend.vmas(path)[0][3], "its own userfaultfd is open, so the memory stays registered")
+    check("um" in vmas(backend.pid, path)[0][3], "its own userfaultfd is open, so the memory stays registered")
 
 
 def daemon_dies_meanwhile(case):
@@ -274,7 +252,7 @@ def daemon_dies_meanwhile(case):
     service.child.kill()
     done = wait_for("mmap to fail", lambda: (backend.all("done") + [None] * 2)[1])
     check(done["error"] != 0, "a mapping that nobody proved was given out")
-    check_equal(backend.vmas(path), [], "mappings that are left")
+    check_equal(vmas(backend.pid, path), [], "mappings that are left")
 
 
 def its_socket_closed(case):

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A front-end of vhost-user-blk that never touches guest memory.
+
+What a guest's driver would have written lies in an image of RAM that the migration brings (Ring):
+descriptors, requests and the available ring.  The front-end only does what a VMM does: it hands the
+memory and the ring over, and kicks.
+"""
+import array
+import os
+import socket
+import struct
+
+from harness import Failure, check, check_equal
+
+(GET_FEATURES, SET_FEATURES, SET_OWNER) = (1, 2, 3)
+SET_MEM_TABLE, SET_VRING_NUM, SET_VRING_ADDR, SET_VRING_BASE = 5, 8, 9, 10
+SET_VRING_KICK, SET_VRING_CALL, GET_PROTOCOL_FEATURES, SET_PROTOCOL_FEATURES, SET_VRING_ENABLE = 12, 13, 15, 16, 18
+VERSION_1, PROTOCOL_FEATURES = 1 << 32, 1 << 30
+REPLY_ACK = 1 << 3
+HEADER = struct.Struct("<3I")
+VERSION, REPLY, NEED_REPLY = 1, 4, 8
+
+SECTOR = 512
+PAGE = 4096
+ENTRIES = 64
+USER_BASE = 0x7E0000000000          # front-end addresses of guest memory: made up, nothing is mapped there
+
+
+class Ring:
+    """Read requests in an image of RAM; guest-physical addresses are offsets in it."""
+
+    def __init__(self, image, at=0x200000):
+        self._image = image
+        self.desc, self.avail, self.used = at, at + 4 * PAGE, at + 8 * PAGE
+        self.reads = []                 # (sector, address, length, status address)
+        image[self.used:self.used + 4 + 8 * ENTRIES + 2] = bytes(4 + 8 * ENTRIES + 2)
+
+    def read(self, sector, header, data, length, status):
+        """Queue: @length bytes from @sector to @data."""
+        first = 3 * len(self.reads)
+        check(first + 3 <= ENTRIES, "the ring is full")
+        self._image[header:header + 16] = struct.pack("<IIQ", 0, 0, sector)
+        self._image[status] = 0xFF
+        self._describe(first, header, 16, 1, first + 1)
+        self._describe(first + 1, data, length, 3, first + 2)
+        self._describe(first + 2, status, 1, 2, 0)
+        at = self.avail + 4 + 2 * len(self.reads)
+        self._image[at:at + 2] = struct.pack("<H", first)
+        self.reads.append((sector, data, length, status))
+        self._image[self.avail:self.avail + 4] = struct.pack("<HH", 0, len(self.reads))
+
+    def _describe(self, index, address, length, flags, following):
+        at = self.desc + 16 * index
+        self._image[at:at + 16] = struct.pack("<QIHH", address, length, flags, following)
+
+    def finished(self, memory):
+        """Requests that the device has put into the used ring of @memory."""
+        return struct.unpack_from("<H", memory, self.used + 2)[0]
+
+
+class FrontEnd:
+    """The connection to a back-end."""
+
+    def __init__(self, path, memory, regions):
+        """@memory: descriptor of the RAM file; @regions: [(guest address, length)], offset = address."""
+        self._memory = memory
+        self._regions = regions
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._sock.settimeout(20)
+        self._sock.connect(path)
+        self.kick_fd, self.call_fd = os.eventfd(0), os.eventfd(0)
+
+    def close(self):
+        self._sock.close()
+        os.close(self.kick_fd)
+        os.close(self.call_fd)
+
+    def _send(self, request, body=b"", fds=(), ack=False):
+        flags = VERSION | (NEED_REPLY if ack else 0)
+        control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        self._sock.sendmsg([HEADER.pack(request, flags, len(body)) + body], control)
+
+    def _exactly(self, length):
+        data = b""
+        while len(data) < length:
+            more = self._sock.recv(length - len(data))
+            if not more:
+                raise Failure("the back-end hung up")
+            data += more
+        return data
+
+    def _reply(self, request):
+        got, flags, size = HEADER.unpack(self._exactly(HEADER.size))
+        check_equal((got, flags & REPLY), (request, REPLY), "reply")
+        return struct.unpack("<Q", self._exactly(size))[0]
+
+    def _ask(self, request):
+        self._send(request)
+        return self._reply(request)
+
+    def begin(self):
+        """As far as a VMM goes before its guest runs: nothing about memory."""
+        self._send(SET_OWNER)
+        features = self._ask(GET_FEATURES)
+        check(features & VERSION_1 and features & PROTOCOL_FEATURES, f"features 0x{features:x}")
+        protocol = self._ask(GET_PROTOCOL_FEATURES)
+        check(protocol & REPLY_ACK, f"protocol features 0x{protocol:x}")
+        self._send(SET_PROTOCOL_FEATURES, struct.pack("<Q", REPLY_ACK))
+        self._send(SET_FEATURES, struct.pack("<Q", VERSION_1 | PROTOCOL_FEATURES))
+
+    def share_memory(self):
+        """SET_MEM_TABLE; the back-end's verdict, 0 when it could map all of it."""
+        body = struct.pack("<II", len(self._regions), 0)
+        for address, length in self._regions:
+            body += struct.pack("<4Q", address, length, USER_BASE + address, address)
+        self._send(SET_MEM_TABLE, body, [self._memory] * len(self._regions), ack=True)
+        return self._reply(SET_MEM_TABLE)
+
+    def start(self, ring):
+        """Hand the ring over and kick."""
+        self._send(SET_VRING_NUM, struct.pack("<II", 0, ENTRIES))
+        self._send(SET_VRING_BASE, struct.pack("<II", 0, 0))
+        self._send(SET_VRING_ADDR, struct.pack("<II4Q", 0, 0, USER_BASE + ring.desc, USER_BASE + ring.used,
+                                               USER_BASE + ring.avail, 0))
+        self._send(SET_VRING_CALL, struct.pack("<Q", 0), [self.call_fd])
+        self._send(SET_VRING_KICK, struct.pack("<Q", 0), [self.kick_fd])
+        self._send(SET_VRING_ENABLE, struct.pack("<II", 0, 1), ack=True)
+        check_equal(self._reply(SET_VRING_ENABLE), 0, "the back-end's answer to SET_VRING_ENABLE")
+        os.eventfd_write(self.kick_fd, 1)
