@@ -14,6 +14,7 @@
 #include "facts.h"
 #include "stage.h"
 #include "sys/clock.h"
+#include "sys/uffd.h"
 #include "tap.h"
 
 /* Every page, and the end of the stream: SHUT is on its way, and nobody has read it. */
@@ -44,6 +45,34 @@ static void lost_with_shut_unread(bool urgent)
 
 static void lost_with_shut_unread_main(void) { lost_with_shut_unread(false); }
 static void lost_with_shut_unread_bulk(void) { lost_with_shut_unread(true); }
+
+#define LAST (STAGE_ROW_FIRST - 2)	/* the page that is placed last */
+
+/* While it is placed the source goes. */
+static int issue(void *ctx, int uffd, enum uffd_how how, uint64_t dst, uint64_t len, const void *src, bool wake, int64_t *moved)
+{
+	const struct stage *s = ctx;
+
+	if (how != UFFD_WAKE && stage_page_at(s, uffd, dst) == LAST)
+		shutdown(s->main, SHUT_RDWR);
+	return uffd_kernel_ops.issue(NULL, uffd, how, dst, len, src, wake, moved);
+}
+
+/* The source goes between its end and our SHUT: it may have taken its VM back, so this is no success. */
+static void gone_before_shut(void)
+{
+	struct stage s;
+	const struct uffd_ops ops = { .issue = issue, .ctx = &s };
+
+	stage_open(&s, &(struct stage_options){ .ops = &ops });
+	stage_send(&s, false, 0, LAST - 1);
+	stage_send(&s, false, LAST + 1, STAGE_PAGES - LAST - 1);
+	stage_send_last(&s, LAST - 1, 2);
+	stage_wait_state(&s, SESSION_PAUSED);
+	expect(stage_look(&s)->ownership_unknown);
+	expect_eq(s.snapshot->owed_left, 0);
+	stage_close(&s);
+}
 
 /* It reads SHUT and closes at once: that is the end, whichever of the two is noticed first. */
 static void closed_behind_shut(bool urgent)
@@ -257,6 +286,7 @@ static const struct fact facts[] = {
 	{ "F59 lost while SHUT is unread: ownership unknown, bulk lane", lost_with_shut_unread_bulk },
 	{ "F59 closed right behind SHUT: complete, single lane", closed_behind_shut_main },
 	{ "F59 closed right behind SHUT: complete, bulk lane", closed_behind_shut_bulk },
+	{ "A10 the source goes between its end and SHUT: ownership unknown", gone_before_shut },
 	{ "F59 the VM runs when PONG 0x42 has arrived", runs_when_the_answer_arrived },
 	{ "F59 gone with PONG 0x42 unread: the VM is never told to run",
 	  never_runs_when_the_answer_was_not_read },

@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "core/guard.h"
@@ -66,7 +65,6 @@ struct kernel {
 	_Atomic unsigned placed[STAGE_PAGES];
 	_Atomic bool own[STAGE_PAGES];	/* through our own mapping: nobody is awake with it */
 	bool slow;			/* the first page takes the main sharer's address space long */
-	unsigned last;			/* while this page is placed the source goes; 0: it stays */
 	unsigned storm;			/* of 100 placements so many fail */
 	_Atomic uint64_t dice;
 };
@@ -108,8 +106,6 @@ static int issue(void *ctx, int uffd, enum uffd_how how, uint64_t dst, uint64_t 
 	expect(page < STAGE_PAGES);
 	if (err == 0 && k->storm && how != UFFD_WAKE)
 		err = storm_error(k, uffd);
-	if (k->last && how != UFFD_WAKE && page == k->last)
-		shutdown(k->stage->main, SHUT_RDWR);
 	atomic_fetch_add(&k->struck, err != 0);
 	if (err) {
 		*moved = -err;
@@ -441,26 +437,6 @@ static void crowd_to_be_answered(void)
 	expect(atomic_load(&k.struck) > 0);
 }
 
-/* The source goes between its end and our SHUT: it may have taken its VM back, so this is no success. */
-static void gone_before_shut(void)
-{
-	const unsigned first = STAGE_ROW_FIRST - 3;
-	struct kernel k = { 0 };
-	struct stage s;
-
-	k.stage = &s;
-	k.last = first + 1;
-	k.ops = (struct uffd_ops){ .issue = issue, .ctx = &k };
-	stage_open(&s, &(struct stage_options){ .ops = &k.ops });
-	stage_send(&s, false, 0, first);
-	stage_send(&s, false, STAGE_ROW_FIRST - 1, STAGE_ROW_N + 1);
-	stage_send_last(&s, first, 2);
-	stage_wait_state(&s, SESSION_PAUSED);
-	expect(stage_look(&s)->ownership_unknown);
-	expect_eq(s.snapshot->owed_left, 0);
-	stage_close(&s);
-}
-
 /* --- forks ------------------------------------------------------------------------------------ */
 
 /* Its child sleeps on a page that is missing.  Given zeroes instead, it would make them everybody's. */
@@ -597,7 +573,6 @@ static const struct fact facts[] = {
 	{ "O2 O6 O13 four in ten placements fail: nothing lost, nothing twice, bulk lane", storm_bulk },
 	{ "O2 COPY EEXIST before the commit: refused, no PONG 0x42", copy_eexist_refused },
 	{ "O2 ZEROPAGE ESRCH everywhere before the commit: refused, no PONG 0x42", zero_esrch_refused },
-	{ "A10 the source goes between its end and SHUT: ownership unknown", gone_before_shut },
 	{ "O13 S1-39 twelve sharers wait for each page of one row", crowd_on_a_row },
 	{ "O1 O3 a crowd to be answered while the kernel says EAGAIN", crowd_to_be_answered },
 	{ "O11 S1-15 a sharer's forked child sleeps on what is missing", forked_child_sleeps },
