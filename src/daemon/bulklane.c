@@ -11,7 +11,7 @@
  *
  * It may wait for everything: for bytes, for room in the mailbox, for the kernel's memory.  While
  * the kernel wants a placement retried nothing further is received, which is how a destination
- * without memory slows its source down.
+ * without memory slows its source down.  Of its waits in the main sharer's address space the fault thread knows (stall.c).
  */
 #include "config.h"
 #include "daemon/bulklane.h"
@@ -68,6 +68,7 @@ static void put(struct bulklane *b, struct bulk_message *m)
 	while (!mailbox_put(b->outbox, m)) {
 		mailbox_ring(b->outbox);
 		usleep(50);
+		b->placer.now = 0;	/* so long ago */
 		if (__atomic_load_n(&b->stopping, __ATOMIC_RELAXED))
 			return;
 	}
@@ -232,6 +233,7 @@ static void place_all(struct bulklane *b, struct engine_report *r, uint64_t end,
 		if (outcome == PLACER_RETRY && done == 0) {
 			flush_all(b);
 			usleep(RETRY_US);
+			b->placer.now = 0;
 		} else if (outcome == PLACER_EXISTS || outcome == PLACER_NOWHERE) {
 			r->result = outcome == PLACER_EXISTS ? PLACED_EXISTS : PLACED_NOWHERE;
 			r->n = 1;
@@ -371,7 +373,7 @@ static void *run(void *arg)
 
 		if (n == -EINTR)
 			continue;
-		b->arrived_ns = clock_ns();
+		b->arrived_ns = b->placer.now = clock_ns();
 		lane_received(&b->lane, n);
 	}
 	if (b->lane.eof)
@@ -400,6 +402,8 @@ int bulklane_start(struct bulklane **out, struct lane *lane, struct engine *engi
 	b->engine = engine;
 	b->carrier = *carrier;
 	b->placer = *placer;
+	b->placer.thread = LANE_MAIN;
+	b->placer.now = 0;
 	b->placer.fallbacks = b->placer.again = b->placer.calls = 0;
 	b->lane.bytes = b->lane.batches = 0;
 	b->outbox = outbox;

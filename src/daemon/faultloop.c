@@ -471,6 +471,8 @@ static int set_up(struct faultloop *f, const struct faultloop_options *options)
 	f->options = *options;
 	f->placer.ops = options->uffd_ops ? options->uffd_ops : &uffd_kernel_ops;
 	f->placer.page_size = 4096;
+	f->placer.stall = &f->stall;
+	f->placer.thread = LANE_URGENT;
 	f->doorbell = doorbell_new();
 	f->notify = doorbell_new();
 	f->own_uffd = uffd_open(0, false);

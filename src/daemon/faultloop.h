@@ -81,7 +81,7 @@ struct faultloop {
 	bool given_back;		/* content of ours waits for another try, in the engine */
 	uint64_t pool_waits;		/* pages of these that want a huge page, and the pool has none */
 	uint64_t retry_ns;		/* when to try these again; 0: there is nothing */
-	uint64_t own_first_until;	/* the main sharer was slow: our own mapping goes first, CLOCK_MONOTONIC */
+	struct stall stall;		/* of the main sharer; the bulk thread's, too */
 	bool doorbell_armed;		/* the doorbell's poll is armed */
 
 	enum snapshot_need need;

@@ -23,8 +23,7 @@
  * Our own mapping is the only one that nobody can lock.  It comes second all the same: the pages
  * would be ours to pay for as long as the VM lives, and a limit on us would be met by killing the
  * one process that no VM survives.  It carries what the main sharer cannot, and what it is too slow
- * for: who made us wait is passed over for a hundred times as long, so that a main sharer that does
- * nothing but fork takes a hundredth of our time.  A private block has no other address space.
+ * for: who made us wait is passed over for a while (stall.c).  A private block has no other address space.
  */
 #include "config.h"
 #include "daemon/faultloop.h"
@@ -37,8 +36,6 @@
 
 #define RETRY_NS     1000000
 #define ANSWERS_KEPT (FAULTLOOP_PENDING / 2)
-#define SLOW_NS	   10000000	/* and a nanosecond for a byte: longer, and it was held up; a preemption is shorter */
-#define PASS_OVER  100		/* times as long as it was */
 
 /* One address space to try; one that ended, or does not show the page, is left out. */
 static void add_rung(struct faultloop *f, struct placer_job *job, struct sharer_ref ref, unsigned block, uint64_t offset)
@@ -70,8 +67,8 @@ static void add_own(struct faultloop *f, struct placer_job *job, unsigned block,
 	};
 }
 
-/* The ladder of a placement: the main sharer's address space, then our own mapping, or the other way round for a while. */
-static void make_job(struct faultloop *f, const struct engine_action *a, uint64_t now, struct placer_job *job)
+/* The ladder of a placement: the main sharer's address space, then our own mapping. */
+static void make_job(struct faultloop *f, const struct engine_action *a, struct placer_job *job)
 {
 	const struct block *b = &f->engine.blocks.block[a->block];
 	uint64_t offset = block_offset(b, a->page);
@@ -81,31 +78,23 @@ static void make_job(struct faultloop *f, const struct engine_action *a, uint64_
 	if (main >= 0)
 		add_rung(f, job, f->roster.member[main].ref, a->block, offset);
 	add_own(f, job, a->block, offset);
-	if (job->n == 2 && now < f->own_first_until) {
-		struct placer_rung main_rung = job->rung[0];
-
-		job->rung[0] = job->rung[1];
-		job->rung[1] = main_rung;
-	}
 }
 
 /*
  * Run the job.  @now: before it; moved on to after it.  *@carrier: who is awake with what was placed.
  */
-static enum placer_outcome carry(struct faultloop *f, const struct placer_job *job, uint64_t *now, uint64_t *done,
+static enum placer_outcome carry(struct faultloop *f, struct placer_job *job, uint64_t *now, uint64_t *done,
 				 struct engine_carrier *carrier)
 {
-	uint64_t before = *now;
 	enum placer_outcome outcome;
 	int used;
 
+	f->placer.now = *now;
 	outcome = placer_run(&f->placer, job, done, &used);
-	*now = clock_ns();
+	*now = f->placer.now;
 	*carrier = (struct engine_carrier){ 0 };
 	if (used >= 0 && job->rung[used].is_sharer)
 		*carrier = (struct engine_carrier){ true, job->rung[used].sharer, job->rung[used].address };
-	if (*now - before > SLOW_NS + job->length && job->n == 2 && job->rung[0].is_sharer)
-		f->own_first_until = *now + PASS_OVER * (*now - before);
 	return outcome;
 }
 
@@ -151,7 +140,7 @@ static bool answer(struct faultloop *f, struct engine_action *a)
 
 	if (!roster_active(&f->roster, a->sharer))
 		return true;
-	make_job(f, a, now, &job);
+	make_job(f, a, &job);
 	job.answer = true;
 	outcome = carry(f, &job, &now, &done, &carrier);
 	if (outcome == PLACER_RETRY)
@@ -195,7 +184,7 @@ static bool place(struct faultloop *f, struct engine_action *a)
 		enum placer_outcome outcome;
 		enum engine_result result;
 
-		make_job(f, a, now, &job);
+		make_job(f, a, &job);
 		outcome = carry(f, &job, &now, &done, &carrier);
 		if (outcome == PLACER_RETRY && done == 0)
 			return false;

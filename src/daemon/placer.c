@@ -8,13 +8,15 @@
  * taking one for the other would lose a page, or raise an alarm over nothing.  See exists().  Whoever waits for the pool is told
  * (`dry'), so that it can be seen.
  *
- * The order of the rungs is the caller's.  Mostly the first takes it, and a placement is one ioctl.
+ * The order of the rungs is the caller's, but that a main sharer that is held up comes last (stall.c).  Mostly the first takes it,
+ * and a placement is one ioctl.
  */
 #include "config.h"
 #include "daemon/placer.h"
 
 #include <errno.h>
 
+#include "sys/clock.h"
 #include "sys/mem.h"
 
 /* One call to the kernel: the next piece of the run, through one rung. */
@@ -92,19 +94,7 @@ static enum placer_outcome exists(struct placer *p, const struct placer_job *job
 	return p->dry ? PLACER_RETRY : PLACER_EXISTS;
 }
 
-/**
- * placer_run - put the pages of one job where they belong
- * @p: statistics are counted; page_size is that of the job's block
- * @job: the ladder, in the order to try
- * @done: bytes placed
- * @used: the rung that placed the last of them, -1 when none did
- *
- * A run may end early at the end of a rung's mapping: RETRY with *done > 0, so that the caller can
- * tell what was placed through which rung.
- *
- * Return: enum placer_outcome.
- */
-enum placer_outcome placer_run(struct placer *p, const struct placer_job *job, uint64_t *done, int *used)
+static enum placer_outcome run(struct placer *p, const struct placer_job *job, uint64_t *done, int *used)
 {
 	bool later = false;
 
@@ -129,4 +119,45 @@ enum placer_outcome placer_run(struct placer *p, const struct placer_job *job, u
 		p->fallbacks += i + 1 < job->n;
 	}
 	return later ? PLACER_RETRY : PLACER_NOWHERE;
+}
+
+/* Whoever is held up in the main sharer's address space has company nowhere else. */
+static bool goes_through_main(struct placer *p, struct placer_job *job)
+{
+	struct placer_rung main = job->rung[0];
+
+	if (!p->stall || job->n != 2 || !main.is_sharer)
+		return false;
+	if (!stall_passes(p->stall, p->now))
+		return true;
+	job->rung[0] = job->rung[1];
+	job->rung[1] = main;
+	return false;
+}
+
+/**
+ * placer_run - put the pages of one job where they belong
+ * @p: statistics are counted; page_size is that of the job's block
+ * @job: the ladder, in the order to try; the other way round afterwards when the main sharer was passed over
+ * @done: bytes placed
+ * @used: the rung that placed the last of them, -1 when none did
+ *
+ * A run may end early at the end of a rung's mapping: RETRY with *done > 0, so that the caller can
+ * tell what was placed through which rung.
+ *
+ * Return: enum placer_outcome.
+ */
+enum placer_outcome placer_run(struct placer *p, struct placer_job *job, uint64_t *done, int *used)
+{
+	uint64_t before = p->now = p->now ? p->now : clock_ns();
+	bool through_main = goes_through_main(p, job);
+	enum placer_outcome outcome;
+
+	if (through_main)
+		stall_enter(p->stall, p->thread, before, job->length);
+	outcome = run(p, job, done, used);
+	p->now = clock_ns();
+	if (through_main)
+		stall_leave(p->stall, p->thread, before, p->now);
+	return outcome;
 }

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "core/engine.h"
+#include "daemon/stall.h"
 #include "sys/uffd.h"
 
 #define PLACER_RUNGS 2
@@ -30,6 +31,9 @@ struct placer {
 	const struct uffd_ops *ops;
 	const uint8_t *zeroes;		/* as long as the longest page in use; for ranges without ZEROPAGE */
 	uint64_t page_size;		/* of the block at hand */
+	struct stall *stall;		/* of the main sharer; borrowed, NULL: nobody minds */
+	enum stats_lane thread;		/* who we are there */
+	uint64_t now;			/* CLOCK_MONOTONIC before a run, set by the owner or 0; after it, the time after it */
 	bool dry;			/* the last RETRY is for want of a huge page */
 	uint64_t fallbacks, again, calls;	/* statistics, taken by the owner */
 };
@@ -49,7 +53,7 @@ enum placer_outcome {
 	PLACER_NOWHERE,		/* no address space takes it */
 };
 
-/* Put the pages where they belong; *done bytes placed, the last of them through rung *used. */
-enum placer_outcome placer_run(struct placer *p, const struct placer_job *job, uint64_t *done, int *used);
+/* Put the pages where they belong; *done bytes placed, the last of them through rung *used.  May change the order of the rungs. */
+enum placer_outcome placer_run(struct placer *p, struct placer_job *job, uint64_t *done, int *used);
 
 #endif

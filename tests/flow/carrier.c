@@ -29,6 +29,7 @@ struct kernel {
 	_Atomic unsigned placed[BY_N], wakes[STAGE_SHARERS];
 	_Atomic unsigned last;		/* whose address space the last placement went through */
 	_Atomic unsigned nap_ms;	/* what goes through the main sharer takes so long */
+	_Atomic bool locked;		/* the main sharer's address space is: who goes in stays there */
 	bool old_way;			/* every second page goes through who waits for it: the other sharer */
 };
 
@@ -60,6 +61,8 @@ static int issue(void *ctx, int uffd, enum uffd_how how, uint64_t dst, uint64_t 
 	atomic_store(&k->last, by);
 	if (by == BY_MAIN && atomic_load(&k->nap_ms))
 		usleep(1000 * atomic_load(&k->nap_ms));
+	while (by == BY_MAIN && atomic_load(&k->locked))
+		usleep(1000);
 	if (!the_old_way(k, page))
 		return uffd_kernel_ops.issue(NULL, uffd, how, dst, len, src, wake, moved);
 	ret = uffd_kernel_ops.issue(NULL, k->stage->sharer[OTHER].uffd, how,
@@ -198,6 +201,79 @@ static void slow_main_is_passed_over(void)
 	end(&s);
 }
 
+/* The same for the background stream: of a row of pages one took long, and the rest went elsewhere. */
+static void slow_main_is_passed_over_by_the_bulk_lane(void)
+{
+	struct kernel k;
+	struct stage s;
+
+	begin(&s, &k, (struct stage_options){ .urgent = true });
+	atomic_store(&k.nap_ms, SLOW_MS);
+	stage_send(&s, false, 0, STAGE_PAGES);
+	end(&s);
+	tap_note("of the stream's pages %u went through a main sharer that takes %u ms, %u through our own mapping",
+		 atomic_load(&k.placed[BY_MAIN]), SLOW_MS, atomic_load(&k.placed[BY_OWN]));
+	expect_eq(atomic_load(&k.placed[BY_MAIN]), 1);
+	expect(atomic_load(&k.placed[BY_OWN]) >= STAGE_ROW_FIRST / 2);
+}
+
+static void wait_placed(struct kernel *k, unsigned by, unsigned n)
+{
+	for (uint64_t until = clock_ns() + STAGE_PATIENCE_MS * 1000000ull; atomic_load(&k->placed[by]) < n; usleep(200))
+		expect(clock_ns() < until);
+}
+
+/* The bulk thread is held up in a main sharer that is locked: who faults meanwhile, elsewhere, is served as if it were not. */
+static void locked_main_holds_no_urgent_page_up(void)
+{
+	uint64_t before, took = 0;
+	struct kernel k;
+	struct stage s;
+
+	begin(&s, &k, (struct stage_options){ .urgent = true });
+	atomic_store(&k.locked, true);
+	stage_send(&s, false, 0, 1);
+	wait_placed(&k, BY_MAIN, 1);
+	usleep(2000 * SLOW_MS);
+	for (unsigned page = 1; page < ROW; page++) {
+		stage_touch(&s, OTHER, page, 1);
+		stage_wait_parked(&s, 1);
+		before = clock_ns();
+		stage_send(&s, true, page, 1);
+		stage_wait_seen(&s, OTHER, page, 1);
+		took += clock_ns() - before;
+		expect_eq(atomic_load(&k.last), BY_OWN);
+	}
+	tap_note("beside a locked main sharer a page took %.1f us on the urgent lane", (double)took / 1000 / (ROW - 1));
+	expect_eq(atomic_load(&k.placed[BY_MAIN]), 1);
+	atomic_store(&k.locked, false);
+	stage_send(&s, false, ROW, STAGE_PAGES - ROW);
+	end(&s);
+}
+
+/* The fault thread is: then the background stream goes on. */
+static void locked_main_holds_no_stream_up(void)
+{
+	struct kernel k;
+	struct stage s;
+
+	begin(&s, &k, (struct stage_options){ .urgent = true });
+	stage_touch(&s, OTHER, 0, 1);
+	stage_wait_parked(&s, 1);
+	atomic_store(&k.locked, true);
+	stage_send(&s, true, 0, 1);
+	wait_placed(&k, BY_MAIN, 1);
+	usleep(2000 * SLOW_MS);
+	stage_send(&s, false, 1, STAGE_ROW_FIRST - 1);
+	wait_placed(&k, BY_OWN, STAGE_ROW_FIRST / 2);
+	expect_eq(atomic_load(&k.placed[BY_MAIN]), 1);
+	expect(!stage_seen(&s, OTHER, 0));
+	atomic_store(&k.locked, false);
+	stage_wait_seen(&s, OTHER, 0, 1);
+	stage_send(&s, false, STAGE_ROW_FIRST, STAGE_ROW_N);
+	end(&s);
+}
+
 /* --- what a stall costs the others -------------------------------------------------------------- */
 
 #define SAMPLES 16u
@@ -264,6 +340,9 @@ static const struct fact facts[] = {
 	{ "O3 an answer is placed through nobody else either", answers_ask_nobody_else },
 	{ "O6 our own mapping carries when the main sharer is gone", own_carries_without_main },
 	{ "a slow main sharer is passed over for a hundred times as long", slow_main_is_passed_over },
+	{ "a slow main sharer is passed over by the bulk lane, too", slow_main_is_passed_over_by_the_bulk_lane },
+	{ "the bulk lane is held up in a locked main sharer, and no urgent page is", locked_main_holds_no_urgent_page_up },
+	{ "the fault thread is held up in a locked main sharer, and the stream is not", locked_main_holds_no_stream_up },
 	{ "a sharer that keeps forking delays nobody else's faults", who_forks_delays_nobody_else },
 };
 
