@@ -83,6 +83,8 @@ int door_strangers(struct door *d, char *why);
 void door_tell(struct door *d, const struct snapshot *s);
 /* The session is complete: undo the registrations, which takes its time; who is told of the end is released.  Harmless again. */
 void door_release(struct door *d);
+/* Is that done? */
+bool door_released(const struct door *d);
 /* Add the sharers that the fault thread does not know yet. */
 void door_fill(struct door *d, struct snapshot *s);
 /* Sharers that are still connected. */

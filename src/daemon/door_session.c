@@ -439,6 +439,23 @@ void door_release(struct door *d)
 }
 
 /**
+ * door_released - is nobody's memory registered with us any more, as far as we can tell?
+ *
+ * A program that does not know of us holds its userfaultfd itself: what is still registered when we
+ * go would stay so, and a thread that touches a hole there would wait for ever.
+ */
+bool door_released(const struct door *d)
+{
+	for (unsigned i = 0; i < d->clients->len; i++) {
+		const struct client *c = g_ptr_array_index(d->clients, i);
+
+		if ((c->state == CLIENT_JOINED || c->state == CLIENT_READY) && !c->released)
+			return false;
+	}
+	return true;
+}
+
+/**
  * door_fill - add the sharers that the fault thread does not know (yet) to a snapshot
  */
 void door_fill(struct door *d, struct snapshot *s)

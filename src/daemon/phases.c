@@ -364,7 +364,8 @@ static void maybe_end(struct phases *p, const struct snapshot *s)
 		return;
 	if (s->state == SESSION_FAILED)
 		end_after(p, FLUSH_MS);
-	if (s->state != SESSION_COMPLETE || !s->running_told || (p->handover && !handover_over(p->handover)))
+	if (s->state != SESSION_COMPLETE || !s->running_told || !door_released(p->door) ||
+	    (p->handover && !handover_over(p->handover)))
 		return;
 	end_after(p, GRACE_MS);
 	if (s->source_closed && door_connected(p->door) == 0)
