@@ -63,6 +63,8 @@ static void declare(struct handover *h, const struct snapshot *s, const struct r
 	} else if (declare_all(h, c)) {
 		/* What comes of it is seen in the next phase: a proof takes its time. */
 		(void)door_ready(h->door, c);
+		/* It has taken the place of one that was lost, if any was. */
+		h->reason[0] = h->advice[0] = '\0';
 		handover_enter(h, HANDOVER_DECLARED);
 	}
 }

@@ -57,6 +57,8 @@ struct handover {
 
 	/* of the QEMU at hand */
 	struct qmp *qmp;		/* owned; NULL */
+	uint64_t reopen_ns;		/* no new connection to the monitor before */
+	char monitor_said[160];		/* how the last one ended; "" */
 	pid_t pid;			/* 0: not known yet */
 	uint32_t client;		/* the door's id of it; 0 */
 	pid_t stranger;			/* a preload that said hello from another process; 0 */

@@ -37,14 +37,15 @@
 #include "sys/fd.h"
 
 #define WANT_AGAIN_NS 100000000ull
+#define REOPEN_NS     50000000ull	/* a monitor that closes is not tried at once */
 
 /* A row for each phase: its name, and how often to look again without being told (ms; 0: never). */
 static const struct {
 	const char *name;
 	unsigned tick_ms;
 } states[HANDOVER_STATES] = {
-	[HANDOVER_WAIT_QMP] = { "wait-qmp", 0 }, [HANDOVER_WAIT_PRELOAD] = { "wait-preload", 20 },
-	[HANDOVER_INMIGRATE] = { "inmigrate", 0 }, [HANDOVER_DECLARED] = { "declared", 0 },
+	[HANDOVER_WAIT_QMP] = { "wait-qmp", 100 }, [HANDOVER_WAIT_PRELOAD] = { "wait-preload", 20 },
+	[HANDOVER_INMIGRATE] = { "inmigrate", 100 }, [HANDOVER_DECLARED] = { "declared", 0 },
 	[HANDOVER_PRIVATE] = { "private", 50 }, [HANDOVER_STREAMING] = { "streaming", 0 },
 	[HANDOVER_LOADING] = { "loading", 20 }, [HANDOVER_LOADED] = { "loaded", 0 }, [HANDOVER_CONT] = { "cont", 20 },
 	[HANDOVER_RUNNING] = { "running", 0 }, [HANDOVER_COMPLETE] = { "complete", 0 },
@@ -163,21 +164,21 @@ static void on_event(void *ctx, const struct qmp_event *e)
 }
 
 /*
- * Most often QEMU has ended, which its pidfd tells, too.  One that lives on without this connection is asked for another one,
- * and what was asked on the old one is asked again.
+ * Most often QEMU has ended, which its pidfd tells, too; one that is ending may still take a connection, and closes it.  One that
+ * lives on is asked for another connection, and what was asked on the old one is asked again.  So the end of a connection never
+ * ends more than that: who waits for QEMU is told what its monitor last said, and gives up when it likes.
  */
 static void on_closed(void *ctx, const char *why)
 {
 	struct handover *h = ctx;
-	const struct client *c = handover_client(h);
 
 	g_info("the monitor of QEMU: %s", why);
+	g_strlcpy(h->monitor_said, why, sizeof(h->monitor_said));
 	qmp_free(steal_ptr(&h->qmp));
+	h->reopen_ns = clock_ns() + REOPEN_NS;
 	h->asked = false;
 	ram_query_free(steal_ptr(&h->query));
-	if (h->state == HANDOVER_WAIT_QMP || (h->state == HANDOVER_RETRY && !c))
-		handover_fail(h, ECONNREFUSED, "the monitor of --qemu must be a QMP socket (-qmp unix:PATH,server=on,wait=off)", "%s", why);
-	else if (h->state == HANDOVER_INMIGRATE && !h->prepared)
+	if (h->state == HANDOVER_INMIGRATE && !h->prepared)
 		h->preparation = 0;
 	h->ops.refresh(h->ops.ctx);
 }
@@ -189,6 +190,8 @@ bool handover_asks(struct handover *h)
 {
 	static const struct qmp_ops ops = { on_ready, on_event, on_closed };
 
+	if (!h->qmp && clock_ns() < h->reopen_ns)
+		return false;
 	if (!h->qmp)
 		h->qmp = qmp_new(h->options->qemu.monitor, &ops, h);
 	return qmp_is_ready(h->qmp);
@@ -202,6 +205,7 @@ static void at_wait_qmp(struct handover *h, const struct snapshot *s)
 	if (!handover_asks(h))
 		return;
 	g_strlcpy(h->version, qmp_version(h->qmp), sizeof(h->version));
+	h->monitor_said[0] = '\0';
 	handover_enter(h, HANDOVER_WAIT_PRELOAD);
 }
 
@@ -213,9 +217,9 @@ static void at_wait_preload(struct handover *h, const struct snapshot *s)
 
 	(void)s;
 	h->stranger = c && c->pid != pid ? c->pid : 0;
-	if (!h->qmp)
-		handover_lost(h, s, "its monitor closed");
-	else if (c && c->pid == pid) {
+	if (!h->qmp) {
+		handover_enter(h, h->retrying ? HANDOVER_RETRY : HANDOVER_WAIT_QMP);
+	} else if (c && c->pid == pid) {
 		h->pid = pid;
 		h->client = c->id;
 		handover_enter(h, HANDOVER_INMIGRATE);

@@ -44,7 +44,8 @@ const char *handover_waits(const struct handover *h, char *out, size_t len)
 	if (s && s->state == SESSION_PAUSED && h->state < HANDOVER_COMPLETE)
 		snprintf(out, len, "nothing: the session is held: %s", s->reason);
 	else if (h->state == HANDOVER_WAIT_QMP || h->state == HANDOVER_RETRY)
-		snprintf(out, len, "the monitor of QEMU at %s (start it with -incoming defer -S)", h->options->qemu.monitor);
+		snprintf(out, len, "the monitor of QEMU at %s (%s)", h->options->qemu.monitor,
+			 *h->monitor_said ? h->monitor_said : "start it with -incoming defer -S");
 	else if (h->state == HANDOVER_WAIT_PRELOAD)
 		wait_preload(h, out, len);
 	else if (h->state == HANDOVER_INMIGRATE)
