@@ -1,0 +1,52 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""fake_qemu.py MONITOR ANSWERS: a process that only has a monitor, and says what it was told to say.
+
+ANSWERS is JSON: {command: value of "return"}, or {command: {"error": text}}.  A command that is not in
+it is answered with an empty object.  Ends when its standard input does.
+"""
+import json
+import os
+import select
+import socket
+import sys
+
+GREETING = {"QMP": {"version": {"qemu": {"major": 10, "minor": 0, "micro": 2}}, "capabilities": []}}
+
+
+def reply(answers, request):
+    value = answers.get(request["execute"], {})
+    if isinstance(value, dict) and "error" in value:
+        return {"error": {"class": "GenericError", "desc": value["error"]}, "id": request.get("id")}
+    return {"return": value, "id": request.get("id")}
+
+
+def serve(listener, answers):
+    """One client at a time, as a monitor does it."""
+    conn = pending = None
+    while True:
+        ready, _, _ = select.select([sys.stdin, conn or listener], [], [])
+        if sys.stdin in ready and not os.read(0, 100):
+            return
+        if conn is None and listener in ready:
+            conn, pending = listener.accept()[0], b""
+            conn.sendall(json.dumps(GREETING).encode() + b"\n")
+        elif conn in ready:
+            data = conn.recv(65536)
+            if not data:
+                conn = None
+                continue
+            *lines, pending = (pending + data).split(b"\n")
+            for line in filter(bytes.strip, lines):
+                conn.sendall(json.dumps(reply(answers, json.loads(line))).encode() + b"\n")
+
+
+def main():
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(sys.argv[1])
+    listener.listen(1)
+    serve(listener, json.loads(sys.argv[2]))
+
+
+if __name__ == "__main__":
+    main()
