@@ -267,14 +267,15 @@ def its_socket_closed(case):
 
 
 def after_the_end(case):
-    """After COMPLETE a daemon that is gone stands in nobody's way."""
-    service, vm, path, _ = serving(case, "backend")
+    """After the end a daemon that is gone stands in nobody's way, and it does not go before all were told."""
+    service, vm, path, _ = serving(case, "backend", stay=False)
     backend = started(service, "backend", maps="on")
+    backend.do(f"open {path}")
+    backend.do(f"map early 0 {MIB}")
     source = begin(service, vm, ())
     finish(service, vm, source)
-    service.child.kill()
-    service.child.wait()
-    backend.do(f"open {path}")
+    service.ended(0)
+    check(not any("um" in flags for *_, flags in vmas(backend.pid, path)), "still registered after the daemon's end")
     backend.do(f"map all 0 {SIZE}")
     same_as_file(backend, path, {"all": (0, SIZE)})
 
