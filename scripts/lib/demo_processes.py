@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The main job, to be watched: a guest that keeps writing its memory moves, live, into postcopyd.
+"""The memory of a guest that keeps writing it moves, live, into two processes that touch it in random order.
 
 The guest runs under QEMU.  At the destination two processes share its memory, each with a
 userfaultfd of its own: "vmm", which stands in for the VMM, and "helper".  From the moment of
@@ -17,7 +17,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 sys.path.insert(0, os.path.join(TOP, "tests", "lib"))
@@ -25,6 +24,7 @@ sys.path.insert(0, os.path.join(TOP, "tests", "lib"))
 import guestmem
 from dest import Counters, wait_event
 from harness import Case, Failure, Skip, built, check, check_equal, wait_for
+from screen import Screen, human_bytes, human_time
 from vm import MIB, RAM_BLOCK, SYSTEM_QEMU, Vm
 
 NEEDED = ("postcopyd", "postcopyctl", "tests/lib/sharer", "tests/lib/xxh3sum")
@@ -32,46 +32,6 @@ ALIGN = 2 * MIB                 # where QEMU begins a mapping of RAM
 SHARERS = ("vmm", "helper")
 
 Block = collections.namedtuple("Block", "name length mapped")
-
-
-class Screen:
-    """What a person sees; nothing at all for --json."""
-
-    def __init__(self, quiet):
-        self.quiet = quiet
-        self.began = time.monotonic()
-
-    def elapsed(self):
-        return time.monotonic() - self.began
-
-    def say(self, text=""):
-        if not self.quiet:
-            print(text, flush=True)
-
-    def step(self, text):
-        self.say(f"{self.elapsed():6.1f} s  {text}")
-
-    def table(self, rows):
-        """The first row is the head; the first column is text, the others stand right."""
-        widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
-        for row in rows:
-            cells = [str(cell).ljust(w) if i == 0 else str(cell).rjust(w)
-                     for i, (cell, w) in enumerate(zip(row, widths))]
-            self.say("  " + "  ".join(cells).rstrip())
-
-
-def human_time(ns):
-    for unit, size in (("s", 1e9), ("ms", 1e6), ("us", 1e3)):
-        if ns >= size:
-            return f"{ns / size:.3g} {unit}" if ns < 100 * size else f"{ns / size:.0f} {unit}"
-    return f"{ns} ns"
-
-
-def human_bytes(count):
-    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} B"
 
 
 # --- the source --------------------------------------------------------------------------------
@@ -257,16 +217,9 @@ def show(screen, result):
                      *("same" if name in b["equal_for"] else "-" for name in SHARERS))
                     for b in result["blocks"]])
     screen.say()
-    screen.table([("sharer", "faults served", "p50", "p90", "p99", "max")]
-                 + [(s["name"], s["faults"],
-                     *(human_time(s["latency"]["total"][key])
-                       for key in ("p50_ns", "p90_ns", "p99_ns", "max_ns")))
-                    for s in result["sharers"]])
+    screen.sharers(result["sharers"])
     screen.say()
-    screen.table([("lane", "received", "pages copied", "zero pages")]
-                 + [(name, human_bytes(lane["bytes"]), lane["pages"]["copy"],
-                     lane["pages"]["zero"] + lane["pages"]["noted"])
-                    for name, lane in result["lanes"].items() if name != "store"])
+    screen.lanes(result["lanes"])
     screen.say()
     screen.table([("owed at the switch-over", f"{result['owed_pages']} pages"),
                   ("switch-over to the first touch served",
@@ -293,7 +246,7 @@ def run(options, screen):
         return result
     finally:
         with contextlib.redirect_stdout(sys.stderr):
-            case.close(failed)
+            case.close(not failed)
 
 
 def default_size():
@@ -303,7 +256,7 @@ def default_size():
 
 def parse():
     parser = argparse.ArgumentParser(
-        prog="scripts/demo", description=__doc__.split("\n\n", maxsplit=1)[0],
+        prog="scripts/demo --processes", description=__doc__.split("\n\n", maxsplit=1)[0],
         epilog="Exit status: 0 when every page of every block equals the source's, 1 when not.")
     parser.add_argument("--size", type=int, default=default_size(), metavar="MIB",
                         help="of the guest (1024, or an eighth of the memory that is free)")
