@@ -267,6 +267,7 @@ def usage(case):
             (2, "goes with --run-dir", ["--sharer", "x", "--run-dir", "/d", "--cont", "yes", "q"]),
             (2, "Unknown option", ["--nonsense"]),
             (1, "--preload PATH", ["--preload", "/nonexistent.so", "q"]),
+            (1, "--preload PATH", ["--preload", "/", "q"]),
             (127, "/nonexistent", [*preload, "--sharer", "x", "--run-dir", "/d", "/nonexistent"]),
     ):
         done = subprocess.run([RUN, *argv], stdin=subprocess.DEVNULL, capture_output=True, timeout=30, text=True, cwd=case.dir)
