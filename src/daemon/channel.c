@@ -296,7 +296,7 @@ static gboolean on_connection(gint listen_fd, GIOCondition condition, gpointer d
 	c->candidate[c->n++] = u;
 	u->watch = g_unix_fd_add(fd, G_IO_IN | G_IO_HUP, on_bytes, u);
 	if (!c->has_main)
-		u->age = g_timeout_add(SILENT_MS, on_silent, u);
+		u->age = g_timeout_add(c->ops.silent_ms, on_silent, u);
 	settle(c);
 	return G_SOURCE_CONTINUE;
 }
@@ -314,6 +314,8 @@ struct channel *channel_new(int listen_fd, struct faultloop *loop, const struct 
 	c->listen_fd = listen_fd;
 	c->loop = loop;
 	c->ops = *ops;
+	if (c->ops.silent_ms == 0)
+		c->ops.silent_ms = SILENT_MS;
 	c->watch = g_unix_fd_add(listen_fd, G_IO_IN, on_connection, c);
 	return c;
 }

@@ -18,6 +18,7 @@ struct channel_ops {
 	/* The last snapshot, for the blocks that there are; NULL: none yet. */
 	const struct snapshot *(*snapshot)(void *ctx);
 	void *ctx;
+	unsigned silent_ms;		/* that a connection may say nothing while no main channel is known; 0: the default */
 };
 
 /* @listen_fd: listening stream socket, owned from here on. */

@@ -538,7 +538,7 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 	struct phases *p = g_new0(struct phases, 1);
 	struct door_ops door_ops = { door_changed, p };
 	struct door_limits door_limits = { o->max_sharers, o->prove_timeout_s };
-	struct channel_ops channel_ops = { connection_refused, last_snapshot, p };
+	struct channel_ops channel_ops = { .refused = connection_refused, .snapshot = last_snapshot, .ctx = p };
 	struct hooks_ops hooks_ops = { hook_ended, hook_event, p };
 	int ret;
 
