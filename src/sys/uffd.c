@@ -26,6 +26,8 @@
 #include "sys/fd.h"
 #include "sys/uapi.h"
 
+#define UFFD_GONE_EVENTS (UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_UNMAP)
+
 /* --- placement --- */
 
 static int issue_copy(int uffd, uint64_t dst, uint64_t len, const void *src, bool wake,
@@ -200,11 +202,35 @@ static bool uffd_had_handshake(int uffd)
 	return poll(&p, 1, 0) == 0 || !(p.revents & POLLERR);
 }
 
+/*
+ * The features that its handshake asked for, as fdinfo shows them: "API: protocol:features:offered".  None where that cannot be
+ * read.
+ */
+static uint64_t uffd_asked_for(int uffd)
+{
+	unsigned long long features = 0;
+	char path[64], text[512];
+	cleanup_fd int fd = -1;
+	const char *at;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", uffd);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+	text[n > 0 ? n : 0] = '\0';
+	at = strstr(text, "API:");
+	return at && sscanf(at, "API: %*x:%llx:", &features) == 1 ? features : 0;
+}
+
 /**
  * uffd_probe - can a userfaultfd that somebody sent be served at all? (F06, S1-23)
  *
  * A blocking fd would poll as an error for ever, so it is made O_NONBLOCK first; the owner of the
  * other end of the shared open file sees that flag, too.  @was_blocking may be NULL.
+ *
+ * The kernel places nothing in an address space while an event about memory that goes is unread, and gives it out behind all
+ * faults.  Who reads faults only as far as there is room for their threads may then wait for a placement that waits for him, so
+ * such a one is not served until something takes its events apart from its faults.
  *
  * @need_kernel asks nothing more here: whether the fd was opened USER_MODE_ONLY is in no file of
  * /proc and in no ioctl.  Whoever needs kernel accesses to fault (S2-11) follows up with
@@ -225,7 +251,9 @@ enum uffd_fitness uffd_probe(int uffd, bool need_kernel, bool *was_blocking)
 		if (fcntl(uffd, F_SETFL, flags | O_NONBLOCK) < 0)
 			return UFFD_NOT_A_UFFD;
 	}
-	return uffd_had_handshake(uffd) ? UFFD_FIT : UFFD_NO_HANDSHAKE;
+	if (!uffd_had_handshake(uffd))
+		return UFFD_NO_HANDSHAKE;
+	return uffd_asked_for(uffd) & UFFD_GONE_EVENTS ? UFFD_REPORTS_GONE : UFFD_FIT;
 }
 
 /* A process of its own, since a thread that waits for a page ends by nothing but SIGKILL. */
@@ -308,6 +336,8 @@ const char *uffd_fitness_text(enum uffd_fitness f)
 		[UFFD_FIT] = "fit",
 		[UFFD_NOT_A_UFFD] = "the descriptor is not a userfaultfd",
 		[UFFD_NO_HANDSHAKE] = "UFFDIO_API was not done on the userfaultfd",
+		[UFFD_REPORTS_GONE] = "the userfaultfd was opened for EVENT_REMOVE, EVENT_REMAP or EVENT_UNMAP, which are not "
+				      "supported: open it without",
 		[UFFD_USER_ONLY] = "the userfaultfd is USER_MODE_ONLY, kernel accesses would fail",
 	};
 

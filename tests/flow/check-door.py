@@ -3,6 +3,7 @@
 """Who may not come in, and what it costs the others: nothing.  (F06, P08, P28, S1-23, S1-33, O14)"""
 import array
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
@@ -27,6 +28,7 @@ BLOCK_BODY = struct.Struct("=2I3Q256s")
 ROLE_MAIN, ROLE_SHARER = 1, 2
 DISABLE = 2
 F_SEAL_FUTURE_WRITE = 16
+EVENTS = (1 << 2, 1 << 3, 1 << 6)          # UFFD_FEATURE_EVENT_REMAP, _REMOVE, _UNMAP
 NR_USERFAULTFD, UFFDIO_API, USER_MODE_ONLY = 323, 0xC018AA3F, 1
 
 
@@ -42,10 +44,10 @@ def block(name, length, page_size=0, offset=0):
     return packet(BLOCK_MESSAGE, BLOCK_BODY.pack(0, 0, length, page_size, offset, name.encode()), 2)
 
 
-def userfaultfd():
+def userfaultfd(features=0):
     fd = ctypes.CDLL(None, use_errno=True).syscall(NR_USERFAULTFD, os.O_CLOEXEC | os.O_NONBLOCK)
     check(fd >= 0, "userfaultfd(2) failed")
-    fcntl.ioctl(fd, UFFDIO_API, bytearray(struct.pack("=QQQ", 0xAA, 0, 0)))
+    fcntl.ioctl(fd, UFFDIO_API, bytearray(struct.pack("=QQQ", 0xAA, features, 0)))
     return fd
 
 
@@ -115,6 +117,20 @@ def uffd_pipe(case):
 
 def uffd_without_handshake(case):
     refused_uffd(case, "raw", ("UFFDIO_API", "handshake"))
+
+
+def uffd_of_events(case):
+    """O12: it wants to be told of memory that goes, and nothing is placed while it was not: refused, by the name of the events."""
+    service = Service(case)
+    for features in EVENTS:
+        raw = Raw(service)
+        fd = userfaultfd(features)
+        raw.send(hello("balloon"), [fd])
+        os.close(fd)
+        kind, error, text = raw.answer()
+        check_equal((kind, error), (REFUSED, errno.EINVAL), f"answer to hello ({text})")
+        check("EVENT_REMOVE" in text and "open it without" in text, text)
+    still_works(service)
 
 
 def uffd_blocking(case):
@@ -527,6 +543,7 @@ def private_page_size(case):
 
 
 CASES = [
+    ("O12 a userfaultfd that asks for EVENT_REMOVE is refused by name", uffd_of_events),
     ("S1-23 a pipe instead of a userfaultfd is refused", uffd_pipe),
     ("S1-23 a userfaultfd without handshake is refused", uffd_without_handshake),
     ("S1-23 a blocking userfaultfd is made O_NONBLOCK and served", uffd_blocking),

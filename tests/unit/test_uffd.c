@@ -253,6 +253,23 @@ Test(uffd, probe_names_what_is_wrong)
 	cr_assert_not(fcntl(reader, F_GETFL) & O_NONBLOCK, "what is no userfaultfd is left alone");
 }
 
+/* O12: an event about memory that goes would have to be read before anything can be placed. */
+Test(uffd, O12_events_of_what_goes_are_refused)
+{
+	static const uint64_t gone[] = { UFFD_FEATURE_EVENT_REMOVE, UFFD_FEATURE_EVENT_REMAP, UFFD_FEATURE_EVENT_UNMAP,
+					 UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_THREAD_ID };
+	cleanup_fd int plain = uffd_open(UFFD_FEATURE_THREAD_ID | UFFD_FEATURE_MISSING_SHMEM, false);
+
+	need_uffd();
+	cr_assert_eq(uffd_probe(plain, true, NULL), UFFD_FIT);
+	for (size_t i = 0; i < ARRAY_LEN(gone); i++) {
+		cleanup_fd int uffd = uffd_open(gone[i], false);
+
+		cr_assert_geq(uffd, 0);
+		cr_assert_eq(uffd_probe(uffd, true, NULL), UFFD_REPORTS_GONE);
+	}
+}
+
 Test(uffd, every_fitness_has_a_text)
 {
 	for (int f = UFFD_FIT; f <= UFFD_USER_ONLY; f++)
