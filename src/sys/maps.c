@@ -189,8 +189,9 @@ int maps_text_released(FILE *smaps, uint64_t start, uint64_t end)
 	size_t size = 0;
 	int rc;
 
-	while ((rc = next_flagged(smaps, &line, &size, &vma)) > 0)
-		if (vma.uffd_missing && vma.start < end && vma.end > start)
+	/* In the order of their addresses; each one costs a walk of its page tables. */
+	while ((rc = next_flagged(smaps, &line, &size, &vma)) > 0 && vma.start < end)
+		if (vma.uffd_missing && vma.end > start)
 			return 0;
 	return rc < 0 ? rc : 1;
 }
@@ -227,8 +228,8 @@ int maps_of_file(pid_t pid, uint64_t dev, uint64_t inode, struct maps_vma **out)
 /**
  * maps_proven - is all of a range registered for missing faults?
  *
- * An empty range is proven.  Reading smaps walks the page tables of the whole process: this is for
- * milestones, not for faults.
+ * An empty range is proven.  Reading smaps walks the page tables of all that lies below the range, too: this is
+ * for milestones, not for faults.
  */
 int maps_proven(pid_t pid, uint64_t start, uint64_t end, uint64_t *at)
 {
@@ -240,6 +241,8 @@ int maps_proven(pid_t pid, uint64_t start, uint64_t end, uint64_t *at)
 
 /**
  * maps_released - is nothing of a range registered any more?
+ *
+ * Nothing above the range is looked at.
  */
 int maps_released(pid_t pid, uint64_t start, uint64_t end)
 {

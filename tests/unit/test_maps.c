@@ -238,6 +238,29 @@ Test(maps, released_ranges)
 	}
 }
 
+/* Each mapping that smaps shows costs a walk of its page tables, and a VM that is moving waits for it. */
+Test(maps, no_more_is_read_than_what_lies_behind_the_range)
+{
+	static const char four[] = "1000-2000 rw-p 00000000 00:00 0 \nVmFlags: rd wr \n"
+				   "2000-3000 rw-p 00000000 00:00 0 \nVmFlags: rd wr \n"
+				   "3000-4000 rw-p 00000000 00:00 0 \nVmFlags: rd wr \n"
+				   "4000-5000 rw-p 00000000 00:00 0 \nVmFlags: rd wr um \n";
+	static const struct {
+		uint64_t start, end;
+		const char *unread;
+	} rows[] = { { 0, 1, "2000-" }, { 0, 0x1000, "2000-" }, { 0x1000, 0x2000, "3000-" }, { 0, 0x3000, "4000-" } };
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		FILE *f = text(four);
+		char next[64] = "";
+
+		cr_expect_eq(maps_text_released(f, rows[i].start, rows[i].end), 1, "row %zu", i);
+		cr_expect_not_null(fgets(next, sizeof(next), f));
+		cr_expect_eq(strncmp(next, rows[i].unread, 5), 0, "row %zu: %s", i, next);
+		fclose(f);
+	}
+}
+
 Test(maps, unreadable_text_is_an_error_not_an_answer)
 {
 	struct maps_vma *vma = NULL;
