@@ -7,6 +7,7 @@ a ratio is the median of the ratios of neighbours, printed with the lowest and t
 is what the touching thread saw.  Exit status 0 whenever everything ran; PASS and MISS are for reading.
 """
 import argparse
+import dataclasses
 import json
 import os
 import platform
@@ -16,6 +17,7 @@ from collections import namedtuple
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 # pylint: disable=wrong-import-position
+import qemu
 import rows
 import stand
 
@@ -166,6 +168,8 @@ MAKERS = {
     "scale": lambda o, layouts: scale(o, layouts["one"]),
 }
 NEEDS_TWO = ("two", "apart")
+#: No rows of the stand's: the same source into QEMU and into postcopyd, who faults differs; the count of copies; a guest that moves.
+OTHERS = ("qemu", "copies", "handover")
 
 
 # --- running and printing -----------------------------------------------------------------------------
@@ -234,8 +238,8 @@ def machine():
 def options(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--quick", action="store_true", help="small, once: does everything run?")
-    parser.add_argument("--only", action="append", metavar="GROUP", choices=[*MAKERS, "qemu", "copies"],
-                        help="one of: " + ", ".join([*MAKERS, "qemu", "copies"]))
+    parser.add_argument("--only", action="append", metavar="GROUP", choices=[*MAKERS, *OTHERS],
+                        help="one of: " + ", ".join([*MAKERS, *OTHERS]))
     parser.add_argument("--rounds", type=int, help="of each group (default 5)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", metavar="FILE", help="every number of every round goes there")
@@ -246,6 +250,19 @@ def options(arguments=None):
     o.guest_mib = 64 if o.quick else 256
     o.sizes = (1, 16) if o.quick else (1, 16, 256)
     return o
+
+
+def handover(o):
+    """Tables of tests/bench/qemu.py, printed as they come."""
+    if qemu.missing():
+        print("\nhandover: left out, not here: " + ", ".join(qemu.missing()))
+        return []
+    arguments = ["--seed", str(o.seed), "--guest-mib", str(o.guest_mib), "--repeat", str(1 if o.quick else 2 * o.rounds)]
+    kept = []
+    for table in qemu.measure(qemu.options(arguments)):
+        qemu.print_table(table)
+        kept.append(dataclasses.asdict(table))
+    return kept
 
 
 def groups(o):
@@ -279,6 +296,8 @@ def main():
     if not o.only or "qemu" in o.only:
         kept["qemu"] = rows.qemu(o)
         print_qemu(kept["qemu"])
+    if not o.only or "handover" in o.only:
+        kept["handover"] = handover(o)
     if o.json:
         with open(o.json, "w") as f:
             json.dump(kept, f, indent=1)

@@ -9,9 +9,10 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 # pylint: disable=wrong-import-position
+import qemu
 import run
 import stand
-from harness import check, diag, main, skip_all
+from harness import Skip, check, diag, main, skip_all
 
 SLACK = 4
 #: Two latencies at the far end of a few hundred samples say nothing on a busy machine.
@@ -28,10 +29,24 @@ def case_of(group):
     return case
 
 
+def handover(_case):
+    """A guest that moves: both sides serve it in either way, and it finds its memory as it was."""
+    if qemu.missing():
+        raise Skip("not here: " + ", ".join(qemu.missing()))
+    for table in qemu.measure(qemu.options(["--repeat", "1", "--guest-mib", "64", "--qemu", qemu.vm.SYSTEM_QEMU])):
+        for side in qemu.SIDES:
+            check(table.median(side, "faults") > 0, f"{table.name}, {side}: the guest waited for no page, so nothing was measured")
+        for text, middle, _low, _high, limit, _holds in table.verdicts():
+            diag(f"{table.name}, {text}: {middle:.2f}, target {limit:g}")
+        slower = table.median("postcopyd", "total_ms") / table.median("qemu", "total_ms")
+        check(slower < SLACK, f"{table.name}: the whole takes {slower:.2f} times as long, out of all proportion")
+
+
 if __name__ == "__main__":
     if stand.missing_programs():
         skip_all("not built: " + ", ".join(stand.missing_programs()))
     if os.geteuid() != 0:
         skip_all("needs root: userfaultfd for other users is not everywhere")
     OPTIONS = run.options(["--quick"])
-    main([(f"bench: {group.title}", case_of(group)) for group in run.groups(OPTIONS)])
+    main([(f"bench: {group.title}", case_of(group)) for group in run.groups(OPTIONS)]
+         + [("bench: a guest that moves between two QEMUs", handover)])

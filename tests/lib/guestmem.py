@@ -30,19 +30,19 @@ Status = collections.namedtuple(
 DiskStatus = collections.namedtuple("DiskStatus", "magic reads errors bad_buffer bad_code in_flight")
 
 
-def image(case, mib, disk=False):
+def image(case, mib, kind=None):
     """The boot disk of a machine with @mib MiB, built on the spot when make did not.
 
-    @disk: of the guest that reads a virtio disk, made by pattern_disk().
+    @kind: "disk" is the guest that reads a virtio disk, made by pattern_disk(); "probe" measures its touches.
     """
-    name = f"guest-{mib}{'-disk' if disk else ''}.img"
+    name = f"guest-{mib}{'-' + kind if kind else ''}.img"
     ready = os.path.join(TOP_BUILDDIR, "tests", "lib", "guest", name)
     if os.path.exists(ready):
         return ready
     path = case.path(name)
     if not os.path.exists(path):
         script = os.path.join(TOP_SRCDIR, "tests", "lib", "guest", "build.sh")
-        done = subprocess.run(["/bin/sh", script, str(mib), path, *(["disk"] if disk else [])],
+        done = subprocess.run(["/bin/sh", script, str(mib), path, *([kind] if kind else [])],
                               capture_output=True, text=True, timeout=30, check=False)
         check(done.returncode == 0, f"guest image: {done.stderr}")
     return path

@@ -18,8 +18,12 @@ class MemoryGuest:
     def __init__(self, disk=False):
         self.disk = disk
 
+    def kind(self):
+        """Of its image."""
+        return "disk" if self.disk else None
+
     def arguments(self, case, mib):
-        path = guestmem.image(case, mib, self.disk)
+        path = guestmem.image(case, mib, self.kind())
         return ["-drive", f"file={path},format=raw,if=ide,snapshot=on"]
 
     @staticmethod
