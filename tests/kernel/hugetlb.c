@@ -346,7 +346,7 @@ static const struct fact facts[] = {
 
 int main(void)
 {
-	int err = hugepages_borrow(BORROWED);
+	int err = hugepages_borrow(BORROWED, HUGEPAGES_BESIDE);
 
 	if (err < 0)
 		tap_skip_all("cannot borrow 2 MiB pages");

@@ -14,11 +14,14 @@
 
 #include "sys/fd.h"
 
-#define POOL "/sys/kernel/mm/hugepages/hugepages-2048kB"
+#define POOLS "/sys/kernel/mm/hugepages"
+#define POOL  POOLS "/hugepages-2048kB"
 
 /* The keeper waits for the end of this pipe, i.e. for all that is left of the borrower. */
 static int keeper_pipe = -1;
 static pid_t keeper;
+/* Held by the borrower and the keeper, as long as one of them is there. */
+static int use_lock = -1;
 
 static int pool_read(long *n)
 {
@@ -71,25 +74,40 @@ static _Noreturn void keep(int borrower, unsigned n)
 	_exit(pool_change(-(long)n) < 0);
 }
 
-/* The keeper holds nothing of the test's: a reader of the test's output must see its end. */
+/* The keeper holds nothing else of the test's: a reader of the test's output must see its end. */
 static void keep_only(int fd)
 {
 	for (int i = 0; i < 3; i++)
 		close(i);
 	for (int i = 3; i < 1024; i++)
-		if (i != fd)
+		if (i != fd && i != use_lock)
 			close(i);
 }
 
-int hugepages_borrow(unsigned n)
+static int take_use(enum hugepages_use use)
 {
-	int ends[2], err = pool_change(n);
+	if (use == HUGEPAGES_MORE)
+		return 0;
+	use_lock = open(POOLS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (use_lock < 0 || flock(use_lock, use == HUGEPAGES_ALONE ? LOCK_EX : LOCK_SH) < 0)
+		return -errno;
+	return 0;
+}
 
-	if (err < 0)
+int hugepages_borrow(unsigned n, enum hugepages_use use)
+{
+	int ends[2], err = take_use(use);
+
+	if (err == 0)
+		err = pool_change(n);
+	if (err < 0) {
+		close_fd(&use_lock);
 		return err;
+	}
 	if (pipe2(ends, O_CLOEXEC) < 0 || (keeper = fork()) < 0) {
 		err = -errno;
 		pool_change(-(long)n);
+		close_fd(&use_lock);
 		return err;
 	}
 	if (keeper == 0) {
@@ -107,4 +125,5 @@ void hugepages_return(void)
 	if (keeper > 0)
 		waitpid(keeper, NULL, 0);
 	keeper = 0;
+	close_fd(&use_lock);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * with_hugepages N COMMAND [ARG...]: run a command while the pool of 2 MiB pages is N pages larger.
- * Exits as the command does; 77 when the pages cannot be had.
+ * with_hugepages [alone|more] N COMMAND [ARG...]: run a command while the pool of 2 MiB pages is N pages larger; alone: when
+ * nobody else of the tests has borrowed any, and nobody does; more: for whoever has it alone already.  Exits as the command does; 77 when the pages cannot be had.
  */
 #include "config.h"
 
@@ -17,14 +17,22 @@
 
 int main(int argc, char **argv)
 {
-	int status, err, pages = argc > 2 ? atoi(argv[1]) : 0;
+	enum hugepages_use use = HUGEPAGES_BESIDE;
+	int status, err, pages;
 	pid_t child;
 
+	if (argc > 1 && strcmp(argv[1], "alone") == 0)
+		use = HUGEPAGES_ALONE;
+	else if (argc > 1 && strcmp(argv[1], "more") == 0)
+		use = HUGEPAGES_MORE;
+	argv += use != HUGEPAGES_BESIDE;
+	argc -= use != HUGEPAGES_BESIDE;
+	pages = argc > 2 ? atoi(argv[1]) : 0;
 	if (pages <= 0) {
-		fprintf(stderr, "usage: with_hugepages N COMMAND [ARG...]\n");
+		fprintf(stderr, "usage: with_hugepages [alone|more] N COMMAND [ARG...]\n");
 		return 2;
 	}
-	err = hugepages_borrow((unsigned)pages);
+	err = hugepages_borrow((unsigned)pages, use);
 	if (err < 0) {
 		fprintf(stderr, "with_hugepages: %d pages: %s\n", pages, strerror(-err));
 		return 77;
