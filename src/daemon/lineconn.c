@@ -29,6 +29,7 @@ struct lineconn {
 	guint in_source, out_source, over_source;
 	const char *over; /* why it ended */
 	bool finishing;
+	bool heard;	  /* the peer has sent something */
 	size_t line_max;
 };
 
@@ -170,6 +171,7 @@ static gboolean on_readable(gint fd, GIOCondition condition, gpointer data)
 
 	(void)condition;
 	if (n > 0) {
+		c->heard = true;
 		g_byte_array_append(c->in, (const guint8 *)buf, (guint)n);
 		give_lines(c);
 	} else if (n == 0) {
@@ -208,6 +210,14 @@ struct lineconn *lineconn_new(int fd, const struct lineconn_ops *ops, void *ctx)
 void lineconn_set_line_max(struct lineconn *c, size_t bytes)
 {
 	c->line_max = bytes;
+}
+
+/**
+ * lineconn_heard - has the peer ever sent a byte?
+ */
+bool lineconn_heard(const struct lineconn *c)
+{
+	return c->heard;
 }
 
 /**

@@ -31,6 +31,8 @@ struct lineconn *lineconn_new(int fd, const struct lineconn_ops *ops, void *ctx)
 void lineconn_set_line_max(struct lineconn *c, size_t bytes);
 /* Sends what the socket takes at once and closes; `closed` is not called. */
 void lineconn_free(struct lineconn *c);
+/* Has the peer ever sent a byte? */
+bool lineconn_heard(const struct lineconn *c);
 /* Queue @len bytes.  A peer that is too far behind is closed soon after. */
 void lineconn_send(struct lineconn *c, const char *text, size_t len);
 /* Read no more; close when everything queued was sent. */

@@ -345,10 +345,20 @@ static void on_line(void *ctx, const char *line, size_t len)
 	q->calling--;
 }
 
+static void explain_failure(struct qmp *q, int error);
+
+/* A process that ends listens for a moment longer than it lives: nobody was there, and somebody may come. */
+static bool met_nobody(const struct qmp *q)
+{
+	return q->state == GREETING && !lineconn_heard(q->conn);
+}
+
 static void on_eof(void *ctx)
 {
 	struct qmp *q = ctx;
 
+	if (met_nobody(q))
+		return; /* on_conn_closed() */
 	end(q, q->state == READY ? "QEMU has closed its monitor %s" :
 				   "QEMU has closed its monitor %s before it was ready", q->path);
 }
@@ -357,7 +367,15 @@ static void on_conn_closed(void *ctx, const char *why)
 {
 	struct qmp *q = ctx;
 
-	end(q, "QEMU's monitor %s: %s", q->path, why);
+	if (!met_nobody(q)) {
+		end(q, "QEMU's monitor %s: %s", q->path, why);
+		return;
+	}
+	lineconn_free(q->conn);
+	q->conn = NULL;
+	q->peer = 0;
+	q->state = CONNECTING;
+	explain_failure(q, ECONNREFUSED);
 }
 
 static const struct lineconn_ops conn_ops = {on_line, on_eof, on_conn_closed};

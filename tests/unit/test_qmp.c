@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The monitor's client against a monitor that follows a script: what it says, what it makes of the
- * answers, and each way it can end.  Both share the thread: whoever waits turns the main loop.
+ * The monitor's client against a monitor with a script: what it says, what it makes of the answers, each way it can end.
+ * Both share the thread: whoever waits turns the main loop.
  */
 #include "config.h"
 #include "daemon/qmp.h"
@@ -18,8 +18,7 @@
 
 #define PATIENCE_US (20 * G_USEC_PER_SEC) /* until a test gives up; nothing is measured by it */
 #define GREETING                                                                                   \
-	"{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 22, \"minor\": 2, \"major\": 7}, "          \
-	"\"package\": \"Debian\"}, \"capabilities\": [\"oob\"]}}\r\n"
+	"{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 22, \"minor\": 2, \"major\": 7}}, \"capabilities\": [\"oob\"]}}\r\n"
 
 /* --- both sides ---------------------------------------------------------------------------------- */
 
@@ -249,7 +248,6 @@ Test(qmp, waits_for_the_socket_and_says_so)
 	settle();
 	HAS(qmp_waits_for(stage.qmp), "socket to appear");
 	HAS(qmp_waits_for(stage.qmp), stage.path);
-	cr_assert_eq(qmp_peer_pid(stage.qmp), 0);
 	monitor_listen();
 	close_fd(&stage.listener);
 	WAIT(strstr(qmp_waits_for(stage.qmp), "to listen"));
@@ -265,7 +263,6 @@ Test(qmp, waits_for_the_socket_and_says_so)
 	hear("{\"execute\":\"qmp_capabilities\",\"id\":1}");
 	say("{\"return\": {}, \"id\": 1}\r\n");
 	WAIT(stage.ready == 1);
-	cr_assert(qmp_is_ready(stage.qmp));
 	cr_assert_str_eq(qmp_version(stage.qmp), "7.2.22");
 	cr_assert_eq(qmp_version_number(stage.qmp), 702);
 	cr_assert_eq(stage.closed, 0);
@@ -332,6 +329,9 @@ Test(qmp, what_greets_otherwise_is_no_monitor)
 Test(qmp, closed_before_it_was_ready)
 {
 	connect_client();
+	close_fd(&stage.fd); /* without a word, as a QEMU does that ends: tried again */
+	WAIT(monitor_accept());
+	say("{");
 	close_fd(&stage.fd);
 	expect_closed("before it was ready");
 }
@@ -427,7 +427,7 @@ Test(qmp, a_command_too_early_or_too_late_is_answered_closed)
 	WAIT(stage.answers == 1);
 	cr_assert_eq(stage.seen[0].outcome, QMP_CLOSED);
 	HAS(stage.seen[0].text, "cont: the monitor is not ready");
-	cr_assert_eq(stage.closed, 0);
+	say("{");
 	close_fd(&stage.fd);
 	WAIT(stage.closed == 1);
 	qmp_cont(stage.qmp, call(0));
