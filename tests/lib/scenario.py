@@ -136,10 +136,10 @@ class Migration:
             check_equal(self.relay.urgent() is not None, urgent, "there is a preempt channel")
         check_equal(self.relay.main().directions[S2D].ended_by, "eof",
                     "how the main connection ended")
-        self._check_replay(trace)
+        self.check_replay(trace)
         return trace
 
-    def _check_replay(self, trace):
+    def check_replay(self, trace):
         """The stream carried the source's memory; else a difference would not be the receiver's."""
         if len(self.source.parts) > 1:
             differ = [at for block, fd, length in self.source.parts
