@@ -105,20 +105,10 @@ const char *door_problem(struct door *d, const char *name)
 	return NULL;
 }
 
-/*
- * The socket of a program that does not know of us stays open as long as it lives, so nothing is to
- * be waited for but that it was told of the end: before, its memory may still be registered, and who
- * reads its socket later would take us for lost.
- */
-static bool was_let_go(const struct client *c)
-{
-	return c->unaware && (!present(c) || c->told & TOLD_COMPLETE);
-}
-
 /**
  * door_connected - how many sockets are open, of whatever state
  *
- * But for those of programs that do not know of us and were told all there is to tell.
+ * But for programs that do not know of us: theirs stay open as long as they live.
  */
 unsigned door_connected(struct door *d)
 {
@@ -127,7 +117,7 @@ unsigned door_connected(struct door *d)
 	for (unsigned i = 0; i < d->peers->len; i++) {
 		const struct peer *p = g_ptr_array_index(d->peers, i);
 
-		n += p->sock >= 0 && !was_let_go(p->client);
+		n += p->sock >= 0 && !p->client->unaware;
 	}
 	return n;
 }

@@ -506,6 +506,7 @@ static void tear_down(struct faultloop *f)
 		mem_unmap(f->ledger_memory, f->ledger_size);
 	if (f->zeroes)
 		mem_unmap(f->zeroes, f->zeroes_size);
+	free(f->body);
 	close_fd(&f->return_fd);
 	close_fd(&f->package_fd);
 	close_fd(&f->own_uffd);

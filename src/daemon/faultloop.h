@@ -91,7 +91,7 @@ struct faultloop {
 	uint32_t page_bits, ram_section;	/* of its stream; see snapshot.h */
 	bool held_left;			/* pages of held blocks are missing, as far as was looked */
 	/* the package (or the naked tail of a precopy) */
-	uint8_t *body;			/* mapping or heap while it is being received */
+	uint8_t *body;			/* of the package or tail, while it is being received; heap */
 	uint64_t body_size, body_have;
 	bool tail;			/* it finished as precopy */
 	int package_fd;

@@ -14,7 +14,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "core/guard.h"
 #include "sys/clock.h"
@@ -184,10 +183,7 @@ static int on_nothing(struct faultloop *f, const struct lane *l)
 	return 0;
 }
 
-/*
- * The body is received straight into the memfd that the main sharer will get, mapped here until it
- * is whole.
- */
+/* Its length is known, so the body is gathered in one piece. */
 static int on_packaged(struct faultloop *f, const struct lane *l)
 {
 	uint32_t size = l->rec.packaged;
@@ -200,11 +196,8 @@ static int on_packaged(struct faultloop *f, const struct lane *l)
 			       f->options.max_package);
 		return -EFBIG;
 	}
-	f->package_fd = mem_blob_new("postcopy-package", size);
-	if (f->package_fd >= 0)
-		f->body = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, f->package_fd, 0);
-	if (f->package_fd < 0 || f->body == MAP_FAILED) {
-		f->body = NULL;
+	f->body = malloc(size);
+	if (!f->body) {
 		verdict_halt(f, ENOMEM, "no memory for a package of %" PRIu32 " bytes", size);
 		return -ENOMEM;
 	}
@@ -289,29 +282,50 @@ static void package_complete(struct faultloop *f)
 }
 
 /*
+ * What the main sharer will get: a copy, which was never mapped.  A mapping that can write would keep it from being sealed as
+ * long as a child that was forked meanwhile has it, too.
+ */
+static int blob_of(const char *name, const uint8_t *bytes, uint64_t len)
+{
+	cleanup_fd int fd = mem_blob_new(name, len);
+	int ret;
+
+	if (fd < 0)
+		return fd;
+	for (uint64_t done = 0; done < len;) {
+		ssize_t n = pwrite(fd, bytes + done, len - done, (off_t)done);
+
+		if (n < 0)
+			return -errno;
+		done += (uint64_t)n;
+	}
+	ret = mem_blob_seal(fd);
+	return ret < 0 ? ret : steal_fd(&fd);
+}
+
+/*
  * The package is whole.  Its closing PINGs are kept for the moment when the VMM has loaded the
  * device state (on_loaded() in errands.c); whether PING 0x42 is among them decides where the commit
  * lies.
  */
 static void split_package(struct faultloop *f)
 {
+	cleanup_free uint8_t *body = steal_ptr(&f->body);
 	struct qstream_package p;
-	int ret = qstream_package(f->body, f->body_size, &p);
 
-	f->n_pings = ret < 0 ? 0 : p.n_pings;
-	if (ret == 0) {
-		f->device_offset = (uint64_t)(p.device - f->body);
-		f->device_size = p.device_len;
-		f->engine.session.answer_commits = p.has_commit_ping;
-		memcpy(f->pings, p.pings, p.n_pings * sizeof(p.pings[0]));
-	}
-	munmap(f->body, f->body_size);
-	f->body = NULL;
 	f->package_size = f->body_size;
-	if (ret == 0)
-		ret = mem_blob_seal(f->package_fd);
-	if (ret < 0)
+	if (qstream_package(body, f->body_size, &p) < 0) {
 		verdict_halt(f, EPROTO, "the package is not LISTEN ... RUN: this is no QEMU migration source");
+		return;
+	}
+	f->device_offset = (uint64_t)(p.device - body);
+	f->device_size = p.device_len;
+	f->engine.session.answer_commits = p.has_commit_ping;
+	f->n_pings = p.n_pings;
+	memcpy(f->pings, p.pings, p.n_pings * sizeof(p.pings[0]));
+	f->package_fd = blob_of("postcopy-package", body, f->body_size);
+	if (f->package_fd < 0)
+		verdict_halt(f, ENOMEM, "cannot keep the package of %" PRIu64 " bytes: %s", f->body_size, strerror(-f->package_fd));
 	else
 		package_complete(f);
 }
@@ -330,28 +344,12 @@ static void take_package(struct faultloop *f, struct lane *l)
 		split_package(f);
 }
 
-static int blob_of(const uint8_t *bytes, uint64_t len)
-{
-	cleanup_fd int fd = mem_blob_new("postcopy-device-state", len);
-
-	if (fd < 0)
-		return fd;
-	for (uint64_t done = 0; done < len;) {
-		ssize_t n = pwrite(fd, bytes + done, len - done, (off_t)done);
-
-		if (n < 0)
-			return -errno;
-		done += (uint64_t)n;
-	}
-	return mem_blob_seal(fd) < 0 ? -EIO : steal_fd(&fd);
-}
-
 /* The last thing that a source sends before it waits for SHUT; so losing it until then makes it resume its VM. */
 static void tail_complete(struct faultloop *f, size_t device_len)
 {
 	cleanup_free uint8_t *body = steal_ptr(&f->body);
 
-	f->package_fd = blob_of(body, device_len);
+	f->package_fd = blob_of("postcopy-device-state", body, device_len);
 	if (f->package_fd < 0) {
 		verdict_halt(f, ENOMEM, "no memory for the device state");
 		return;

@@ -231,13 +231,15 @@ static void told_what_it_may_ignore(void)
 	tell(&s, SESSION_RUNNING);
 	tell(&s, SESSION_COMPLETE);
 	expect_eq(heard(&s, &m), 0);
-	/* Until it was told nobody may think that all are gone. */
-	expect_eq(door_connected(s.door), 1);
+	/* Until then nobody may think that all is over. */
+	expect(!door_released(s.door));
 	door_release(s.door);
+	expect(!door_released(s.door));
 	while (!c->released)
 		turn(&s);
 	tell(&s, SESSION_COMPLETE);
-	/* It never hangs up; what it was told it can still read. */
+	expect(door_released(s.door));
+	/* It never hangs up, and is not waited for; what it was told it can still read. */
 	expect_eq(door_connected(s.door), 0);
 	expect_eq(hear(&s, &m), REGMSG_COMPLETE);
 	expect_eq(heard(&s, &m), 0);
