@@ -12,10 +12,11 @@ packages_build='
 packages_guest='
 	python3 qemu-system-x86'
 
-# to test them in every way; libcriterion-dev brings the unit tests, clang the sanitizers and the fuzzer
+# to test them in every way; libcriterion-dev brings the unit tests, clang the sanitizers and the fuzzer,
+# dpdk-dev a vhost-user back-end
 packages_check='
 	git g++ clang libclang-rt-14-dev llvm libcriterion-dev shellcheck universal-ctags
-	groff man-db iproute2 qemu-utils xz-utils'
+	groff man-db iproute2 qemu-utils xz-utils dpdk-dev'
 
 # packages_missing PACKAGE...: those that are not installed
 packages_missing()

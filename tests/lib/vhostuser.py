@@ -65,6 +65,7 @@ class FrontEnd:
         """@memory: descriptor of the RAM file; @regions: [(guest address, length)], offset = address."""
         self._memory = memory
         self._regions = regions
+        self.protocol = 0               # features of the protocol, once agreed
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._sock.settimeout(20)
         self._sock.connect(path)
@@ -98,14 +99,17 @@ class FrontEnd:
         self._send(request)
         return self._reply(request)
 
-    def begin(self):
-        """As far as a VMM goes before its guest runs: nothing about memory."""
+    def begin(self, also=0):
+        """As far as a VMM goes before its guest runs: nothing about memory.  @also: features of the protocol
+        that are taken where they are offered."""
         self._send(SET_OWNER)
         features = self._ask(GET_FEATURES)
         check(features & VERSION_1 and features & PROTOCOL_FEATURES, f"features 0x{features:x}")
         protocol = self._ask(GET_PROTOCOL_FEATURES)
         check(protocol & REPLY_ACK, f"protocol features 0x{protocol:x}")
-        self._send(SET_PROTOCOL_FEATURES, struct.pack("<Q", REPLY_ACK))
+        taken = REPLY_ACK | (protocol & also)
+        self._send(SET_PROTOCOL_FEATURES, struct.pack("<Q", taken))
+        self.protocol = taken
         self._send(SET_FEATURES, struct.pack("<Q", VERSION_1 | PROTOCOL_FEATURES))
 
     def share_memory(self):
