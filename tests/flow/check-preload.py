@@ -13,11 +13,11 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 # pylint: disable=wrong-import-position
 from dest import events  # noqa: E402
-from harness import Failure, check, check_equal, built, main, skip_all, wait_for  # noqa: E402
+from harness import Failure, check, check_equal, built, for_everybody, main, skip_all, wait_for  # noqa: E402
 from preload import LIBRARY, NOBODY, SETPRIV, asks, preloaded, served, vmas  # noqa: E402
 from service import BLOCK, MIB, PAGE, Service, Sharer, missing_programs  # noqa: E402
 
-MAPPER = built("tests/lib/mapper")
+MAPPER = built("tests/lib/mapper") and for_everybody(built("tests/lib/mapper"))
 SIZE = 4 * MIB
 SLOW = ("--no-background", "--linger", "1500")
 

@@ -11,7 +11,8 @@ root=$dir/root
 version=$(sed -n 's/^PACKAGE_VERSION = //p' "$build/Makefile")
 prefix=$root$(sed -n 's/^prefix = //p' "$build/Makefile")
 
-programs=$(sed -n 's/^s*bin_PROGRAMS = //p' "$build/Makefile" | sed 's/\$(EXEEXT)//g' | tr '\n' ' ')
+# make knows them; its last line, because it may have to remake itself first
+programs=$(make -C "$build" -s --no-print-directory --eval 'names: ; @echo $(bin_PROGRAMS) $(sbin_PROGRAMS)' names | tail -n 1)
 
 installs()
 {

@@ -10,7 +10,7 @@ import os
 import struct
 import subprocess
 
-from harness import TOP_BUILDDIR, TOP_SRCDIR, Failure, check
+from harness import TOP_BUILDDIR, TOP_SRCDIR, Failure, check, for_everybody
 
 PAGE = 4096
 STATUS = 0x8000
@@ -38,7 +38,7 @@ def image(case, mib, kind=None):
     name = f"guest-{mib}{'-' + kind if kind else ''}.img"
     ready = os.path.join(TOP_BUILDDIR, "tests", "lib", "guest", name)
     if os.path.exists(ready):
-        return ready
+        return for_everybody(ready)
     path = case.path(name)
     if not os.path.exists(path):
         script = os.path.join(TOP_SRCDIR, "tests", "lib", "guest", "build.sh")

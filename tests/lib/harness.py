@@ -5,12 +5,14 @@ A case is a function that takes a Case.  Whatever it starts through the Case is 
 is over, however it ends; its directory goes too; the logs are printed when it failed.  Nothing
 waits without a deadline, and a wait that fails says what it waited for.
 """
+import atexit
 import ctypes
 import os
 import random
 import select
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -69,6 +71,28 @@ def built(*names):
         if os.access(path, os.X_OK):
             return path
     return None
+
+
+_copies = {}
+
+
+def for_everybody(path):
+    """The file, or a copy of it, where other users may read it: a build tree can be in somebody's home."""
+    def open_to_all(name, mode):
+        return os.stat(name).st_mode & mode == mode
+    folder, private = os.path.abspath(path), not open_to_all(path, stat.S_IROTH)
+    while folder != "/" and not private:
+        folder = os.path.dirname(folder)
+        private = not open_to_all(folder, stat.S_IXOTH)
+    if not private:
+        return path
+    if path not in _copies:
+        home = tempfile.mkdtemp(prefix="pc-public-")
+        atexit.register(shutil.rmtree, home, True)
+        os.chmod(home, 0o755)
+        _copies[path] = shutil.copy(path, home)
+        os.chmod(_copies[path], 0o755)
+    return _copies[path]
 
 
 def _die_with_parent():

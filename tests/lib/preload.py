@@ -3,9 +3,10 @@
 import os
 import re
 
-from harness import built
+from harness import built, for_everybody
 
-LIBRARY = built(".libs/libpostcopy-preload.so")
+_BUILT = built(".libs/libpostcopy-preload.so")
+LIBRARY = _BUILT and for_everybody(_BUILT)
 NOBODY = 65534
 #: What an operator puts before a program that should have no privilege.
 SETPRIV = ("/usr/bin/setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all")

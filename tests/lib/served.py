@@ -13,7 +13,7 @@ import re
 
 import guestmem
 from dest import Counters, Postcopyd
-from harness import Failure, built, check, check_equal, wait_for
+from harness import Failure, built, check, check_equal, for_everybody, wait_for
 from machine import Storage
 from relay import S2D
 from scenario import Migration
@@ -75,7 +75,7 @@ class ServedQemu(Postcopyd):
         return self.source.machine.disk == "vhost-user"
 
     def _preloaded(self, name, options):
-        return {"LD_PRELOAD": built(PRELOAD),
+        return {"LD_PRELOAD": for_everybody(built(PRELOAD)),
                 "POSTCOPY_PRELOAD": f"register={self.register()},name={name},{options}"}
 
     def start_qemu(self, **changes):
