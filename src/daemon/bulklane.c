@@ -47,7 +47,6 @@ struct bulklane {
 	uint64_t untold_bytes;		/* placed since the bell was rung */
 	unsigned untold;		/* reports in the mailbox since then */
 	uint64_t duplicates;
-	uint64_t arrived_ns;		/* when the bytes at hand were received */
 	bool dry;			/* atomic: a placement waits for the pool of huge pages */
 	bool stopping;
 };
@@ -287,7 +286,7 @@ static void place_claimed(struct bulklane *b, const struct lane_page *p, uint64_
 	const struct block *bl = block_of_page(&b->engine->blocks, page);
 	struct engine_report r = {
 		.page = page, .lane = LANE_MAIN, .how = p->data ? HOW_COPY : HOW_ZERO, .from = (uint8_t)from,
-		.result = PLACED, .arrived_ns = b->arrived_ns,
+		.result = PLACED, .arrived_ns = b->lane.arrived_ns,
 	};
 
 	if (page == bl->first)
@@ -373,8 +372,8 @@ static void *run(void *arg)
 
 		if (n == -EINTR)
 			continue;
-		b->arrived_ns = b->placer.now = clock_ns();
-		lane_received(&b->lane, n);
+		b->placer.now = clock_ns();
+		lane_received(&b->lane, n, b->placer.now);
 	}
 	if (b->lane.eof)
 		tell(b, BULK_CLOSED, (uint32_t)b->lane.error);
@@ -407,7 +406,6 @@ int bulklane_start(struct bulklane **out, struct lane *lane, struct engine *engi
 	b->placer.fallbacks = b->placer.again = b->placer.calls = 0;
 	b->lane.bytes = b->lane.batches = 0;
 	b->outbox = outbox;
-	b->arrived_ns = clock_ns();
 	ret = -pthread_create(&b->thread, NULL, run, b);
 	if (ret < 0) {
 		free(b);

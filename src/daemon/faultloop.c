@@ -281,7 +281,7 @@ static bool turn(struct faultloop *f)
 	bool more, main_more;
 
 	/* First, for a lane that stood still goes on in this turn: nothing else would wake us for the bytes it has. */
-	perform_pending(f, clock_ns());
+	perform_pending(f);
 	serve_faults(f);
 	more = lanework_run(f, &f->urgent);
 	main_more = lanework_run(f, &f->main);
@@ -357,7 +357,7 @@ static void on_received(struct faultloop *f, const struct ring_done *d)
 	*(main ? &f->main_receiving : &f->urgent_receiving) = false;
 	if (d->result == -ECANCELED || d->result == -EINTR || d->result == -EAGAIN)
 		return;
-	lane_received(main ? &f->main : &f->urgent, d->result);
+	lane_received(main ? &f->main : &f->urgent, d->result, clock_ns());
 }
 
 static void on_sent(struct faultloop *f, const struct ring_done *d)

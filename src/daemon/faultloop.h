@@ -193,7 +193,7 @@ int intake_armed(struct faultloop *f);
 
 /* perform.c: do what the engine wants done. */
 void perform_actions(struct faultloop *f);
-void perform_pending(struct faultloop *f, uint64_t now);
+void perform_pending(struct faultloop *f);
 
 /* fill.c */
 void fill_snapshot(const struct faultloop *f, struct snapshot *s, uint64_t now);

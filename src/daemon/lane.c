@@ -186,10 +186,11 @@ void lane_consume(struct lane *l)
 }
 
 /**
- * lane_received - account @n received bytes; 0: end of the connection, negative: -errno
+ * lane_received - account @n bytes received at @now; 0: end of the connection, negative: -errno
  */
-void lane_received(struct lane *l, ssize_t n)
+void lane_received(struct lane *l, ssize_t n, uint64_t now)
 {
+	l->arrived_ns = now;
 	if (n > 0) {
 		l->in.tail += (size_t)n;
 		l->bytes += (uint64_t)n;

@@ -27,6 +27,7 @@ struct lane {
 	bool hasten;			/* acknowledge at once: the source waits for it */
 	int error;			/* of the socket, positive errno */
 	size_t need;			/* bytes the next record needs at least; fewer are not looked at again */
+	uint64_t arrived_ns;		/* when the bytes at hand were received */
 	uint64_t bytes, batches;	/* received; taken into the statistics by the engine's owner */
 	/* the record at hand, and one that was decoded while looking for the end of a zero run */
 	int event;			/* enum qstream_event */
@@ -62,8 +63,8 @@ int lane_use_pages(struct lane *l, uint64_t page_size);
 /* Look at what is next: enum lane_step, or -EPROTO with the reason in l->stream. */
 int lane_next(struct lane *l, const struct block_table *blocks, bool postcopy, struct lane_page *page);
 void lane_consume(struct lane *l);
-/* Account @n received bytes (0: end of the connection, negative: -errno). */
-void lane_received(struct lane *l, ssize_t n);
+/* Account @n bytes received at @now (0: end of the connection, negative: -errno). */
+void lane_received(struct lane *l, ssize_t n, uint64_t now);
 /* Contiguous space to receive into, now the place to write to; at most @most bytes.  Not while a receive is under way. */
 size_t lane_space(struct lane *l, size_t most);
 

@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 #include "core/probe.h"
-#include "sys/clock.h"
 #include "sys/fd.h"
 
 #define LANE_BUDGET 16		/* steps a lane may take in a turn */
@@ -31,26 +30,24 @@ static bool stalled(const struct faultloop *f, const struct lane *l)
  * jumbo frames) that may take 40 ms.  From outside nothing shows it but a page that comes so late.
  * To acknowledge at once costs a system call a page, so it is done only then.
  */
-static bool came_late(const struct faultloop *f, const struct lane_page *p, uint64_t now)
+static bool came_late(const struct faultloop *f, const struct lane *l, const struct lane_page *p)
 {
 	uint32_t first = waiter_first(&f->engine.waiters, p->page);
 	uint64_t sent = first == WAITER_NONE ? 0 : f->engine.waiters.entry[first].sent_ns;
 
-	return sent && now > sent + LATE_NS;
+	return sent && l->arrived_ns > sent + LATE_NS;
 }
 
 /* False when the lane must not be read further now. */
 static bool take_page(struct faultloop *f, struct lane *l, const struct lane_page *p)
 {
-	uint64_t now = clock_ns();
-
 	if (l->id == LANE_URGENT && !l->hasten)
-		l->hasten = came_late(f, p, now);
+		l->hasten = came_late(f, l, p);
 	PROBE3(page, l->id, p->page, p->n);
 	if (p->n == 1)
-		engine_page(&f->engine, l->id, p->page, p->data, now);
+		engine_page(&f->engine, l->id, p->page, p->data, l->arrived_ns);
 	else
-		engine_zero_run(&f->engine, l->id, p->page, p->n, now);
+		engine_zero_run(&f->engine, l->id, p->page, p->n, l->arrived_ns);
 	perform_actions(f);
 	l->holding = stalled(f, l);
 	return !l->holding;

@@ -332,17 +332,20 @@ static void retry_own(struct faultloop *f, uint64_t now)
 
 /**
  * perform_pending - try the kept ones again, once their time has come, and what was given back
- * @now: CLOCK_MONOTONIC, nanoseconds
  *
  * One that fails again is kept again.  Room that this makes is used at once, for actions and
  * reports that found none.
  */
-void perform_pending(struct faultloop *f, uint64_t now)
+void perform_pending(struct faultloop *f)
 {
 	struct engine_action again[FAULTLOOP_PENDING];
 	unsigned n = f->n_pending;
+	uint64_t now;
 
-	if (f->retry_ns == 0 || now < f->retry_ns)
+	if (f->retry_ns == 0)
+		return;
+	now = clock_ns();
+	if (now < f->retry_ns)
 		return;
 	memcpy(again, f->pending, n * sizeof(again[0]));
 	f->n_pending = 0;
