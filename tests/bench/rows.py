@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 
-from stand import MIB, Stand            # which finds tests/lib
+from stand import MIB, Stand, make_ready     # which finds tests/lib
 from harness import Failure, TOP_SRCDIR, built, check, wait_for
 
 #: The source answers requests only; the rest is never sent, for the stand ends before.
@@ -19,6 +19,7 @@ ON_DEMAND = ("--preempt", "--no-background", "--linger", "60000")
 
 def local(layout, o):
     with Stand(layout, o.seed) as s:
+        make_ready(o.mib)
         return s.result(s.bare("local", o.mib, o.count), "local")
 
 
