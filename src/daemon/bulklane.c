@@ -31,7 +31,6 @@
 #include "sys/fd.h"
 #include "sys/mem.h"
 
-#define RECEIVE_MOST   (2u << 20)	/* as in the fault thread */
 #define TELL_BYTES     (4u << 20)	/* placed, before others than contested pages are told */
 #define TELL_REPORTS   256
 #define RETRY_US       1000
@@ -350,7 +349,7 @@ static bool drain(struct bulklane *b)
 /* recv() with MSG_DONTWAIT first: only an empty socket is worth a report before sleeping. */
 static ssize_t receive(struct bulklane *b)
 {
-	size_t most = lane_space(&b->lane, RECEIVE_MOST);
+	size_t most = lane_space(&b->lane);
 	uint8_t *to = mem_ring_write(&b->lane.in);
 	ssize_t n = recv(b->lane.fd, to, most, MSG_DONTWAIT);
 

@@ -46,7 +46,6 @@
 #define RING_ENTRIES	256
 #define COMPLETIONS	64
 #define TICK_NS		1000000
-#define RECEIVE_MOST	(2u << 20)	/* each receive costs acknowledgements, and with them the kernel sends */
 #define PUSH_PAGES	32		/* stored pages handed over in a turn */
 #define INBOX_SLOTS	256
 #define REPORT_SLOTS	1024
@@ -176,7 +175,7 @@ static void arm_receive(struct faultloop *f, struct lane *l, bool *receiving, en
 		sock_acknowledge(l->fd);
 		f->engine.stats.other_syscalls++;
 	}
-	room = lane_space(l, RECEIVE_MOST);
+	room = lane_space(l);
 	if (room == 0)
 		return;
 	*receiving = ring_recv(f->ring, l->fd, mem_ring_write(&l->in), room,

@@ -202,15 +202,14 @@ void lane_received(struct lane *l, ssize_t n, uint64_t now)
 }
 
 /**
- * lane_space - contiguous bytes that can be received into now, at most @most
+ * lane_space - contiguous bytes that can be received into now
  *
+ * All of it, for each receive costs acknowledgements, and on the back of those the kernel sends for the source.
  * An empty buffer begins anew, so that a lane that is kept up with stays in a few cache lines.
  * Not while a receive is under way: it was told another place.
  */
-size_t lane_space(struct lane *l, size_t most)
+size_t lane_space(struct lane *l)
 {
-	size_t room = mem_ring_room(&l->in);
-
 	mem_ring_rewind(&l->in);
-	return room < most ? room : most;
+	return mem_ring_room(&l->in);
 }

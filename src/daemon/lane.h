@@ -65,7 +65,7 @@ int lane_next(struct lane *l, const struct block_table *blocks, bool postcopy, s
 void lane_consume(struct lane *l);
 /* Account @n bytes received at @now (0: end of the connection, negative: -errno). */
 void lane_received(struct lane *l, ssize_t n, uint64_t now);
-/* Contiguous space to receive into, now the place to write to; at most @most bytes.  Not while a receive is under way. */
-size_t lane_space(struct lane *l, size_t most);
+/* Contiguous space to receive into, now the place to write to.  Not while a receive is under way. */
+size_t lane_space(struct lane *l);
 
 #endif
