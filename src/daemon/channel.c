@@ -176,6 +176,18 @@ static const char *problem_of(const struct channel *c, enum qstream_opening what
 	return NULL;
 }
 
+/*
+ * Faults are served, and nobody else is left who could be the urgent channel: then what is wrong with it is for the decoder to
+ * say, which does not let the session wait for a lane that will never be there.
+ */
+static bool is_last_hope(const struct channel *c, enum qstream_opening what)
+{
+	const struct snapshot *s = c->ops.snapshot(c->ops.ctx);
+
+	return c->has_main && c->n == 1 && s && s->state >= SESSION_LOADING && what != QSTREAM_OPENS_MAIN &&
+	       what != QSTREAM_OPENS_MULTIFD;
+}
+
 static gboolean on_bytes(gint fd, GIOCondition condition, gpointer data);
 
 /* Bytes that do not tell yet stay readable whether more come or not, so polling for them would spin. */
@@ -206,10 +218,10 @@ static gboolean on_bytes(gint fd, GIOCondition condition, gpointer data)
 	}
 	u->watch = 0;
 	problem = n <= 0 ? "it was closed before it said anything" : problem_of(c, what, &page);
-	if (problem)
-		refuse(u, problem);
+	if (!problem || (n > 0 && is_last_hope(c, what)))
+		assign(u, what != QSTREAM_OPENS_MAIN);
 	else
-		assign(u, what == QSTREAM_OPENS_URGENT);
+		refuse(u, problem);
 	return G_SOURCE_REMOVE;
 }
 

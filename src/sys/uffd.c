@@ -336,8 +336,7 @@ const char *uffd_fitness_text(enum uffd_fitness f)
 		[UFFD_FIT] = "fit",
 		[UFFD_NOT_A_UFFD] = "the descriptor is not a userfaultfd",
 		[UFFD_NO_HANDSHAKE] = "UFFDIO_API was not done on the userfaultfd",
-		[UFFD_REPORTS_GONE] = "the userfaultfd was opened for EVENT_REMOVE, EVENT_REMAP or EVENT_UNMAP, which are not "
-				      "supported: open it without",
+		[UFFD_REPORTS_GONE] = "the userfaultfd asks for EVENT_REMOVE, EVENT_REMAP or EVENT_UNMAP: open it without",
 		[UFFD_USER_ONLY] = "the userfaultfd is USER_MODE_ONLY, kernel accesses would fail",
 	};
 

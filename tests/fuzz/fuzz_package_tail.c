@@ -13,16 +13,6 @@
 
 #include "core/guard.h"
 
-static void opening(const uint8_t *bytes, size_t len)
-{
-	struct qstream_opening_page page = { .offset = 1 };
-	enum qstream_opening what = qstream_opening(bytes, len, &page);
-
-	CHECK(what <= QSTREAM_OPENS_NOTHING);
-	CHECK(what != QSTREAM_OPENS_MORE || len < QSTREAM_OPENING_MAX);
-	CHECK(what != QSTREAM_OPENS_URGENT || (page.offset % PAGE_LEN == 0 && strlen(page.name) < 256));
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define COMMAND_LEN 5
@@ -33,6 +23,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 		if (!(condition))                                                                  \
 			abort();                                                                   \
 	} while (0)
+
+static void opening(const uint8_t *bytes, size_t len)
+{
+	struct qstream_opening_page page = { .offset = 1 };
+	enum qstream_opening what = qstream_opening(bytes, len, &page);
+
+	CHECK(what <= QSTREAM_OPENS_NOTHING);
+	CHECK(what != QSTREAM_OPENS_MORE || len < QSTREAM_OPENING_MAX);
+	CHECK(what != QSTREAM_OPENS_URGENT || (page.offset % PAGE_LEN == 0 && strlen(page.name) < 256));
+}
 
 static void package(const uint8_t *body, size_t len)
 {
