@@ -92,7 +92,7 @@ static unsigned come(struct rig *r)
 
 static void say(struct rig *r, unsigned who, const void *what, size_t len)
 {
-	cr_assert_eq(send(r->sock[who], what, len, MSG_NOSIGNAL), len);
+	cr_assert_eq(send(r->sock[who], what, len, MSG_NOSIGNAL), (ssize_t)len);
 	settle();
 }
 
