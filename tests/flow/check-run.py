@@ -99,6 +99,9 @@ class Play:
             f.write(text)
         os.rename(path + ".new", path)
 
+    def wait_said(self, words):
+        wait_for(f"postcopy-run to say {words!r}", lambda: words in self.run.errors())
+
     def ends(self, status, *words):
         check_equal(self.run.wait(), status, "status of postcopy-run")
         for word in words:
@@ -125,7 +128,7 @@ def what_is_started(case):
     check(daemon["group"] != vmm["group"], "a ^C is not for the daemon")
     check_equal(stat.S_IMODE(os.stat(where).st_mode), 0o700, "mode of the directory")
     play.tell("daemon.end")
-    wait_for("the word of it", lambda: "all memory is here" in play.run.errors())
+    play.wait_said("all memory is here")
     play.tell("vmm.end", "5")
     play.ends(5, "migrate -d tcp:")
     check(not os.path.exists(where), "the directory is removed")
@@ -151,6 +154,7 @@ def ready_line(case):
     check_equal(told["incoming"], f"tcp:{os.uname().nodename}:4711", "an address that others can reach")
     check(f"qmp={case.path('run,,dir')}/qmp," in " ".join(daemon["args"]), "a comma in a path is escaped")
     play.tell("daemon.end")
+    play.wait_said("all memory is here")
     play.tell("vmm.end")
     play.ends(0)
     check(os.path.isdir(case.path("run,dir")), "a directory that was named stays")
@@ -187,7 +191,7 @@ def daemon_is_killed(case):
     play = Play(case).start()
     daemon, _ = play.both()
     os.kill(daemon["pid"], signal.SIGKILL)
-    wait_for("the word of it", lambda: "postcopyd was killed (signal 9)" in play.run.errors())
+    play.wait_said("postcopyd was killed (signal 9)")
     time.sleep(0.3)
     check(play.run.running() and not os.path.exists(case.path("vmm.term")), "QEMU was left alone")
     play.tell("vmm.end")
@@ -248,6 +252,7 @@ def group(case):
     check(f"--register-group={name}" in daemon["args"], "passed on")
     check_equal(stat.S_IMODE(os.stat(run_dir_of(daemon)).st_mode), 0o770, "QEMU makes its sockets there")
     play.tell("daemon.end")
+    play.wait_said("all memory is here")
     play.tell("vmm.end")
     play.ends(0)
     play.options = ("--group", "no-such-group")

@@ -125,7 +125,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		need(why && *why);
 		return 0;
 	}
-	need(m.head.type <= REGMSG_DISABLED && promises[m.head.type]);
+	need(m.head.type < sizeof(promises) / sizeof(promises[0]) && promises[m.head.type]);
 	promises[m.head.type](&m);
 	for (size_t i = size; i < sizeof(m); i++)
 		need(m.bytes[i] == 0);

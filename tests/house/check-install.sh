@@ -11,8 +11,8 @@ root=$dir/root
 version=$(sed -n 's/^PACKAGE_VERSION = //p' "$build/Makefile")
 prefix=$root$(sed -n 's/^prefix = //p' "$build/Makefile")
 
-# make knows them; its last line, because it may have to remake itself first
-programs=$(make -C "$build" -s --no-print-directory --eval 'names: ; @echo $(bin_PROGRAMS) $(sbin_PROGRAMS)' names | tail -n 1)
+programs=$(sed -e ':join' -e '/\\$/{N;s/\\\n//;b join' -e '}' "$build/Makefile" | sed -n 's/^s*bin_PROGRAMS = //p' |
+	sed 's/\$(EXEEXT)//g' | tr '\n' ' ')
 
 installs()
 {
