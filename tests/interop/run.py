@@ -7,6 +7,7 @@ What postcopy-run does when one of its children ends is tested with scripts in t
 import functools
 import os
 import re
+import signal
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -20,6 +21,11 @@ from vm import NEVER_CONVERGE, Vm
 NEEDED = ("postcopyd", "postcopy-run", "postcopyctl")
 
 
+def children_of(pid):
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as children:
+        return [int(word) for word in children.read().split()]
+
+
 class Run:
     """postcopy-run with its QEMU, which is a vm.Vm that it stands in front of."""
 
@@ -30,8 +36,14 @@ class Run:
                  self.dir, "--incoming", "tcp:127.0.0.1:0", *options, "--"]
         self.vm = Vm(case, binary, name="destination", wrapper=words, **machine)
         self.child = self.vm.child
+        case.defer(self._end_program)       # postcopy-run may be killed, and leaves it alone
         self.wait_said("migrate -d ")
         self.uri = re.search(r"migrate -d (\S+)", self.child.errors())[1]
+
+    def _end_program(self):
+        if self.child.running():
+            for pid in children_of(self.child.pid):
+                os.kill(pid, signal.SIGKILL)
 
     def wait_said(self, text, timeout=40):
         wait_for(f"postcopy-run to say {text!r}", lambda: text in self.child.errors(), timeout)
