@@ -9,41 +9,25 @@
 #include "tools/ctl_format.h"
 #include "tools/ctl_table.h"
 
-G_GNUC_PRINTF(3, 4)
-static void add(struct ctl_table *t, const char *name, const char *fmt, ...)
-{
-	g_autofree char *value = NULL;
-	va_list ap;
-
-	va_start(ap, fmt);
-	value = g_strdup_vprintf(fmt, ap);
-	va_end(ap);
-	if (!*value)
-		return;
-	ctl_table_row(t);
-	ctl_table_text(t, name);
-	ctl_table_text(t, value);
-}
-
 static void add_deadline(struct ctl_table *t, const struct ctl_handover *h)
 {
 	struct ctl_text left;
 
 	if (h->deadline_ns)
-		add(t, "gives up", "in %s (%s)", ctl_format_time(&left, ctl_render_age(h->deadline_ns, h->now_ns)), h->deadline_reason);
+		ctl_table_pair(t, "gives up", "in %s (%s)", ctl_format_time(&left, ctl_render_age(h->deadline_ns, h->now_ns)), h->deadline_reason);
 	else if (*h->deadline_reason)
-		add(t, "no limit", "%s", h->deadline_reason);
+		ctl_table_pair(t, "no limit", "%s", h->deadline_reason);
 }
 
 static void add_qemu(struct ctl_table *t, const struct ctl_handover *h)
 {
 	if (h->pid)
-		add(t, "QEMU", "%s, process %" PRId64 ", %s", *h->version ? h->version : "version unknown", h->pid,
+		ctl_table_pair(t, "QEMU", "%s, process %" PRId64 ", %s", *h->version ? h->version : "version unknown", h->pid,
 		    *h->status ? h->status : "not asked yet");
 	if (h->attempt > 1)
-		add(t, "attempt", "%" PRIu64, h->attempt);
-	add(t, "at the source", "%s", h->ran_at_source);
-	add(t, "not continued", "%s", h->not_continued);
+		ctl_table_pair(t, "attempt", "%" PRIu64, h->attempt);
+	ctl_table_pair(t, "at the source", "%s", h->ran_at_source);
+	ctl_table_pair(t, "not continued", "%s", h->not_continued);
 }
 
 static void put_state(GString *out, const struct ctl_handover *h)
@@ -52,14 +36,14 @@ static void put_state(GString *out, const struct ctl_handover *h)
 	struct ctl_text age, bytes;
 
 	ctl_table_init(&t, NULL);
-	add(&t, "phase", "%s for %s", h->phase, ctl_format_time(&age, ctl_render_age(h->now_ns, h->since_ns)));
-	add(&t, "waits for", "%s", h->waits_for);
+	ctl_table_pair(&t, "phase", "%s for %s", h->phase, ctl_format_time(&age, ctl_render_age(h->now_ns, h->since_ns)));
+	ctl_table_pair(&t, "waits for", "%s", h->waits_for);
 	add_deadline(&t, h);
-	add(&t, "error", "%s", h->error);
-	add(&t, "what to do", "%s", h->advice);
+	ctl_table_pair(&t, "error", "%s", h->error);
+	ctl_table_pair(&t, "what to do", "%s", h->advice);
 	add_qemu(&t, h);
 	if (h->stream_bytes)
-		add(&t, "stream", "%s", ctl_format_bytes(&bytes, h->stream_bytes));
+		ctl_table_pair(&t, "stream", "%s", ctl_format_bytes(&bytes, h->stream_bytes));
 	ctl_table_print(&t, out);
 }
 

@@ -11,21 +11,6 @@
 #include "tools/ctl_format.h"
 #include "tools/ctl_table.h"
 
-/* A row of a name and what it has. */
-G_GNUC_PRINTF(3, 4)
-static void add_pair(struct ctl_table *t, const char *name, const char *fmt, ...)
-{
-	g_autofree char *value = NULL;
-	va_list ap;
-
-	va_start(ap, fmt);
-	value = g_strdup_vprintf(fmt, ap);
-	va_end(ap);
-	ctl_table_row(t);
-	ctl_table_text(t, name);
-	ctl_table_text(t, value);
-}
-
 /**
  * ctl_render_age - time between two moments of the daemon's clock; 0 when @since is 0 or later
  */
@@ -67,7 +52,7 @@ static void add_times(struct ctl_table *t, const struct ctl_status *s)
 		if (!moments[i].when)
 			continue;
 		ctl_format_time(&age, ctl_render_age(s->now_ns, moments[i].when));
-		add_pair(t, moments[i].name, "%s ago", age.s);
+		ctl_table_pair(t, moments[i].name, "%s ago", age.s);
 	}
 }
 
@@ -85,14 +70,14 @@ static void add_numbers(struct ctl_table *t, const struct ctl_status *s)
 {
 	struct ctl_text a, b;
 
-	add_pair(t, "owed", "%" PRIu64 " of %" PRIu64 " pages left", s->owed_left, s->owed);
-	add_pair(t, "in flight", "%" PRIu64 " faults, %" PRIu64 " requested pages",
+	ctl_table_pair(t, "owed", "%" PRIu64 " of %" PRIu64 " pages left", s->owed_left, s->owed);
+	ctl_table_pair(t, "in flight", "%" PRIu64 " faults, %" PRIu64 " requested pages",
 		 s->faults_in_flight, s->requests_in_flight);
-	add_pair(t, "package", "%s, device state %s", ctl_format_bytes(&a, s->package_bytes),
+	ctl_table_pair(t, "package", "%s, device state %s", ctl_format_bytes(&a, s->package_bytes),
 		 ctl_format_bytes(&b, s->package_device_bytes));
-	add_pair(t, "extra memory", "%s", ctl_format_bytes(&a, s->store_bytes));
-	add_pair(t, "blocks", "%" PRIu64, s->n_blocks);
-	add_pair(t, "sharers", "%" PRIu64, s->n_sharers);
+	ctl_table_pair(t, "extra memory", "%s", ctl_format_bytes(&a, s->store_bytes));
+	ctl_table_pair(t, "blocks", "%" PRIu64, s->n_blocks);
+	ctl_table_pair(t, "sharers", "%" PRIu64, s->n_sharers);
 }
 
 void ctl_render_status(GString *out, const struct ctl_view *v)
@@ -102,13 +87,12 @@ void ctl_render_status(GString *out, const struct ctl_view *v)
 	struct ctl_text state;
 
 	ctl_table_init(&t, NULL);
-	add_pair(&t, "state", "%s", ctl_render_state(&state, s));
-	if (*s->reason)
-		add_pair(&t, "reason", "%s", s->reason);
-	add_pair(&t, "source", "%s%s%s", *s->source ? s->source : "not connected",
+	ctl_table_pair(&t, "state", "%s", ctl_render_state(&state, s));
+	ctl_table_pair(&t, "reason", "%s", s->reason);
+	ctl_table_pair(&t, "source", "%s%s%s", *s->source ? s->source : "not connected",
 		 *s->machine ? ", machine " : "", s->machine);
-	add_pair(&t, "VM", "%s", ownership(s));
-	add_pair(&t, "lanes", "%s", s->urgent_lane ? "main and urgent" : "main");
+	ctl_table_pair(&t, "VM", "%s", ownership(s));
+	ctl_table_pair(&t, "lanes", "%s", s->urgent_lane ? "main and urgent" : "main");
 	add_times(&t, s);
 	add_numbers(&t, s);
 	ctl_table_print(&t, out);
@@ -275,7 +259,7 @@ static void put_counters(GString *out, const struct ctl_stats *s)
 
 	ctl_table_init(&t, NULL);
 	for (size_t i = 0; i < ARRAY_LEN(counters); i++)
-		add_pair(&t, counters[i].name, "%" PRIu64, counters[i].value);
+		ctl_table_pair(&t, counters[i].name, "%" PRIu64, counters[i].value);
 	ctl_table_print(&t, out);
 }
 

@@ -63,6 +63,21 @@ void ctl_table_printf(struct ctl_table *t, const char *fmt, ...)
 	va_end(ap);
 }
 
+void ctl_table_pair(struct ctl_table *t, const char *name, const char *fmt, ...)
+{
+	g_autofree char *value = NULL;
+	va_list ap;
+
+	va_start(ap, fmt);
+	value = g_strdup_vprintf(fmt, ap);
+	va_end(ap);
+	if (!*value)
+		return;
+	ctl_table_row(t);
+	ctl_table_text(t, name);
+	ctl_table_text(t, value);
+}
+
 void ctl_table_counts(struct ctl_table *t, const uint64_t *counts, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++)

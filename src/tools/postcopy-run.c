@@ -19,13 +19,9 @@ enum status { FAILED = 1, USAGE = 2, NOT_STARTED = 127 };
 /* A sharer needs nobody to watch over it: it takes our place. */
 static int become_sharer(const struct run_options *o)
 {
-	g_autofree char *preload = run_options_preload(o->run_dir, o->sharer, false);
-	const char *others = g_getenv("LD_PRELOAD");
-	g_autofree char *libraries = others ? g_strconcat(o->preload, ":", others, NULL) : g_strdup(o->preload);
+	g_auto(GStrv) environment = run_options_environment(o, o->run_dir);
 
-	g_setenv("LD_PRELOAD", libraries, TRUE);
-	g_setenv("POSTCOPY_PRELOAD", preload, TRUE);
-	execvp(o->program[0], o->program);
+	execvpe(o->program[0], o->program, environment);
 	fprintf(stderr, "postcopy-run: %s: %s\n", o->program[0], strerror(errno));
 	return NOT_STARTED;
 }

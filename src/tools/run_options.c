@@ -172,8 +172,10 @@ void run_options_clear(struct run_options *o)
 	g_clear_pointer(&o->program, g_strfreev);
 }
 
-/* In a value of key=value,... a comma is written twice. */
-static char *escaped(const char *text)
+/**
+ * run_options_escape - in a value of key=value,... a comma is written twice; newly allocated
+ */
+char *run_options_escape(const char *text)
 {
 	g_auto(GStrv) parts = g_strsplit(text, ",", -1);
 
@@ -181,14 +183,21 @@ static char *escaped(const char *text)
 }
 
 /**
- * run_options_preload - the value of POSTCOPY_PRELOAD, see postcopy-preload(7)
- * @main_sharer: else one that maps the memory when it is told to, so that its mappings are watched
+ * run_options_environment - ours, and what loads the preload into PROGRAM and tells it what to do (postcopy-preload(7))
+ * @run_dir: of the daemon
+ *
+ * A sharer maps the memory when it is told to, so its mappings are watched.  Newly allocated.
  */
-char *run_options_preload(const char *run_dir, const char *name, bool main_sharer)
+char **run_options_environment(const struct run_options *o, const char *run_dir)
 {
 	g_autofree char *path = g_build_filename(run_dir, "register", NULL);
-	g_autofree char *safe_path = escaped(path), *safe_name = escaped(name);
+	g_autofree char *safe_path = run_options_escape(path);
+	g_autofree char *safe_name = run_options_escape(o->sharer ? o->sharer : o->name);
+	g_autofree char *words = g_strdup_printf("register=%s,name=%s,%s", safe_path, safe_name,
+						 o->sharer ? "role=sharer,maps=on" : "role=main");
+	const char *others = g_getenv("LD_PRELOAD");
+	g_autofree char *libraries = others ? g_strconcat(o->preload, ":", others, NULL) : g_strdup(o->preload);
+	char **environment = g_environ_setenv(g_get_environ(), "LD_PRELOAD", libraries, TRUE);
 
-	return g_strdup_printf("register=%s,name=%s,%s", safe_path, safe_name,
-			       main_sharer ? "role=main" : "role=sharer,maps=on");
+	return g_environ_setenv(environment, "POSTCOPY_PRELOAD", words, TRUE);
 }

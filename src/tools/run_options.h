@@ -26,7 +26,9 @@ struct run_options {
 /* False with @error on a usage error; run_options_clear() after either. */
 bool run_options_parse(struct run_options *o, char **argv, GError **error);
 void run_options_clear(struct run_options *o);
-/* What POSTCOPY_PRELOAD says to a program that shares as @name; newly allocated. */
-char *run_options_preload(const char *run_dir, const char *name, bool main_sharer);
+/* The environment PROGRAM runs in, preload and all; newly allocated. */
+char **run_options_environment(const struct run_options *o, const char *run_dir);
+/* As a value of key=value,...; newly allocated. */
+char *run_options_escape(const char *text);
 
 #endif

@@ -210,8 +210,7 @@ static void add(GPtrArray *args, const char *text)
 static GPtrArray *daemon_args(const struct run *r)
 {
 	GPtrArray *args = g_ptr_array_new_with_free_func(g_free);
-	g_auto(GStrv) parts = g_strsplit(r->dir, ",", -1);
-	g_autofree char *dir = g_strjoinv(",,", parts);
+	g_autofree char *dir = run_options_escape(r->dir);
 
 	add(args, r->o->postcopyd);
 	g_ptr_array_add(args, g_strdup_printf("--incoming=%s", r->o->incoming));
@@ -254,8 +253,7 @@ static bool start_daemon(struct run *r)
 static GPtrArray *vmm_args(const struct run *r)
 {
 	GPtrArray *args = g_ptr_array_new_with_free_func(g_free);
-	g_auto(GStrv) parts = g_strsplit(r->dir, ",", -1);
-	g_autofree char *dir = g_strjoinv(",,", parts);
+	g_autofree char *dir = run_options_escape(r->dir);
 
 	for (char **a = r->o->program; *a; a++)
 		add(args, *a);
@@ -274,12 +272,9 @@ static bool start_vmm(struct run *r)
 	g_autoptr(GSubprocessLauncher) launcher = g_subprocess_launcher_new(G_SUBPROCESS_FLAGS_STDIN_INHERIT);
 	g_autoptr(GPtrArray) args = vmm_args(r);
 	g_autoptr(GError) error = NULL;
-	g_autofree char *preload = run_options_preload(r->dir, r->o->name, true);
-	const char *others = g_getenv("LD_PRELOAD");
-	g_autofree char *libraries = others ? g_strconcat(r->o->preload, ":", others, NULL) : g_strdup(r->o->preload);
+	g_auto(GStrv) environment = run_options_environment(r->o, r->dir);
 
-	g_subprocess_launcher_setenv(launcher, "LD_PRELOAD", libraries, TRUE);
-	g_subprocess_launcher_setenv(launcher, "POSTCOPY_PRELOAD", preload, TRUE);
+	g_subprocess_launcher_set_environ(launcher, environment);
 	r->vmm = g_subprocess_launcher_spawnv(launcher, (const char *const *)args->pdata, &error);
 	if (!r->vmm) {
 		say("%s", error->message);
