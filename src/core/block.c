@@ -16,7 +16,8 @@
 #include "core/guard.h"
 
 #define PAGE_MAX  (1ull << 31)		/* a request for one page carries its length in 32 bits */
-#define PAGES_MAX (1ull << 40)		/* 4 PiB of 4 KiB pages: keeps page arithmetic far from overflow */
+/* 4 PiB of 4 KiB pages: keeps page arithmetic far from overflow */
+#define PAGES_MAX (1ull << 40)
 
 /**
  * block_add - append a block to the row of pages
@@ -32,14 +33,16 @@
  * length or page size that no block can have, -ENOSPC when the table or the row of page numbers is
  * full.  After a failure the table is as before.
  */
-int block_add(struct block_table *t, const char *name, uint64_t length, uint64_t page_size, enum block_kind kind)
+int block_add(struct block_table *t, const char *name, uint64_t length, uint64_t page_size,
+	      enum block_kind kind)
 {
 	struct block *b = &t->block[t->n];
 	size_t name_len = strlen(name);
 
 	if (name_len == 0 || name_len >= BLOCK_NAME)
 		return -EINVAL;
-	if (!is_power_of_two(page_size) || page_size > PAGE_MAX || length == 0 || length % page_size != 0)
+	if (!is_power_of_two(page_size) || page_size > PAGE_MAX || length == 0 ||
+	    length % page_size != 0)
 		return -EINVAL;
 	if (block_find(t, name) >= 0)
 		return -EEXIST;

@@ -2,8 +2,9 @@
 #ifndef PC_CORE_BLOCK_H
 #define PC_CORE_BLOCK_H
 /*
- * Blocks: named pieces of guest RAM (QEMU's RAMBlocks).  All pages of all blocks are numbered in one row, which is how the
- * ledger, the waiters and the requests name them; the unit is the block's own page size.
+ * Blocks: named pieces of guest RAM (QEMU's RAMBlocks).  All pages of all blocks are numbered in
+ * one row, which is how the ledger, the waiters and the requests name them; the unit is the block's
+ * own page size.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -26,8 +27,10 @@ struct block {
 	unsigned page_shift;
 	uint64_t first;		/* number of its first page */
 	uint64_t pages;
-	bool sparse;		/* SHARED: the caller can tell its holes from data, so pages of zeroes may stay holes */
-	uint8_t *store;		/* HELD and PRIVATE: caller's memory of @length bytes; core never looks inside */
+	/* SHARED: the caller can tell its holes from data, so pages of zeroes may stay holes */
+	bool sparse;
+	/* HELD and PRIVATE: caller's memory of @length bytes; core never looks inside */
+	uint8_t *store;
 	/* pages by state, kept by the engine */
 	uint64_t owed, present, missing, requested, stored, zero, lost;
 };
@@ -39,7 +42,8 @@ struct block_table {
 };
 
 /* Append a block: its index or -errno. */
-int block_add(struct block_table *t, const char *name, uint64_t length, uint64_t page_size, enum block_kind kind);
+int block_add(struct block_table *t, const char *name, uint64_t length, uint64_t page_size,
+	      enum block_kind kind);
 /* By name: its index or -ENOENT. */
 int block_find(const struct block_table *t, const char *name);
 /* The block that owns a page number. */

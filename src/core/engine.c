@@ -29,11 +29,11 @@
  * drains its waiters comes at once.  See ledger.h for why nothing is missed.
  *
  * Zeroes that come for a sparse block and that nobody waits for are not placed at all: a hole reads
- * as zero once the range is no longer registered, and in a file a page of zeroes costs the kernel as
- * much as one of data.  Such a page is ZERO from then on (noted), as if precopy had brought it: not owed,
- * and placed when a fault, or a device (CLASS_DMA), wants it.  That it is a hole is the caller's to
- * check while the page is claimed (PLACE_NOTE); where it is none, the kernel's answer to a ZEROPAGE
- * tells what it is.  A page that was asked for is placed: somebody may wait.
+ * as zero once the range is no longer registered, and in a file a page of zeroes costs the kernel
+ * as much as one of data.  Such a page is ZERO from then on (noted), as if precopy had brought it:
+ * not owed, and placed when a fault, or a device (CLASS_DMA), wants it.  That it is a hole is the
+ * caller's to check while the page is claimed (PLACE_NOTE); where it is none, the kernel's answer
+ * to a ZEROPAGE tells what it is.  A page that was asked for is placed: somebody may wait.
  *
  * What is never done: a page is not placed twice (claim), a waiter is not woken before its page is
  * there (drain follows publish), and a failure never becomes a zero page: a page that cannot be
@@ -49,7 +49,10 @@
 
 /* --- sharers that end ---------------------------------------------------------------------- */
 
-/* The other lane may have placed a page before we parked its last waiter: then nobody was blocked by it. */
+/*
+ * The other lane may have placed a page before we parked its last waiter: then nobody was blocked
+ * by it.
+ */
 static void unblock(struct sharer *s, uint64_t n, uint64_t now)
 {
 	s->waiting -= n;
@@ -75,27 +78,31 @@ void engine_gone(struct engine *e, struct sharer_ref ref, uint64_t now)
 	sharer_remove(&e->sharers, ref);
 }
 
-/* --- actions ------------------------------------------------------------------------------------------ */
+/* --- actions ---------------------------------------------------------------------------------- */
 
-static struct engine_action *queue_in(struct engine_queue *q, struct engine_action *ring, unsigned size)
+static struct engine_action *queue_in(struct engine_queue *q, struct engine_action *ring,
+				      unsigned size)
 {
 	assert(q->n < size);
 	return &ring[(q->first + q->n++) % size];
 }
 
-static bool queue_out(struct engine_queue *q, const struct engine_action *ring, unsigned size, struct engine_action *a)
+static bool queue_out(struct engine_queue *q, const struct engine_action *ring, unsigned size,
+		      struct engine_action *a)
 {
 	if (q->n == 0)
 		return false;
 	*a = ring[q->first];
-	q->first = --q->n ? (q->first + 1) % size : 0;	/* mostly short: stay in the same cache lines */
+	/* mostly short: stay in the same cache lines */
+	q->first = --q->n ? (q->first + 1) % size : 0;
 	return true;
 }
 
 static struct engine_action *new_action(struct engine *e, enum engine_verb verb)
 {
-	struct engine_action *a = verb == ENGINE_WAKE ? queue_in(&e->wakes, e->wake, ENGINE_WAKES) :
-							queue_in(&e->actions, e->action, ENGINE_ACTIONS);
+	struct engine_action *a = verb == ENGINE_WAKE ?
+					  queue_in(&e->wakes, e->wake, ENGINE_WAKES) :
+					  queue_in(&e->actions, e->action, ENGINE_ACTIONS);
 
 	*a = (struct engine_action){ .verb = verb, .waiters = WAITER_NONE };
 	return a;
@@ -118,8 +125,9 @@ bool engine_next(struct engine *e, struct engine_action *a)
 }
 
 /*
- * Zeroes that nobody asked for stay holes where holes can be told from data.  Elsewhere they are placed: private
- * memory takes them for next to nothing, and huge pages are reserved one way or the other.
+ * Zeroes that nobody asked for stay holes where holes can be told from data.  Elsewhere they are
+ * placed: private memory takes them for next to nothing, and huge pages are reserved one way or the
+ * other.
  */
 static enum engine_how choose_how(const struct block *b, const uint8_t *data, enum page_state from)
 {
@@ -135,8 +143,9 @@ static enum engine_how choose_how(const struct block *b, const uint8_t *data, en
  *
  * Return: the action, which may be changed until the next one is queued.
  */
-struct engine_action *engine_place(struct engine *e, enum stats_lane lane, uint64_t page, uint64_t n,
-				   const uint8_t *data, enum page_state from, uint64_t now)
+struct engine_action *engine_place(struct engine *e, enum stats_lane lane, uint64_t page,
+				   uint64_t n, const uint8_t *data, enum page_state from,
+				   uint64_t now)
 {
 	const struct block *b = block_of_page(&e->blocks, page);
 	struct engine_action *a = new_action(e, ENGINE_PLACE);
@@ -152,13 +161,14 @@ struct engine_action *engine_place(struct engine *e, enum stats_lane lane, uint6
 	return a;
 }
 
-/* --- faults --------------------------------------------------------------------------------------------- */
+/* --- faults ----------------------------------------------------------------------------------- */
 
 /*
  * The thread sleeps until the page is there.  A thread that is parked on this page already (a
  * signal made it fault again) is not parked twice: it sleeps once.
  */
-static void park(struct engine *e, struct sharer_ref ref, uint64_t page, uint64_t address, uint32_t tid, uint64_t now)
+static void park(struct engine *e, struct sharer_ref ref, uint64_t page, uint64_t address,
+		 uint32_t tid, uint64_t now)
 {
 	struct sharer *s = &e->sharers.sharer[ref.slot];
 	uint32_t first = waiter_first(&e->waiters, page);
@@ -186,7 +196,8 @@ static void park(struct engine *e, struct sharer_ref ref, uint64_t page, uint64_
  * page that is there, or on one that its owner has given back since: the answer is a ZEROPAGE, and
  * a WAKE where that says EEXIST (O3).
  */
-static void answer_present(struct engine *e, struct sharer_ref ref, const struct mapping *m, uint64_t page)
+static void answer_present(struct engine *e, struct sharer_ref ref, const struct mapping *m,
+			   uint64_t page)
 {
 	const struct block *b = &e->blocks.block[m->block];
 	struct engine_action *a = new_action(e, ENGINE_PLACE);
@@ -206,7 +217,10 @@ static void ask(struct engine *e, struct sharer *s, uint64_t page)
 {
 	struct block *b = block_of_page(&e->blocks, page);
 
-	/* The queue is full of pages that came by themselves or whose sharers died; the ledger knows what is asked for. */
+	/*
+	 * The queue is full of pages that came by themselves or whose sharers died; the ledger
+	 * knows what is asked for.
+	 */
 	if (request_demand(&e->requests, page) < 0)
 		request_replay(&e->requests, e->blocks.pages);
 	b->requested++;
@@ -227,8 +241,8 @@ static void ask(struct engine *e, struct sharer *s, uint64_t page)
  * Return: ENGINE_OK, ENGINE_STALE, ENGINE_OUTSIDE (of every mapping it declared: its waiter would
  * never be woken).
  */
-enum engine_outcome engine_fault(struct engine *e, struct sharer_ref ref, uint64_t address, uint32_t tid,
-				 uint64_t flags, uint64_t now)
+enum engine_outcome engine_fault(struct engine *e, struct sharer_ref ref, uint64_t address,
+				 uint32_t tid, uint64_t flags, uint64_t now)
 {
 	struct sharer *s = sharer_get(&e->sharers, ref);
 	const struct mapping *m = s ? sharer_locate(s, address) : NULL;
@@ -258,7 +272,7 @@ enum engine_outcome engine_fault(struct engine *e, struct sharer_ref ref, uint64
 	return ENGINE_OK;
 }
 
-/* --- pages ------------------------------------------------------------------------------------------------ */
+/* --- pages ------------------------------------------------------------------------------------ */
 
 /**
  * engine_page - a whole page came in on a lane of the fault thread
@@ -268,8 +282,8 @@ enum engine_outcome engine_fault(struct engine *e, struct sharer_ref ref, uint64
  * Return: ENGINE_OK and a PLACE is queued; ENGINE_DUPLICATE: it is there, or the other lane has it,
  * or nobody owes it.
  */
-enum engine_outcome engine_page(struct engine *e, enum stats_lane lane, uint64_t page, const uint8_t *data,
-				uint64_t now)
+enum engine_outcome engine_page(struct engine *e, enum stats_lane lane, uint64_t page,
+				const uint8_t *data, uint64_t now)
 {
 	enum page_state found = ledger_claim(&e->ledger, page);
 
@@ -287,12 +301,16 @@ enum engine_outcome engine_page(struct engine *e, enum stats_lane lane, uint64_t
  *
  * As engine_page() of each, in as few placements as can be (O9).
  */
-void engine_zero_run(struct engine *e, enum stats_lane lane, uint64_t page, uint64_t n, uint64_t now)
+void engine_zero_run(struct engine *e, enum stats_lane lane, uint64_t page, uint64_t n,
+		     uint64_t now)
 {
 	uint64_t end = page + n, start = page;
 
 	assert(n <= ENGINE_RUN);
-	/* Pages nobody asked for are placed in one go; one that somebody waits for goes alone, so that its waiters are drained. */
+	/*
+	 * Pages nobody asked for are placed in one go; one that somebody waits for goes alone, so
+	 * that its waiters are drained.
+	 */
 	for (; page < end; page++) {
 		enum page_state found = ledger_claim(&e->ledger, page);
 
@@ -339,7 +357,8 @@ static void left_state(struct engine *e, struct block *b, enum page_state from, 
  * sent for, and one may arrive before the request left: a moment that lies before its predecessor
  * counts as that one.
  */
-static void sample(struct engine *e, const struct waiter *w, const struct engine_action *a, uint64_t woken)
+static void sample(struct engine *e, const struct waiter *w, const struct engine_action *a,
+		   uint64_t woken)
 {
 	struct sharer *s = &e->sharers.sharer[w->sharer];
 	uint64_t sent = w->sent_ns > w->read_ns ? w->sent_ns : w->read_ns;
@@ -384,10 +403,11 @@ static bool has_alias(const struct sharer *s, unsigned block, uint64_t offset)
 }
 
 /*
- * The page is there and published: everyone who waits is woken, one action per sharer.  The placement itself woke who slept at the carrier's
- * address; its other aliases still need a call.
+ * The page is there and published: everyone who waits is woken, one action per sharer.  The
+ * placement itself woke who slept at the carrier's address; its other aliases still need a call.
  */
-static void drain(struct engine *e, const struct engine_action *a, uint64_t page, const struct engine_carrier *c)
+static void drain(struct engine *e, const struct engine_action *a, uint64_t page,
+		  const struct engine_carrier *c)
 {
 	const struct block *b = &e->blocks.block[a->block];
 	uint32_t first;
@@ -401,10 +421,12 @@ static void drain(struct engine *e, const struct engine_action *a, uint64_t page
 		wake.sharer = (struct sharer_ref){ .slot = w->sharer, .generation = w->generation };
 		wake.page = page;
 		wake.n = 1;
-		awake = c && c->is_sharer && c->sharer.slot == w->sharer && c->sharer.generation == w->generation;
+		awake = c && c->is_sharer && c->sharer.slot == w->sharer &&
+			c->sharer.generation == w->generation;
 		wake.address = awake ? c->address : 0;
 		wake.waiters = waiter_take(&e->waiters, page, w->sharer);
-		if (awake && !has_alias(&e->sharers.sharer[wake.sharer.slot], a->block, block_offset(b, page)))
+		if (awake && !has_alias(&e->sharers.sharer[wake.sharer.slot], a->block,
+					block_offset(b, page)))
 			engine_woken(e, &wake, wake.placed_ns);
 		else
 			*new_action(e, ENGINE_WAKE) = wake;
@@ -416,7 +438,8 @@ static void drain(struct engine *e, const struct engine_action *a, uint64_t page
  * ledger and stays owed, so the session never completes over it; whoever waits for it sleeps on (a
  * failure never becomes a zero page).
  */
-static void unplaced(struct engine *e, const struct engine_action *a, uint64_t page, enum engine_verb verb)
+static void unplaced(struct engine *e, const struct engine_action *a, uint64_t page,
+		     enum engine_verb verb)
 {
 	struct engine_action *report;
 	struct block *b = &e->blocks.block[a->block];
@@ -433,8 +456,9 @@ static void unplaced(struct engine *e, const struct engine_action *a, uint64_t p
 }
 
 /*
- * A fault on a page that was there: a placement was only tried to tell a given-back page from a late message.  Whichever it was, the page is
- * there now, and the thread sleeps on unless the placement went through its own address.
+ * A fault on a page that was there: a placement was only tried to tell a given-back page from a
+ * late message.  Whichever it was, the page is there now, and the thread sleeps on unless the
+ * placement went through its own address.
  */
 static void answered(struct engine *e, const struct engine_action *a, enum engine_result result,
 		     const struct engine_carrier *c)
@@ -456,7 +480,8 @@ static void answered(struct engine *e, const struct engine_action *a, enum engin
  * @n pages are here, placed or noted: move them from the counters of where they were to those of
  * what is here.
  */
-static void now_here(struct engine *e, const struct engine_action *a, uint64_t n, enum stats_how how)
+static void now_here(struct engine *e, const struct engine_action *a, uint64_t n,
+		     enum stats_how how)
 {
 	struct block *b = &e->blocks.block[a->block];
 
@@ -477,7 +502,8 @@ static void note(struct engine *e, const struct engine_action *a)
 		if (ledger_note(&e->ledger, page))
 			n++;
 		else
-			engine_place(e, a->lane, page, 1, NULL, a->from, a->arrived_ns)->how = PLACE_ZERO;
+			engine_place(e, a->lane, page, 1, NULL, a->from, a->arrived_ns)->how =
+				PLACE_ZERO;
 	now_here(e, a, n, HOW_NOTED);
 }
 
@@ -488,12 +514,14 @@ static void note(struct engine *e, const struct engine_action *a)
  * @result: with EXISTS or NOWHERE the page behind them is what it is about
  * @carrier: through which address space; the kernel woke who slept there
  *
- * Each page is published first and its waiters are drained then (O2).  A NOTE is settled as a whole.
+ * Each page is published first and its waiters are drained then (O2).  A NOTE is settled as a
+ * whole.
  *
  * Return: the pages still to be placed; the caller issues @a again while it is not 0.
  */
-uint64_t engine_placed(struct engine *e, struct engine_action *a, uint64_t done, enum engine_result result,
-		       const struct engine_carrier *carrier, uint64_t now)
+uint64_t engine_placed(struct engine *e, struct engine_action *a, uint64_t done,
+		       enum engine_result result, const struct engine_carrier *carrier,
+		       uint64_t now)
 {
 	struct block *b = &e->blocks.block[a->block];
 	struct engine_carrier c = *carrier;
@@ -514,7 +542,8 @@ uint64_t engine_placed(struct engine *e, struct engine_action *a, uint64_t done,
 		if (ledger_publish(&e->ledger, a->page + i))
 			drain(e, a, a->page + i, &c);
 	if (result != PLACED)
-		unplaced(e, a, a->page + done++, result == PLACED_EXISTS ? ENGINE_ALARM : ENGINE_UNPLACED);
+		unplaced(e, a, a->page + done++,
+			 result == PLACED_EXISTS ? ENGINE_ALARM : ENGINE_UNPLACED);
 	a->page += done;
 	a->n -= done;
 	if (a->data)
@@ -533,14 +562,19 @@ uint64_t engine_placed(struct engine *e, struct engine_action *a, uint64_t done,
 void engine_report(struct engine *e, const struct engine_report *r, uint64_t now)
 {
 	struct engine_action a = {
-		.lane = (enum stats_lane)r->lane, .from = (enum page_state)r->from, .page = r->page, .n = r->n,
+		.lane = (enum stats_lane)r->lane,
+		.from = (enum page_state)r->from,
+		.page = r->page,
+		.n = r->n,
 		.block = (uint16_t)(block_of_page(&e->blocks, r->page) - e->blocks.block),
-		.arrived_ns = r->arrived_ns, .placed_ns = r->placed_ns ? r->placed_ns : now,
+		.arrived_ns = r->arrived_ns,
+		.placed_ns = r->placed_ns ? r->placed_ns : now,
 	};
 
 	if (r->result != PLACED) {
 		for (uint64_t page = r->page; page < r->page + r->n; page++)
-			unplaced(e, &a, page, r->result == PLACED_EXISTS ? ENGINE_ALARM : ENGINE_UNPLACED);
+			unplaced(e, &a, page,
+				 r->result == PLACED_EXISTS ? ENGINE_ALARM : ENGINE_UNPLACED);
 		return;
 	}
 	now_here(e, &a, r->n, (enum stats_how)r->how);

@@ -2,11 +2,13 @@
 #ifndef PC_CORE_ENGINE_H
 #define PC_CORE_ENGINE_H
 /*
- * The engine: what happens on a page fault, and on everything else that changes a page.  No I/O: events go in, each with the
- * time it happened; actions and requests are pulled out and their results are events again.  See engine.c for the theory.
+ * The engine: what happens on a page fault, and on everything else that changes a page.  No I/O:
+ * events go in, each with the time it happened; actions and requests are pulled out and their
+ * results are events again.  See engine.c for the theory.
  *
- * One thread owns an engine.  Only ledger_claim(), ledger_publish(), ledger_note() and ledger_unclaim() of its ledger may be called by
- * another (the bulk lane), which tells with engine_report() what it did.
+ * One thread owns an engine.  Only ledger_claim(), ledger_publish(), ledger_note() and
+ * ledger_unclaim() of its ledger may be called by another (the bulk lane), which tells with
+ * engine_report() what it did.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -28,7 +30,8 @@ enum engine_outcome {
 
 enum engine_verb {
 	ENGINE_PLACE,		/* do it, then engine_placed() */
-	ENGINE_WAKE,		/* wake every alias of the page in one sharer, then engine_woken() */
+	/* wake every alias of the page in one sharer, then engine_woken() */
+	ENGINE_WAKE,
 	ENGINE_ALARM,		/* a page had content nobody placed: memory integrity is lost */
 	ENGINE_UNPLACED,	/* a page could not be placed anywhere */
 };
@@ -36,9 +39,14 @@ enum engine_verb {
 enum engine_how {
 	PLACE_COPY,		/* from @data */
 	PLACE_ZERO,
-	PLACE_ANSWER,		/* answer a fault on a page that is there: zero it if the owner gave it back, else wake */
+	/* answer a fault on a page that is there: zero it if the owner gave it back, else wake */
+	PLACE_ANSWER,
 	PLACE_KEEP,		/* HELD block: copy @data (NULL: zeroes) into the store */
-	PLACE_NOTE,		/* zeroes of a sparse block: all of them done as they are if they are holes, else make it a ZERO */
+	/*
+	 * zeroes of a sparse block: all of them done as they are if they are holes, else make it a
+	 * ZERO
+	 */
+	PLACE_NOTE,
 };
 
 struct engine_action {
@@ -50,7 +58,8 @@ struct engine_action {
 	struct sharer_ref sharer;	/* ANSWER: whose fault it is.  WAKE: whom */
 	uint64_t page, n;	/* pages; n > 1 only for runs that nobody waits for */
 	const uint8_t *data;
-	uint64_t address;	/* ANSWER: the page in the sharer's space.  WAKE: an address that is awake already; 0 */
+	/* ANSWER: the page in the sharer's space.  WAKE: an address that is awake already; 0 */
+	uint64_t address;
 	uint64_t arrived_ns, placed_ns;
 	uint32_t waiters;	/* WAKE: the list engine_woken() settles */
 };
@@ -71,7 +80,10 @@ struct engine_request {
 	enum request_class class;
 };
 
-/* What the bulk lane did with a run of pages: published or noted them (PLACED), or left them claimed for the engine to give up. */
+/*
+ * What the bulk lane did with a run of pages: published or noted them (PLACED), or left them
+ * claimed for the engine to give up.
+ */
 struct engine_report {
 	uint64_t page;
 	uint32_t n;
@@ -84,13 +96,18 @@ struct engine_report {
 };
 
 #define ENGINE_RUN     64		/* pages a zero run may have */
-/* All pages of a run may be waited for in all sharers; pull actions until there is none before the next event. */
+/*
+ * All pages of a run may be waited for in all sharers; pull actions until there is none before the
+ * next event.
+ */
 #define ENGINE_WAKES   (ENGINE_RUN * SHARER_MAX)
-#define ENGINE_ACTIONS 512		/* that are no wakes: at most one per fault, or per page of a run */
+/* that are no wakes: at most one per fault, or per page of a run */
+#define ENGINE_ACTIONS 512
 
 struct engine_limits {
 	uint32_t waiters;		/* threads parked at a time */
-	uint32_t window;		/* pages asked for ahead of need at a time (dma, prefetch) */
+	/* pages asked for ahead of need at a time (dma, prefetch) */
+	uint32_t window;
 };
 
 /* A ring of actions that are still to be pulled. */
@@ -121,7 +138,7 @@ struct engine {
 int engine_init(struct engine *e, const struct engine_limits *limits);
 void engine_deinit(struct engine *e);
 
-/* --- set-up: blocks, then the ledger over all of them ------------------------------------------- */
+/* --- set-up: blocks, then the ledger over all of them ----------------------------------------- */
 /* @memory: zeroed, ledger_size(e->blocks.pages) bytes. */
 int engine_use_ledger(struct engine *e, void *memory, size_t size);
 
@@ -133,7 +150,7 @@ int engine_discard(struct engine *e, unsigned block, uint64_t start, uint64_t le
 /* The package is whole.  -ENODATA with *page, the first neither received nor discarded; -EPROTO. */
 int engine_package(struct engine *e, uint64_t *page);
 
-/* --- sharers ------------------------------------------------------------------------------------- */
+/* --- sharers ---------------------------------------------------------------------------------- */
 int engine_join(struct engine *e, bool main, struct sharer_ref *ref);
 /* 0, -ENOENT stale, -EINVAL, -EBUSY second sharer of a private block, -ENOSPC. */
 int engine_map(struct engine *e, struct sharer_ref ref, const struct mapping *m);
@@ -142,49 +159,66 @@ int engine_unmap(struct engine *e, struct sharer_ref ref, const struct mapping *
 /* It ended, for whatever reason: its waiters are forgotten, what comes late is stale. */
 void engine_gone(struct engine *e, struct sharer_ref ref, uint64_t now);
 
-/* --- faults and pages -------------------------------------------------------------------------- */
-/* @flags: bit 0 the access was a write.  The caller reads no more faults than engine_room() says. */
-enum engine_outcome engine_fault(struct engine *e, struct sharer_ref ref, uint64_t address, uint32_t tid,
-				 uint64_t flags, uint64_t now);
+/* --- faults and pages ------------------------------------------------------------------------- */
+/*
+ * @flags: bit 0 the access was a write.  The caller reads no more faults than engine_room() says.
+ */
+enum engine_outcome engine_fault(struct engine *e, struct sharer_ref ref, uint64_t address,
+				 uint32_t tid, uint64_t flags, uint64_t now);
 static inline uint32_t engine_room(const struct engine *e)
 {
 	return waiter_room(&e->waiters);
 }
 /* A whole page came in on a lane of the fault thread.  @data NULL: zeroes. */
-enum engine_outcome engine_page(struct engine *e, enum stats_lane lane, uint64_t page, const uint8_t *data,
-				uint64_t now);
+enum engine_outcome engine_page(struct engine *e, enum stats_lane lane, uint64_t page,
+				const uint8_t *data, uint64_t now);
 /* At most ENGINE_RUN zero pages in a row, all of one block. */
-void engine_zero_run(struct engine *e, enum stats_lane lane, uint64_t page, uint64_t n, uint64_t now);
+void engine_zero_run(struct engine *e, enum stats_lane lane, uint64_t page, uint64_t n,
+		     uint64_t now);
 /* The result of a PLACE; returns the pages still to be placed (issue it again while not 0). */
-uint64_t engine_placed(struct engine *e, struct engine_action *a, uint64_t done, enum engine_result result,
-		       const struct engine_carrier *carrier, uint64_t now);
+uint64_t engine_placed(struct engine *e, struct engine_action *a, uint64_t done,
+		       enum engine_result result, const struct engine_carrier *carrier,
+		       uint64_t now);
 void engine_woken(struct engine *e, const struct engine_action *a, uint64_t now);
 void engine_report(struct engine *e, const struct engine_report *r, uint64_t now);
 /* Hand stored pages of private blocks over, at most @max.  Pages queued. */
 uint64_t engine_push(struct engine *e, uint64_t max, uint64_t now);
-/* A PLACE of LANE_STORE (no ANSWER) that the kernel does not take now: the page is again what it was. */
+/*
+ * A PLACE of LANE_STORE (no ANSWER) that the kernel does not take now: the page is again what it
+ * was.
+ */
 void engine_give_back(struct engine *e, const struct engine_action *a);
 /* Place what was given back and is waited for, about @max pages.  Pages queued. */
 uint64_t engine_retry(struct engine *e, uint64_t max, uint64_t now);
 
 /* --- what to do ----------------------------------------------------------------------------- */
 bool engine_next(struct engine *e, struct engine_action *a);
-/* The next thing to ask the source for; only when the socket can take it now.  May queue actions, too. */
+/*
+ * The next thing to ask the source for; only when the socket can take it now.  May queue actions,
+ * too.
+ */
 bool engine_next_request(struct engine *e, struct engine_request *r, uint64_t now);
 /* A range is wanted ahead of need.  0, -EINVAL range, -ENOSPC. */
-int engine_want(struct engine *e, unsigned block, uint64_t offset, uint64_t length, enum request_class class);
-/* Nothing comes by itself any more: want all that is owed and was not asked for.  0, -ENOSPC: call again later. */
+int engine_want(struct engine *e, unsigned block, uint64_t offset, uint64_t length,
+		enum request_class class);
+/*
+ * Nothing comes by itself any more: want all that is owed and was not asked for.  0, -ENOSPC: call
+ * again later.
+ */
 int engine_want_owed(struct engine *e);
 /* A lane was lost and is back: ask again. */
 void engine_replay(struct engine *e);
-/* Nothing is owed and nothing is stored: with the main stream at its end, the session can complete. */
+/*
+ * Nothing is owed and nothing is stored: with the main stream at its end, the session can complete.
+ */
 bool engine_drained(const struct engine *e);
 /* Recompute the blocks' counters from the ledger (before faults are served they are not kept). */
 void engine_recount(struct engine *e);
 
 /* --- between the files of the engine -------------------------------------------------------- */
-struct engine_action *engine_place(struct engine *e, enum stats_lane lane, uint64_t page, uint64_t n,
-				   const uint8_t *data, enum page_state from, uint64_t now);
+struct engine_action *engine_place(struct engine *e, enum stats_lane lane, uint64_t page,
+				   uint64_t n, const uint8_t *data, enum page_state from,
+				   uint64_t now);
 void engine_serve_own(struct engine *e, uint64_t page, enum page_state state, uint64_t now);
 /* Place known zeroes from @page on, below @end, in one go.  Pages queued. */
 uint64_t engine_fill(struct engine *e, uint64_t page, uint64_t end, uint64_t now);

@@ -11,8 +11,9 @@
  * Always whole pages of the block: a source that sends urgent pages on a channel of their own ends
  * in an assertion when a request is shorter than a huge page.
  *
- * A device does not fault: what it can reach has to be there, known zeroes included.  So a range for dma has them placed as
- * it is worked off; a page of it that is asked for is placed whatever it turns out to be.
+ * A device does not fault: what it can reach has to be there, known zeroes included.  So a range
+ * for dma has them placed as it is worked off; a page of it that is asked for is placed whatever it
+ * turns out to be.
  *
  * Ahead of need (dma, prefetch) no more than a window is outstanding, so that a thread that sleeps
  * meanwhile is never behind a long row of pages that nobody waits for (O5).
@@ -26,7 +27,8 @@
 
 #define REQUEST_RUN 256		/* pages one REQ_PAGES may ask for ahead of need */
 
-static void make_request(struct engine *e, struct engine_request *r, uint64_t page, uint64_t n, enum request_class class)
+static void make_request(struct engine *e, struct engine_request *r, uint64_t page, uint64_t n,
+			 enum request_class class)
 {
 	const struct block *b = block_of_page(&e->blocks, page);
 
@@ -41,7 +43,8 @@ static void make_request(struct engine *e, struct engine_request *r, uint64_t pa
 /* All who wait for the page wait on the wire from here on; their samples are split at @now. */
 static void mark_sent(struct engine *e, uint64_t page, uint64_t now)
 {
-	for (uint32_t i = waiter_first(&e->waiters, page); i != WAITER_NONE; i = waiter_next(&e->waiters, i))
+	for (uint32_t i = waiter_first(&e->waiters, page); i != WAITER_NONE;
+	     i = waiter_next(&e->waiters, i))
 		e->waiters.entry[i].sent_ns = now;
 }
 
@@ -59,7 +62,10 @@ static bool next_demand(struct engine *e, struct engine_request *r, uint64_t now
 	return false;
 }
 
-/* Was the page asked for since the walk began?  Its oldest waiter knows; of a page that nobody waits for it is not known. */
+/*
+ * Was the page asked for since the walk began?  Its oldest waiter knows; of a page that nobody
+ * waits for it is not known.
+ */
 static bool asked_again(const struct engine *e, uint64_t page)
 {
 	uint32_t first = waiter_first(&e->waiters, page);
@@ -85,9 +91,10 @@ static bool next_replay(struct engine *e, struct engine_request *r, uint64_t now
 }
 
 /*
- * Have the known zeroes of a range for dma placed, as far as @end, below which nothing is missing.  The bulk lane notes what it has
- * claimed unless that is contested: first nothing may be left that can still become zero, then what is zero is found.  What the
- * kernel gave back is found again, for the range is only left behind as far as everything is placed.
+ * Have the known zeroes of a range for dma placed, as far as @end, below which nothing is missing.
+ * The bulk lane notes what it has claimed unless that is contested: first nothing may be left that
+ * can still become zero, then what is zero is found.  What the kernel gave back is found again, for
+ * the range is only left behind as far as everything is placed.
  *
  * False: not yet, there are actions to be done first.
  */
@@ -100,7 +107,8 @@ static bool fill_want(struct engine *e, struct request_want *w, uint64_t end, ui
 	while ((page = ledger_find(&e->ledger, page, end, PAGE_PLACING)) < end)
 		ledger_move(&e->ledger, page++, PAGE_PLACING, PAGE_CONTESTED);
 	w->at = page = ledger_find(&e->ledger, w->at, end, PAGE_ZERO);
-	for (; page < end && e->actions.n < ENGINE_RUN; page = ledger_find(&e->ledger, page, end, PAGE_ZERO))
+	for (; page < end && e->actions.n < ENGINE_RUN;
+	     page = ledger_find(&e->ledger, page, end, PAGE_ZERO))
 		page += engine_fill(e, page, end, now);
 	return w->at == end;
 }
@@ -115,11 +123,16 @@ static bool next_want(struct engine *e, struct engine_request *r, uint64_t now)
 	while (e->requested < e->window && (w = request_first_want(&e->requests))) {
 		uint64_t page = ledger_find(&e->ledger, w->at, w->end, PAGE_MISSING), n = 0;
 		struct block *b = block_of_page(&e->blocks, page < w->end ? page : w->at);
-		uint64_t most = REQUEST_RUN < UINT32_MAX >> b->page_shift ? REQUEST_RUN : UINT32_MAX >> b->page_shift;
+		uint64_t most = REQUEST_RUN < UINT32_MAX >> b->page_shift ?
+					REQUEST_RUN :
+					UINT32_MAX >> b->page_shift;
 
 		if (w->class == CLASS_DMA && !fill_want(e, w, page, now))
 			return false;
-		/* Not ledger_request(): nobody waits for this page, so one that is being placed is not contested. */
+		/*
+		 * Not ledger_request(): nobody waits for this page, so one that is being placed is
+		 * not contested.
+		 */
 		while (page + n < w->end && n < most && e->requested < e->window &&
 		       ledger_move(&e->ledger, page + n, PAGE_MISSING, PAGE_REQUESTED)) {
 			n++;
@@ -149,7 +162,8 @@ static bool next_want(struct engine *e, struct engine_request *r, uint64_t now)
  */
 bool engine_next_request(struct engine *e, struct engine_request *r, uint64_t now)
 {
-	return next_demand(e, r, now) || (e->requests.replay_end && next_replay(e, r, now)) || next_want(e, r, now);
+	return next_demand(e, r, now) || (e->requests.replay_end && next_replay(e, r, now)) ||
+	       next_want(e, r, now);
 }
 
 /**
@@ -163,7 +177,8 @@ bool engine_next_request(struct engine *e, struct engine_request *r, uint64_t no
  * Return: 0; -EINVAL for a block or range that does not exist, -ENOSPC when too many ranges wait:
  * try later.
  */
-int engine_want(struct engine *e, unsigned block, uint64_t offset, uint64_t length, enum request_class class)
+int engine_want(struct engine *e, unsigned block, uint64_t offset, uint64_t length,
+		enum request_class class)
 {
 	const struct block *b;
 	uint64_t page, last;
@@ -179,7 +194,8 @@ int engine_want(struct engine *e, unsigned block, uint64_t offset, uint64_t leng
 }
 
 /**
- * engine_want_owed - the source sends nothing by itself any more: want all that is owed and was not asked for
+ * engine_want_owed - the source sends nothing by itself any more: want all that is owed and was not
+ * asked for
  *
  * Behind what was wanted before; what comes meanwhile is skipped when the range is worked off.
  *
@@ -189,7 +205,8 @@ int engine_want_owed(struct engine *e)
 {
 	for (unsigned i = 0; i < e->blocks.n; i++) {
 		const struct block *b = &e->blocks.block[i];
-		uint64_t end = b->first + b->pages, page = ledger_find(&e->ledger, b->first, end, PAGE_MISSING);
+		uint64_t end = b->first + b->pages,
+			 page = ledger_find(&e->ledger, b->first, end, PAGE_MISSING);
 
 		if (page < end && request_want(&e->requests, page, end - page, CLASS_PREFETCH) < 0)
 			return -ENOSPC;

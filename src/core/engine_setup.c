@@ -93,7 +93,8 @@ void engine_received(struct engine *e, unsigned block, uint64_t offset, uint64_t
 	enum page_state to = b->kind == BLOCK_PRIVATE ? PAGE_STORED : PAGE_PRESENT;
 
 	/* A zero part of a bigger page that has data does not make the page zero. */
-	if (zero && b->kind != BLOCK_HELD && (length == b->page_size || now == PAGE_NEVER || now == PAGE_ZERO))
+	if (zero && b->kind != BLOCK_HELD &&
+	    (length == b->page_size || now == PAGE_NEVER || now == PAGE_ZERO))
 		to = PAGE_ZERO;
 	ledger_set(&e->ledger, page, 1, to);
 }
@@ -137,7 +138,8 @@ void engine_recount(struct engine *e)
 
 		ledger_count(&e->ledger, b->first, b->first + b->pages, count);
 		b->requested = count[PAGE_REQUESTED];
-		b->missing = count[PAGE_MISSING] + b->requested + count[PAGE_PLACING] + count[PAGE_CONTESTED];
+		b->missing = count[PAGE_MISSING] + b->requested + count[PAGE_PLACING] +
+			     count[PAGE_CONTESTED];
 		b->present = count[PAGE_PRESENT];
 		b->stored = count[PAGE_STORED];
 		b->zero = count[PAGE_ZERO];
@@ -171,7 +173,7 @@ int engine_package(struct engine *e, uint64_t *page)
 	return 0;
 }
 
-/* --- sharers --------------------------------------------------------------------------------------- */
+/* --- sharers ---------------------------------------------------------------------------------- */
 
 /**
  * engine_join - a sharer joins; sharer_add()

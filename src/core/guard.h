@@ -2,8 +2,8 @@
 #ifndef PC_CORE_GUARD_H
 #define PC_CORE_GUARD_H
 /*
- * Scope guards and checked arithmetic.  An owning local is declared with its guard; ownership leaves
- * the scope by a typed steal, so that the guard then finds nothing.
+ * Scope guards and checked arithmetic.  An owning local is declared with its guard; ownership
+ * leaves the scope by a typed steal, so that the guard then finds nothing.
  */
 #include <stdbool.h>
 #include <stddef.h>

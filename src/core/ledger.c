@@ -35,16 +35,21 @@
 typedef const unsigned char transition[PAGE_STATES];
 
 static transition on_request = {
-	[PAGE_NEVER] = PAGE_NEVER, [PAGE_MISSING] = PAGE_REQUESTED, [PAGE_REQUESTED] = PAGE_REQUESTED,
-	[PAGE_PLACING] = PAGE_CONTESTED, [PAGE_CONTESTED] = PAGE_CONTESTED, [PAGE_PRESENT] = PAGE_PRESENT,
-	[PAGE_STORED] = PAGE_STORED, [PAGE_ZERO] = PAGE_ZERO, [PAGE_LOST] = PAGE_LOST, [PAGE_REMOVED] = PAGE_REMOVED,
+	[PAGE_NEVER] = PAGE_NEVER,	   [PAGE_MISSING] = PAGE_REQUESTED,
+	[PAGE_REQUESTED] = PAGE_REQUESTED, [PAGE_PLACING] = PAGE_CONTESTED,
+	[PAGE_CONTESTED] = PAGE_CONTESTED, [PAGE_PRESENT] = PAGE_PRESENT,
+	[PAGE_STORED] = PAGE_STORED,	   [PAGE_ZERO] = PAGE_ZERO,
+	[PAGE_LOST] = PAGE_LOST,	   [PAGE_REMOVED] = PAGE_REMOVED,
 };
 static transition on_claim = {
-	[PAGE_NEVER] = PAGE_NEVER, [PAGE_MISSING] = PAGE_PLACING, [PAGE_REQUESTED] = PAGE_CONTESTED,
-	[PAGE_PLACING] = PAGE_PLACING, [PAGE_CONTESTED] = PAGE_CONTESTED, [PAGE_PRESENT] = PAGE_PRESENT,
-	[PAGE_STORED] = PAGE_STORED, [PAGE_ZERO] = PAGE_ZERO, [PAGE_LOST] = PAGE_LOST, [PAGE_REMOVED] = PAGE_REMOVED,
+	[PAGE_NEVER] = PAGE_NEVER,	   [PAGE_MISSING] = PAGE_PLACING,
+	[PAGE_REQUESTED] = PAGE_CONTESTED, [PAGE_PLACING] = PAGE_PLACING,
+	[PAGE_CONTESTED] = PAGE_CONTESTED, [PAGE_PRESENT] = PAGE_PRESENT,
+	[PAGE_STORED] = PAGE_STORED,	   [PAGE_ZERO] = PAGE_ZERO,
+	[PAGE_LOST] = PAGE_LOST,	   [PAGE_REMOVED] = PAGE_REMOVED,
 };
-static_assert(ARRAY_LEN(on_request) == PAGE_STATES && ARRAY_LEN(on_claim) == PAGE_STATES, "every state");
+static_assert(ARRAY_LEN(on_request) == PAGE_STATES && ARRAY_LEN(on_claim) == PAGE_STATES,
+	      "every state");
 
 static unsigned shift_of(uint64_t page)
 {
@@ -175,7 +180,8 @@ static enum page_state apply(struct ledger *l, uint64_t page, transition how)
 		if (how[from] == from)
 			return (enum page_state)from;
 		new = (old & ~(NIBBLE << shift)) | ((uint64_t)how[from] << shift);
-	} while (!__atomic_compare_exchange_n(word, &old, new, true, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
+	} while (!__atomic_compare_exchange_n(word, &old, new, true, __ATOMIC_ACQ_REL,
+					      __ATOMIC_ACQUIRE));
 	return (enum page_state)from;
 }
 
@@ -195,7 +201,8 @@ bool ledger_move(struct ledger *l, uint64_t page, enum page_state from, enum pag
 		if (((old >> shift) & NIBBLE) != (uint64_t)from)
 			return false;
 		new = (old & ~(NIBBLE << shift)) | ((uint64_t)to << shift);
-	} while (!__atomic_compare_exchange_n(word, &old, new, true, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
+	} while (!__atomic_compare_exchange_n(word, &old, new, true, __ATOMIC_ACQ_REL,
+					      __ATOMIC_ACQUIRE));
 	return true;
 }
 
@@ -211,7 +218,8 @@ void ledger_set(struct ledger *l, uint64_t page, uint64_t n, enum page_state to)
 	while (page < end && page % PER_WORD != 0) {
 		unsigned shift = shift_of(page);
 
-		l->word[page / PER_WORD] = (l->word[page / PER_WORD] & ~(NIBBLE << shift)) | ((uint64_t)to << shift);
+		l->word[page / PER_WORD] = (l->word[page / PER_WORD] & ~(NIBBLE << shift)) |
+					   ((uint64_t)to << shift);
 		page++;
 	}
 	for (; page + PER_WORD <= end; page += PER_WORD)
@@ -219,7 +227,8 @@ void ledger_set(struct ledger *l, uint64_t page, uint64_t n, enum page_state to)
 	for (; page < end; page++) {
 		unsigned shift = shift_of(page);
 
-		l->word[page / PER_WORD] = (l->word[page / PER_WORD] & ~(NIBBLE << shift)) | ((uint64_t)to << shift);
+		l->word[page / PER_WORD] = (l->word[page / PER_WORD] & ~(NIBBLE << shift)) |
+					   ((uint64_t)to << shift);
 	}
 }
 
@@ -276,7 +285,8 @@ bool ledger_publish(struct ledger *l, uint64_t page)
 }
 
 /**
- * ledger_note - a claimed page is known to be zero, and may stay a hole until somebody touches it: ZERO
+ * ledger_note - a claimed page is known to be zero, and may stay a hole until somebody touches it:
+ * ZERO
  *
  * Return: false when a fault may wait for it: the page is claimed still, and has to be placed.
  */
@@ -297,7 +307,10 @@ uint64_t ledger_find(const struct ledger *l, uint64_t from, uint64_t end, enum p
 {
 	for (uint64_t page = from; page < end;) {
 		uint64_t word = __atomic_load_n(&l->word[page / PER_WORD], __ATOMIC_ACQUIRE);
-		/* nibbles that match become zero; skip the word at once when none is (may let a false match by, never hide one) */
+		/*
+		 * nibbles that match become zero; skip the word at once when none is (may let a
+		 * false match by, never hide one)
+		 */
 		uint64_t x = word ^ (EVERY_LOW * (uint64_t)state);
 		uint64_t next = (page / PER_WORD + 1) * PER_WORD;
 
@@ -353,7 +366,8 @@ void ledger_count(const struct ledger *l, uint64_t from, uint64_t end, uint64_t 
 const char *ledger_state_name(enum page_state state)
 {
 	static const char *const names[PAGE_STATES] = {
-		"never-sent", "missing", "requested", "placing", "contested", "present", "stored", "zero", "lost",
+		"never-sent", "missing", "requested", "placing", "contested", "present", "stored",
+		"zero", "lost",
 		"removed",
 	};
 

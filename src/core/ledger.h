@@ -2,18 +2,21 @@
 #ifndef PC_CORE_LEDGER_H
 #define PC_CORE_LEDGER_H
 /*
- * The ledger: the state of every page, 4 bits each, in memory given by the caller (versioned layout, position
- * independent, so that it can outlive the process).
+ * The ledger: the state of every page, 4 bits each, in memory given by the caller (versioned
+ * layout, position independent, so that it can outlive the process).
  *
- * Two threads move pages: the fault thread and the bulk lane.  One word holds sixteen pages, every change is one
- * compare-and-swap, and it is the only atomic in core.  What makes the two threads safe without a lock:
+ * Two threads move pages: the fault thread and the bulk lane.  One word holds sixteen pages, every
+ * change is one compare-and-swap, and it is the only atomic in core.  What makes the two threads
+ * safe without a lock:
  *
- *   - a page is placed by whoever moved it to PLACING (ledger_claim); nobody else can then place it;
- *   - a fault that finds a page PLACING makes it CONTESTED, and ledger_publish tells the placer that somebody waits; a fault that
- *     comes after the publish finds PRESENT and is answered at once.  Because claim, contest and publish are changes of the same
- *     word, there is no moment between them in which a waiter can be missed;
- *   - a zero page that nobody waits for may be noted instead (ledger_note); a fault that comes after it finds ZERO, which only
- *     the fault thread leaves again.
+ *   - a page is placed by whoever moved it to PLACING (ledger_claim); nobody else can then place
+ *     it;
+ *   - a fault that finds a page PLACING makes it CONTESTED, and ledger_publish tells the placer
+ *     that somebody waits; a fault that comes after the publish finds PRESENT and is answered at
+ *     once.  Because claim, contest and publish are changes of the same word, there is no moment
+ *     between them in which a waiter can be missed;
+ *   - a zero page that nobody waits for may be noted instead (ledger_note); a fault that comes
+ *     after it finds ZERO, which only the fault thread leaves again.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -78,7 +81,10 @@ static inline bool ledger_claimed(enum page_state found)
 void ledger_unclaim(struct ledger *l, uint64_t page, enum page_state to);
 /* The kernel said it is there: PLACING, CONTESTED -> PRESENT.  True when a fault waits for it. */
 bool ledger_publish(struct ledger *l, uint64_t page);
-/* It is zero, and a hole reads as that: PLACING -> ZERO.  False when a fault waits for it: the claim stays. */
+/*
+ * It is zero, and a hole reads as that: PLACING -> ZERO.  False when a fault waits for it: the
+ * claim stays.
+ */
 bool ledger_note(struct ledger *l, uint64_t page);
 
 /* First page in [from, end) that is in @state, or @end. */

@@ -2,8 +2,8 @@
 #ifndef PC_CORE_PROBE_H
 #define PC_CORE_PROBE_H
 /*
- * USDT probes (provider `postcopyd`): free when nobody looks.  One at each step of a fault's way; postcopy-probes in
- * HACKING lists them with their arguments.
+ * USDT probes (provider `postcopyd`): free when nobody looks.  One at each step of a fault's way;
+ * postcopy-probes in HACKING lists them with their arguments.
  */
 #ifdef HAVE_SYS_SDT_H
 #include <sys/sdt.h>

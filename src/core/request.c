@@ -56,7 +56,8 @@ bool request_next_demand(struct request_queue *q, uint64_t *page)
 	if (q->n == 0)
 		return false;
 	*page = q->demand[q->head];
-	q->head = --q->n ? (q->head + 1) % q->capacity : 0;	/* mostly short: stay in the same cache lines */
+	/* mostly short: stay in the same cache lines */
+	q->head = --q->n ? (q->head + 1) % q->capacity : 0;
 	return true;
 }
 

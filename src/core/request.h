@@ -4,17 +4,21 @@
 /*
  * What is still to be asked of the source, most urgent first:
  *
- *   demand    single pages that a thread sleeps on; a queue, because each page enters it once (the ledger says so)
+ *   demand    single pages that a thread sleeps on; a queue, because each page enters it once
+ *             (the ledger says so)
  *   replay    after a lost lane: every page that the ledger says was asked for, found by walking it
- *   dma, prefetch   ranges that somebody wants before touching them, worked off while few requests are outstanding
+ *   dma, prefetch   ranges that somebody wants before touching them, worked off while few
+ *             requests are outstanding
  *
- * The queue holds page numbers only.  What was asked is in the ledger, so nothing here has to survive.
+ * The queue holds page numbers only.  What was asked is in the ledger, so nothing here has to
+ * survive.
  */
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-enum request_class { CLASS_DEMAND = 1, CLASS_DMA, CLASS_PREFETCH };	/* values of the wire (regmsg.h) */
+/* Values of the wire (regmsg.h). */
+enum request_class { CLASS_DEMAND = 1, CLASS_DMA, CLASS_PREFETCH };
 
 #define REQUEST_WANTS 64		/* ranges remembered at a time */
 
@@ -28,7 +32,8 @@ struct request_queue {
 	uint32_t capacity, head, n;
 	uint64_t replay_at, replay_end;	/* pages still to be looked at */
 	unsigned n_wants;
-	struct request_want want[REQUEST_WANTS];	/* dma before prefetch, else in order of arrival */
+	/* dma before prefetch, else in order of arrival */
+	struct request_want want[REQUEST_WANTS];
 };
 
 size_t request_queue_size(uint32_t capacity);

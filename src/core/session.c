@@ -23,7 +23,10 @@
 
 #include "core/guard.h"
 
-/* What an event does in a state: nothing may happen (0), it is legal but changes nothing, or a new state. */
+/*
+ * What an event does in a state: nothing may happen (0), it is legal but changes nothing, or a new
+ * state.
+ */
 enum verdict {
 	NO = 0, SAME, TO_ADVISED, TO_DISCARDING, TO_LISTENING, TO_LOADING, TO_RUNNING, TO_COMPLETE,
 	TO_LOST,	/* FAILED while the source resumes its VM, else PAUSED */
@@ -32,7 +35,8 @@ enum verdict {
 
 static const unsigned char table[SESSION_STATES][SESSION_EVENTS] = {
 	[SESSION_IDLE] = {
-		[SESSION_ADVISE] = TO_ADVISED, [SESSION_SOURCE_LOST] = TO_LOST, [SESSION_REFUSE] = TO_REFUSED,
+		[SESSION_ADVISE] = TO_ADVISED,
+		[SESSION_SOURCE_LOST] = TO_LOST, [SESSION_REFUSE] = TO_REFUSED,
 	},
 	[SESSION_ADVISED] = {
 		[SESSION_DISCARD] = TO_DISCARDING, [SESSION_PACKAGE] = TO_LISTENING,
@@ -129,7 +133,8 @@ int session_feed(struct session *s, enum session_event event)
 const char *session_state_name(enum session_state state)
 {
 	static const char *const names[SESSION_STATES] = {
-		"idle", "advised", "discarding", "listening", "loading", "running", "paused", "complete", "failed",
+		"idle", "advised", "discarding", "listening", "loading", "running", "paused",
+		"complete", "failed",
 	};
 
 	return (unsigned)state < ARRAY_LEN(names) ? names[state] : "?";
@@ -141,7 +146,8 @@ const char *session_state_name(enum session_state state)
 const char *session_event_name(enum session_event event)
 {
 	static const char *const names[SESSION_EVENTS] = {
-		"advise", "discard", "package", "armed", "loaded", "owed-nothing", "source-lost", "refuse",
+		"advise", "discard", "package", "armed", "loaded", "owed-nothing", "source-lost",
+		"refuse",
 	};
 
 	return (unsigned)event < ARRAY_LEN(names) ? names[event] : "?";

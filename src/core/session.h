@@ -6,8 +6,9 @@
  *
  *  IDLE -> ADVISED -> DISCARDING -> LISTENING -> LOADING -> RUNNING -> COMPLETE
  *
- * A migration that finishes as precopy walks the same way with nothing owed (ADVISED -> LISTENING).  Losing the source leads to
- * FAILED while the source then resumes its VM, and to PAUSED from the commit on: the two never both run.
+ * A migration that finishes as precopy walks the same way with nothing owed (ADVISED -> LISTENING).
+ * Losing the source leads to FAILED while the source then resumes its VM, and to PAUSED from the
+ * commit on: the two never both run.
  */
 #include <stdbool.h>
 
@@ -39,8 +40,9 @@ enum session_event {
 struct session {
 	enum session_state state;
 	/*
-	 * The source resumes its VM by itself when it loses us before we answered: the package holds PING 0x42 (QEMU >= 10.2), or
-	 * it finished as precopy and waits for SHUT.  Commit is then our answer; else it is the package having come whole.
+	 * The source resumes its VM by itself when it loses us before we answered: the package
+	 * holds PING 0x42 (QEMU >= 10.2), or it finished as precopy and waits for SHUT.  Commit is
+	 * then our answer; else it is the package having come whole.
 	 */
 	bool answer_commits;
 	bool committed;		/* there is no way back to the source */
@@ -49,7 +51,10 @@ struct session {
 void session_init(struct session *s);
 /* 1 the state changed, 0 nothing changed, -EPROTO illegal here. */
 int session_feed(struct session *s, enum session_event event);
-/* Would we be allowed to close the source connection by ourselves?  Only while it then resumes its VM. */
+/*
+ * Would we be allowed to close the source connection by ourselves?  Only while it then resumes its
+ * VM.
+ */
 bool session_may_refuse(const struct session *s);
 const char *session_state_name(enum session_state state);
 const char *session_event_name(enum session_event event);

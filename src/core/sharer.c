@@ -27,13 +27,17 @@ void sharer_table_init(struct sharer_table *t)
 	t->main = -1;
 }
 
-/* Slots that were never used come first, so that what is known of an ended sharer stays visible for long. */
+/*
+ * Slots that were never used come first, so that what is known of an ended sharer stays visible for
+ * long.
+ */
 static int free_slot(const struct sharer_table *t)
 {
 	int best = -1;
 
 	for (int i = 0; i < SHARER_MAX; i++)
-		if (!t->sharer[i].active && (best < 0 || t->sharer[i].generation < t->sharer[best].generation))
+		if (!t->sharer[i].active &&
+		    (best < 0 || t->sharer[i].generation < t->sharer[best].generation))
 			best = i;
 	return best;
 }
@@ -150,8 +154,8 @@ int sharer_unmap(struct sharer *s, const struct mapping *m)
 	unsigned at = upper_bound(s, m->address);
 	struct mapping *have = at > 0 ? &s->mapping[at - 1] : NULL;
 
-	if (!have || have->address != m->address || have->length != m->length || have->block != m->block ||
-	    have->offset != m->offset)
+	if (!have || have->address != m->address || have->length != m->length ||
+	    have->block != m->block || have->offset != m->offset)
 		return -ENOENT;
 	memmove(have, have + 1, (s->n_mappings - at) * sizeof(*have));
 	s->n_mappings--;
@@ -177,7 +181,8 @@ const struct mapping *sharer_locate(const struct sharer *s, uint64_t address)
  *
  * Return: the next mapping, in order of address, or NULL at the end.
  */
-const struct mapping *sharer_alias(const struct sharer *s, unsigned block, uint64_t offset, unsigned *from)
+const struct mapping *sharer_alias(const struct sharer *s, unsigned block, uint64_t offset,
+				   unsigned *from)
 {
 	for (unsigned i = *from; i < s->n_mappings; i++) {
 		const struct mapping *m = &s->mapping[i];

@@ -2,10 +2,11 @@
 #ifndef PC_CORE_SHARER_H
 #define PC_CORE_SHARER_H
 /*
- * Sharers: address spaces whose mappings of the blocks fault to us.  A slot plus a generation names one; the generation is
- * bumped when it ends, so that what comes late is recognised (O10).
+ * Sharers: address spaces whose mappings of the blocks fault to us.  A slot plus a generation names
+ * one; the generation is bumped when it ends, so that what comes late is recognised (O10).
  *
- * Mappings translate both ways.  A block may be mapped in pieces, and a piece more than once (aliases).
+ * Mappings translate both ways.  A block may be mapped in pieces, and a piece more than once
+ * (aliases).
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -59,7 +60,8 @@ int sharer_unmap(struct sharer *s, const struct mapping *m);
 /* The mapping that holds @address, or NULL. */
 const struct mapping *sharer_locate(const struct sharer *s, uint64_t address);
 /* The next mapping, from *from on, that shows the page at @offset of @block; NULL at the end. */
-const struct mapping *sharer_alias(const struct sharer *s, unsigned block, uint64_t offset, unsigned *from);
+const struct mapping *sharer_alias(const struct sharer *s, unsigned block, uint64_t offset,
+				   unsigned *from);
 static inline uint64_t mapping_address(const struct mapping *m, uint64_t offset)
 {
 	return m->address + (offset - m->offset);

@@ -13,7 +13,8 @@
 #define STEPS_SHIFT 4			/* 16 steps per power of two */
 #define STEPS	    (1u << STEPS_SHIFT)
 
-const char *const stats_stage_names[STAGE_COUNT] = { "total", "queue", "wire", "placement", "wake" };
+const char *const stats_stage_names[STAGE_COUNT] = { "total", "queue", "wire", "placement",
+						     "wake" };
 const char *const stats_lane_names[LANE_COUNT] = { "main", "urgent", "store" };
 const char *const stats_how_names[HOW_COUNT] = { "copy", "zero", "already", "noted" };
 
@@ -24,7 +25,8 @@ static unsigned bucket_of(uint64_t ns)
 	if (ns < STEPS)
 		return (unsigned)ns;
 	power = 63 - (unsigned)__builtin_clzll(ns);
-	index = (power - STEPS_SHIFT + 1) * STEPS + (unsigned)((ns >> (power - STEPS_SHIFT)) & (STEPS - 1));
+	index = (power - STEPS_SHIFT + 1) * STEPS +
+		(unsigned)((ns >> (power - STEPS_SHIFT)) & (STEPS - 1));
 	return index < HISTOGRAM_BUCKETS ? index : HISTOGRAM_BUCKETS - 1;
 }
 

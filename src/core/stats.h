@@ -4,7 +4,8 @@
 /*
  * Counters and latency histograms: plain data, copied by value, no clock.
  *
- * A histogram is log-linear: 16 steps per power of two, so a percentile is at most 6 % off.  Values are nanoseconds.
+ * A histogram is log-linear: 16 steps per power of two, so a percentile is at most 6 % off.  Values
+ * are nanoseconds.
  */
 #include <stdint.h>
 
@@ -32,7 +33,8 @@ enum stats_stage {
 extern const char *const stats_stage_names[STAGE_COUNT];
 
 enum stats_lane {
-	LANE_MAIN,		/* the main channel: everything, or the background stream beside an urgent lane */
+	/* the main channel: everything, or the background stream beside an urgent lane */
+	LANE_MAIN,
 	LANE_URGENT,		/* the preempt channel: demanded pages only */
 	LANE_STORE,		/* pages that we had held back (private blocks) */
 	LANE_COUNT,
@@ -43,7 +45,8 @@ enum stats_how {
 	HOW_COPY,
 	HOW_ZERO,
 	HOW_ALREADY,
-	HOW_NOTED,		/* zeroes, left a hole; counted again, in the store's lane, if they are placed later */
+	/* zeroes, left a hole; counted again, in the store's lane, if they are placed later */
+	HOW_NOTED,
 	HOW_COUNT,
 };
 extern const char *const stats_how_names[HOW_COUNT];
@@ -52,7 +55,8 @@ struct sharer_stats {
 	uint64_t faults;		/* fault messages read */
 	uint64_t reads, writes;		/* of them by kind of access */
 	uint64_t duplicates;		/* of them for a page somebody waited for already */
-	uint64_t refaults;		/* of them by a thread that was parked on that page already */
+	/* of them by a thread that was parked on that page already */
+	uint64_t refaults;
 	uint64_t present;		/* of them for a page that was there by then */
 	uint64_t requests;		/* page requests these faults caused */
 	uint64_t wakes;			/* WAKE calls made for this sharer */
@@ -76,9 +80,11 @@ struct stats {
 	uint64_t requests;		/* REQ_PAGES messages */
 	uint64_t requested_pages;
 	uint64_t rerequested;		/* asked again after a lost lane */
-	uint64_t alarms;		/* EEXIST on data of a page we never placed: memory integrity lost */
+	/* EEXIST on data of a page we never placed: memory integrity lost */
+	uint64_t alarms;
 	uint64_t again;			/* placements the kernel told us to retry */
-	uint64_t place_fallbacks;	/* placements that went through another address space than the first choice */
+	/* placements that went through another address space than the first choice */
+	uint64_t place_fallbacks;
 	uint64_t return_bytes;		/* sent on the return path */
 	uint64_t ring_syscalls, other_syscalls;	/* made by the fault thread */
 };

@@ -7,8 +7,8 @@
  *   mapping of the back-end has been proven since memory was last told, or every page is there.
  * - END, after which nobody faults any more, goes out only when every page is there.
  * - What cannot be proven is not run: in doubt a message is held, and a back-end that breaks the
- *   protocol, is silent beyond its deadline, or dies is put into quarantine, alone.  Its userfaultfd
- *   stays open then, for its threads must wait rather than read zeroes.
+ *   protocol, is silent beyond its deadline, or dies is put into quarantine, alone.  Its
+ *   userfaultfd stays open then, for its threads must wait rather than read zeroes.
  *
  * Each request of the VMM becomes a plan: a few steps, each an action for the caller, some of which
  * end only with an answer or a proof.  The next request is heard when the plan is done; vhost-user
@@ -43,8 +43,9 @@
 #include "core/vhostfront_parts.h"
 
 static const bool awaits_answer[VHOSTFRONT_VERBS] = {
-	[VHOSTFRONT_DO_RELAY_BASES] = true, [VHOSTFRONT_DO_ADVISE] = true,  [VHOSTFRONT_DO_LISTEN] = true,
-	[VHOSTFRONT_DO_END] = true,	    [VHOSTFRONT_DO_BARRIER] = true, [VHOSTFRONT_DO_STOP_RING] = true,
+	[VHOSTFRONT_DO_RELAY_BASES] = true, [VHOSTFRONT_DO_ADVISE] = true,
+	[VHOSTFRONT_DO_LISTEN] = true,	    [VHOSTFRONT_DO_END] = true,
+	[VHOSTFRONT_DO_BARRIER] = true,	    [VHOSTFRONT_DO_STOP_RING] = true,
 };
 
 /* What a deadline that passed is called. */
@@ -149,13 +150,15 @@ static void complete(struct vhostfront *v, struct vhostfront_action *a)
 	if (a->verb == VHOSTFRONT_DO_STOP_RING)
 		a->ring = vhostfront_running(v);
 	if (a->verb == VHOSTFRONT_DO_PASS_ANSWER)
-		a->value = v->said.what == VHOSTFRONT_GET_PROTOCOL ? vhostfront_shown(v) : v->answer;
+		a->value = v->said.what == VHOSTFRONT_GET_PROTOCOL ? vhostfront_shown(v) :
+								     v->answer;
 }
 
 static void do_step(struct vhostfront *v, uint64_t now)
 {
 	struct vhostfront_action *a = &v->plan[v->at++];
-	bool answer = awaits_answer[a->verb] || (a->verb == VHOSTFRONT_DO_RELAY && (a->urged || v->said.data));
+	bool answer = awaits_answer[a->verb] ||
+		      (a->verb == VHOSTFRONT_DO_RELAY && (a->urged || v->said.data));
 
 	complete(v, a);
 	note_told(v, a);
@@ -222,7 +225,9 @@ static void run(struct vhostfront *v, uint64_t now)
  */
 void vhostfront_init(struct vhostfront *v, const struct vhostfront_config *config)
 {
-	*v = (struct vhostfront){ .config = *config, .dialect = config->dialect, .begun = config->begun };
+	*v = (struct vhostfront){ .config = *config,
+				  .dialect = config->dialect,
+				  .begun = config->begun };
 }
 
 /**
@@ -419,7 +424,8 @@ int vhostfront_joined(struct vhostfront *v)
 {
 	assert(v->reason);
 	if (v->listening) {
-		v->refusal = "the VMM's own postcopy cannot take in a new back-end: it would read zeroes";
+		v->refusal =
+			"the VMM's own postcopy cannot take in a new back-end: it would read zeroes";
 		return -EPROTO;
 	}
 	v->reason = NULL;
@@ -456,7 +462,8 @@ bool vhostfront_next(struct vhostfront *v, struct vhostfront_action *action)
  */
 const char *vhostfront_dialect_name(enum vhostfront_dialect dialect)
 {
-	static const char *const names[VHOSTFRONT_DIALECTS] = { "universal", "spec", "rust", "gated" };
+	static const char *const names[VHOSTFRONT_DIALECTS] = { "universal", "spec", "rust",
+								"gated" };
 
 	return (unsigned)dialect < ARRAY_LEN(names) ? names[dialect] : "?";
 }

@@ -2,8 +2,8 @@
 #ifndef PC_CORE_VHOSTFRONT_H
 #define PC_CORE_VHOSTFRONT_H
 /*
- * One vhost-user back-end, between the VMM that drives it and the pages it may not touch yet: what is
- * passed on, what is held, what is said to the back-end of our own accord.
+ * One vhost-user back-end, between the VMM that drives it and the pages it may not touch yet: what
+ * is passed on, what is held, what is said to the back-end of our own accord.
  *
  * Events in, actions out.  wire/vhostsaid translates messages; whoever calls holds their bytes and
  * descriptors, does the actions in order, and tells how they went.  vhostfront.c has the theory.
@@ -26,9 +26,11 @@ enum {
 
 /* How a back-end comes to have its mappings registered. */
 enum vhostfront_dialect {
-	VHOSTFRONT_UNIVERSAL,	/* it opens the userfaultfd, we register: ADVISE, plain table, proof */
+	/* it opens the userfaultfd, we register: ADVISE, plain table, proof */
+	VHOSTFRONT_UNIVERSAL,
 	VHOSTFRONT_SPEC,	/* it registers: ADVISE, LISTEN, table with addresses, proof */
-	VHOSTFRONT_RUST,	/* it registers what it has mapped: plain table, ADVISE, LISTEN, proof */
+	/* it registers what it has mapped: plain table, ADVISE, LISTEN, proof */
+	VHOSTFRONT_RUST,
 	VHOSTFRONT_GATED,	/* it has no memory until all of it is there */
 	VHOSTFRONT_DIALECTS,
 };
@@ -65,7 +67,10 @@ struct vhostfront_said {
 };
 
 enum vhostfront_verb {
-	/* to the back-end; RELAY is answered if @urged or if the request has data; the others always */
+	/*
+	 * to the back-end; RELAY is answered if @urged or if the request has data; the others
+	 * always
+	 */
 	VHOSTFRONT_DO_RELAY,		/* the request; value: of SET_PROTOCOL */
 	VHOSTFRONT_DO_RELAY_BASES,	/* the table, to be answered with addresses */
 	VHOSTFRONT_DO_ADVISE,
@@ -80,12 +85,13 @@ enum vhostfront_verb {
 	VHOSTFRONT_DO_HOLD,	/* put it behind the others that are held */
 	VHOSTFRONT_DO_RELEASE,	/* hear all that is held, fed, then vhostfront_fed() */
 	VHOSTFRONT_DO_REPLAY,	/* hear all that was kept, fed, then vhostfront_fed() */
-	VHOSTFRONT_DO_RESTART,	/* among what is fed next, first: what was kept of the rings that were stopped */
+	/* among what is fed next, first: what was kept of the rings that were stopped */
+	VHOSTFRONT_DO_RESTART,
 	VHOSTFRONT_DO_DROP,	/* close our userfaultfd: nobody waits on it any more */
 	VHOSTFRONT_DO_DROP_ORPHANS, /* close those of connections that were lost */
 	/*
-	 * Close the back-end's socket, keep its userfaultfd; see reason and since.  What is held and not
-	 * heard yet counts as kept.  Urged: the VMM waits for an answer that will not come.
+	 * Close the back-end's socket, keep its userfaultfd; see reason and since.  What is held
+	 * and not heard yet counts as kept.  Urged: the VMM waits for an answer that will not come.
 	 */
 	VHOSTFRONT_DO_QUARANTINE,
 	/* to the VMM */

@@ -59,7 +59,9 @@ static int hear_set_features(struct vhostfront *v)
 {
 	v->mq = v->said.value & VHOSTFRONT_NET_MQ;
 	if (v->config.repair && v->listening && v->mq)
-		return refuse(v, "the VMM's own postcopy cannot serve a multiqueue net device: use one pair of queues");
+		return refuse(
+			v,
+			"the VMM's own postcopy cannot serve a multiqueue net device: use one pair of queues");
 	return hear_other(v);
 }
 
@@ -71,7 +73,8 @@ uint64_t vhostfront_shown(const struct vhostfront *v)
 	if (!v->config.repair)
 		hidden |= VHOSTFRONT_PAGEFAULT; /* it would begin a postcopy of its own */
 	if (v->config.repair || v->dialect == VHOSTFRONT_SPEC)
-		hidden |= VHOSTFRONT_MEM_SLOTS; /* no library does their exchange of addresses right */
+		/* no library does their exchange of addresses right */
+		hidden |= VHOSTFRONT_MEM_SLOTS;
 	return v->offered & v->config.protocol & ~hidden;
 }
 
@@ -124,7 +127,9 @@ static int choose_dialect(struct vhostfront *v)
 {
 	if (v->dialect != VHOSTFRONT_GATED && !(v->agreed & VHOSTFRONT_PAGEFAULT)) {
 		if (!v->config.may_gate)
-			return refuse(v, "the back-end does not offer PAGEFAULT: it cannot run before all memory is there");
+			return refuse(
+				v,
+				"the back-end does not offer PAGEFAULT: it cannot run before all memory is there");
 		v->dialect = VHOSTFRONT_GATED;
 	}
 	v->gating = v->dialect == VHOSTFRONT_GATED;
@@ -160,7 +165,9 @@ static int hear_memory_repair(struct vhostfront *v)
 	if (v->said.what == VHOSTFRONT_ADD_SLOT)
 		return refuse(v, "the VMM adds a memory slot, which it was not offered");
 	if (!v->listening && v->begun)
-		return refuse(v, "the VMM connected anew in its own postcopy: the back-end would read zeroes");
+		return refuse(
+			v,
+			"the VMM connected anew in its own postcopy: the back-end would read zeroes");
 	if (!v->listening) {
 		plan_pass(v);
 		return 0;
@@ -207,7 +214,9 @@ static int hear_postcopy(struct vhostfront *v)
 	if (!v->config.repair)
 		return refuse(v, "the VMM begins a postcopy of its own, which it was not offered");
 	if (v->said.what != VHOSTFRONT_END && v->mq)
-		return refuse(v, "the VMM's own postcopy cannot serve a multiqueue net device: use one pair of queues");
+		return refuse(
+			v,
+			"the VMM's own postcopy cannot serve a multiqueue net device: use one pair of queues");
 	plan_pass(v);
 	return 0;
 }

@@ -212,7 +212,8 @@ uint64_t waiter_oldest(const struct waiter_table *t, unsigned sharer)
 
 	for (uint32_t c = 0; c <= t->mask; c++)
 		for (uint32_t i = t->chain[c]; i != WAITER_NONE; i = t->entry[i].next)
-			if (t->entry[i].sharer == sharer && (oldest == 0 || t->entry[i].read_ns < oldest))
+			if (t->entry[i].sharer == sharer &&
+			    (oldest == 0 || t->entry[i].read_ns < oldest))
 				oldest = t->entry[i].read_ns;
 	return oldest;
 }

@@ -2,8 +2,9 @@
 #ifndef PC_CORE_WAITER_H
 #define PC_CORE_WAITER_H
 /*
- * Who sleeps on which page, since when.  A fixed pool of entries in chains by page: parking, finding and draining a page cost
- * the number of its own waiters.  When the pool is full the caller stops reading faults (the kernel keeps them).
+ * Who sleeps on which page, since when.  A fixed pool of entries in chains by page: parking,
+ * finding and draining a page cost the number of its own waiters.  When the pool is full the caller
+ * stops reading faults (the kernel keeps them).
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -41,7 +42,10 @@ uint32_t waiter_park(struct waiter_table *t, const struct waiter *w);
 uint32_t waiter_first(const struct waiter_table *t, uint64_t page);
 /* The next one of the same page. */
 uint32_t waiter_next(const struct waiter_table *t, uint32_t index);
-/* Unlink all waiters of @page that belong to @sharer (any, when < 0) into one list; its head or WAITER_NONE. */
+/*
+ * Unlink all waiters of @page that belong to @sharer (any, when < 0) into one list; its head or
+ * WAITER_NONE.
+ */
 uint32_t waiter_take(struct waiter_table *t, uint64_t page, int sharer);
 /* Unlink every waiter of a sharer, whatever the page (rare: walks the table). */
 uint32_t waiter_take_sharer(struct waiter_table *t, unsigned sharer);
@@ -49,7 +53,10 @@ uint32_t waiter_take_sharer(struct waiter_table *t, unsigned sharer);
 uint32_t waiter_release(struct waiter_table *t, uint32_t list);
 /* Forget of every parked thread that its request was sent (walks the table). */
 void waiter_unsend(struct waiter_table *t);
-/* The time since which the longest waiting thread of @sharer waits; 0 when none does (walks the table). */
+/*
+ * The time since which the longest waiting thread of @sharer waits; 0 when none does (walks the
+ * table).
+ */
 uint64_t waiter_oldest(const struct waiter_table *t, unsigned sharer);
 
 #endif

@@ -14,7 +14,9 @@ static void add_deadline(struct ctl_table *t, const struct ctl_handover *h)
 	struct ctl_text left;
 
 	if (h->deadline_ns)
-		ctl_table_pair(t, "gives up", "in %s (%s)", ctl_format_time(&left, ctl_render_age(h->deadline_ns, h->now_ns)), h->deadline_reason);
+		ctl_table_pair(t, "gives up", "in %s (%s)",
+			       ctl_format_time(&left, ctl_render_age(h->deadline_ns, h->now_ns)),
+			       h->deadline_reason);
 	else if (*h->deadline_reason)
 		ctl_table_pair(t, "no limit", "%s", h->deadline_reason);
 }
@@ -22,8 +24,9 @@ static void add_deadline(struct ctl_table *t, const struct ctl_handover *h)
 static void add_qemu(struct ctl_table *t, const struct ctl_handover *h)
 {
 	if (h->pid)
-		ctl_table_pair(t, "QEMU", "%s, process %" PRId64 ", %s", *h->version ? h->version : "version unknown", h->pid,
-		    *h->status ? h->status : "not asked yet");
+		ctl_table_pair(t, "QEMU", "%s, process %" PRId64 ", %s",
+			       *h->version ? h->version : "version unknown", h->pid,
+			       *h->status ? h->status : "not asked yet");
 	if (h->attempt > 1)
 		ctl_table_pair(t, "attempt", "%" PRIu64, h->attempt);
 	ctl_table_pair(t, "at the source", "%s", h->ran_at_source);
@@ -36,7 +39,8 @@ static void put_state(GString *out, const struct ctl_handover *h)
 	struct ctl_text age, bytes;
 
 	ctl_table_init(&t, NULL);
-	ctl_table_pair(&t, "phase", "%s for %s", h->phase, ctl_format_time(&age, ctl_render_age(h->now_ns, h->since_ns)));
+	ctl_table_pair(&t, "phase", "%s for %s", h->phase,
+		       ctl_format_time(&age, ctl_render_age(h->now_ns, h->since_ns)));
 	ctl_table_pair(&t, "waits for", "%s", h->waits_for);
 	add_deadline(&t, h);
 	ctl_table_pair(&t, "error", "%s", h->error);

@@ -226,7 +226,8 @@ static void put_lanes(GString *out, const struct ctl_stats *s)
 {
 	struct ctl_table t cleanup_ctl_table;
 
-	ctl_table_init(&t, "LANE\t>RECEIVED\t>COPY\t>ZERO\t>ALREADY\t>NOTED\t>DUPLICATES\t>BATCHES");
+	ctl_table_init(&t,
+		       "LANE\t>RECEIVED\t>COPY\t>ZERO\t>ALREADY\t>NOTED\t>DUPLICATES\t>BATCHES");
 	for (unsigned i = 0; i < LANE_COUNT; i++) {
 		const struct ctl_lane *lane = &s->lane[i];
 

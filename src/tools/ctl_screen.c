@@ -112,7 +112,9 @@ static void put_lanes(GString *out, const struct ctl_stats *s, const struct ctl_
 {
 	struct ctl_table t cleanup_ctl_table;
 
-	ctl_table_init(&t, "LANE\t>MB/s\t>PAGES/s\t>RECEIVED\t>COPY\t>ZERO\t>ALREADY\t>NOTED\t>DUPLICATES");
+	ctl_table_init(
+		&t,
+		"LANE\t>MB/s\t>PAGES/s\t>RECEIVED\t>COPY\t>ZERO\t>ALREADY\t>NOTED\t>DUPLICATES");
 	for (unsigned i = 0; i < LANE_COUNT; i++) {
 		const struct ctl_lane *lane = &s->lane[i];
 		struct ctl_text pages;

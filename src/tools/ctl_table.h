@@ -22,7 +22,8 @@ void ctl_table_row(struct ctl_table *t);
 void ctl_table_text(struct ctl_table *t, const char *text);
 void ctl_table_printf(struct ctl_table *t, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 /* A row of a name and its value; none when there is nothing to say. */
-void ctl_table_pair(struct ctl_table *t, const char *name, const char *fmt, ...) G_GNUC_PRINTF(3, 4);
+void ctl_table_pair(struct ctl_table *t, const char *name, const char *fmt, ...)
+	G_GNUC_PRINTF(3, 4);
 void ctl_table_counts(struct ctl_table *t, const uint64_t *counts, unsigned n);
 #define CTL_TABLE_COUNTS(t, ...)                                           \
 	ctl_table_counts(t, (const uint64_t[]){__VA_ARGS__},               \

@@ -236,7 +236,8 @@ static void get_qemu(struct ctl_handover *h, const struct jsonmsg *from)
 	GET_TEXT(h->ran_at_source, from, "ran_at_source");
 }
 
-static void get_handover_lists(struct ctl_handover *h, const struct jsonmsg *blocks, const struct jsonmsg *timeline)
+static void get_handover_lists(struct ctl_handover *h, const struct jsonmsg *blocks,
+			       const struct jsonmsg *timeline)
 {
 	h->n_blocks = MIN(jsonmsg_count(blocks), CTL_VIEW_BLOCKS);
 	for (unsigned i = 0; i < h->n_blocks; i++) {

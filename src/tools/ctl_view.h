@@ -80,7 +80,8 @@ struct ctl_handover_block {
 };
 
 struct ctl_handover {
-	char phase[24], waits_for[512], deadline_reason[128], error[512], advice[384], not_continued[160];
+	char phase[24], waits_for[512], deadline_reason[128], error[512], advice[384],
+		not_continued[160];
 	char version[32], status[32], ran_at_source[32];
 	uint64_t now_ns, since_ns, deadline_ns;
 	uint64_t attempt, stream_bytes;
@@ -102,7 +103,8 @@ struct ctl_view {
 
 enum ctl_part {
 	CTL_STATUS, CTL_SHARERS, CTL_BLOCKS, CTL_STATS, CTL_BLOCKERS,
-	CTL_WATCHED,			/* every daemon has those before, so `watch' asks for them */
+	/* every daemon has those before, so `watch' asks for them */
+	CTL_WATCHED,
 	CTL_HANDOVER = CTL_WATCHED, CTL_PARTS,
 };
 

@@ -26,11 +26,16 @@ static int become_sharer(const struct run_options *o)
 	return NOT_STARTED;
 }
 
-/* The dynamic linker only warns of a library that is not there, and then nobody would serve the program's faults. */
+/*
+ * The dynamic linker only warns of a library that is not there, and then nobody would serve the
+ * program's faults.
+ */
 static int run(const struct run_options *o)
 {
 	if (!g_file_test(o->preload, G_FILE_TEST_IS_REGULAR) || access(o->preload, R_OK) < 0) {
-		fprintf(stderr, "postcopy-run: %s is no file that can be read (--preload PATH names another)\n", o->preload);
+		fprintf(stderr,
+			"postcopy-run: %s is no file that can be read (--preload PATH names another)\n",
+			o->preload);
 		return FAILED;
 	}
 	return o->sharer ? become_sharer(o) : run_vmm(o);

@@ -44,27 +44,36 @@ static const char description[] =
 static bool parse_raw(struct run_options *o, struct raw *raw, char **argv, GError **error)
 {
 	const GOptionEntry entries[] = {
-		{"incoming", 'i', 0, G_OPTION_ARG_STRING, &o->incoming,
-		 "where the source connects: tcp:HOST:PORT, unix:PATH (default tcp::0, every address, a free port)", "URI"},
-		{"run-dir", 'r', 0, G_OPTION_ARG_FILENAME, &o->run_dir,
-		 "directory of the sockets (default: a new one, removed at the end)", "DIR"},
-		{"sharer", 's', 0, G_OPTION_ARG_STRING, &o->sharer,
-		 "PROGRAM is a sharer of this name, of the postcopyd of --run-dir", "NAME"},
-		{"name", 'n', 0, G_OPTION_ARG_STRING, &o->name, "name of QEMU as a sharer (default vmm)", "NAME"},
-		{"expect", 'e', 0, G_OPTION_ARG_STRING_ARRAY, &o->expect,
-		 "wait for the sharer of this name as well (repeatable)", "NAME"},
-		{"cont", 'c', 0, G_OPTION_ARG_STRING, &o->cont,
-		 "let the VM run: auto, as it did at the source; no when the program is told -S", "auto|yes|no"},
-		{"group", 'g', 0, G_OPTION_ARG_STRING, &o->group,
-		 "group that PROGRAM runs with when it is not our user", "GROUP"},
-		{"config", 0, 0, G_OPTION_ARG_FILENAME, &o->config, "postcopyd.conf(5) for postcopyd", "FILE"},
-		{"ready-fd", 0, 0, G_OPTION_ARG_INT, &o->ready_fd,
-		 "gets a line of JSON once a source may connect", "FD"},
-		{"postcopyd", 0, 0, G_OPTION_ARG_FILENAME, &o->postcopyd, "the daemon (default " SBINDIR_DAEMON ")", "PATH"},
-		{"preload", 0, 0, G_OPTION_ARG_FILENAME, &o->preload, "the library (default " LIBDIR_PRELOAD ")", "PATH"},
-		{"version", 0, 0, G_OPTION_ARG_NONE, &raw->version, "version and what is built in", NULL},
-		{G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw->rest, NULL, "[--] PROGRAM [ARGUMENT]..."},
-		G_OPTION_ENTRY_NULL};
+		{ "incoming", 'i', 0, G_OPTION_ARG_STRING, &o->incoming,
+		  "where the source connects: tcp:HOST:PORT, unix:PATH (default tcp::0, every address, a free port)",
+		  "URI" },
+		{ "run-dir", 'r', 0, G_OPTION_ARG_FILENAME, &o->run_dir,
+		  "directory of the sockets (default: a new one, removed at the end)", "DIR" },
+		{ "sharer", 's', 0, G_OPTION_ARG_STRING, &o->sharer,
+		  "PROGRAM is a sharer of this name, of the postcopyd of --run-dir", "NAME" },
+		{ "name", 'n', 0, G_OPTION_ARG_STRING, &o->name,
+		  "name of QEMU as a sharer (default vmm)", "NAME" },
+		{ "expect", 'e', 0, G_OPTION_ARG_STRING_ARRAY, &o->expect,
+		  "wait for the sharer of this name as well (repeatable)", "NAME" },
+		{ "cont", 'c', 0, G_OPTION_ARG_STRING, &o->cont,
+		  "let the VM run: auto, as it did at the source; no when the program is told -S",
+		  "auto|yes|no" },
+		{ "group", 'g', 0, G_OPTION_ARG_STRING, &o->group,
+		  "group that PROGRAM runs with when it is not our user", "GROUP" },
+		{ "config", 0, 0, G_OPTION_ARG_FILENAME, &o->config,
+		  "postcopyd.conf(5) for postcopyd", "FILE" },
+		{ "ready-fd", 0, 0, G_OPTION_ARG_INT, &o->ready_fd,
+		  "gets a line of JSON once a source may connect", "FD" },
+		{ "postcopyd", 0, 0, G_OPTION_ARG_FILENAME, &o->postcopyd,
+		  "the daemon (default " SBINDIR_DAEMON ")", "PATH" },
+		{ "preload", 0, 0, G_OPTION_ARG_FILENAME, &o->preload,
+		  "the library (default " LIBDIR_PRELOAD ")", "PATH" },
+		{ "version", 0, 0, G_OPTION_ARG_NONE, &raw->version, "version and what is built in",
+		  NULL },
+		{ G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw->rest, NULL,
+		  "[--] PROGRAM [ARGUMENT]..." },
+		G_OPTION_ENTRY_NULL
+	};
 	g_autoptr(GOptionContext) context = g_option_context_new(NULL);
 	g_auto(GStrv) args = g_strdupv(argv);
 
@@ -95,9 +104,13 @@ static bool has_option(char **program, const char *name)
 static bool check_vmm(struct run_options *o, GError **error)
 {
 	if (has_option(o->program, "incoming"))
-		return refuse(error, "leave out -incoming: it is added; --incoming URI says where the source connects");
+		return refuse(
+			error,
+			"leave out -incoming: it is added; --incoming URI says where the source connects");
 	if (has_option(o->program, "daemonize"))
-		return refuse(error, "leave out -daemonize: postcopy-run waits for QEMU; run postcopy-run in the background");
+		return refuse(
+			error,
+			"leave out -daemonize: postcopy-run waits for QEMU; run postcopy-run in the background");
 	o->told_stopped = has_option(o->program, "S");
 	return true;
 }
@@ -105,8 +118,11 @@ static bool check_vmm(struct run_options *o, GError **error)
 static bool check_sharer(const struct run_options *o, GError **error)
 {
 	if (!o->run_dir)
-		return refuse(error, "--sharer needs --run-dir DIR, the one of the postcopyd whose memory is shared");
-	if (o->incoming || o->name || o->cont || o->expect || o->config || o->group || o->ready_fd >= 0)
+		return refuse(
+			error,
+			"--sharer needs --run-dir DIR, the one of the postcopyd whose memory is shared");
+	if (o->incoming || o->name || o->cont || o->expect || o->config || o->group ||
+	    o->ready_fd >= 0)
 		return refuse(error, "--sharer goes with --run-dir and --preload only");
 	return true;
 }
@@ -116,7 +132,9 @@ static bool check(struct run_options *o, GError **error)
 	static const char *const conts[] = {"auto", "yes", "no", NULL};
 
 	if (!o->program || !o->program[0])
-		return refuse(error, "which program? postcopy-run [OPTION]... -- qemu-system-x86_64 [ARGUMENT]...");
+		return refuse(
+			error,
+			"which program? postcopy-run [OPTION]... -- qemu-system-x86_64 [ARGUMENT]...");
 	if (o->cont && !g_strv_contains(conts, o->cont))
 		return refuse(error, "--cont %s: auto, yes or no", o->cont);
 	if (o->ready_fd >= 0 && fcntl(o->ready_fd, F_GETFD) < 0)
@@ -183,7 +201,8 @@ char *run_options_escape(const char *text)
 }
 
 /**
- * run_options_environment - ours, and what loads the preload into PROGRAM and tells it what to do (postcopy-preload(7))
+ * run_options_environment - ours, and what loads the preload into PROGRAM and tells it what to do
+ * (postcopy-preload(7))
  * @run_dir: of the daemon
  *
  * A sharer maps the memory when it is told to, so its mappings are watched.  Newly allocated.
@@ -196,7 +215,8 @@ char **run_options_environment(const struct run_options *o, const char *run_dir)
 	g_autofree char *words = g_strdup_printf("register=%s,name=%s,%s", safe_path, safe_name,
 						 o->sharer ? "role=sharer,maps=on" : "role=main");
 	const char *others = g_getenv("LD_PRELOAD");
-	g_autofree char *libraries = others ? g_strconcat(o->preload, ":", others, NULL) : g_strdup(o->preload);
+	g_autofree char *libraries = others ? g_strconcat(o->preload, ":", others, NULL) :
+					      g_strdup(o->preload);
 	char **environment = g_environ_setenv(g_get_environ(), "LD_PRELOAD", libraries, TRUE);
 
 	return g_environ_setenv(environment, "POSTCOPY_PRELOAD", words, TRUE);

@@ -10,7 +10,8 @@ struct run_options {
 	char *incoming;	  /* of the source; "tcp::0" */
 	char *run_dir;	  /* NULL: one is made, and removed at the end */
 	char *name;	  /* of the main sharer; "vmm" */
-	char *sharer;	  /* run PROGRAM as a sharer of this name of a daemon that runs; NULL: as the VMM */
+	/* run PROGRAM as a sharer of this name of a daemon that runs; NULL: as the VMM */
+	char *sharer;
 	char *cont;	  /* auto, yes, no; NULL: auto, or no when the program is told -S */
 	char *group;	  /* that PROGRAM runs with, when it gives up its rights; NULL */
 	char *config;	  /* --config of postcopyd, or NULL */

@@ -2,14 +2,18 @@
 /*
  * Two children with one fate, as far as that is safe.
  *
- *   postcopyd listens (READY) -> QEMU starts -> a source may connect -> ... -> postcopyd ends, its work done -> QEMU ends
+ *   postcopyd listens (READY) -> QEMU starts -> a source may connect -> ... -> postcopyd ends, its
+ *   work done -> QEMU ends
  *
- * Who ends first decides.  postcopyd with success: QEMU has all its memory and is a process like any other.  postcopyd with a
- * failure: it exits only while nothing runs here, so the QEMU is an empty shell and is told to go.  Killed by a signal: whether
- * a VM runs in it is not known, and a running VM is never ended for it.  QEMU first: postcopyd is asked to end; it refuses when
- * the source has given the VM away, and then it is left alone, because it holds what came of its memory.
+ * Who ends first decides.  postcopyd with success: QEMU has all its memory and is a process like
+ * any other.  postcopyd with a failure: it exits only while nothing runs here, so the QEMU is an
+ * empty shell and is told to go.  Killed by a signal: whether a VM runs in it is not known, and a
+ * running VM is never ended for it.  QEMU first: postcopyd is asked to end; it refuses when the
+ * source has given the VM away, and then it is left alone, because it holds what came of its
+ * memory.
  *
- * postcopyd gets a process group of its own: a ^C on the terminal asks QEMU, and the daemon counts signals.
+ * postcopyd gets a process group of its own: a ^C on the terminal asks QEMU, and the daemon counts
+ * signals.
  */
 #include "config.h"
 #include "tools/run_vmm.h"
@@ -72,7 +76,7 @@ static int status_of(GSubprocess *child)
 						   128 + g_subprocess_get_term_sig(child);
 }
 
-/* --- the directory ------------------------------------------------------------------------------------- */
+/* --- the directory ---------------------------------------------------------------------------- */
 
 /* QEMU makes its sockets there, so a group that may not write is of no use. */
 static bool open_to_group(const char *dir, const char *group)
@@ -92,7 +96,8 @@ static bool open_to_group(const char *dir, const char *group)
 
 static bool make_dir(struct run *r)
 {
-	g_autofree char *template = g_build_filename(g_get_user_runtime_dir(), "postcopy-run-XXXXXX", NULL);
+	g_autofree char *template = g_build_filename(g_get_user_runtime_dir(),
+						     "postcopy-run-XXXXXX", NULL);
 
 	r->dir = g_strdup(r->o->run_dir);
 	if (r->dir && g_mkdir_with_parents(r->dir, 0700) < 0) {
@@ -105,7 +110,8 @@ static bool make_dir(struct run *r)
 	else if (!r->dir)
 		r->dir = g_mkdtemp(g_steal_pointer(&template));
 	if (!r->dir) {
-		say("cannot make a directory for the sockets: %s (name one with --run-dir)", g_strerror(errno));
+		say("cannot make a directory for the sockets: %s (name one with --run-dir)",
+		    g_strerror(errno));
 		return false;
 	}
 	r->made_dir = !r->o->run_dir;
@@ -125,7 +131,7 @@ static void remove_dir(const struct run *r)
 		say("cannot remove %s: %s", r->dir, g_strerror(errno));
 }
 
-/* --- ends ---------------------------------------------------------------------------------------------- */
+/* --- ends ------------------------------------------------------------------------------------- */
 
 static gboolean on_daemon_stays(gpointer data)
 {
@@ -158,7 +164,8 @@ static void on_vmm_exit(GObject *child, GAsyncResult *result, gpointer data)
 	if (r->code == 0)
 		r->code = status_of(G_SUBPROCESS(child));
 	if (r->daemon && !r->stopping)
-		say("%s ended with status %d before its memory was complete", r->o->program[0], status_of(G_SUBPROCESS(child)));
+		say("%s ended with status %d before its memory was complete", r->o->program[0],
+		    status_of(G_SUBPROCESS(child)));
 	g_clear_object(&r->vmm);
 	stop_daemon(r);
 	finish(r);
@@ -185,16 +192,18 @@ static void on_daemon_exit(GObject *child, GAsyncResult *result, gpointer data)
 	} else if (status_of(daemon) == 0) {
 		say("all memory is here, postcopyd has ended");
 	} else if (g_subprocess_get_if_exited(daemon)) {
-		say("postcopyd has failed (status %d), no VM runs here: ending %s", status_of(daemon), r->o->program[0]);
+		say("postcopyd has failed (status %d), no VM runs here: ending %s",
+		    status_of(daemon), r->o->program[0]);
 		r->stopping = true;
 		stop_vmm(r);
 	} else {
 		say("postcopyd was killed (signal %d): memory that is not here yet will not come, and threads of the VM that "
-		    "touch it wait for ever; end it yourself", g_subprocess_get_term_sig(daemon));
+		    "touch it wait for ever; end it yourself",
+		    g_subprocess_get_term_sig(daemon));
 	}
 }
 
-/* --- starts -------------------------------------------------------------------------------------------- */
+/* --- starts ----------------------------------------------------------------------------------- */
 
 static void own_group(gpointer data)
 {
@@ -215,7 +224,8 @@ static GPtrArray *daemon_args(const struct run *r)
 	add(args, r->o->postcopyd);
 	g_ptr_array_add(args, g_strdup_printf("--incoming=%s", r->o->incoming));
 	g_ptr_array_add(args, g_strdup_printf("--run-dir=%s", r->dir));
-	g_ptr_array_add(args, g_strdup_printf("--qemu=qmp=%s/qmp,incoming=unix:%s/incoming,cont=%s", dir, dir, r->o->cont));
+	g_ptr_array_add(args, g_strdup_printf("--qemu=qmp=%s/qmp,incoming=unix:%s/incoming,cont=%s",
+					      dir, dir, r->o->cont));
 	add(args, "--ready-fd=3");
 	if (r->o->config)
 		g_ptr_array_add(args, g_strdup_printf("--config=%s", r->o->config));
@@ -229,7 +239,8 @@ static GPtrArray *daemon_args(const struct run *r)
 
 static bool start_daemon(struct run *r)
 {
-	g_autoptr(GSubprocessLauncher) launcher = g_subprocess_launcher_new(G_SUBPROCESS_FLAGS_NONE);
+	g_autoptr(GSubprocessLauncher)
+		launcher = g_subprocess_launcher_new(G_SUBPROCESS_FLAGS_NONE);
 	g_autoptr(GPtrArray) args = daemon_args(r);
 	g_autoptr(GError) error = NULL;
 	int pipe[2];
@@ -241,7 +252,8 @@ static bool start_daemon(struct run *r)
 	r->ready = pipe[0];
 	g_subprocess_launcher_take_fd(launcher, pipe[1], 3);
 	g_subprocess_launcher_set_child_setup(launcher, own_group, NULL, NULL);
-	r->daemon = g_subprocess_launcher_spawnv(launcher, (const char *const *)args->pdata, &error);
+	r->daemon = g_subprocess_launcher_spawnv(launcher, (const char *const *)args->pdata,
+						 &error);
 	if (!r->daemon) {
 		say("%s: %s", r->o->postcopyd, error->message);
 		return false;
@@ -269,7 +281,8 @@ static GPtrArray *vmm_args(const struct run *r)
 
 static bool start_vmm(struct run *r)
 {
-	g_autoptr(GSubprocessLauncher) launcher = g_subprocess_launcher_new(G_SUBPROCESS_FLAGS_STDIN_INHERIT);
+	g_autoptr(GSubprocessLauncher)
+		launcher = g_subprocess_launcher_new(G_SUBPROCESS_FLAGS_STDIN_INHERIT);
 	g_autoptr(GPtrArray) args = vmm_args(r);
 	g_autoptr(GError) error = NULL;
 	g_auto(GStrv) environment = run_options_environment(r->o, r->dir);
@@ -284,7 +297,7 @@ static bool start_vmm(struct run *r)
 	return true;
 }
 
-/* --- from READY on ------------------------------------------------------------------------------------- */
+/* --- from READY on ---------------------------------------------------------------------------- */
 
 /* What a person types at the source: an address that means "here" everywhere else. */
 static char *reachable(const char *uri)
@@ -293,7 +306,8 @@ static char *reachable(const char *uri)
 
 	for (size_t i = 0; i < G_N_ELEMENTS(every); i++)
 		if (g_str_has_prefix(uri, every[i]))
-			return g_strdup_printf("tcp:%s:%s", g_get_host_name(), uri + strlen(every[i]));
+			return g_strdup_printf("tcp:%s:%s", g_get_host_name(),
+					       uri + strlen(every[i]));
 	return g_strdup(uri);
 }
 
@@ -305,8 +319,10 @@ static void write_ready(const struct run *r, const char *uri)
 	jsonmsg_begin_object(w, NULL);
 	jsonmsg_put_text(w, "incoming", uri);
 	jsonmsg_put_text(w, "run-dir", r->dir);
-	jsonmsg_put_u64(w, "postcopyd-pid", g_ascii_strtoull(g_subprocess_get_identifier(r->daemon), NULL, 10));
-	jsonmsg_put_u64(w, "vmm-pid", g_ascii_strtoull(g_subprocess_get_identifier(r->vmm), NULL, 10));
+	jsonmsg_put_u64(w, "postcopyd-pid",
+			g_ascii_strtoull(g_subprocess_get_identifier(r->daemon), NULL, 10));
+	jsonmsg_put_u64(w, "vmm-pid",
+			g_ascii_strtoull(g_subprocess_get_identifier(r->vmm), NULL, 10));
 	jsonmsg_end(w);
 	line = jsonmsg_finish(w, NULL);
 	if (write(r->o->ready_fd, line, strlen(line)) < 0)

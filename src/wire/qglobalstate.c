@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The device part is a row of sections without lengths, of devices that are nobody's business here, so
- * the section is searched for.  What a guest can put into a device's state could look like it: the
- * search is for the whole section, from the footer of the one before it to its own footer, and two that fit
- * mean that nothing is known.  A guest that forges one where the source sends none at all (machine types
- * before 2.5) can have itself called running; it gains that its own VM is run.
+ * The device part is a row of sections without lengths, of devices that are nobody's business here,
+ * so the section is searched for.  What a guest can put into a device's state could look like it:
+ * the search is for the whole section, from the footer of the one before it to its own footer, and
+ * two that fit mean that nothing is known.  A guest that forges one where the source sends none at
+ * all (machine types before 2.5) can have itself called running; it gains that its own VM is run.
  *
  *   04 be32 id 0b "globalstate" be32 0 be32 1 | be32 size, text[100] | 7e be32 id
  *
@@ -49,7 +49,9 @@ static const struct {
 
 static enum qglobalstate_run unknown(struct qglobalstate *out, const char *reason)
 {
-	*out = (struct qglobalstate){.run = QGLOBALSTATE_UNKNOWN, .text = "unknown", .reason = reason};
+	*out = (struct qglobalstate){ .run = QGLOBALSTATE_UNKNOWN,
+				      .text = "unknown",
+				      .reason = reason };
 	return out->run;
 }
 
@@ -130,7 +132,8 @@ enum qglobalstate_run qglobalstate_find(const uint8_t *device, size_t len, struc
 
 	*out = (struct qglobalstate){0};
 	if (len < SECTION_LEN)
-		return unknown(out, "the source's device state is too short for a section globalstate");
+		return unknown(out,
+			       "the source's device state is too short for a section globalstate");
 	if (!section)
 		return unknown(out, reason);
 	size = qstream_be32(section + HEAD_LEN);

@@ -26,6 +26,7 @@ struct qglobalstate {
 };
 
 /* @device: struct qstream_package's.  Returns out->run. */
-enum qglobalstate_run qglobalstate_find(const uint8_t *device, size_t len, struct qglobalstate *out);
+enum qglobalstate_run qglobalstate_find(const uint8_t *device, size_t len,
+					struct qglobalstate *out);
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A line is taken apart from both ends: what stands in the middle is a name, which may hold blanks,
- * brackets and at-signs, and what stands around it has a fixed form.  Nothing that is about the guest's
- * memory is skipped: each line is one of the forms below, or the answer is refused.
+ * brackets and at-signs, and what stands around it has a fixed form.  Nothing that is about the
+ * guest's memory is skipped: each line is one of the forms below, or the answer is refused.
  *
  *   ramblock  NAME  4 KiB  0xOFFSET 0xUSED 0xTOTAL [0xADDRESS rw|ro]      under one of two headings
  *   mtree -f  FlatView #N / AS "NAME", root: NAME / Root memory region: NAME / a range, or
@@ -401,8 +401,8 @@ static const char *read_view_line(struct view_reader *v, struct span line)
  * @view: where the ranges go
  * @why: what is not as known, static text; set with -EPROTO only
  *
- * Return: how many ranges, -EPROTO, -ENOENT for a text without the guest's memory, or -E2BIG for more
- * than there is room for.
+ * Return: how many ranges, -EPROTO, -ENOENT for a text without the guest's memory, or -E2BIG for
+ * more than there is room for.
  */
 int qmonitor_flatview(const char *text, size_t len, const struct qmonitor_view *view,
 		      const char **why)

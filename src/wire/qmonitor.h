@@ -18,7 +18,8 @@
 struct qmonitor_block {
 	char name[QMONITOR_NAME_MAX]; /* idstr */
 	uint64_t page_size;	      /* host pages it is made of, bytes */
-	uint64_t offset;	      /* in QEMU's own numbering of all RAM; not an address of the guest */
+	/* in QEMU's own numbering of all RAM; not an address of the guest */
+	uint64_t offset;
 	uint64_t used, total;	      /* bytes; used is what migrates, total what is mapped */
 	bool has_address;	      /* 10.0 and 11.1 tell the next two, 7.2 does not */
 	uint64_t address;	      /* in QEMU's process */
@@ -35,7 +36,8 @@ enum qmonitor_kind {
 
 /* A line of a flat view: a piece of the guest's address space. */
 struct qmonitor_range {
-	char name[QMONITOR_NAME_MAX]; /* of the memory region: the block's name without a device path */
+	/* of the memory region: the block's name without a device path */
+	char name[QMONITOR_NAME_MAX];
 	uint64_t start, last;	      /* addresses of the guest, both within */
 	uint64_t offset;	      /* of start, in the region */
 	enum qmonitor_kind kind;

@@ -10,17 +10,17 @@
  * answer (no OPEN_RETURN_PATH, no PING), and nothing says postcopy (no ADVISE), which is also why
  * huge blocks are listed without their page size: that field exists in advised streams only.
  *
- * The description at the end is QEMU's own trap: the source of an ordinary migration sends one, and a
- * destination reads for it as long as the connection is open.  Without these seven bytes it would
+ * The description at the end is QEMU's own trap: the source of an ordinary migration sends one, and
+ * a destination reads for it as long as the connection is open.  Without these seven bytes it would
  * never say that it has loaded.
  *
  * Another trap is the sender's: from 8.0 on QEMU's main thread waits for the first four bytes of a
  * connection, and answers nobody meanwhile.  So connect when there is something to send.
  *
  * A step is one thing to write.  Steps fill a small ring of pieces until it is full; what is small
- * goes into `heads`, what is the caller's is pointed at.  All pieces must be gone before the next are
- * made, so a piece never changes under the caller's hands and a page is asked for only when the one
- * before it has left.
+ * goes into `heads`, what is the caller's is pointed at.  All pieces must be gone before the next
+ * are made, so a piece never changes under the caller's hands and a page is asked for only when the
+ * one before it has left.
  */
 #include "config.h"
 
@@ -266,8 +266,8 @@ static bool has_room(const struct qprecopy *w)
  *
  * The same again until qprecopy_sent() says that something is gone.
  *
- * Return: how many; 0: the stream is complete and sent; or -errno of the callback, when all that was
- * before its page is sent, and for good.
+ * Return: how many; 0: the stream is complete and sent; or -errno of the callback, when all that
+ * was before its page is sent, and for good.
  */
 int qprecopy_next(struct qprecopy *w, struct qprecopy_piece *out, unsigned max)
 {

@@ -2,13 +2,13 @@
 #ifndef PC_WIRE_QPRECOPY_H
 #define PC_WIRE_QPRECOPY_H
 /*
- * A migration stream that looks finished as precopy, for a destination QEMU whose memory is somebody
- * else's business: it lists every block, carries the pages of the few that must be there before the
- * device state is loaded, and then the device state of the source's package as it came.
+ * A migration stream that looks finished as precopy, for a destination QEMU whose memory is
+ * somebody else's business: it lists every block, carries the pages of the few that must be there
+ * before the device state is loaded, and then the device state of the source's package as it came.
  *
- * The writer hands out pieces to be sent, in order; it copies no page and no device state, and holds
- * no more than the heads between them.  What the plan and the callback point at must stay until
- * those bytes were sent.
+ * The writer hands out pieces to be sent, in order; it copies no page and no device state, and
+ * holds no more than the heads between them.  What the plan and the callback point at must stay
+ * until those bytes were sent.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -25,9 +25,13 @@ struct qprecopy_block {
 /* What to send.  All of it is the caller's and must outlive the writer. */
 struct qprecopy_plan {
 	const char *machine;  /* machine type as received: a destination compares it with its own */
-	uint32_t page_bits;   /* of the source's header (qstream_record.header); 0: none was there */
-	uint32_t ram_section; /* the source's own section id of ram (qstream.ram_section), so that it
-			       * is none of the device part's */
+	/* of the source's header (qstream_record.header); 0: none was there */
+	uint32_t page_bits;
+	/*
+	 * the source's own section id of ram (qstream.ram_section), so that it is none of the
+	 * device part's
+	 */
+	uint32_t ram_section;
 	uint64_t target_page; /* bytes */
 	const struct qprecopy_block *blocks;
 	unsigned n_blocks; /* 1 to QSTREAM_MAX_BLOCKS */
@@ -36,8 +40,8 @@ struct qprecopy_plan {
 	const uint8_t *device; /* struct qstream_package: the device part, unchanged */
 	size_t device_len;
 	/*
-	 * The content of a page of an in-stream block: *data is set to target_page bytes, or left NULL
-	 * for zeroes.  0, or -errno, which ends the stream.  Asked for once a page, in order.
+	 * The content of a page of an in-stream block: *data is set to target_page bytes, or left
+	 * NULL for zeroes.  0, or -errno, which ends the stream.  Asked for once a page, in order.
 	 */
 	int (*page)(void *ctx, unsigned block, uint64_t offset, const uint8_t **data);
 	void *ctx;

@@ -141,7 +141,8 @@ struct qstream_opening_page {
 	char name[256];		/* of the block; "": the channel ends at once */
 	uint64_t offset;	/* bytes in it */
 };
-enum qstream_opening qstream_opening(const uint8_t *buf, size_t len, struct qstream_opening_page *out);
+enum qstream_opening qstream_opening(const uint8_t *buf, size_t len,
+				     struct qstream_opening_page *out);
 
 struct qstream_package {
 	const uint8_t *device; /* concatenated FULL sections, opaque */

@@ -2,9 +2,10 @@
 /*
  * What a connection is, by its first bytes.
  *
- * Only the main channel introduces itself.  The urgent one begins with whatever comes first on it: a page, whose block has to be
- * named because nothing was before it, or (7.2, when nobody ever asked for a page) the mark of its end.  The first word of both
- * can hardly be anything else's: an offset of whole pages with one of two flags.
+ * Only the main channel introduces itself.  The urgent one begins with whatever comes first on it:
+ * a page, whose block has to be named because nothing was before it, or (7.2, when nobody ever
+ * asked for a page) the mark of its end.  The first word of both can hardly be anything else's: an
+ * offset of whole pages with one of two flags.
  */
 #include "config.h"
 
@@ -31,12 +32,14 @@ static enum qstream_opening page(const uint8_t *buf, size_t len, struct qstream_
 
 /**
  * qstream_opening - which channel is it that begins like this?
- * @buf: the first bytes of a connection, all there are so far; QSTREAM_OPENING_MAX are always enough
+ * @buf: the first bytes of a connection, all there are so far; QSTREAM_OPENING_MAX are always
+ * enough
  * @out: for URGENT: the page that it begins with; an empty name when it ends at once
  *
  * Whether there is such a block the caller has to see.
  */
-enum qstream_opening qstream_opening(const uint8_t *buf, size_t len, struct qstream_opening_page *out)
+enum qstream_opening qstream_opening(const uint8_t *buf, size_t len,
+				     struct qstream_opening_page *out)
 {
 	uint64_t word, flags;
 	uint32_t magic;
@@ -57,5 +60,6 @@ enum qstream_opening qstream_opening(const uint8_t *buf, size_t len, struct qstr
 	*out = (struct qstream_opening_page){ .offset = word & OFFSET_MASK };
 	if (word == FLAG_EOS)
 		return QSTREAM_OPENS_URGENT;
-	return flags == FLAG_PAGE || flags == FLAG_ZERO ? page(buf, len, out) : QSTREAM_OPENS_NOTHING;
+	return flags == FLAG_PAGE || flags == FLAG_ZERO ? page(buf, len, out) :
+							  QSTREAM_OPENS_NOTHING;
 }

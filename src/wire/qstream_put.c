@@ -38,7 +38,8 @@ void qstream_put_header(struct pen *p, const char *machine)
 /**
  * qstream_put_page_bits - the subsection of the configuration that tells the target's page size
  *
- * Targets whose page size is fixed (x86) go without it; a destination insists on the same as its own.
+ * Targets whose page size is fixed (x86) go without it; a destination insists on the same as its
+ * own.
  */
 void qstream_put_page_bits(struct pen *p, uint32_t bits)
 {

@@ -156,9 +156,9 @@ static bool is_tail(const uint8_t *at, size_t left)
  * @buf, @len: everything from QSTREAM_TAIL on
  * @device_len: bytes up to, not with, the EOF byte; set when found
  *
- * The source sends nothing behind its description and waits, so the description ends where the bytes
- * end or the buffer is not complete.  One that does not end with a brace is settled by that; else
- * every byte is looked at.
+ * The source sends nothing behind its description and waits, so the description ends where the
+ * bytes end or the buffer is not complete.  One that does not end with a brace is settled by that;
+ * else every byte is looked at.
  *
  * Return: 1 found, 0 read more.
  */

@@ -30,8 +30,9 @@
  *                                   <-       DEVICE + an open /dev/userfaultfd, or RESULT
  *   HELLO + uffd                    ->       <- WELCOME or REFUSED; no BLOCK, MAPPING, READY
  *   MAPPED + socket                 ->       after each mapping, before the program sees it
- *                                   <-       on that socket: SERVED (guest memory, whoever touches it
- *                                            waits), or RESULT (none of ours, or it must go)
+ *                                   <-       on that socket: SERVED (guest memory, whoever
+ *                                            touches it waits), or RESULT (none of ours, or it
+ *                                            must go)
  *
  * Every request carries a serial, not 0; its RESULT (or WELCOME, REFUSED) carries the same.  Events
  * carry 0.  LOADED and LOAD_FAILED have no RESULT: RUNNING or FAILED follows.  Names are printable
@@ -50,8 +51,8 @@ enum regmsg_type {
 	REGMSG_HELLO = 1, REGMSG_BLOCK, REGMSG_MAPPING, REGMSG_READY, REGMSG_WANT, REGMSG_LOADED,
 	REGMSG_LOAD_FAILED, REGMSG_LEAVE, REGMSG_MAPPED, REGMSG_ASK_DEVICE,
 	REGMSG_WELCOME = 64, REGMSG_REFUSED, REGMSG_RESULT, REGMSG_LISTENING, REGMSG_PACKAGE,
-	REGMSG_RUNNING, REGMSG_COMPLETE, REGMSG_FAILED, REGMSG_PAUSED, REGMSG_DISABLED, REGMSG_DEVICE,
-	REGMSG_SERVED,
+	REGMSG_RUNNING, REGMSG_COMPLETE, REGMSG_FAILED, REGMSG_PAUSED, REGMSG_DISABLED,
+	REGMSG_DEVICE, REGMSG_SERVED,
 };
 
 enum regmsg_role { REGMSG_ROLE_MAIN = 1, REGMSG_ROLE_SHARER = 2 };
@@ -138,7 +139,8 @@ struct regmsg_mapped {			/* + fd 0: SOCK_SEQPACKET socket for the answer */
 	uint64_t dev, inode;		/* of the file, as fstat(2) has them */
 };
 
-struct regmsg_plain {	/* READY LOADED LEAVE ASK_DEVICE LISTENING RUNNING COMPLETE SERVED DEVICE (+ fd 0) */
+/* READY LOADED LEAVE ASK_DEVICE LISTENING RUNNING COMPLETE SERVED DEVICE (+ fd 0) */
+struct regmsg_plain {
 	struct regmsg_head head;
 };
 

@@ -154,7 +154,8 @@ static const struct row *row_for(const struct vhostmsg *m, enum vhostmsg_way way
 {
 	const struct row *row = row_of(way, m->head.request);
 
-	if (row && way == VHOSTMSG_TO_BACKEND && terms->form == VHOSTMSG_BASES_ACK && tells_memory(m->head.request))
+	if (row && way == VHOSTMSG_TO_BACKEND && terms->form == VHOSTMSG_BASES_ACK &&
+	    tells_memory(m->head.request))
 		return &ack_row;
 	return row;
 }
@@ -211,11 +212,14 @@ static bool fds_transfer(const struct vhostmsg *m, const struct vhostmsg_terms *
 	return m->fds == 1 || (m->fds == 0 && (m->body.u64 & 0xff));
 }
 
-static bool fds_fit(enum fds_rule rule, const struct vhostmsg *m, const struct vhostmsg_terms *terms)
+static bool fds_fit(enum fds_rule rule, const struct vhostmsg *m,
+		    const struct vhostmsg_terms *terms)
 {
-	static bool (*const rules[FDS_RULES])(const struct vhostmsg *, const struct vhostmsg_terms *) = {
-		[FDS_NONE] = fds_none,	       [FDS_ONE] = fds_one,   [FDS_OPTIONAL] = fds_optional,
-		[FDS_REGIONS] = fds_regions,   [FDS_RING] = fds_ring, [FDS_LOG] = fds_log,
+	static bool (*const rules[FDS_RULES])(const struct vhostmsg *,
+					      const struct vhostmsg_terms *) = {
+		[FDS_NONE] = fds_none,	       [FDS_ONE] = fds_one,
+		[FDS_OPTIONAL] = fds_optional, [FDS_REGIONS] = fds_regions,
+		[FDS_RING] = fds_ring,	       [FDS_LOG] = fds_log,
 		[FDS_INFLIGHT] = fds_inflight, [FDS_TRANSFER] = fds_transfer,
 	};
 
@@ -226,13 +230,16 @@ static bool fds_fit(enum fds_rule rule, const struct vhostmsg *m, const struct v
  * vhostmsg_check_head - may a body of this size follow?
  * @reply: an answer is awaited, not a request
  */
-int vhostmsg_check_head(const struct vhostmsg_head *head, enum vhostmsg_way way, bool reply, const char **why)
+int vhostmsg_check_head(const struct vhostmsg_head *head, enum vhostmsg_way way, bool reply,
+			const char **why)
 {
 	uint32_t flags = head->flags & ~(uint32_t)VHOSTMSG_NEED_REPLY;
 
 	if (flags != (reply ? VHOSTMSG_VERSION | VHOSTMSG_REPLY : VHOSTMSG_VERSION))
-		return vhostmsg_refuse(-EPROTO, reply ? "flags are not those of an answer of version 1"
-						      : "flags are not those of a request of version 1", why);
+		return vhostmsg_refuse(-EPROTO,
+				       reply ? "flags are not those of an answer of version 1" :
+					       "flags are not those of a request of version 1",
+				       why);
 	if (head->size > VHOSTMSG_BODY_MAX)
 		return vhostmsg_refuse(-EPROTO, "body is longer than any message's", why);
 	if (!row_of(way, head->request))
@@ -240,29 +247,34 @@ int vhostmsg_check_head(const struct vhostmsg_head *head, enum vhostmsg_way way,
 	return 0;
 }
 
-static int check_terms(const struct row *row, const struct vhostmsg *m, const struct vhostmsg_terms *terms,
-		       const char **why)
+static int check_terms(const struct row *row, const struct vhostmsg *m,
+		       const struct vhostmsg_terms *terms, const char **why)
 {
 	bool urged = m->head.flags & VHOSTMSG_NEED_REPLY;
 
 	if (row->needs && !(row->needs & terms->protocol))
-		return vhostmsg_refuse(-EOPNOTSUPP, "request belongs to a protocol feature that was not negotiated", why);
+		return vhostmsg_refuse(
+			-EOPNOTSUPP,
+			"request belongs to a protocol feature that was not negotiated", why);
 	if (row->rule == ANSWER_URGED && !urged)
 		return vhostmsg_refuse(-EPROTO, "request has to ask for a reply", why);
 	if (!urged || row->rule == ANSWER_URGED || row->rule == ANSWER_DATA)
 		return 0;
 	if (row == &ack_row || (row->rule == ANSWER_BASES && terms->form == VHOSTMSG_BASES))
-		return vhostmsg_refuse(-EPROTO, "exchange of addresses has its own answers, none may be asked for", why);
+		return vhostmsg_refuse(
+			-EPROTO, "exchange of addresses has its own answers, none may be asked for",
+			why);
 	if (!(terms->protocol & VHOSTMSG_P_REPLY_ACK))
-		return vhostmsg_refuse(-EPROTO, "reply is asked for, REPLY_ACK was not negotiated", why);
+		return vhostmsg_refuse(-EPROTO, "reply is asked for, REPLY_ACK was not negotiated",
+				       why);
 	return 0;
 }
 
 /**
  * vhostmsg_check - may a received request be used?
  */
-int vhostmsg_check(const struct vhostmsg *m, enum vhostmsg_way way, const struct vhostmsg_terms *terms,
-		   const char **why)
+int vhostmsg_check(const struct vhostmsg *m, enum vhostmsg_way way,
+		   const struct vhostmsg_terms *terms, const char **why)
 {
 	int err = vhostmsg_check_head(&m->head, way, false, why);
 	const struct row *row;
@@ -277,7 +289,8 @@ int vhostmsg_check(const struct vhostmsg *m, enum vhostmsg_way way, const struct
 	if (err)
 		return err;
 	if (!fds_fit((enum fds_rule)row->ask_fds, m, terms))
-		return vhostmsg_refuse(-EPROTO, "request came with the wrong number of descriptors", why);
+		return vhostmsg_refuse(-EPROTO, "request came with the wrong number of descriptors",
+				       why);
 	return 0;
 }
 
@@ -305,7 +318,8 @@ static bool regions_match(const struct vhostmsg *m, const struct vhostmsg *asked
 	if (m->head.size != asked->head.size || vhostmsg_regions(m) != vhostmsg_regions(asked))
 		return false;
 	for (unsigned i = 0; i < vhostmsg_regions(m); i++) {
-		const struct vhostmsg_region *a = vhostmsg_region(asked, i), *b = vhostmsg_region(m, i);
+		const struct vhostmsg_region *a = vhostmsg_region(asked, i),
+					     *b = vhostmsg_region(m, i);
 
 		if (a->gpa != b->gpa || a->size != b->size)
 			return false;
@@ -314,7 +328,8 @@ static bool regions_match(const struct vhostmsg *m, const struct vhostmsg *asked
 }
 
 /* What an answer repeats of its question; front-ends take it for theirs only then. */
-static bool repeats(enum vhostmsg_shape shape, const struct vhostmsg *m, const struct vhostmsg *asked)
+static bool repeats(enum vhostmsg_shape shape, const struct vhostmsg *m,
+		    const struct vhostmsg *asked)
 {
 	switch (shape) {
 	case SHAPE_MEMORY:
@@ -332,8 +347,9 @@ static bool repeats(enum vhostmsg_shape shape, const struct vhostmsg *m, const s
 /**
  * vhostmsg_check_reply - is this the answer to that?
  */
-int vhostmsg_check_reply(const struct vhostmsg *m, const struct vhostmsg *asked, enum vhostmsg_way way,
-			 const struct vhostmsg_terms *terms, const char **why)
+int vhostmsg_check_reply(const struct vhostmsg *m, const struct vhostmsg *asked,
+			 enum vhostmsg_way way, const struct vhostmsg_terms *terms,
+			 const char **why)
 {
 	enum vhostmsg_answer answer = vhostmsg_expects(asked, way, terms);
 	int err = vhostmsg_check_head(&m->head, way, true, why);
@@ -352,7 +368,8 @@ int vhostmsg_check_reply(const struct vhostmsg *m, const struct vhostmsg *asked,
 	if (err)
 		return err;
 	if (!fds_fit((enum fds_rule)row->answer_fds, m, terms))
-		return vhostmsg_refuse(-EPROTO, "answer came with the wrong number of descriptors", why);
+		return vhostmsg_refuse(-EPROTO, "answer came with the wrong number of descriptors",
+				       why);
 	if (!repeats(shape, m, asked))
 		return vhostmsg_refuse(-EPROTO, "answer does not repeat what was asked", why);
 	return 0;
@@ -381,7 +398,8 @@ unsigned vhostmsg_regions(const struct vhostmsg *m)
  */
 const struct vhostmsg_region *vhostmsg_region(const struct vhostmsg *m, unsigned i)
 {
-	return m->head.request == VHOSTMSG_SET_MEM_TABLE ? &m->body.memory.regions[i] : &m->body.memreg.region;
+	return m->head.request == VHOSTMSG_SET_MEM_TABLE ? &m->body.memory.regions[i] :
+							   &m->body.memreg.region;
 }
 
 /**
@@ -417,7 +435,8 @@ void vhostmsg_ask(struct vhostmsg *m, enum vhostmsg_request request, uint32_t ne
 /**
  * vhostmsg_ask_u64 - a whole request that is one number, or closes an exchange of addresses
  */
-void vhostmsg_ask_u64(struct vhostmsg *m, enum vhostmsg_request request, uint32_t need_reply, uint64_t value)
+void vhostmsg_ask_u64(struct vhostmsg *m, enum vhostmsg_request request, uint32_t need_reply,
+		      uint64_t value)
 {
 	vhostmsg_ask(m, request, need_reply);
 	m->head.size = sizeof(m->body.u64);

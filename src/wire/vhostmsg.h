@@ -120,7 +120,9 @@ enum vhostmsg_backend_request {
 /* Bits of the features. */
 #define VHOSTMSG_F_LOG_ALL	     VHOSTMSG_BIT(26)
 #define VHOSTMSG_F_PROTOCOL_FEATURES VHOSTMSG_BIT(30)
-/* In the number of a ring, and in the answer to SET_DEVICE_STATE_FD: no descriptor comes with it. */
+/*
+ * In the number of a ring, and in the answer to SET_DEVICE_STATE_FD: no descriptor comes with it.
+ */
 #define VHOSTMSG_NO_FD VHOSTMSG_BIT(8)
 
 struct vhostmsg_head {
@@ -193,7 +195,8 @@ enum vhostmsg_way {
 
 /*
  * How memory is told.  After POSTCOPY_LISTEN, SET_MEM_TABLE and ADD_MEM_REG are answered with
- * themselves, the back-end's addresses in them, and a u64 under the same number closes the exchange.
+ * themselves, the back-end's addresses in them, and a u64 under the same number closes the
+ * exchange.
  */
 enum vhostmsg_form {
 	VHOSTMSG_PLAIN,
@@ -221,11 +224,12 @@ enum vhostmsg_answer {
  */
 int vhostmsg_check_head(const struct vhostmsg_head *head, enum vhostmsg_way way, bool reply,
 			const char **why);
-int vhostmsg_check(const struct vhostmsg *m, enum vhostmsg_way way, const struct vhostmsg_terms *terms,
-		   const char **why);
+int vhostmsg_check(const struct vhostmsg *m, enum vhostmsg_way way,
+		   const struct vhostmsg_terms *terms, const char **why);
 /* @asked: the request, with the terms it was sent under */
-int vhostmsg_check_reply(const struct vhostmsg *m, const struct vhostmsg *asked, enum vhostmsg_way way,
-			 const struct vhostmsg_terms *terms, const char **why);
+int vhostmsg_check_reply(const struct vhostmsg *m, const struct vhostmsg *asked,
+			 enum vhostmsg_way way, const struct vhostmsg_terms *terms,
+			 const char **why);
 /* What answers a request that passed. */
 enum vhostmsg_answer vhostmsg_expects(const struct vhostmsg *m, enum vhostmsg_way way,
 				      const struct vhostmsg_terms *terms);
@@ -235,7 +239,9 @@ const char *vhostmsg_name(enum vhostmsg_way way, uint32_t request);
 /* Of a table or of one region, in either direction: how many, and the @i-th. */
 unsigned vhostmsg_regions(const struct vhostmsg *m);
 const struct vhostmsg_region *vhostmsg_region(const struct vhostmsg *m, unsigned i);
-/* Are the addresses in the answer those that were sent?  Then it says nothing about the back-end's. */
+/*
+ * Are the addresses in the answer those that were sent?  Then it says nothing about the back-end's.
+ */
 bool vhostmsg_bases_echoed(const struct vhostmsg *reply, const struct vhostmsg *asked);
 
 /* Each makes a whole message and sets its size; the caller fills what is left and sets fds. */

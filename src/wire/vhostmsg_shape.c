@@ -33,8 +33,10 @@ static int check_region(const struct vhostmsg_region *r, const char **why)
 {
 	if (r->size == 0)
 		return vhostmsg_refuse(-EBADMSG, "region has no bytes", why);
-	if (!sum_fits(r->gpa, r->size) || !sum_fits(r->va, r->size) || !sum_fits(r->offset, r->size))
-		return vhostmsg_refuse(-EBADMSG, "region wraps: an address or offset and the size overflow", why);
+	if (!sum_fits(r->gpa, r->size) || !sum_fits(r->va, r->size) ||
+	    !sum_fits(r->offset, r->size))
+		return vhostmsg_refuse(
+			-EBADMSG, "region wraps: an address or offset and the size overflow", why);
 	return 0;
 }
 
@@ -79,34 +81,44 @@ static int check_memreg(const struct vhostmsg *m, const char **why)
 
 static int check_state(const struct vhostmsg *m, const char **why)
 {
-	return m->body.state.index < VHOSTMSG_RINGS ? 0 : vhostmsg_refuse(-EBADMSG, "no ring has that number", why);
+	return m->body.state.index < VHOSTMSG_RINGS ?
+		       0 :
+		       vhostmsg_refuse(-EBADMSG, "no ring has that number", why);
 }
 
 static int check_addr(const struct vhostmsg *m, const char **why)
 {
-	return m->body.addr.index < VHOSTMSG_RINGS ? 0 : vhostmsg_refuse(-EBADMSG, "no ring has that number", why);
+	return m->body.addr.index < VHOSTMSG_RINGS ?
+		       0 :
+		       vhostmsg_refuse(-EBADMSG, "no ring has that number", why);
 }
 
 static int check_ring_fd(const struct vhostmsg *m, const char **why)
 {
 	if (m->body.u64 & ~(VHOSTMSG_NO_FD | (VHOSTMSG_RINGS - 1)))
-		return vhostmsg_refuse(-EBADMSG, "bits beside the ring's number and its mark for no descriptor", why);
+		return vhostmsg_refuse(
+			-EBADMSG, "bits beside the ring's number and its mark for no descriptor",
+			why);
 	return 0;
 }
 
 static int check_log(const struct vhostmsg *m, const char **why)
 {
 	if (m->head.size != sizeof(m->body.log)) /* a u64: a log without a descriptor */
-		return m->head.size == 8 ? 0 : vhostmsg_refuse(-EPROTO, "size is not that of a log", why);
+		return m->head.size == 8 ?
+			       0 :
+			       vhostmsg_refuse(-EPROTO, "size is not that of a log", why);
 	if (m->body.log.size == 0 || !sum_fits(m->body.log.size, m->body.log.offset))
-		return vhostmsg_refuse(-EBADMSG, "log is empty, or its offset and size overflow", why);
+		return vhostmsg_refuse(-EBADMSG, "log is empty, or its offset and size overflow",
+				       why);
 	return 0;
 }
 
 static int check_inflight(const struct vhostmsg *m, const char **why)
 {
 	if (!sum_fits(m->body.inflight.size, m->body.inflight.offset))
-		return vhostmsg_refuse(-EBADMSG, "inflight region wraps: offset and size overflow", why);
+		return vhostmsg_refuse(-EBADMSG, "inflight region wraps: offset and size overflow",
+				       why);
 	return 0;
 }
 
@@ -132,7 +144,8 @@ static int check_config_answer(const struct vhostmsg *m, const char **why)
 static int check_transfer(const struct vhostmsg *m, const char **why)
 {
 	if (m->body.transfer.direction > 1 || m->body.transfer.phase != 0)
-		return vhostmsg_refuse(-EBADMSG, "device state: direction is 0 or 1, phase is 0", why);
+		return vhostmsg_refuse(-EBADMSG, "device state: direction is 0 or 1, phase is 0",
+				       why);
 	return 0;
 }
 
@@ -147,20 +160,24 @@ static const struct {
 } shapes[SHAPES] = {
 	[SHAPE_EMPTY] = { 0, 0, NULL },
 	[SHAPE_U64] = { 8, 8, NULL },
-	[SHAPE_STATE] = { sizeof(struct vhostmsg_state), sizeof(struct vhostmsg_state), check_state },
+	[SHAPE_STATE] = { sizeof(struct vhostmsg_state), sizeof(struct vhostmsg_state),
+			  check_state },
 	[SHAPE_ADDR] = { sizeof(struct vhostmsg_addr), sizeof(struct vhostmsg_addr), check_addr },
 	[SHAPE_RING_FD] = { 8, 8, check_ring_fd },
 	/* The most is left to the check, which can say that there are too many. */
 	[SHAPE_MEMORY] = { MEMORY_HEAD, VHOSTMSG_BODY_MAX, check_memory },
-	[SHAPE_MEMREG] = { sizeof(struct vhostmsg_memreg), sizeof(struct vhostmsg_memreg), check_memreg },
+	[SHAPE_MEMREG] = { sizeof(struct vhostmsg_memreg), sizeof(struct vhostmsg_memreg),
+			   check_memreg },
 	[SHAPE_LOG] = { 8, sizeof(struct vhostmsg_log), check_log },
 	[SHAPE_LOG_ANSWER] = { 0, sizeof(struct vhostmsg_log), NULL },
-	[SHAPE_INFLIGHT] = { sizeof(struct vhostmsg_inflight), sizeof(struct vhostmsg_inflight), check_inflight },
+	[SHAPE_INFLIGHT] = { sizeof(struct vhostmsg_inflight), sizeof(struct vhostmsg_inflight),
+			     check_inflight },
 	[SHAPE_CONFIG] = { CONFIG_HEAD, sizeof(struct vhostmsg_config), check_config },
 	[SHAPE_CONFIG_ANSWER] = { 0, sizeof(struct vhostmsg_config), check_config_answer },
 	[SHAPE_IOTLB] = { sizeof(struct vhostmsg_iotlb), sizeof(struct vhostmsg_iotlb), NULL },
 	[SHAPE_AREA] = { sizeof(struct vhostmsg_area), sizeof(struct vhostmsg_area), NULL },
-	[SHAPE_TRANSFER] = { sizeof(struct vhostmsg_transfer), sizeof(struct vhostmsg_transfer), check_transfer },
+	[SHAPE_TRANSFER] = { sizeof(struct vhostmsg_transfer), sizeof(struct vhostmsg_transfer),
+			     check_transfer },
 	[SHAPE_ACK] = { 8, 8, check_ack },
 	[SHAPE_UUID] = { 16, 16, NULL },
 	[SHAPE_OPAQUE] = { 0, VHOSTMSG_BODY_MAX, NULL },

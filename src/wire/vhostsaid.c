@@ -52,7 +52,8 @@ struct vhostfront_said vhostsaid_read(const struct vhostmsg *m, const struct vho
 	if (m->head.request >= ARRAY_LEN(rows))
 		return said;
 	said.what = (enum vhostfront_what)rows[m->head.request].what;
-	if (said.what == VHOSTFRONT_TABLE || said.what == VHOSTFRONT_ADD_SLOT || said.what == VHOSTFRONT_DROP_SLOT)
+	if (said.what == VHOSTFRONT_TABLE || said.what == VHOSTFRONT_ADD_SLOT ||
+	    said.what == VHOSTFRONT_DROP_SLOT)
 		if (terms->form == VHOSTMSG_BASES_ACK)
 			said.what = VHOSTFRONT_BASES_ACK;
 	switch ((enum place)rows[m->head.request].place) {

@@ -5,7 +5,9 @@
 #include "core/vhostfront.h"
 #include "wire/vhostmsg.h"
 
-/* @m: passed vhostmsg_check() under @terms, or is kept from then; said->fed and ->same are false. */
+/*
+ * @m: passed vhostmsg_check() under @terms, or is kept from then; said->fed and ->same are false.
+ */
 struct vhostfront_said vhostsaid_read(const struct vhostmsg *m, const struct vhostmsg_terms *terms);
 /* The number in an answer that passed vhostmsg_check_reply(); 0 where it has none. */
 uint64_t vhostsaid_answer(const struct vhostmsg *reply, const struct vhostmsg *asked,

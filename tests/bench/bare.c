@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The rows to compare with: the least that any program could do for the same work, on the same kernel, against the same source.
+ * The rows to compare with: the least that any program could do for the same work, on the same
+ * kernel, against the same source.
  *
  *   bare local     a userfaultfd round trip: poll, read, COPY; no network
- *   bare tcp       an 8 byte question and a 4 KiB answer over loopback TCP; no fault.  local + tcp is the floor
- *   bare urgent    poll, read, send, recv, COPY against postcopy-source's urgent channel; optionally a second thread that
- *                  receives and places the background stream of the main channel (--background)
+ *   bare tcp       an 8 byte question and a 4 KiB answer over loopback TCP; no fault.
+ *                  local + tcp is the floor
+ *   bare urgent    poll, read, send, recv, COPY against postcopy-source's urgent channel;
+ *                  optionally a second thread that receives and places the background stream of
+ *                  the main channel (--background)
  *   bare bulk      receive and place the background stream; no fault
  *
  * Nothing here is robust on purpose: no ledger, no waiters, no second sharer, no error is survived.
@@ -45,7 +48,8 @@ struct bare {
 	int cpu_handler, cpu_toucher;
 	bool background;
 	int memfd, uffd;
-	uint64_t base;			/* of the toucher's mapping: the same address as ours, it is our child */
+	/* of the toucher's mapping: the same address as ours, it is our child */
+	uint64_t base;
 	int main_fd, urgent_fd;
 	struct qstream stream;
 	struct mem_ring in;
@@ -66,13 +70,17 @@ static void place(const struct bare *b, uint64_t offset, const void *data)
 	uffd_place(&uffd_kernel_ops, b->uffd, UFFD_COPY, b->base + offset, PAGE, data, true, &r);
 }
 
-/* --- the measured process ------------------------------------------------------------------------------ */
+/* --- the measured process --------------------------------------------------------------------- */
 
 static void child(const struct bare *b, int sock, const char *row)
 {
 	struct toucher t = {
-		.base = (const uint8_t *)(uintptr_t)b->base, .pages = b->pages, .page_size = PAGE, .count = b->count,
-		.seed = b->seed, .only_absent = b->background,
+		.base = (const uint8_t *)(uintptr_t)b->base,
+		.pages = b->pages,
+		.page_size = PAGE,
+		.count = b->count,
+		.seed = b->seed,
+		.only_absent = b->background,
 	};
 	int uffd = uffd_open(0, false);
 	unsigned can;
@@ -105,8 +113,8 @@ static pid_t start_child(struct bare *b, int *sock, const char *row)
 	b->memfd = memfd_create("bare", MFD_CLOEXEC);
 	if (b->memfd < 0 || ftruncate(b->memfd, (off_t)(b->pages * PAGE)) < 0)
 		die("memfd");
-	b->base = (uint64_t)(uintptr_t)mmap(NULL, b->pages * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-					    b->memfd, 0);
+	b->base = (uint64_t)(uintptr_t)mmap(NULL, b->pages * PAGE, PROT_READ | PROT_WRITE,
+					    MAP_SHARED | MAP_NORESERVE, b->memfd, 0);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) < 0)
 		die("socketpair");
 	fflush(stdout);
@@ -121,14 +129,15 @@ static pid_t start_child(struct bare *b, int *sock, const char *row)
 	return pid;
 }
 
-/* --- rows --------------------------------------------------------------------------------------------- */
+/* --- rows ------------------------------------------------------------------------------------- */
 
 static void run_local(struct bare *b)
 {
 	static uint8_t page[PAGE];
 	int sock;
 	pid_t pid = start_child(b, &sock, "local");
-	struct pollfd p[2] = { { .fd = b->uffd, .events = POLLIN }, { .fd = sock, .events = POLLIN } };
+	struct pollfd p[2] = { { .fd = b->uffd, .events = POLLIN },
+			       { .fd = sock, .events = POLLIN } };
 
 	memset(page, 1, sizeof(page));
 	(void)!write(sock, "g", 1);
@@ -198,7 +207,7 @@ static void run_tcp(struct bare *b)
 	waitpid(pid, NULL, 0);
 }
 
-/* --- against postcopy-source ----------------------------------------------------------------------------- */
+/* --- against postcopy-source ------------------------------------------------------------------ */
 
 static void pong(const struct bare *b, uint32_t value)
 {
@@ -233,7 +242,8 @@ static void handshake(struct bare *b)
 	struct qstream_record rec;
 
 	for (;;) {
-		int e = qstream_next(&b->stream, mem_ring_read(&b->in), mem_ring_used(&b->in), &rec);
+		int e = qstream_next(&b->stream, mem_ring_read(&b->in), mem_ring_used(&b->in),
+				     &rec);
 
 		if (e < 0) {
 			fprintf(stderr, "bare: %s\n", b->stream.reason);
@@ -263,7 +273,8 @@ static bool take_main(struct bare *b)
 		place(b, rec.page.offset, rec.page.data);
 		b->placed++;
 	} else if (e == QSTREAM_ZERO) {
-		uffd_place(&uffd_kernel_ops, b->uffd, UFFD_ZERO, b->base + rec.page.offset, PAGE, NULL, true, &r);
+		uffd_place(&uffd_kernel_ops, b->uffd, UFFD_ZERO, b->base + rec.page.offset, PAGE,
+			   NULL, true, &r);
 		b->placed++;
 	} else if (e == QSTREAM_PING) {
 		pong(b, rec.ping);
@@ -286,12 +297,15 @@ static void print_stream(const struct bare *b)
 {
 	uint64_t ns = b->placing_ns ? b->placing_ns : 1;
 
-	printf("bare-stream pages %" PRIu64 " ns %" PRIu64 " MiB_per_s %" PRIu64 "\n", b->placed, b->placing_ns,
-	       b->placed * PAGE * 1000 / ns * 1000000 / 1048576);
+	printf("bare-stream pages %" PRIu64 " ns %" PRIu64 " MiB_per_s %" PRIu64 "\n", b->placed,
+	       b->placing_ns, b->placed * PAGE * 1000 / ns * 1000000 / 1048576);
 	fflush(stdout);
 }
 
-/* One page from the urgent channel: word, name unless CONTINUE, data; placed from where it was received. */
+/*
+ * One page from the urgent channel: word, name unless CONTINUE, data; placed from where it was
+ * received.
+ */
 static void take_urgent(struct bare *b, uint8_t *buf, const char *name)
 {
 	size_t have = 0, want = 8 + PAGE;
@@ -312,7 +326,8 @@ static void take_urgent(struct bare *b, uint8_t *buf, const char *name)
 
 static void serve(struct bare *b, int sock, const char *name)
 {
-	struct pollfd p[2] = { { .fd = b->uffd, .events = POLLIN }, { .fd = sock, .events = POLLIN } };
+	struct pollfd p[2] = { { .fd = b->uffd, .events = POLLIN },
+			       { .fd = sock, .events = POLLIN } };
 	static uint8_t buf[2 * PAGE];
 	struct qreturn_writer w;
 
@@ -339,7 +354,8 @@ static void serve(struct bare *b, int sock, const char *name)
 /* With a background stream faults and urgent pages come in any order. */
 static void serve_both(struct bare *b, int sock, const char *name)
 {
-	struct pollfd p[3] = { { .fd = b->uffd, .events = POLLIN }, { .fd = b->urgent_fd, .events = POLLIN },
+	struct pollfd p[3] = { { .fd = b->uffd, .events = POLLIN },
+			       { .fd = b->urgent_fd, .events = POLLIN },
 			       { .fd = sock, .events = POLLIN } };
 	static uint8_t buf[2 * PAGE];
 	struct qreturn_writer w;
@@ -359,7 +375,8 @@ static void serve_both(struct bare *b, int sock, const char *name)
 		for (int i = 0; i < n; i++) {
 			uint64_t offset = (e[i].address & ~(uint64_t)(PAGE - 1)) - b->base;
 
-			(void)!send(b->main_fd, m, qreturn_request(&w, m, 0, name, offset, PAGE), 0);
+			(void)!send(b->main_fd, m, qreturn_request(&w, m, 0, name, offset, PAGE),
+				    0);
 		}
 	}
 }
@@ -443,8 +460,9 @@ static void run_bulk(struct bare *b)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: bare local|tcp|urgent|bulk PAGES COUNT SEED CPU_HANDLER CPU_TOUCHER [--background]\n"
-			"CPUs: -1 leaves a process where it is.  urgent and bulk print READY ADDRESS for postcopy-source.\n");
+	fprintf(stderr,
+		"usage: bare local|tcp|urgent|bulk PAGES COUNT SEED CPU_HANDLER CPU_TOUCHER [--background]\n"
+		"CPUs: -1 leaves a process where it is.  urgent and bulk print READY ADDRESS for postcopy-source.\n");
 	return 2;
 }
 
@@ -453,7 +471,10 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		void (*run)(struct bare *);
-	} rows[] = { { "local", run_local }, { "tcp", run_tcp }, { "urgent", run_urgent }, { "bulk", run_bulk } };
+	} rows[] = { { "local", run_local },
+		     { "tcp", run_tcp },
+		     { "urgent", run_urgent },
+		     { "bulk", run_bulk } };
 	struct bare b = { .uffd = -1 };
 
 	if (argc < 7)

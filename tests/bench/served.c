@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The measured process of postcopyd's rows: shares its memory, a memfd or private, through libpostcopy and touches it with the same
- * code as the bare rows.
+ * The measured process of postcopyd's rows: shares its memory, a memfd or private, through
+ * libpostcopy and touches it with the same code as the bare rows.
  */
 #include "config.h"
 
@@ -81,7 +81,8 @@ int main(int argc, char **argv)
 	int ret;
 
 	if (argc < 7)
-		return fail("usage", "served SOCKET ROW PAGES COUNT SEED CPU [--only-absent] [--private]");
+		return fail("usage",
+			    "served SOCKET ROW PAGES COUNT SEED CPU [--only-absent] [--private]");
 	t.pages = strtoull(argv[3], NULL, 0);
 	t.count = strtoull(argv[4], NULL, 0);
 	t.seed = strtoull(argv[5], NULL, 0);

@@ -34,7 +34,10 @@ static void shuffle(uint64_t *order, uint64_t n, uint64_t seed)
 	}
 }
 
-/* Is it in the file already?  Shared memory only; what arrives after the look makes one sample short. */
+/*
+ * Is it in the file already?  Shared memory only; what arrives after the look makes one sample
+ * short.
+ */
 static bool is_there(volatile const uint8_t *at)
 {
 	static const uintptr_t host_page = 4096;
@@ -94,9 +97,10 @@ void toucher_print(struct toucher *t, const char *row)
 	qsort(t->sample, n, sizeof(*t->sample), by_value);
 	for (uint64_t i = 0; i < n; i++)
 		sum += t->sample[i];
-	printf("%s p50 %" PRIu64 " p90 %" PRIu64 " p99 %" PRIu64 " max %" PRIu64 " mean %" PRIu64 " samples %" PRIu64
-	       " faults_per_s %" PRIu64 "\n", row, percentile(t, 50), percentile(t, 90), percentile(t, 99),
-	       percentile(t, 100), n ? sum / n : 0, n, t->elapsed_ns ? n * 1000000000u / t->elapsed_ns : 0);
+	printf("%s p50 %" PRIu64 " p90 %" PRIu64 " p99 %" PRIu64 " max %" PRIu64 " mean %" PRIu64
+	       " samples %" PRIu64 " faults_per_s %" PRIu64 "\n",
+	       row, percentile(t, 50), percentile(t, 90), percentile(t, 99), percentile(t, 100),
+	       n ? sum / n : 0, n, t->elapsed_ns ? n * 1000000000u / t->elapsed_ns : 0);
 	fflush(stdout);
 }
 

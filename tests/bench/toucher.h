@@ -2,7 +2,8 @@
 #ifndef PC_TESTS_BENCH_TOUCHER_H
 #define PC_TESTS_BENCH_TOUCHER_H
 /*
- * The thread whose page faults are measured: the same code in every row, so that rows differ only in who serves it.
+ * The thread whose page faults are measured: the same code in every row, so that rows differ only
+ * in who serves it.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -13,8 +14,10 @@ struct toucher {
 	uint64_t page_size;
 	uint64_t count;			/* pages to touch, each once, in random order */
 	uint64_t seed;
-	bool only_absent;		/* beside a background stream: measure those pages only that are not there yet */
-	uint64_t *sample;		/* of each measured touch, nanoseconds; sorted by toucher_print() */
+	/* beside a background stream: measure those pages only that are not there yet */
+	bool only_absent;
+	/* of each measured touch, nanoseconds; sorted by toucher_print() */
+	uint64_t *sample;
 	uint64_t samples;
 	uint64_t elapsed_ns;
 };

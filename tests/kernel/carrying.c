@@ -29,7 +29,10 @@ static int compare(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* Nine in ten take no longer.  Not the median: on a busy machine who forks may not come to it for a while. */
+/*
+ * Nine in ten take no longer.  Not the median: on a busy machine who forks may not come to it for a
+ * while.
+ */
 static uint64_t most(uint64_t *ns)
 {
 	qsort(ns, ROUNDS, sizeof(*ns), compare);
@@ -67,8 +70,9 @@ static void who_forks_delays_what_goes_through_it(void)
 	through_it = most(its);
 	through_us = most(ours);
 	woken = most(wakes);
-	tap_note("nine in ten: COPY through a process that forks %.1f us, through our own mapping %.1f us, WAKE of it %.1f us",
-		 (double)through_it / 1000, (double)through_us / 1000, (double)woken / 1000);
+	tap_note(
+		"nine in ten: COPY through a process that forks %.1f us, through our own mapping %.1f us, WAKE of it %.1f us",
+		(double)through_it / 1000, (double)through_us / 1000, (double)woken / 1000);
 	expect(through_it > TIMES * through_us);
 	expect(through_it > TIMES * woken);
 	sharer_kill(&s);
@@ -141,8 +145,9 @@ static void the_owner_of_the_address_space_pays(void)
 	ours = spent(&purse) - before;
 	sharer_kill(&s);
 	rmdir(purse.folder);
-	tap_note("of %lu KiB placed through it, %lu KiB are charged to its cgroup; through our own mapping %lu KiB",
-		 CHARGED >> 10, (unsigned long)its >> 10, (unsigned long)ours >> 10);
+	tap_note(
+		"of %lu KiB placed through it, %lu KiB are charged to its cgroup; through our own mapping %lu KiB",
+		CHARGED >> 10, (unsigned long)its >> 10, (unsigned long)ours >> 10);
 	expect(its >= CHARGED - CHARGED / 8);
 	expect(ours < CHARGED / 8);
 }
@@ -150,7 +155,8 @@ static void the_owner_of_the_address_space_pays(void)
 static const struct fact facts[] = {
 	{ "COPY waits for a fork() of the process it goes through; our own mapping and WAKE do not",
 	  who_forks_delays_what_goes_through_it },
-	{ "a page placed in a shared file is charged to the owner of the address space", the_owner_of_the_address_space_pays },
+	{ "a page placed in a shared file is charged to the owner of the address space",
+	  the_owner_of_the_address_space_pays },
 };
 
 int main(void)

@@ -274,12 +274,14 @@ static int k_continue(int uffd, uint64_t start)
 }
 
 /*
- * What does tell is CONTINUE through a mapping of our own that is registered (for missing pages is enough): it maps a page that is in
- * the file, and nothing else.  It makes no page, writes none and takes none from the pool.
+ * What does tell is CONTINUE through a mapping of our own that is registered (for missing pages is
+ * enough): it maps a page that is in the file, and nothing else.  It makes no page, writes none and
+ * takes none from the pool.
  */
 static void continue_tells_what_is_there(void)
 {
-	int fd = k_file(k_mount("hugetlbfs", "pagesize=2M,size=2M"), 2 * HUGE), uffd = k_uffd(0), own_uffd = k_uffd(0);
+	int fd = k_file(k_mount("hugetlbfs", "pagesize=2M,size=2M"), 2 * HUGE), uffd = k_uffd(0),
+	    own_uffd = k_uffd(0);
 	uint8_t *p = huge_map(fd, 2, MAP_NORESERVE), *own = huge_map(fd, 2, MAP_NORESERVE);
 	uint64_t held;
 
@@ -339,7 +341,8 @@ static const struct fact facts[] = {
 	{ "the block count tells how much is there", block_count_tells_how_much },
 	{ "an empty pool: ENOMEM, or EEXIST without a page; waiters sleep on",
 	  empty_pool_is_enomem_or_eexist },
-	{ "O2 CONTINUE through a mapping of our own tells whether a page is there", continue_tells_what_is_there },
+	{ "O2 CONTINUE through a mapping of our own tells whether a page is there",
+	  continue_tells_what_is_there },
 	{ "what one mapping reserved, any COPY gets", reserved_pages_cannot_run_out },
 	{ "a mapping that cannot reserve: ENOMEM", reserving_too_much_is_enomem },
 };

@@ -78,7 +78,8 @@ static void stopped_does_answer(void)
 }
 
 static const struct fact facts[] = {
-	{ "smaps of a process that keeps its address space locked does not come until it lets go", locked_does_not_answer },
+	{ "smaps of a process that keeps its address space locked does not come until it lets go",
+	  locked_does_not_answer },
 	{ "smaps of a stopped process comes", stopped_does_answer },
 };
 

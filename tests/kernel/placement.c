@@ -69,8 +69,8 @@ static void zero_places(void)
 }
 
 /*
- * O9: mincore() tells holes from pages, of whoever, in a range that is registered; to ask instantiates nothing, and who touches the
- * hole faults afterwards as before.
+ * O9: mincore() tells holes from pages, of whoever, in a range that is registered; to ask
+ * instantiates nothing, and who touches the hole faults afterwards as before.
  */
 static void holes_are_told(void)
 {

@@ -255,7 +255,9 @@ static _Noreturn void sharer_main(int sock, int fd, uint64_t len, unsigned what)
 	if (what == SHARER_FORKS)
 		where = forker_reserve(len);
 	stage.base = mmap(where, len, PROT_READ | PROT_WRITE,
-			  (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED) | (where ? MAP_FIXED : 0), fd, 0);
+			  (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED) |
+				  (where ? MAP_FIXED : 0),
+			  fd, 0);
 	base = at(stage.base);
 	expect(base != at(MAP_FAILED));
 	if (what >= SHARER_REGISTERS)

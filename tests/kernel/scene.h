@@ -56,7 +56,9 @@ uint8_t *k_map(enum kind kind, unsigned n, int *fd);
 /* @n pages of @byte, to copy from. */
 uint8_t *k_source(uint8_t byte, unsigned n);
 
-/* The root of a file system of our own, which nobody else can fill or see; skips without the right. */
+/*
+ * The root of a file system of our own, which nobody else can fill or see; skips without the right.
+ */
 int k_mount(const char *type, const char *options);
 /* A new file of @len bytes on it. */
 int k_file(int root, uint64_t len);
@@ -87,7 +89,12 @@ struct sharer {
 	int uffd; /* of its address space; -1 when it has none */
 	uint64_t base;
 };
-enum { SHARER_PLAIN = 0, SHARER_OPENS = 1, SHARER_REGISTERS = 3, SHARER_FORKS = 7 /* all the time: forker.h */ };
+enum {
+	SHARER_PLAIN = 0,
+	SHARER_OPENS = 1,
+	SHARER_REGISTERS = 3,
+	SHARER_FORKS = 7 /* all the time: forker.h */
+};
 struct sharer sharer_start(int fd, uint64_t len, unsigned what);
 void sharer_load(const struct sharer *s, uint64_t page); /* it touches the page, on a new thread */
 void sharer_asleep(const struct sharer *s);

@@ -19,7 +19,8 @@
 
 void *forker_reserve(size_t len)
 {
-	void *at = mmap(NULL, len + MUCH, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *at = mmap(NULL, len + MUCH, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+			-1, 0);
 
 	expect(at != MAP_FAILED);
 	return at;
@@ -40,7 +41,9 @@ void forker_start(void *reserved, size_t len)
 
 	expect_eq(mprotect(much, MUCH, PROT_READ | PROT_WRITE), 0);
 	expect_eq(madvise(much, MUCH, MADV_NOHUGEPAGE), 0);
-	/* Of what was never written fork() copies nothing, and one written page makes it copy all. */
+	/*
+	 * Of what was never written fork() copies nothing, and one written page makes it copy all.
+	 */
 	*much = 1;
 	if (madvise(much, MUCH, MADV_POPULATE_READ) < 0)
 		for (size_t i = 0; i < MUCH; i += 4096)

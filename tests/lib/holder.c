@@ -29,9 +29,10 @@ struct holder {
 	atomic_bool over, locking;
 };
 
-/* --- the file system ---------------------------------------------------------------------------- */
+/* --- the file system -------------------------------------------------------------------------- */
 
-static void reply(const struct holder *h, const struct fuse_in_header *in, const void *body, size_t len)
+static void reply(const struct holder *h, const struct fuse_in_header *in, const void *body,
+		  size_t len)
 {
 	struct {
 		struct fuse_out_header head;
@@ -45,7 +46,11 @@ static void reply(const struct holder *h, const struct fuse_in_header *in, const
 static struct fuse_attr attributes(uint64_t node)
 {
 	return (struct fuse_attr){
-		.ino = node, .size = node == NODE ? 4096 : 0, .blocks = 8, .nlink = 1, .blksize = 4096,
+		.ino = node,
+		.size = node == NODE ? 4096 : 0,
+		.blocks = 8,
+		.nlink = 1,
+		.blksize = 4096,
 		.mode = node == NODE ? S_IFREG | 0600 : S_IFDIR | 0755,
 	};
 }
@@ -53,9 +58,13 @@ static struct fuse_attr attributes(uint64_t node)
 /* Who opens it for writing gets the kind of file whose mapping throws the cache away. */
 static void answer(struct holder *h, const struct fuse_in_header *in, const void *body)
 {
-	const struct fuse_init_out init = { .major = FUSE_KERNEL_VERSION, .minor = 31, .max_write = 4096 };
+	const struct fuse_init_out init = { .major = FUSE_KERNEL_VERSION,
+					    .minor = 31,
+					    .max_write = 4096 };
 	const struct fuse_open_in *open = body;
-	struct fuse_entry_out entry = { .nodeid = NODE, .attr_valid = 3600, .attr = attributes(NODE) };
+	struct fuse_entry_out entry = { .nodeid = NODE,
+					.attr_valid = 3600,
+					.attr = attributes(NODE) };
 	struct fuse_attr_out attr = { .attr_valid = 3600, .attr = attributes(in->nodeid) };
 	struct fuse_open_out opened = { 0 };
 
@@ -68,7 +77,8 @@ static void answer(struct holder *h, const struct fuse_in_header *in, const void
 	else if (in->opcode == FUSE_READ)
 		atomic_fetch_add(&h->reads, 1);
 	else if (in->opcode == FUSE_OPEN) {
-		opened.open_flags = FOPEN_KEEP_CACHE | ((open->flags & O_ACCMODE) == O_RDWR ? FOPEN_DIRECT_IO : 0);
+		opened.open_flags = FOPEN_KEEP_CACHE |
+				    ((open->flags & O_ACCMODE) == O_RDWR ? FOPEN_DIRECT_IO : 0);
 		reply(h, in, &opened, sizeof(opened));
 	} else if (in->opcode == FUSE_FLUSH || in->opcode == FUSE_RELEASE) {
 		reply(h, in, NULL, 0);
@@ -83,7 +93,8 @@ static void *serve(void *arg)
 
 	while (!atomic_load(&h->over)) {
 		if (poll(&ready, 1, 10) > 0 && read(h->fuse, request, sizeof(request)) > 0)
-			answer(h, (const struct fuse_in_header *)request, request + sizeof(struct fuse_in_header));
+			answer(h, (const struct fuse_in_header *)request,
+			       request + sizeof(struct fuse_in_header));
 	}
 	/* Whatever was not answered fails. */
 	close(h->fuse);
@@ -108,7 +119,8 @@ static int mount_it(int fuse)
 
 struct holder *holder_new(void)
 {
-	struct holder *h = mmap(NULL, sizeof(*h), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct holder *h = mmap(NULL, sizeof(*h), PROT_READ | PROT_WRITE,
+				MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
 	expect(h != MAP_FAILED);
 	h->fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
@@ -127,7 +139,7 @@ void holder_let_go(struct holder *h)
 	expect_eq(pthread_join(h->server, NULL), 0);
 }
 
-/* --- who is locked ------------------------------------------------------------------------------- */
+/* --- who is locked ---------------------------------------------------------------------------- */
 
 static void *read_a_page(void *arg)
 {

@@ -9,11 +9,17 @@
 
 struct holder;
 
-/* The file system.  Before the processes are forked that are to use it; skips where there can be none. */
+/*
+ * The file system.  Before the processes are forked that are to use it; skips where there can be
+ * none.
+ */
 struct holder *holder_new(void);
 /* First thing in every process that is forked: the file system ends with its server, the test. */
 void holder_forked(const struct holder *h);
-/* In such a process: when this returns its address space is locked.  It must not map, unmap or grow anything then. */
+/*
+ * In such a process: when this returns its address space is locked.  It must not map, unmap or grow
+ * anything then.
+ */
 void holder_lock(struct holder *h);
 /* In the test: whoever is locked goes on, for good. */
 void holder_let_go(struct holder *h);

@@ -3,8 +3,9 @@
 #define PC_TESTS_HUGEPAGES_H
 /*
  * Huge pages of 2 MiB for the time of a test.  The pool is raised and lowered by differences under
- * a lock, so tests that run side by side do not take each other's pages away.  One that needs to know what is free in the pool has
- * it alone: it waits for those that have borrowed, and those that come later wait for it.
+ * a lock, so tests that run side by side do not take each other's pages away.  One that needs to
+ * know what is free in the pool has it alone: it waits for those that have borrowed, and those that
+ * come later wait for it.
  */
 
 enum hugepages_use {

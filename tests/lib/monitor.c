@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * monitor PATH STEP...: talk to the monitor of a QEMU, one step after the other, and print a line of
- * JSON for each; events are printed as they come.  Ends with 0 when all steps were answered, whatever
- * the answers were, with 1 when the monitor closed before.
+ * monitor PATH STEP...: talk to the monitor of a QEMU, one step after the other, and print a line
+ * of JSON for each; events are printed as they come.  Ends with 0 when all steps were answered,
+ * whatever the answers were, with 1 when the monitor closed before.
  *
  *   status migrate memdev cont stop quit capability=NAME incoming=URI human=LINE qom=PATH:PROPERTY
  *   ramblock flatview gpa2hva=ADDRESS      human, and then read by wire/qmonitor
@@ -61,7 +61,7 @@ static struct jsonmsg_writer *begin_line(const char *key, const char *text)
 	return w;
 }
 
-/* --- what is read from texts ---------------------------------------------------------------------- */
+/* --- what is read from texts ------------------------------------------------------------------ */
 
 static void put_block(struct jsonmsg_writer *w, const struct qmonitor_block *b)
 {
@@ -127,7 +127,7 @@ static void read_place(struct jsonmsg_writer *w, const char *text)
 	jsonmsg_put_u64(w, "address", place.address);
 }
 
-/* --- steps ---------------------------------------------------------------------------------------- */
+/* --- steps ------------------------------------------------------------------------------------ */
 
 static void begin_status(struct run *r, const char *argument, struct qmp_call call)
 {
@@ -281,7 +281,7 @@ static void next_step(struct run *r)
 	g_main_loop_quit(r->loop);
 }
 
-/* --- the client ----------------------------------------------------------------------------------- */
+/* --- the client ------------------------------------------------------------------------------- */
 
 static void on_ready(void *ctx)
 {

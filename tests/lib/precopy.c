@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * precopy RECORDING [BLOCK...]: what a hand-over would send to a destination QEMU, made of a recorded
- * migration.
+ * precopy RECORDING [BLOCK...]: what a hand-over would send to a destination QEMU, made of a
+ * recorded migration.
  *
  * RECORDING holds what a source sent on its main connection.  The synthetic stream goes to standard
  * output; the blocks named are listed in it and their pages are left out.  What the source's VM did

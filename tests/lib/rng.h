@@ -2,8 +2,8 @@
 #ifndef PC_TESTS_RNG_H
 #define PC_TESTS_RNG_H
 /*
- * Numbers that look random and come again: one 64-bit state (splitmix64), seeded by POSTCOPY_SEED or, without it,
- * by the kernel.  Whoever seeds from rng_seed() prints the seed.
+ * Numbers that look random and come again: one 64-bit state (splitmix64), seeded by POSTCOPY_SEED
+ * or, without it, by the kernel.  Whoever seeds from rng_seed() prints the seed.
  */
 #include <stdbool.h>
 #include <stdint.h>

@@ -414,7 +414,8 @@ static int run(struct sharer *s)
 		if (poll(pfd, ARRAY_LEN(pfd), patience(s)) < 0 && errno != EINTR)
 			return EXIT_FAILURE;
 		if (pfd[2].revents)
-			s->options.console = sharer_console_read(&s->console, &s->options, &s->handle);
+			s->options.console = sharer_console_read(&s->console, &s->options,
+								 &s->handle);
 		drain_events(s);
 		if (pfd[1].revents && s->exit_code < 0)
 			on_touched(s);

@@ -24,7 +24,8 @@ struct sharer_block {
 	uint64_t size, offset;		/* bytes; where in the file the block begins */
 	uint64_t page_size;		/* bytes: the unit of touching */
 	bool private, hugetlb;
-	bool reserve;			/* private huge pages: take them from the pool when mapping */
+	/* private huge pages: take them from the pool when mapping */
+	bool reserve;
 	bool aliased;			/* mapped twice */
 	int fd;				/* -1: private */
 	uint8_t *address, *alias;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * --console: a line on stdin makes the process do one thing.  Every touch has a thread of its own, so
- * the console goes on answering whatever waits; what a thread saw is told when it saw it.
+ * --console: a line on stdin makes the process do one thing.  Every touch has a thread of its own,
+ * so the console goes on answering whatever waits; what a thread saw is told when it saw it.
  *
  *   touch BLOCK OFFSET COUNT [alias]	read COUNT pages
  *   store BLOCK OFFSET COUNT		write a word into COUNT pages
@@ -46,8 +46,8 @@ static void *look(void *arg)
 	sharer_report("saw",
 		      ",\"block\":%s,\"offset\":%" PRIu64 ",\"alias\":%s,\"word\":\"%016" PRIx64
 		      "\",\"us\":%.3f",
-		      sharer_report_quote(name, sizeof(name), s->block ? s->block->name : ""), s->offset,
-		      s->alias ? "true" : "false", word,
+		      sharer_report_quote(name, sizeof(name), s->block ? s->block->name : ""),
+		      s->offset, s->alias ? "true" : "false", word,
 		      (double)(sharer_report_now_ns() - start) / 1000);
 	return NULL;
 }
@@ -74,7 +74,8 @@ static int start(const struct sight *what)
 }
 
 /* BLOCK OFFSET COUNT: the range in the block, NULL when there is none such. */
-static struct sharer_block *range(struct sharer_options *o, char **word, uint64_t *offset, uint64_t *count)
+static struct sharer_block *range(struct sharer_options *o, char **word, uint64_t *offset,
+				  uint64_t *count)
 {
 	*offset = word[2] ? strtoull(word[2], NULL, 0) : 0;
 	*count = word[2] && word[3] ? strtoull(word[3], NULL, 0) : 1;
@@ -125,7 +126,8 @@ static int give(struct sharer_options *o, char **word)
 
 static int outside(postcopy *p)
 {
-	uint8_t *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			     0);
 	unsigned can;
 	int err;
 
@@ -189,8 +191,8 @@ static void take_line(struct sharer_options *o, postcopy **p, char *line)
 	if (!word[0])
 		return;
 	err = obey(o, p, word);
-	sharer_report("done", ",\"command\":%s,\"error\":%d", sharer_report_quote(quoted, sizeof(quoted), word[0]),
-		      -err);
+	sharer_report("done", ",\"command\":%s,\"error\":%d",
+		      sharer_report_quote(quoted, sizeof(quoted), word[0]), -err);
 }
 
 bool sharer_console_read(struct sharer_console *c, struct sharer_options *o, postcopy **p)

@@ -38,8 +38,8 @@ static struct vhostmsg_terms terms_of(const char *form, uint64_t protocol)
 }
 
 /* NULL or what is wrong. */
-static const char *check(const struct vhostmsg *m, struct vhostmsg *asked, const struct vhostmsg_terms *terms,
-			 bool reply)
+static const char *check(const struct vhostmsg *m, struct vhostmsg *asked,
+			 const struct vhostmsg_terms *terms, bool reply)
 {
 	const char *why = NULL;
 
@@ -81,13 +81,15 @@ static void judge(const char *line, struct vhostmsg *asked)
 	if (wrong)
 		printf("%s error: %s\n", name, wrong);
 	else
-		printf("%s ok %s\n", name, answers[vhostmsg_expects(asked, VHOSTMSG_TO_BACKEND, &terms)]);
+		printf("%s ok %s\n", name,
+		       answers[vhostmsg_expects(asked, VHOSTMSG_TO_BACKEND, &terms)]);
 }
 
 int main(void)
 {
 	static char line[20000];
-	struct vhostmsg asked = { .head = { .request = VHOSTMSG_GET_FEATURES, .flags = VHOSTMSG_VERSION } };
+	struct vhostmsg asked = { .head = { .request = VHOSTMSG_GET_FEATURES,
+					    .flags = VHOSTMSG_VERSION } };
 
 	while (fgets(line, sizeof(line), stdin))
 		judge(line, &asked);

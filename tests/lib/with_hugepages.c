@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * with_hugepages [alone|more] N COMMAND [ARG...]: run a command while the pool of 2 MiB pages is N pages larger; alone: when
- * nobody else of the tests has borrowed any, and nobody does; more: for whoever has it alone already.  Exits as the command does; 77 when the pages cannot be had.
+ * with_hugepages [alone|more] N COMMAND [ARG...]: run a command while the pool of 2 MiB pages is N
+ * pages larger; alone: when nobody else of the tests has borrowed any, and nobody does; more: for
+ * whoever has it alone already.  Exits as the command does; 77 when the pages cannot be had.
  */
 #include "config.h"
 

@@ -56,7 +56,8 @@ static enum stats_how how_of(const struct bulk_item *item)
 	return item->zero ? HOW_ZERO : HOW_COPY;
 }
 
-static struct engine_report *mail(struct world *w, const struct bulk_item *item, uint64_t page, enum stats_how how)
+static struct engine_report *mail(struct world *w, const struct bulk_item *item, uint64_t page,
+				  enum stats_how how)
 {
 	struct engine_report *r = &w->report[w->n_reports++];
 
@@ -79,8 +80,8 @@ static bool extend(struct world *w, const struct bulk_item *item, enum stats_how
 {
 	struct engine_report *last = w->n_reports ? &w->report[w->n_reports - 1] : NULL;
 
-	if (!last || last->contested || last->result != PLACED || last->page + last->n != item->page ||
-	    last->from != item->from || last->how != how ||
+	if (!last || last->contested || last->result != PLACED ||
+	    last->page + last->n != item->page || last->from != item->from || last->how != how ||
 	    world_block(w, last->page) != world_block(w, item->page))
 		return false;
 	last->n++;
@@ -125,8 +126,8 @@ static bool look(struct world *w, struct bulk_item *item)
 	if (item->looked)
 		return false;
 	item->looked = true;
-	item->hole = item->zero && item->from == PAGE_MISSING && world_block(w, item->page)->sparse &&
-		     daemon_is_hole(w, item->page, item->n);
+	item->hole = item->zero && item->from == PAGE_MISSING &&
+		     world_block(w, item->page)->sparse && daemon_is_hole(w, item->page, item->n);
 	return item->hole;
 }
 
@@ -139,7 +140,10 @@ static void fill(struct world *w, struct bulk_item *item)
 	item->filled = true;
 }
 
-/* One step of a claimed run: fill a page, or publish the one that was filled.  False: there is none. */
+/*
+ * One step of a claimed run: fill a page, or publish the one that was filled.  False: there is
+ * none.
+ */
 bool bulk_advance(struct world *w)
 {
 	unsigned index = w->n_items ? (unsigned)rng_below(&w->rng, w->n_items) : 0;

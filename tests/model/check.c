@@ -17,7 +17,8 @@ static void check_pages(struct world *w)
 
 		must(w, is == w->naive.page[page].is, "page %lu is %s, not %s", page,
 		     ledger_state_name(is), ledger_state_name(w->naive.page[page].is));
-		must(w, is != PAGE_ZERO || !w->naive.page[page].dma, "page %lu is a hole that a device can reach", page);
+		must(w, is != PAGE_ZERO || !w->naive.page[page].dma,
+		     "page %lu is a hole that a device can reach", page);
 	}
 }
 
@@ -99,7 +100,8 @@ static void check_waiters(struct world *w)
 		parked += n;
 		must(w,
 		     !n || is == PAGE_REQUESTED || is == PAGE_CONTESTED || is == PAGE_LOST ||
-			     is == PAGE_STORED || is == PAGE_ZERO || (is == PAGE_PRESENT && !reported),
+			     is == PAGE_STORED || is == PAGE_ZERO ||
+			     (is == PAGE_PRESENT && !reported),
 		     "page %lu is %s and somebody waits", page, ledger_state_name(is));
 	}
 	must(w, parked + waking == w->naive.n_waiters, "%u parked, %u being woken, %u in all",

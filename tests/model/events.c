@@ -295,19 +295,23 @@ static void stray(struct world *w)
 }
 
 static void (*const events[EVENTS])(struct world *w) = {
-	[EVENT_TOUCH] = touch,	  [EVENT_SIGNAL] = interrupt,	[EVENT_READ] = read_mail,
-	[EVENT_TELL] = tell,	  [EVENT_REPEAT] = repeat,	[EVENT_STRANGE] = strange,
-	[EVENT_PAGE] = page,	  [EVENT_URGENT] = urgent,	[EVENT_ZERO_RUN] = zero_run,
-	[EVENT_BULK] = bulk_step, [EVENT_REPORT] = bulk_report, [EVENT_LATER] = later,
-	[EVENT_PUSH] = push,	  [EVENT_RETRY] = retry,	[EVENT_REQUEST] = request,
-	[EVENT_WANT] = want_pages, [EVENT_REPLAY] = replay,  [EVENT_JOIN] = world_join,	[EVENT_LEAVE] = leave,
-	[EVENT_DIE] = die,	  [EVENT_BURY] = bury,		[EVENT_PUNCH] = punch,
+	[EVENT_TOUCH] = touch,	      [EVENT_SIGNAL] = interrupt,
+	[EVENT_READ] = read_mail,     [EVENT_TELL] = tell,
+	[EVENT_REPEAT] = repeat,      [EVENT_STRANGE] = strange,
+	[EVENT_PAGE] = page,	      [EVENT_URGENT] = urgent,
+	[EVENT_ZERO_RUN] = zero_run,  [EVENT_BULK] = bulk_step,
+	[EVENT_REPORT] = bulk_report, [EVENT_LATER] = later,
+	[EVENT_PUSH] = push,	      [EVENT_RETRY] = retry,
+	[EVENT_REQUEST] = request,    [EVENT_WANT] = want_pages,
+	[EVENT_REPLAY] = replay,      [EVENT_JOIN] = world_join,
+	[EVENT_LEAVE] = leave,	      [EVENT_DIE] = die,
+	[EVENT_BURY] = bury,	      [EVENT_PUNCH] = punch,
 	[EVENT_STRAY] = stray,
 };
 const char *const world_event_names[EVENTS] = {
-	"touch",    "signal", "read",	"tell",	 "repeat", "strange", "page", "urgent",
-	"zero run", "bulk",   "report", "later", "push",   "retry", "request", "want", "replay",
-	"join",	    "leave",  "die",	"bury",	 "punch",  "stray",
+	"touch", "signal", "read", "tell", "repeat", "strange", "page", "urgent",
+	"zero run", "bulk", "report", "later", "push", "retry", "request", "want", "replay",
+	"join", "leave", "die", "bury", "punch", "stray",
 };
 
 void world_event(struct world *w, enum event event)

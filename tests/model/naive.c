@@ -198,7 +198,8 @@ void naive_noted(struct world *w, const struct engine_action *a)
 			again->arrived_ns = a->arrived_ns;
 			continue;
 		}
-		must(w, p->is == PAGE_PLACING, "page %lu noted while %s", page, ledger_state_name(p->is));
+		must(w, p->is == PAGE_PLACING, "page %lu noted while %s", page,
+		     ledger_state_name(p->is));
 		p->is = p->counted = PAGE_ZERO;
 		w->naive.stats.lane[a->lane].pages[HOW_NOTED]++;
 	}
@@ -209,7 +210,8 @@ uint64_t naive_fill(struct world *w, uint64_t page, uint64_t end)
 {
 	struct engine_action *run = owe_place(w, LANE_STORE, page, true, PAGE_ZERO);
 
-	for (run->n = 0; run->n < ENGINE_RUN && page < end && page_of(w, page)->is == PAGE_ZERO; page++) {
+	for (run->n = 0; run->n < ENGINE_RUN && page < end && page_of(w, page)->is == PAGE_ZERO;
+	     page++) {
 		page_of(w, page)->is = first_waiter(w, page) ? PAGE_CONTESTED : PAGE_PLACING;
 		page_of(w, page)->zero = true;
 		run->n++;
@@ -222,7 +224,8 @@ uint64_t naive_push(struct world *w, uint64_t max)
 	struct engine_action *run = NULL;
 	uint64_t queued = 0;
 
-	for (uint64_t page = w->naive.push_at; page < w->engine->blocks.pages && queued < max; page++) {
+	for (uint64_t page = w->naive.push_at; page < w->engine->blocks.pages && queued < max;
+	     page++) {
 		struct naive_page *p = page_of(w, page);
 		struct block *b = world_block(w, page);
 
@@ -247,12 +250,16 @@ uint64_t naive_push(struct world *w, uint64_t max)
 void naive_give_back(struct world *w, const struct engine_action *a)
 {
 	for (uint64_t page = a->page; page < a->page + a->n; page++) {
-		must(w, a->from == PAGE_STORED || a->from == PAGE_ZERO, "page %lu is not ours", page);
+		must(w, a->from == PAGE_STORED || a->from == PAGE_ZERO, "page %lu is not ours",
+		     page);
 		page_of(w, page)->is = a->from;
 	}
 }
 
-/* Everything of ours that somebody sleeps on, in the order of the engine's own table, which nobody relies on. */
+/*
+ * Everything of ours that somebody sleeps on, in the order of the engine's own table, which nobody
+ * relies on.
+ */
 uint64_t naive_retry(struct world *w, uint64_t max)
 {
 	const struct waiter_table *t = &w->engine->waiters;

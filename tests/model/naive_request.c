@@ -134,8 +134,8 @@ static uint64_t outstanding(const struct world *w)
 }
 
 /*
- * What a device can reach must be there: below @end nothing is missing, and nothing may stay a hole.  What the kernel gives back is
- * found again.  False: not yet.
+ * What a device can reach must be there: below @end nothing is missing, and nothing may stay a
+ * hole.  What the kernel gives back is found again.  False: not yet.
  */
 static bool fill(struct world *w, struct naive_want *x, uint64_t end)
 {

@@ -64,7 +64,8 @@ static const struct profile profiles[] = {
 		.blocks = 6, .spaces = 3, .pages = 60, .waiters = 32, .window = 8,
 		.shared = 10, .private = 60, .again = 5,
 		.weight = {
-			ALWAYS, [EVENT_REQUEST] = 20, [EVENT_PUSH] = 2, [EVENT_RETRY] = 2, [EVENT_PAGE] = 3,
+			ALWAYS, [EVENT_REQUEST] = 20, [EVENT_PUSH] = 2,
+			[EVENT_RETRY] = 2, [EVENT_PAGE] = 3,
 			[EVENT_URGENT] = 12, [EVENT_ZERO_RUN] = 1, [EVENT_LATER] = 5,
 		},
 	}, {
@@ -72,7 +73,8 @@ static const struct profile profiles[] = {
 		.blocks = 2, .spaces = 4, .pages = 150, .waiters = 5, .window = 4,
 		.shared = 80, .private = 10,
 		.weight = {
-			ALWAYS, [EVENT_REQUEST] = 3, [EVENT_PUSH] = 1, [EVENT_RETRY] = 1, [EVENT_PAGE] = 3,
+			ALWAYS, [EVENT_REQUEST] = 3, [EVENT_PUSH] = 1,
+			[EVENT_RETRY] = 1, [EVENT_PAGE] = 3,
 			[EVENT_URGENT] = 12, [EVENT_JOIN] = 2, [EVENT_DIE] = 1,
 			[EVENT_BURY] = 1,
 		},

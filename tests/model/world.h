@@ -25,7 +25,8 @@
 
 enum event {
 	EVENT_TOUCH, EVENT_SIGNAL, EVENT_READ, EVENT_TELL, EVENT_REPEAT, EVENT_STRANGE,
-	EVENT_PAGE, EVENT_URGENT, EVENT_ZERO_RUN, EVENT_BULK, EVENT_REPORT, EVENT_LATER, EVENT_PUSH, EVENT_RETRY,
+	EVENT_PAGE, EVENT_URGENT, EVENT_ZERO_RUN, EVENT_BULK, EVENT_REPORT, EVENT_LATER, EVENT_PUSH,
+	EVENT_RETRY,
 	EVENT_REQUEST, EVENT_WANT, EVENT_REPLAY,
 	EVENT_JOIN, EVENT_LEAVE, EVENT_DIE, EVENT_BURY, EVENT_PUNCH, EVENT_STRAY,
 	EVENTS,
@@ -65,8 +66,10 @@ struct naive_page {
 	enum page_state is;		/* what the ledger must say */
 	enum page_state counted;	/* as what the counters must count it */
 	bool zero;			/* its content, once somebody accepted one */
-	bool untold;			/* noted by the bulk lane; still counted as missing, whatever became of it */
-	bool dma;			/* a device wants it, and it was not missing: it may not stay a hole */
+	/* noted by the bulk lane; still counted as missing, whatever became of it */
+	bool untold;
+	/* a device wants it, and it was not missing: it may not stay a hole */
+	bool dma;
 	bool orphan; /* asked for, and nobody is left who knows it: may be asked for again */
 	unsigned epoch;			/* when it was asked for; 0 never */
 };

@@ -48,7 +48,9 @@ struct engine_action rig_next(struct rig *r, enum engine_verb verb, uint64_t pag
 void rig_none(struct rig *r);
 /* All of an action's pages are there, through a sharer (or nobody's address space: NULL). */
 void rig_placed(struct rig *r, struct engine_action *a, const struct sharer_ref *via);
-/* Whatever the engine wants done is done: placed through the main sharer, if there is one; woken. */
+/*
+ * Whatever the engine wants done is done: placed through the main sharer, if there is one; woken.
+ */
 void rig_settle(struct rig *r);
 void rig_page(struct rig *r, uint64_t page);
 /* The one request that must be next. */

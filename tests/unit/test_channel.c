@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Connections that say nothing: how long one may, and which makes room for another.  On a UNIX socket, with the fault thread's
- * mailbox in our hands.
+ * Connections that say nothing: how long one may, and which makes room for another.  On a UNIX
+ * socket, with the fault thread's mailbox in our hands.
  */
 #include "config.h"
 
@@ -68,7 +68,8 @@ static void open_rig(struct rig *r, unsigned silent_ms)
 
 	memset(r, 0, sizeof(*r));
 	r->at.sun_family = AF_UNIX;
-	snprintf(r->at.sun_path + 1, sizeof(r->at.sun_path) - 1, "postcopy-channel-%d", (int)getpid());
+	snprintf(r->at.sun_path + 1, sizeof(r->at.sun_path) - 1, "postcopy-channel-%d",
+		 (int)getpid());
 	cr_assert_eq(bind(listener, (struct sockaddr *)&r->at, sizeof(r->at)), 0);
 	cr_assert_eq(listen(listener, 128), 0);
 	r->channel = channel_new(listener, NULL, &ops);

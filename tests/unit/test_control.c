@@ -89,7 +89,8 @@ static bool fake_quit(void *ctx, bool force, const char **why)
 	return false;
 }
 
-static const struct control_ops fake_ops = {fake_refresh, fake_snapshot, fake_blockers, fake_handover, fake_quit};
+static const struct control_ops fake_ops = { fake_refresh, fake_snapshot, fake_blockers,
+					     fake_handover, fake_quit };
 
 static struct sockaddr_un address(void)
 {
@@ -250,8 +251,8 @@ static void expect_refused(struct peer *p, const char *line, const char *class, 
 Test(control, greets_with_version_and_capabilities)
 {
 	static const char *const names[] = {
-		"status",   "sharers", "blocks", "stats",
-		"blockers", "handover", "events",  "quit",	 "capabilities",
+		"status", "sharers", "blocks", "stats", "blockers", "handover", "events", "quit",
+		"capabilities",
 	};
 	struct peer p cleanup_peer = dial_raw();
 	struct jsonmsg *greeting cleanup_jsonmsg = next(&p);
@@ -590,7 +591,7 @@ static struct sharer_stats some_sharer_stats(uint64_t first)
 static void expect_sharer_stats(const struct jsonmsg *v, uint64_t first)
 {
 	static const char *const names[] = {
-		"faults",   "reads", "writes",	 "duplicates", "refaults",	     "present",
+		"faults", "reads", "writes", "duplicates", "refaults", "present",
 		"requests", "wakes", "spurious", "blocked_ns", "blocked_threads_ns", NULL,
 	};
 	static const char *const stages[] = {"total", "queue", "wire", "placement", "wake"};
@@ -618,7 +619,7 @@ Test(control, stats)
 {
 	static const char *const lanes[] = {"main", "urgent", "store"};
 	static const char *const counts[] = {
-		"requests", "requested_pages", "rerequested",  "alarms",
+		"requests", "requested_pages", "rerequested", "alarms",
 		"again",    "place_fallbacks", "return_bytes", NULL,
 	};
 	struct snapshot *s = fake.snapshot;
@@ -640,11 +641,9 @@ Test(control, stats)
 				  .ring_syscalls = 17,
 				  .other_syscalls = 18};
 	for (unsigned i = 0; i < LANE_COUNT; i++)
-		s->stats.lane[i] =
-			(struct lane_stats){.bytes = 20 * i + 1,
-					    .pages = {20 * i + 2, 20 * i + 3, 20 * i + 4, 20 * i + 5},
-					    .duplicates = 20 * i + 6,
-					    .batches = 20 * i + 7};
+		s->stats.lane[i] = (struct lane_stats){
+			.bytes = 20 * i + 1, .duplicates = 20 * i + 6, .batches = 20 * i + 7,
+			.pages = { 20 * i + 2, 20 * i + 3, 20 * i + 4, 20 * i + 5 } };
 	struct jsonmsg *v cleanup_jsonmsg = ask(&p, "{\"execute\":\"stats\"}");
 	const struct jsonmsg *r = jsonmsg_member(v, "return");
 	const struct jsonmsg *sharer = jsonmsg_element(jsonmsg_member(r, "sharers"), 0);
@@ -662,7 +661,8 @@ Test(control, stats)
 
 		cr_assert_eq(jsonmsg_u64(lane, "bytes", 0), 20 * i + 1);
 		expect_counts(jsonmsg_member(lane, "pages"),
-			      (const char *const[]){"copy", "zero", "already", "noted", NULL}, 20 * i + 2);
+			      (const char *const[]){ "copy", "zero", "already", "noted", NULL },
+			      20 * i + 2);
 		expect_counts(lane, (const char *const[]){"duplicates", "batches", NULL},
 			      20 * i + 6);
 	}

@@ -115,7 +115,10 @@ Test(engine_place, a_second_fault_on_stored_content_waits_for_the_first_one_s_pl
 	cr_assert_eq(engine_room(r.e), 16);
 }
 
-/* The caller may place through whatever takes the page: only who slept where it went is awake with it. */
+/*
+ * The caller may place through whatever takes the page: only who slept where it went is awake with
+ * it.
+ */
 Test(engine_place, O13_whoever_does_not_sleep_where_the_page_went_is_woken)
 {
 	with_rig r;
@@ -144,7 +147,9 @@ Test(engine_place, O13_whoever_does_not_sleep_where_the_page_went_is_woken)
 	cr_assert_eq(engine_room(r.e), 16);
 }
 
-/* A shared page may be zeroed through another address space, which does not wake who faulted on it. */
+/*
+ * A shared page may be zeroed through another address space, which does not wake who faulted on it.
+ */
 Test(engine_place, O3_a_page_that_was_zeroed_elsewhere_needs_a_wake)
 {
 	with_rig r;
@@ -246,7 +251,9 @@ Test(engine_place, wakes_leave_before_the_placements_that_are_queued_and_in_orde
 	rig_none(&r);
 }
 
-/* What the kernel does not take now is as if it had not been tried, and who waits is not forgotten. */
+/*
+ * What the kernel does not take now is as if it had not been tried, and who waits is not forgotten.
+ */
 Test(engine_place, O6_content_of_ours_is_given_back_and_tried_again)
 {
 	with_rig r;
@@ -316,7 +323,8 @@ Test(engine_place, O9_zeroes_that_nobody_waits_for_are_noted)
 	cr_assert(a.how == PLACE_NOTE && a.n == 5);
 	cr_assert_eq(engine_placed(r.e, &a, 5, PLACED, &nobody, r.now), 0);
 	rig_none(&r);
-	cr_assert(rig_state(&r, 10) == PAGE_ZERO && rig_state(&r, 17) == PAGE_ZERO && rig_state(&r, 12) == PAGE_PRESENT);
+	cr_assert(rig_state(&r, 10) == PAGE_ZERO && rig_state(&r, 17) == PAGE_ZERO &&
+		  rig_state(&r, 12) == PAGE_PRESENT);
 	cr_assert(ram->zero == 7 && ram->present == 1 && ram->missing == RAM_PAGES - 8);
 	cr_assert_eq(r.e->owed_left, RIG_PAGES - 8);
 	cr_assert_eq(r.e->stats.lane[LANE_MAIN].pages[HOW_NOTED], 7);
@@ -363,7 +371,8 @@ Test(engine_place, O1_who_comes_while_zeroes_are_looked_at_has_them_placed)
 	rig_fault(&r, vmm, 11, 1);
 	cr_assert_eq(engine_placed(r.e, &run, 4, PLACED, &nobody, r.now), 0);
 	a = rig_next(&r, ENGINE_PLACE, 11);
-	cr_assert(a.how == PLACE_ZERO && a.n == 1 && a.from == PAGE_MISSING && a.lane == LANE_MAIN && a.arrived_ns == 77);
+	cr_assert(a.how == PLACE_ZERO && a.n == 1 && a.from == PAGE_MISSING &&
+		  a.lane == LANE_MAIN && a.arrived_ns == 77);
 	cr_assert(rig_state(&r, 10) == PAGE_ZERO && rig_state(&r, 11) == PAGE_CONTESTED);
 	cr_assert_eq(r.e->owed_left, RIG_PAGES - 3);
 	rig_placed(&r, &a, &vmm);
@@ -379,7 +388,9 @@ Test(engine_place, a_noted_page_that_is_touched_before_it_is_told_is_counted_onc
 {
 	with_rig r;
 	struct sharer_ref vmm;
-	struct engine_report report = { .page = 20, .n = 3, .lane = LANE_MAIN, .how = HOW_NOTED, .from = PAGE_MISSING };
+	struct engine_report report = {
+		.page = 20, .n = 3, .lane = LANE_MAIN, .how = HOW_NOTED, .from = PAGE_MISSING
+	};
 	struct engine_action a;
 	struct block *ram;
 

@@ -170,7 +170,9 @@ Test(engine_setup, mapping_refusals)
 Test(engine_setup, an_unmapped_place_can_show_something_else)
 {
 	struct mapping m = { .block = RAM, .address = 4096, .length = 4096, .offset = 3 * 4096 };
-	struct mapping other = { .block = RAM, .address = 4096, .length = 4096, .offset = 9 * 4096 };
+	struct mapping other = {
+		.block = RAM, .address = 4096, .length = 4096, .offset = 9 * 4096
+	};
 	struct sharer_ref vmm, stale;
 	with_rig r;
 

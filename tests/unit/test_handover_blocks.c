@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * How each block of a source gets into a QEMU, and which are refused before anything moves: the monitor's words are made up, the
- * memory is real and this process's own (F05, F15).
+ * How each block of a source gets into a QEMU, and which are refused before anything moves: the
+ * monitor's words are made up, the memory is real and this process's own (F05, F15).
  */
 #include "config.h"
 #include "daemon/handover_blocks.h"
@@ -40,11 +40,14 @@ static void scene_clear(struct scene *s)
 static struct scene scene_new(void)
 {
 	return (struct scene){
-		.source = g_new0(struct snapshot, 1), .ram = g_new0(struct ram_list, 1), .blocks = g_new0(struct handover_blocks, 1),
+		.source = g_new0(struct snapshot, 1),
+		.ram = g_new0(struct ram_list, 1),
+		.blocks = g_new0(struct handover_blocks, 1),
 	};
 }
 
-static struct qmonitor_block *add(struct scene *s, const char *name, const void *at, uint64_t length)
+static struct qmonitor_block *add(struct scene *s, const char *name, const void *at,
+				  uint64_t length)
 {
 	struct qmonitor_block *row = &s->ram->block[s->ram->n++];
 	struct snapshot_block *b = &s->source->block[s->source->n_blocks++];
@@ -203,7 +206,10 @@ Test(handover_blocks, a_block_that_is_missing_here)
 	refused(&s, "the source has a block ram");
 }
 
-/* Shared memory that the source has not would never be filled; other blocks are QEMU's own business. */
+/*
+ * Shared memory that the source has not would never be filled; other blocks are QEMU's own
+ * business.
+ */
 Test(handover_blocks, a_block_that_is_only_here)
 {
 	struct scene s cleanup_scene = scene_new();

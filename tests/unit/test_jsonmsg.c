@@ -272,7 +272,8 @@ Test(jsonmsg, fractions_pass_where_asked_for_and_are_no_numbers)
 	cr_assert_eq(jsonmsg_parse(&v, text, sizeof(text) - 1, NULL), -EBADMSG);
 	cr_assert_eq(jsonmsg_parse_fractions(&v, text, sizeof(text) - 1, NULL), 0);
 	for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
-		cr_assert_eq(jsonmsg_kind(jsonmsg_member(v, keys[i])), JSONMSG_FRACTION, "%s", keys[i]);
+		cr_assert_eq(jsonmsg_kind(jsonmsg_member(v, keys[i])), JSONMSG_FRACTION, "%s",
+			     keys[i]);
 		cr_assert_eq(jsonmsg_u64(v, keys[i], 42), 42);
 		cr_assert_eq(jsonmsg_i64(v, keys[i], -42), -42);
 		cr_assert_str_eq(jsonmsg_text(v, keys[i], "none"), "none");
@@ -282,9 +283,21 @@ Test(jsonmsg, fractions_pass_where_asked_for_and_are_no_numbers)
 
 Test(jsonmsg, fractions_have_a_grammar_and_a_length)
 {
-	static const char *const bad[] = {"1.", ".5", "-", "-.5", "1e", "1e+", "1.5.2", "1.e5", "01.5",
-					  "-00.5", "1-2", "1e5e", "0.1234567890123456789012345678901",
-					  "9223372036854775808", "-9223372036854775809"};
+	static const char *const bad[] = { "1.",
+					   ".5",
+					   "-",
+					   "-.5",
+					   "1e",
+					   "1e+",
+					   "1.5.2",
+					   "1.e5",
+					   "01.5",
+					   "-00.5",
+					   "1-2",
+					   "1e5e",
+					   "0.1234567890123456789012345678901",
+					   "9223372036854775808",
+					   "-9223372036854775809" };
 
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
 		cr_assert_not_null(fraction_fault(bad[i]), "%s", bad[i]);

@@ -8,8 +8,8 @@
  * "somebody waits" for exactly those pages that were requested before they were present.  A waiter
  * that is missed there would sleep for ever (O1, O2).
  *
- * The same where the bulk side leaves holes: what it notes is the fault side's to place, and what somebody waits for is
- * not noted (O9).
+ * The same where the bulk side leaves holes: what it notes is the fault side's to place, and what
+ * somebody waits for is not noted (O9).
  */
 #include "config.h"
 
@@ -149,7 +149,8 @@ static const char *all_waiters(struct arena *a, bool notes)
 		error = waiters_fit(a, &contested);
 		holes += a->holes;
 	}
-	printf("# %lu of %u pages were waited for, %lu found as holes\n", contested, ROUNDS * PAGES, holes);
+	printf("# %lu of %u pages were waited for, %lu found as holes\n", contested, ROUNDS * PAGES,
+	       holes);
 	if (!error && (contested == 0 || (notes && holes == 0)))
 		error = "the sides never met";
 	return error;

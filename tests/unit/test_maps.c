@@ -238,7 +238,10 @@ Test(maps, released_ranges)
 	}
 }
 
-/* Each mapping that smaps shows costs a walk of its page tables, and a VM that is moving waits for it. */
+/*
+ * Each mapping that smaps shows costs a walk of its page tables, and a VM that is moving waits for
+ * it.
+ */
 Test(maps, no_more_is_read_than_what_lies_behind_the_range)
 {
 	static const char four[] = "1000-2000 rw-p 00000000 00:00 0 \nVmFlags: rd wr \n"
@@ -248,7 +251,10 @@ Test(maps, no_more_is_read_than_what_lies_behind_the_range)
 	static const struct {
 		uint64_t start, end;
 		const char *unread;
-	} rows[] = { { 0, 1, "2000-" }, { 0, 0x1000, "2000-" }, { 0x1000, 0x2000, "3000-" }, { 0, 0x3000, "4000-" } };
+	} rows[] = { { 0, 1, "2000-" },
+		     { 0, 0x1000, "2000-" },
+		     { 0x1000, 0x2000, "3000-" },
+		     { 0, 0x3000, "4000-" } };
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		FILE *f = text(four);
@@ -360,7 +366,9 @@ Test(maps, the_mapping_at_an_address)
 	cr_assert_eq(maps_at(pid, address, &vma), -ESRCH);
 }
 
-/* The process has closed its descriptor, or only that is left: either way leads to the same file. */
+/*
+ * The process has closed its descriptor, or only that is left: either way leads to the same file.
+ */
 Test(maps, the_file_of_a_mapping)
 {
 	cleanup_fd int fd = mem_blob_new("open", 8 * PAGE);
@@ -391,7 +399,8 @@ Test(maps, the_file_of_a_mapping)
 
 Test(maps, pages_that_are_there)
 {
-	uint8_t *map = mmap(NULL, 1024 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *map = mmap(NULL, 1024 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			    -1, 0);
 	uint64_t at = (uintptr_t)map, n = 7;
 
 	cr_assert_neq(map, MAP_FAILED);

@@ -96,7 +96,8 @@ Test(mem, shared_mappings_show_the_file)
 Test(mem, a_hole_is_what_nobody_instantiated)
 {
 	cleanup_fd int fd = scratch(300 * PAGE);
-	uint8_t *ours = mem_map_shared(fd, 0, 300 * PAGE), *theirs = mem_map_shared(fd, 0, 300 * PAGE);
+	uint8_t *ours = mem_map_shared(fd, 0, 300 * PAGE),
+		*theirs = mem_map_shared(fd, 0, 300 * PAGE);
 
 	cr_assert(ours && theirs);
 	cr_assert(mem_is_hole(ours, 300 * PAGE));
@@ -105,7 +106,8 @@ Test(mem, a_hole_is_what_nobody_instantiated)
 	cr_assert_not(mem_is_hole(ours + 200 * PAGE, PAGE));
 	cr_assert(mem_is_hole(ours, 200 * PAGE));
 	cr_assert(mem_is_hole(ours + 201 * PAGE, 99 * PAGE));
-	cr_assert_eq(*(volatile uint8_t *)(theirs + 3 * PAGE), 0, "zeroes that were read are there, too");
+	cr_assert_eq(*(volatile uint8_t *)(theirs + 3 * PAGE), 0,
+		     "zeroes that were read are there, too");
 	cr_assert_not(mem_is_hole(ours + 2 * PAGE, 2 * PAGE));
 	cr_assert_eq(mem_punch(fd, 200 * PAGE, PAGE), 0);
 	cr_assert(mem_is_hole(ours + 100 * PAGE, 200 * PAGE));

@@ -107,10 +107,11 @@ Test(options, command_line)
 
 	cr_assert_eq(PARSE(&o, &error, "--incoming", "unix:/tmp/in", "--run-dir", "/run/p",
 			   "--register-path", "/r", "--control-path", "/c", "--expect", "vmm",
-			   "--expect=net", "--expect-timeout", "0", "--prove-timeout=8", "--load-timeout=9",
-			   "--device-state", "/tmp/state", "--spin-us", "50", "--max-package", "1G",
-			   "--max-sharers", "64", "--max-waiters", "1", "--register-group", "kvm",
-			   "--switchover-ack", "--stay", "--verbose", "--ready-fd", "0"),
+			   "--expect=net", "--expect-timeout", "0", "--prove-timeout=8",
+			   "--load-timeout=9", "--device-state", "/tmp/state", "--spin-us", "50",
+			   "--max-package", "1G", "--max-sharers", "64", "--max-waiters", "1",
+			   "--register-group", "kvm", "--switchover-ack", "--stay", "--verbose",
+			   "--ready-fd", "0"),
 		     OPTIONS_OK, "%s", error ? error->message : "");
 	cr_assert_eq(o.incoming.transport, OPTIONS_UNIX);
 	cr_assert_str_eq(o.incoming.path, "/tmp/in");

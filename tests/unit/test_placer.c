@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The ladder of address spaces, with a kernel that answers as it is told: who is asked, in which order, and what an answer
- * means.  (O2, O3, O6, F10, S1-34)
+ * The ladder of address spaces, with a kernel that answers as it is told: who is asked, in which
+ * order, and what an answer means.  (O2, O3, O6, F10, S1-34)
  */
 #include "config.h"
 #include "daemon/placer.h"
@@ -29,8 +29,8 @@ struct kernel {
 	enum uffd_how last_how;
 };
 
-static int issue(void *ctx, int uffd, enum uffd_how how, uint64_t dst, uint64_t len, const void *src, bool wake,
-		 int64_t *moved)
+static int issue(void *ctx, int uffd, enum uffd_how how, uint64_t dst, uint64_t len,
+		 const void *src, bool wake, int64_t *moved)
 {
 	struct kernel *k = ctx;
 
@@ -60,14 +60,16 @@ static struct placer_job job_of(unsigned rungs, uint64_t length, const uint8_t *
 	struct placer_job job = { .data = data, .length = length, .n = rungs };
 
 	for (unsigned i = 0; i < rungs; i++)
-		job.rung[i] = (struct placer_rung){ .uffd = (int)i, .address = (i + 1ull) << 40, .room = length,
+		job.rung[i] = (struct placer_rung){ .uffd = (int)i,
+						    .address = (i + 1ull) << 40,
+						    .room = length,
 						    .can_zero = true };
 	return job;
 }
 
 /*
- * A pool as large as the guest is empty for good.  Who faulted on a page that is there would sleep for ever if EEXIST meant
- * "try again when there are huge pages".
+ * A pool as large as the guest is empty for good.  Who faulted on a page that is there would sleep
+ * for ever if EEXIST meant "try again when there are huge pages".
  */
 Test(placer, answers_for_a_huge_page_that_is_there)
 {
@@ -102,7 +104,10 @@ static enum placer_outcome exists_of_a_huge_page(int continued, bool *dry)
 	return outcome;
 }
 
-/* O2: a page that is there is an alarm, however empty the pool; an empty pool is none, however it is said. */
+/*
+ * O2: a page that is there is an alarm, however empty the pool; an empty pool is none, however it
+ * is said.
+ */
 Test(placer, O2_tells_a_huge_page_that_is_there_from_an_empty_pool)
 {
 	bool dry;
@@ -122,7 +127,8 @@ Test(placer, O2_tells_a_huge_page_that_is_there_from_an_empty_pool)
 Test(placer, O2_asks_the_page_table_of_private_memory)
 {
 	static uint8_t data[PAGE];
-	uint8_t *page = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *page = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			     -1, 0);
 
 	cr_assert(page != MAP_FAILED);
 	*(volatile uint8_t *)page = 1;
@@ -136,7 +142,8 @@ Test(placer, O2_asks_the_page_table_of_private_memory)
 		job.rung[0].is_sharer = true;
 		job.rung[0].pid = getpid();
 		job.rung[0].address = (uintptr_t)page + i * PAGE;
-		cr_assert_eq(placer_run(&p, &job, &done, &used), i == 0 ? PLACER_EXISTS : PLACER_RETRY);
+		cr_assert_eq(placer_run(&p, &job, &done, &used),
+			     i == 0 ? PLACER_EXISTS : PLACER_RETRY);
 		cr_assert_eq(p.dry, i == 1);
 		cr_assert_eq(k.calls, 1);
 	}
@@ -193,7 +200,10 @@ Test(placer, goes_on_through_the_next_address_space)
 	}
 }
 
-/* The rung that placed is the one whose sleepers are awake: a run is never told as one when two did it. */
+/*
+ * The rung that placed is the one whose sleepers are awake: a run is never told as one when two did
+ * it.
+ */
 Test(placer, ends_a_run_where_another_rung_must_go_on)
 {
 	struct kernel k = { .limit = { 2 * PAGE } };

@@ -91,7 +91,8 @@ Test(qglobalstate, recorded_packages)
 		struct qstream_package package;
 		struct qglobalstate s;
 
-		cr_assert_eq(qstream_package(g.bytes + recorded[i].at, recorded[i].len, &package), 0);
+		cr_assert_eq(qstream_package(g.bytes + recorded[i].at, recorded[i].len, &package),
+			     0);
 		cr_assert_eq(qglobalstate_find(package.device, package.device_len, &s),
 			     QGLOBALSTATE_RUNNING, "%s: %s", recorded[i].name, s.reason);
 		cr_assert_str_eq(s.text, "running");

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* QEMU's texts about memory: those of three versions as they were, and what must not be believed. */
+/*
+ * QEMU's texts about memory: those of three versions as they were, and what must not be believed.
+ */
 #include "config.h"
 
 #include "wire/qmonitor.h"
@@ -124,7 +126,9 @@ Test(ramblock, names_may_be_strange)
 	const char *why;
 
 	cr_assert_eq(ramblock(HEADING " a 4 KiB name  64 KiB  0x0 0x10000 0x10000\n\n"
-				      "0000:00:01.0/virtio-net-pci.rom    1 GiB  0x1 0x2 0x3", &why), 2);
+				      "0000:00:01.0/virtio-net-pci.rom    1 GiB  0x1 0x2 0x3",
+			      &why),
+		     2);
 	cr_assert_str_eq(blocks[0].name, "a 4 KiB name");
 	cr_assert_eq(blocks[0].page_size, 65536);
 	cr_assert_str_eq(blocks[1].name, "0000:00:01.0/virtio-net-pci.rom");
@@ -145,14 +149,14 @@ static void refuses_block(const char *text, const char *part)
 Test(ramblock, refusals)
 {
 	static const char *const rows[] = {
-		"m 4 KiB 0x0 0x1\n",		    "m 4 KiB 0x0 0x2 0x1\n",
+		"m 4 KiB 0x0 0x1\n", "m 4 KiB 0x0 0x2 0x1\n",
 		"m 4 KiB 0x0 0x1 0x1 0x7f00 rw\n", /* a column that the heading has not */
-		"4 KiB 0x0 0x1 0x1\n",		    "m 3 KiB 0x0 0x1 0x1\n",
-		"m 0 KiB 0x0 0x1 0x1\n",	    "m 4 TiB 0x0 0x1 0x1\n",
-		"m 4.5 KiB 0x0 0x1 0x1\n",	    "m 99999 KiB 0x0 0x1 0x1\n",
-		"m 4 KiB 0 0x1 0x1\n",		    "m 4 KiB 0x 0x1 0x1\n",
-		"m 4 KiB 0x0 0x1 0xABC\n",	    "m 4 KiB 0x0 0x1 0x10000000000000000\n",
-		"m\x01 4 KiB 0x0 0x1 0x1\n",	    "unknown command: 'ramblock'\n",
+		"4 KiB 0x0 0x1 0x1\n", "m 3 KiB 0x0 0x1 0x1\n",
+		"m 0 KiB 0x0 0x1 0x1\n", "m 4 TiB 0x0 0x1 0x1\n",
+		"m 4.5 KiB 0x0 0x1 0x1\n", "m 99999 KiB 0x0 0x1 0x1\n",
+		"m 4 KiB 0 0x1 0x1\n", "m 4 KiB 0x 0x1 0x1\n",
+		"m 4 KiB 0x0 0x1 0xABC\n", "m 4 KiB 0x0 0x1 0x10000000000000000\n",
+		"m\x01 4 KiB 0x0 0x1 0x1\n", "unknown command: 'ramblock'\n",
 	};
 	static const char *const addresses[] = {
 		"m 4 KiB 0x0 0x1 0x1\n",
@@ -221,7 +225,8 @@ Test(flatview, recorded)
 		snprintf(name, sizeof(name), "%s-anon.mtree", versions[i]);
 		cleanup_golden struct golden anon = golden_load(name);
 
-		cr_assert_eq(flatview((char *)anon.bytes, anon.len, ROOM, false, &why), 5, "%s", why);
+		cr_assert_eq(flatview((char *)anon.bytes, anon.len, ROOM, false, &why), 5, "%s",
+			     why);
 		expect_range(0, "pc.ram", 0, 0x9ffff, 0);
 		expect_range(1, "pc.rom", 0xc0000, 0xdffff, 0);
 		expect_range(2, "pc.bios", 0xe0000, 0xfffff, 0x20000);
@@ -237,13 +242,15 @@ Test(flatview, recorded)
 		snprintf(name, sizeof(name), "%s-numa.mtree", versions[i]);
 		cleanup_golden struct golden numa = golden_load(name);
 
-		cr_assert_eq(flatview((char *)numa.bytes, numa.len, ROOM, false, &why), 6, "%s", why);
+		cr_assert_eq(flatview((char *)numa.bytes, numa.len, ROOM, false, &why), 6, "%s",
+			     why);
 		expect_range(4, "m1", 0x4000000, 0x7ffffff, 0);
 	}
 }
 
-#define VIEW  "FlatView #0\r\n AS \"memory\", root: system\r\n AS \"cpu-memory-0\", root: system\r\n" \
-	      " Root memory region: system\r\n"
+#define VIEW                                                                                       \
+	"FlatView #0\r\n AS \"memory\", root: system\r\n AS \"cpu-memory-0\", root: system\r\n"    \
+	" Root memory region: system\r\n"
 #define AT_0  "  0000000000000000-000000000000ffff (prio 0, ram): "
 #define TOP   "  ffffffffffff0000-ffffffffffffffff (prio -2147483648, nv-ram): "
 #define FLAT(text) flatview((text), sizeof(text) - 1, ROOM, true, &why)
@@ -252,7 +259,8 @@ Test(flatview, names_and_ends_of_lines)
 {
 	const char *why;
 
-	cr_assert_eq(FLAT(VIEW AT_0 "a KVM b @0000000000001000 KVM KVM\r\n" TOP "last"), 2, "%s", why);
+	cr_assert_eq(FLAT(VIEW AT_0 "a KVM b @0000000000001000 KVM KVM\r\n" TOP "last"), 2, "%s",
+		     why);
 	expect_range(0, "a KVM b", 0, 0xffff, 0x1000);
 	expect_range(1, "last", 0xffffffffffff0000, UINT64_MAX, 0);
 	cr_assert_eq(ranges[1].kind, QMONITOR_NV_RAM);
@@ -269,7 +277,8 @@ Test(flatview, without_the_guests_memory)
 	const char *why;
 
 	cr_assert_eq(FLAT(""), -ENOENT);
-	cr_assert_eq(FLAT("FlatView #0\n AS \"I/O\", root: io\n Root memory region: io\n"), -ENOENT);
+	cr_assert_eq(FLAT("FlatView #0\n AS \"I/O\", root: io\n Root memory region: io\n"),
+		     -ENOENT);
 	cr_assert_eq(FLAT("FlatView #0\n AS \"memory\", root: other\n"), -ENOENT);
 }
 
@@ -315,11 +324,14 @@ Test(gpa2hva, answers)
 {
 	struct qmonitor_place place;
 
-	cr_assert_eq(gpa2hva("Host virtual address for 0x0 (pc.ram) is 0x7fb2a3e00000\r\n", &place), 0);
+	cr_assert_eq(gpa2hva("Host virtual address for 0x0 (pc.ram) is 0x7fb2a3e00000\r\n", &place),
+		     0);
 	cr_assert_eq(place.guest, 0);
 	cr_assert_eq(place.address, 0x7fb2a3e00000);
 	cr_assert_str_eq(place.name, "pc.ram");
-	cr_assert_eq(gpa2hva("Host virtual address for 0xfffc0000 (a (b) is c) is 0x7fb2fae00000", &place), 0);
+	cr_assert_eq(gpa2hva("Host virtual address for 0xfffc0000 (a (b) is c) is 0x7fb2fae00000",
+			     &place),
+		     0);
 	cr_assert_eq(place.guest, 0xfffc0000);
 	cr_assert_str_eq(place.name, "a (b) is c");
 	cr_assert_eq(gpa2hva("Memory at address 0xa0000 is not RAM\r\n", &place), -ENOENT);

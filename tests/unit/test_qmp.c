@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The monitor's client against a monitor with a script: what it says, what it makes of the answers, each way it can end.
- * Both share the thread: whoever waits turns the main loop.
+ * The monitor's client against a monitor with a script: what it says, what it makes of the answers,
+ * each way it can end.  Both share the thread: whoever waits turns the main loop.
  */
 #include "config.h"
 #include "daemon/qmp.h"
@@ -20,7 +20,7 @@
 #define GREETING                                                                                   \
 	"{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 22, \"minor\": 2, \"major\": 7}}, \"capabilities\": [\"oob\"]}}\r\n"
 
-/* --- both sides ---------------------------------------------------------------------------------- */
+/* --- both sides ------------------------------------------------------------------------------- */
 
 enum { FREE_NEVER, FREE_IN_READY, FREE_IN_EVENT, FREE_IN_ANSWER, FREE_IN_CLOSED };
 
@@ -127,7 +127,7 @@ static void settle(void)
 			;
 }
 
-/* --- the monitor --------------------------------------------------------------------------------- */
+/* --- the monitor ------------------------------------------------------------------------------ */
 
 static struct sockaddr_un address(void)
 {
@@ -240,7 +240,7 @@ TestSuite(qmp, .init = set_up, .fini = tear_down);
 
 #define HAS(text, part) cr_assert(strstr((text), (part)), "no '%s' in '%s'", (part), (text))
 
-/* --- coming to life ------------------------------------------------------------------------------- */
+/* --- coming to life --------------------------------------------------------------------------- */
 
 Test(qmp, waits_for_the_socket_and_says_so)
 {
@@ -346,7 +346,7 @@ Test(qmp, capabilities_refused)
 	cr_assert_eq(stage.ready, 0);
 }
 
-/* --- commands ------------------------------------------------------------------------------------- */
+/* --- commands --------------------------------------------------------------------------------- */
 
 Test(qmp, commands_as_qemu_spells_them)
 {
@@ -435,7 +435,7 @@ Test(qmp, a_command_too_early_or_too_late_is_answered_closed)
 	HAS(stage.seen[1].text, "has closed its monitor");
 }
 
-/* --- events --------------------------------------------------------------------------------------- */
+/* --- events ----------------------------------------------------------------------------------- */
 
 Test(qmp, events)
 {
@@ -467,7 +467,7 @@ Test(qmp, events)
 	cr_assert_str_eq(stage.event_status, "");
 }
 
-/* --- ends ----------------------------------------------------------------------------------------- */
+/* --- ends ------------------------------------------------------------------------------------- */
 
 Test(qmp, the_end_answers_whoever_waits_first)
 {
@@ -498,17 +498,17 @@ Test(qmp, what_is_not_understood_ends_it)
 	static const struct {
 		const char *line, *part;
 	} lines[] = {
-		{"{\"return\": {}, \"id\": 99}\n", "not sent"},
-		{"{\"return\": {}, \"id\": -1}\n", "not sent"},
-		{"{\"return\": {}}\n", "not sent"},
-		{"{\"error\": {\"class\": \"GenericError\", \"desc\": \"JSON parse error\"}}\n",
-		 "JSON parse error"},
-		{"{\"hello\": 1}\n", "no reply and no event"},
-		{"[]\n", "no reply and no event"},
-		{"{\"event\": 7}\n", "no reply and no event"},
-		{"{\"return\": 18446744073709551615, \"id\": 1}\n", "cannot be read: a number is too large"},
-		{"garbage\n", "cannot be read"},
-		{"[[[[[[[[[[[[[[[[[[[[[[[[[[\n", "nested too deeply"},
+		{ "{\"return\": {}, \"id\": 99}\n", "not sent" },
+		{ "{\"return\": {}, \"id\": -1}\n", "not sent" },
+		{ "{\"return\": {}}\n", "not sent" },
+		{ "{\"error\": {\"class\": \"GenericError\", \"desc\": \"JSON parse error\"}}\n",
+		  "JSON parse error" },
+		{ "{\"hello\": 1}\n", "no reply and no event" },
+		{ "[]\n", "no reply and no event" },
+		{ "{\"event\": 7}\n", "no reply and no event" },
+		{ "{\"return\": 18446744073709551615, \"id\": 1}\n", "a number is too large" },
+		{ "garbage\n", "cannot be read" },
+		{ "[[[[[[[[[[[[[[[[[[[[[[[[[[\n", "nested too deeply" },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(lines); i++) {

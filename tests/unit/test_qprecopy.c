@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The synthetic stream: byte for byte as written down by hand, through our own decoder and back, and
- * in pieces of every size.
+ * The synthetic stream: byte for byte as written down by hand, through our own decoder and back,
+ * and in pieces of every size.
  */
 #include "config.h"
 
@@ -20,11 +20,12 @@
 
 #define PAGE 4096u
 
-/* --- memory and a way out ----------------------------------------------------------------------- */
+/* --- memory and a way out --------------------------------------------------------------------- */
 
 /* What the blocks hold: a page is zero or all one byte that tells which page it is. */
 struct memory {
-	uint8_t page[2][PAGE]; /* by turns: the one before must be gone when the next is asked for */
+	/* by turns: the one before must be gone when the next is asked for */
+	uint8_t page[2][PAGE];
 	unsigned asked, fail_at;
 	uint64_t last_offset;
 };
@@ -117,7 +118,8 @@ static int send_all(struct sink *s, struct qprecopy *w, struct rng *rng)
 	int n;
 
 	for (;;) {
-		unsigned max = rng ? (unsigned)rng_between(rng, 1, QPRECOPY_PIECES) : QPRECOPY_PIECES;
+		unsigned max = rng ? (unsigned)rng_between(rng, 1, QPRECOPY_PIECES) :
+				     QPRECOPY_PIECES;
 		size_t limit = rng ? rng_between(rng, 1, 3 * PAGE) : SIZE_MAX;
 
 		n = qprecopy_next(w, pieces, max);
@@ -139,7 +141,7 @@ static void send_plan(struct sink *s, const struct qprecopy_plan *plan)
 	cr_assert_eq(w->sent, s->len);
 }
 
-/* --- by hand ------------------------------------------------------------------------------------ */
+/* --- by hand ---------------------------------------------------------------------------------- */
 
 static const struct qprecopy_block two_blocks[] = {
 	{"pc.ram", 0x100000, false},
@@ -256,11 +258,11 @@ Test(qprecopy, without_a_page_in_the_stream)
 	cr_assert_eq(store->asked, 0);
 }
 
-/* --- through the decoder ------------------------------------------------------------------------- */
+/* --- through the decoder ---------------------------------------------------------------------- */
 
 /*
- * Our decoder serves postcopy sources and wants their ADVISE, which a precopy stream has not; it goes in
- * as a record that is early.
+ * Our decoder serves postcopy sources and wants their ADVISE, which a precopy stream has not; it
+ * goes in as a record that is early.
  */
 static size_t put_advise(uint8_t *buf, size_t room)
 {
@@ -323,11 +325,12 @@ static void random_blocks(struct rng *rng, struct qprecopy_block *blocks, char (
 			  unsigned n)
 {
 	for (unsigned i = 0; i < n; i++) {
-		snprintf(names[i], 256, "%u-%.*s", i, (int)rng_below(rng, 250),
-			 "/rom@etc/acpi/tables-0000:00:02.0/vga.vram-0000:00:02.0/vga.vram-a name "
-			 "of two hundred and fifty five bytes is legal and no machine has one, but a "
-			 "head must have room for it: ............................................."
-			 "..................................");
+		snprintf(
+			names[i], 256, "%u-%.*s", i, (int)rng_below(rng, 250),
+			"/rom@etc/acpi/tables-0000:00:02.0/vga.vram-0000:00:02.0/vga.vram-a name "
+			"of two hundred and fifty five bytes is legal and no machine has one, but a "
+			"head must have room for it: ............................................."
+			"..................................");
 		blocks[i] = (struct qprecopy_block){
 			names[i], PAGE * rng_between(rng, 1, i % 4 ? 5 : 80), rng_percent(rng, 60)};
 	}
@@ -349,11 +352,18 @@ Test(qprecopy, decodes_to_what_was_planned)
 		size_t from, device_len = 0;
 		const char *why;
 		struct qprecopy_plan plan = {
-			.machine = "pc-i440fx-7.2", .page_bits = rng_percent(&rng, 50) ? 12 : 0,
-			.ram_section = (uint32_t)rng_next(&rng), .target_page = PAGE,
-			.blocks = blocks, .n_blocks = n, .early = advise,
-			.early_len = put_advise(advise, sizeof(advise)), .device = device,
-			.device_len = rng_between(&rng, 1, sizeof(device)), .page = give_stored, .ctx = store,
+			.machine = "pc-i440fx-7.2",
+			.page_bits = rng_percent(&rng, 50) ? 12 : 0,
+			.ram_section = (uint32_t)rng_next(&rng),
+			.target_page = PAGE,
+			.blocks = blocks,
+			.n_blocks = n,
+			.early = advise,
+			.early_len = put_advise(advise, sizeof(advise)),
+			.device = device,
+			.device_len = rng_between(&rng, 1, sizeof(device)),
+			.page = give_stored,
+			.ctx = store,
 		};
 
 		memset(device, 0x11, sizeof(device));
@@ -376,7 +386,7 @@ Test(qprecopy, decodes_to_what_was_planned)
 	}
 }
 
-/* --- one page at a time --------------------------------------------------------------------------- */
+/* --- one page at a time ----------------------------------------------------------------------- */
 
 /* As many pages are asked for as pieces are ready, never the whole block. */
 Test(qprecopy, never_holds_more_than_its_pieces)
@@ -418,7 +428,7 @@ Test(qprecopy, a_page_that_cannot_be_had_ends_the_stream)
 	cr_assert_eq(memory.asked, 3, "and it does not ask again");
 }
 
-/* --- refusals ------------------------------------------------------------------------------------ */
+/* --- refusals --------------------------------------------------------------------------------- */
 
 static const char *refusal(struct qprecopy_plan plan)
 {

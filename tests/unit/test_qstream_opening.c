@@ -15,7 +15,10 @@
 #define PAGE 0x08u
 #define EOS  0x10u
 
-/* How a page of the urgent channel begins: offset and flags, the length of the name, the name.  Its length in bytes. */
+/*
+ * How a page of the urgent channel begins: offset and flags, the length of the name, the name.  Its
+ * length in bytes.
+ */
 static size_t begin(uint8_t *buf, uint64_t word, const char *name)
 {
 	uint64_t be = htobe64(word);
@@ -32,7 +35,8 @@ static void tells(const uint8_t *buf, size_t len, size_t least, enum qstream_ope
 	struct qstream_opening_page page = { .name = "" };
 
 	for (size_t n = 0; n < least; n++)
-		cr_assert_eq(qstream_opening(buf, n, &page), QSTREAM_OPENS_MORE, "%zu of %zu bytes", n, least);
+		cr_assert_eq(qstream_opening(buf, n, &page), QSTREAM_OPENS_MORE, "%zu of %zu bytes",
+			     n, least);
 	for (size_t n = least; n <= len; n++)
 		cr_assert_eq(qstream_opening(buf, n, &page), what, "%zu bytes", n);
 }
@@ -79,12 +83,19 @@ Test(opening, A1_one_that_ends_at_once)
 	cr_assert_eq(page.offset, 0);
 }
 
-/* Flags that an urgent channel does not begin with, alone and beside those it does; a page without a name; another protocol. */
+/*
+ * Flags that an urgent channel does not begin with, alone and beside those it does; a page without
+ * a name; another protocol.
+ */
 Test(opening, A1_nothing_that_we_know)
 {
 	static const uint64_t words[] = {
-		0, 0x20, 0x40, 0x100, 0x200, 0x1000 | EOS, 0x1000, PAGE | ZERO, PAGE | 0x20, 0x1000 | PAGE | EOS, PAGE | 0x40,
-		PAGE | 0x800,
+		0,	     0x20,
+		0x40,	     0x100,
+		0x200,	     0x1000 | EOS,
+		0x1000,	     PAGE | ZERO,
+		PAGE | 0x20, 0x1000 | PAGE | EOS,
+		PAGE | 0x40, PAGE | 0x800,
 	};
 	uint8_t buf[QSTREAM_OPENING_MAX];
 

@@ -70,7 +70,8 @@ AT(package, body_length, 16);
 AT(package, device_offset, 24);
 AT(package, device_length, 32);
 _Static_assert(REGMSG_HELLO == 1 && REGMSG_LEAVE == 8, "numbers of the calls");
-_Static_assert(REGMSG_MAPPED == 9 && REGMSG_ASK_DEVICE == 10, "numbers of an unaware program's calls");
+_Static_assert(REGMSG_MAPPED == 9 && REGMSG_ASK_DEVICE == 10,
+	       "numbers of an unaware program's calls");
 _Static_assert(REGMSG_WELCOME == 64 && REGMSG_DISABLED == 73, "numbers of the answers");
 _Static_assert(REGMSG_DEVICE == 74 && REGMSG_SERVED == 75, "numbers of the answers to them");
 

@@ -18,14 +18,16 @@
 
 static struct mapping map(uint64_t page, uint64_t pages, uint64_t at, unsigned block)
 {
-	return (struct mapping){ .address = page * PAGE, .length = pages * PAGE, .offset = at * PAGE,
+	return (struct mapping){ .address = page * PAGE,
+				 .length = pages * PAGE,
+				 .offset = at * PAGE,
 				 .block = (uint16_t)block };
 }
 
 static void is(const struct mapping *m, struct mapping want)
 {
-	cr_assert(m->address == want.address && m->length == want.length && m->offset == want.offset &&
-			  m->block == want.block,
+	cr_assert(m->address == want.address && m->length == want.length &&
+			  m->offset == want.offset && m->block == want.block,
 		  "0x%lx+0x%lx at 0x%lx of %u", m->address, m->length, m->offset, m->block);
 }
 
@@ -98,7 +100,8 @@ Test(remap, a_part_went)
 Test(remap, a_place_used_again)
 {
 	const struct mapping had[] = { map(16, 8, 0, 0) };
-	const struct mapping other_part[] = { map(16, 8, 8, 0) }, other_block[] = { map(16, 8, 0, 1) };
+	const struct mapping other_part[] = { map(16, 8, 8, 0) },
+			     other_block[] = { map(16, 8, 0, 1) };
 	struct remap r;
 
 	cr_assert(remap_compare(&r, had, 1, other_part, 1));
@@ -133,7 +136,8 @@ static unsigned shown(const struct mapping *m, unsigned n, unsigned at)
 {
 	for (unsigned i = 0; i < n; i++)
 		if (at * PAGE >= m[i].address && at * PAGE < m[i].address + m[i].length)
-			return 1 + m[i].block * 1000 + (unsigned)(m[i].offset / PAGE + at - m[i].address / PAGE);
+			return 1 + m[i].block * 1000 +
+			       (unsigned)(m[i].offset / PAGE + at - m[i].address / PAGE);
 	return 0;
 }
 
@@ -146,7 +150,8 @@ static unsigned any(struct rng *rng, struct mapping *m)
 		unsigned pages = 1 + (unsigned)(rng_next(rng) % 6);
 
 		if (rng_next(rng) % 3)
-			m[n++] = map(at, pages, rng_next(rng) % 3 ? at : rng_next(rng) % SPACE, rng_next(rng) % 2);
+			m[n++] = map(at, pages, rng_next(rng) % 3 ? at : rng_next(rng) % SPACE,
+				     rng_next(rng) % 2);
 		at += pages;
 	}
 	return n;
@@ -175,7 +180,8 @@ Test(remap, against_a_page_at_a_time)
 		memcpy(&after[n], r.added, r.n_added * sizeof(after[0]));
 		n += r.n_added;
 		for (unsigned at = 0; at < SPACE + 8; at++)
-			cr_assert_eq(shown(after, n, at), shown(now, n_now, at), "round %u page %u", round, at);
+			cr_assert_eq(shown(after, n, at), shown(now, n_now, at), "round %u page %u",
+				     round, at);
 		for (unsigned i = 0; i < n; i++)
 			for (unsigned j = i + 1; j < n; j++)
 				cr_assert(after[i].address + after[i].length <= after[j].address ||

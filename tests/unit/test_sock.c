@@ -49,7 +49,10 @@ static bool held_back(int fd, size_t len)
 	return waited;
 }
 
-/* A peer that has not set TCP_NODELAY answers several requests at once: TCP lets it wait for us, unless we acknowledge. */
+/*
+ * A peer that has not set TCP_NODELAY answers several requests at once: TCP lets it wait for us,
+ * unless we acknowledge.
+ */
 Test(sock, acknowledged_at_once)
 {
 	static const uint8_t record[RECORD];

@@ -256,9 +256,11 @@ Test(uffd, probe_names_what_is_wrong)
 /* O12: an event about memory that goes would have to be read before anything can be placed. */
 Test(uffd, O12_events_of_what_goes_are_refused)
 {
-	static const uint64_t gone[] = { UFFD_FEATURE_EVENT_REMOVE, UFFD_FEATURE_EVENT_REMAP, UFFD_FEATURE_EVENT_UNMAP,
+	static const uint64_t gone[] = { UFFD_FEATURE_EVENT_REMOVE, UFFD_FEATURE_EVENT_REMAP,
+					 UFFD_FEATURE_EVENT_UNMAP,
 					 UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_THREAD_ID };
-	cleanup_fd int plain = uffd_open(UFFD_FEATURE_THREAD_ID | UFFD_FEATURE_MISSING_SHMEM, false);
+	cleanup_fd int plain = uffd_open(UFFD_FEATURE_THREAD_ID | UFFD_FEATURE_MISSING_SHMEM,
+					 false);
 
 	need_uffd();
 	cr_assert_eq(uffd_probe(plain, true, NULL), UFFD_FIT);
@@ -355,7 +357,8 @@ Test(uffd, read_nothing_and_nonsense)
 
 	cr_assert_eq(uffd_read(uffd, e, UFFD_READ_MAX), 0);
 	fcntl(uffd, F_SETFL, fcntl(uffd, F_GETFL) & ~O_NONBLOCK);
-	cr_assert_leq(uffd_read(uffd, e, UFFD_READ_MAX), 0, "a blocking one does not make us wait (S1-13b)");
+	cr_assert_leq(uffd_read(uffd, e, UFFD_READ_MAX), 0,
+		      "a blocking one does not make us wait (S1-13b)");
 	cr_assert_eq(uffd_read(uffd, e, 0), -EINVAL);
 	cr_assert_eq(uffd_read(uffd, e, UFFD_READ_MAX + 1), -EINVAL);
 	cr_assert_eq(uffd_read(raw, e, 1), -EINVAL, "before the handshake");

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The front-end of a vhost-user back-end: what each request of the VMM becomes in each state, as words;
- * and what becomes of it when the back-end does not do its part.
- * (P15, P26, P27, F21)
+ * The front-end of a vhost-user back-end: what each request of the VMM becomes in each state, as
+ * words; and what becomes of it when the back-end does not do its part.  (P15, P26, P27, F21)
  */
 #include "config.h"
 
@@ -43,7 +42,10 @@ struct rig {
 };
 
 static const struct vhostfront_config usual = {
-	.dialect = VHOSTFRONT_UNIVERSAL, .protocol = EVERYTHING, .answer_limit = 10, .proof_limit = 100,
+	.dialect = VHOSTFRONT_UNIVERSAL,
+	.protocol = EVERYTHING,
+	.answer_limit = 10,
+	.proof_limit = 100,
 };
 
 /* The next action is put on the trace and into r->last. */
@@ -53,7 +55,8 @@ static bool take(struct rig *r)
 
 	if (!vhostfront_next(&r->v, &r->last))
 		return false;
-	snprintf(r->trace + len, sizeof(r->trace) - len, "%s%s%s", len ? " " : "", verbs[r->last.verb],
+	snprintf(r->trace + len, sizeof(r->trace) - len, "%s%s%s", len ? " " : "",
+		 verbs[r->last.verb],
 		 r->last.verb == VHOSTFRONT_DO_PROVE && r->last.value ? "+register" : "");
 	return true;
 }
@@ -65,7 +68,9 @@ static void play(struct rig *r)
 		while (take(r))
 			;
 		if (r->v.wait == VHOSTFRONT_AWAITS_ANSWER)
-			vhostfront_answered(&r->v, NULL, r->v.said.what == VHOSTFRONT_GET_PROTOCOL ? r->offers : 0, 0);
+			vhostfront_answered(
+				&r->v, NULL,
+				r->v.said.what == VHOSTFRONT_GET_PROTOCOL ? r->offers : 0, 0);
 		else if (r->v.wait == VHOSTFRONT_AWAITS_PROOF)
 			vhostfront_proved(&r->v, NULL, 0);
 	} while (r->v.n_actions || r->v.wait != VHOSTFRONT_IDLE);
@@ -295,7 +300,8 @@ Test(vhostfront, rings_stop_for_a_new_table)
 	SAY(&r, RING_KICK, .ring = 70);
 	SAY(&r, RING_KICK, .ring = 255);
 	SAYS(&r, "relay prove+register keep", ADD_SLOT);
-	SAYS(&r, "stop stop stop relay prove+register keep answer restart release", TABLE, .wants = true);
+	SAYS(&r, "stop stop stop relay prove+register keep answer restart release", TABLE,
+	     .wants = true);
 	SAYS(&r, "relay keep", RING_KICK, .fed = true, .ring = 70);
 	fed(&r, "");
 	SAYS(&r, "relay keep pass", RING_STOP, .ring = 70, .wants = true, .data = true);
@@ -306,14 +312,17 @@ Test(vhostfront, rings_stop_for_a_new_table)
 
 static void lost(struct rig *r, const char *words, const char *reason)
 {
-	cr_assert(r->v.reason && strstr(r->v.reason, reason), "%s", r->v.reason ? r->v.reason : "no quarantine");
+	cr_assert(r->v.reason && strstr(r->v.reason, reason), "%s",
+		  r->v.reason ? r->v.reason : "no quarantine");
 	after(r, words);
 	cr_assert(!vhostfront_ready(&r->v, false) && !vhostfront_ready(&r->v, true));
 }
 
 static void hear(struct rig *r, enum vhostfront_what what, bool wants)
 {
-	cr_assert_eq(vhostfront_hear(&r->v, &(struct vhostfront_said){ .what = what, .wants = wants }, 0), 0);
+	cr_assert_eq(vhostfront_hear(&r->v,
+				     &(struct vhostfront_said){ .what = what, .wants = wants }, 0),
+		     0);
 	while (take(r))
 		;
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The front-end of a vhost-user back-end against a watcher that knows no plan, only what must never
- * happen: every sequence of four requests (five with POSTCOPY_TESTS_LONG), then long random lives in
- * which back-ends lie, stall, die and return, and VMMs connect anew.  The watcher's own notes are
- * made from the actions alone.
+ * happen: every sequence of four requests (five with POSTCOPY_TESTS_LONG), then long random lives
+ * in which back-ends lie, stall, die and return, and VMMs connect anew.  The watcher's own notes
+ * are made from the actions alone.
  */
 #include "config.h"
 
@@ -102,7 +102,8 @@ static void watch_back_end(struct watcher *w, const struct vhostfront_action *a)
 		cr_assert(w->advised);
 		break;
 	case VHOSTFRONT_DO_END:
-		cr_assert(w->resident && w->advised && !w->config.repair, "END before everything is there");
+		cr_assert(w->resident && w->advised && !w->config.repair,
+			  "END before everything is there");
 		w->ended = true;
 		break;
 	default:
@@ -146,7 +147,8 @@ static void watch_rest(struct watcher *w, const struct vhostfront_action *a)
 		w->advised = false;
 		/* fallthrough */
 	case VHOSTFRONT_DO_DROP_ORPHANS:
-		cr_assert(w->resident && !w->config.repair, "a userfaultfd is closed while pages are missing");
+		cr_assert(w->resident && !w->config.repair,
+			  "a userfaultfd is closed while pages are missing");
 		break;
 	case VHOSTFRONT_DO_QUARANTINE:
 		watch_quarantine(w, a->urged);
@@ -275,7 +277,8 @@ static void all_there(struct watcher *w)
 
 static void negotiate(struct watcher *w)
 {
-	hear(w, (struct vhostfront_said){ .what = VHOSTFRONT_GET_PROTOCOL, .wants = true, .data = true });
+	hear(w, (struct vhostfront_said){
+			.what = VHOSTFRONT_GET_PROTOCOL, .wants = true, .data = true });
 	settle(w);
 	hear(w, (struct vhostfront_said){ .what = VHOSTFRONT_SET_PROTOCOL });
 	settle(w);
@@ -283,12 +286,16 @@ static void negotiate(struct watcher *w)
 
 static struct vhostfront_said request(unsigned what, unsigned ring, bool wants)
 {
-	bool data = what == VHOSTFRONT_GET_PROTOCOL || what == VHOSTFRONT_RING_STOP || what >= VHOSTFRONT_ADVISE;
+	bool data = what == VHOSTFRONT_GET_PROTOCOL || what == VHOSTFRONT_RING_STOP ||
+		    what >= VHOSTFRONT_ADVISE;
 
 	if (what == VHOSTFRONT_BASES_ACK)
 		wants = false; /* the codec lets no other pass */
 	return (struct vhostfront_said){
-		.what = (enum vhostfront_what)what, .ring = ring, .data = data, .wants = data || wants,
+		.what = (enum vhostfront_what)what,
+		.ring = ring,
+		.data = data,
+		.wants = data || wants,
 	};
 }
 
@@ -328,7 +335,8 @@ Test(vhostfront_random, every_sequence)
 	for (unsigned setting = 0; setting <= VHOSTFRONT_DIALECTS; setting++)
 		for (unsigned long number = 0; number < sequences; number++)
 			run_sequence(&w, number, setting, length);
-	cr_assert(w.seen[VHOSTFRONT_DO_END] && w.seen[VHOSTFRONT_DO_HOLD] && w.seen[VHOSTFRONT_DO_RELEASE]);
+	cr_assert(w.seen[VHOSTFRONT_DO_END] && w.seen[VHOSTFRONT_DO_HOLD] &&
+		  w.seen[VHOSTFRONT_DO_RELEASE]);
 }
 
 /* --- random lives --- */
@@ -355,7 +363,8 @@ static void vmm_speaks(struct watcher *w, struct rng *rng)
 {
 	struct vhostfront_said said;
 
-	said = request((unsigned)rng_below(rng, VHOSTFRONT_WHATS), (unsigned)rng_below(rng, 4), rng_below(rng, 2));
+	said = request((unsigned)rng_below(rng, VHOSTFRONT_WHATS), (unsigned)rng_below(rng, 4),
+		       rng_below(rng, 2));
 	said.same = w->proof && rng_below(rng, 4) == 0;
 	if (w->config.repair && w->listening && said.what == VHOSTFRONT_TABLE)
 		said.wants = said.data = true;
@@ -376,7 +385,8 @@ static void reconnect(struct watcher *w, struct rng *rng)
 static void live(struct watcher *w, struct rng *rng)
 {
 	memset(&w->v, 0, offsetof(struct watcher, kept) - offsetof(struct watcher, v));
-	start(w, (enum vhostfront_dialect)rng_below(rng, VHOSTFRONT_DIALECTS), rng_below(rng, 4) == 0,
+	start(w, (enum vhostfront_dialect)rng_below(rng, VHOSTFRONT_DIALECTS),
+	      rng_below(rng, 4) == 0,
 	      rng_below(rng, 8) ? OFFERS : OFFERS & ~(VHOSTFRONT_PAGEFAULT << rng_below(rng, 2)));
 	negotiate(w);
 	for (unsigned i = 0; i < 400; i++) {

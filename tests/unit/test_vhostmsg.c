@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * vhost-user messages: every request with its number, size, descriptors and answer as a table of its
- * own; then each way in which a message can be wrong.  (P09, P14, P16, F21)
+ * vhost-user messages: every request with its number, size, descriptors and answer as a table of
+ * its own; then each way in which a message can be wrong.  (P09, P14, P16, F21)
  */
 #include "config.h"
 
@@ -108,7 +108,9 @@ static void fill(struct vhostmsg *m)
 		break;
 	case VHOSTMSG_GET_INFLIGHT_FD:
 	case VHOSTMSG_SET_INFLIGHT_FD:
-		m->body.inflight = (struct vhostmsg_inflight){ .size = 8192, .queues = 1, .queue_size = 128 };
+		m->body.inflight = (struct vhostmsg_inflight){ .size = 8192,
+							       .queues = 1,
+							       .queue_size = 128 };
 		break;
 	case VHOSTMSG_ADD_MEM_REG:
 	case VHOSTMSG_REM_MEM_REG:
@@ -123,7 +125,8 @@ static void fill(struct vhostmsg *m)
 static void make(struct vhostmsg *m, const struct expected *e)
 {
 	memset(m, 0, sizeof(*m));
-	m->head = (struct vhostmsg_head){ e->request, VHOSTMSG_VERSION, e->size == ANY ? 600 : (uint32_t)e->size };
+	m->head = (struct vhostmsg_head){ e->request, VHOSTMSG_VERSION,
+					  e->size == ANY ? 600 : (uint32_t)e->size };
 	m->fds = e->fds == ANY ? 0 : (unsigned)e->fds;
 	fill(m);
 	if (e->request == VHOSTMSG_POSTCOPY_LISTEN && e->bit == 8)
@@ -142,7 +145,8 @@ static void make_answer(struct vhostmsg *m, const struct expected *e)
 	fill(m);
 }
 
-static void refused(const struct vhostmsg *m, const struct vhostmsg_terms *terms, int err, const char *word)
+static void refused(const struct vhostmsg *m, const struct vhostmsg_terms *terms, int err,
+		    const char *word)
 {
 	const char *why = "nothing";
 
@@ -157,8 +161,8 @@ static void answer_refused(const struct vhostmsg *m, const struct vhostmsg *aske
 {
 	const char *why = "nothing";
 
-	cr_assert_eq(vhostmsg_check_reply(m, asked, VHOSTMSG_TO_BACKEND, terms, &why), err, "%s: %s",
-		     vhostmsg_name(VHOSTMSG_TO_BACKEND, m->head.request), why);
+	cr_assert_eq(vhostmsg_check_reply(m, asked, VHOSTMSG_TO_BACKEND, terms, &why), err,
+		     "%s: %s", vhostmsg_name(VHOSTMSG_TO_BACKEND, m->head.request), why);
 	cr_assert(strstr(why, word), "'%s' does not name '%s'", why, word);
 }
 
@@ -179,9 +183,11 @@ static void passes_as_sent(const struct expected *e, enum vhostmsg_way way)
 	cr_assert_eq(vhostmsg_check(&m, way, &everything, &why), 0, "%s: %s", e->name, why);
 	cr_assert_neq(vhostmsg_expects(&m, way, &everything), VHOSTMSG_SILENCE, "%s", e->name);
 	make_answer(&answer, e);
-	cr_assert_eq(vhostmsg_check_reply(&answer, &m, way, &everything, &why), 0, "%s: %s", e->name, why);
+	cr_assert_eq(vhostmsg_check_reply(&answer, &m, way, &everything, &why), 0, "%s: %s",
+		     e->name, why);
 	answer.head.flags |= VHOSTMSG_NEED_REPLY;
-	cr_assert_eq(vhostmsg_check_reply(&answer, &m, way, &everything, &why), 0, "the echo of libvhost-user");
+	cr_assert_eq(vhostmsg_check_reply(&answer, &m, way, &everything, &why), 0,
+		     "the echo of libvhost-user");
 }
 
 Test(vhostmsg, every_request_and_answer_passes)
@@ -197,15 +203,18 @@ Test(vhostmsg, numbers_outside_the_tables_are_refused)
 	static const struct {
 		enum vhostmsg_way way;
 		unsigned last;
-	} tables[] = { { VHOSTMSG_TO_BACKEND, ARRAY_LEN(all) }, { VHOSTMSG_FROM_BACKEND, ARRAY_LEN(channel) } };
+	} tables[] = { { VHOSTMSG_TO_BACKEND, ARRAY_LEN(all) },
+		       { VHOSTMSG_FROM_BACKEND, ARRAY_LEN(channel) } };
 
 	for (size_t i = 0; i < ARRAY_LEN(tables); i++) {
 		for (unsigned request = 0; request < 70000; request++) {
 			struct vhostmsg_head head = { request, VHOSTMSG_VERSION, 0 };
 			bool known = request >= 1 && request <= tables[i].last;
 
-			cr_assert_eq(vhostmsg_check_head(&head, tables[i].way, false, NULL), known ? 0 : -EPROTO);
-			cr_assert_eq(!strcmp(vhostmsg_name(tables[i].way, request), "unknown"), !known);
+			cr_assert_eq(vhostmsg_check_head(&head, tables[i].way, false, NULL),
+				     known ? 0 : -EPROTO);
+			cr_assert_eq(!strcmp(vhostmsg_name(tables[i].way, request), "unknown"),
+				     !known);
 		}
 	}
 }
@@ -241,8 +250,8 @@ Test(vhostmsg, other_sizes_are_refused)
 		for (m.head.size = 0; m.head.size < 400; m.head.size++) {
 			int err = vhostmsg_check(&m, VHOSTMSG_TO_BACKEND, &everything, NULL);
 
-			cr_assert_eq(err, (int)m.head.size == all[i].size ? 0 : -EPROTO, "%s of %u bytes: %d",
-				     all[i].name, m.head.size, err);
+			cr_assert_eq(err, (int)m.head.size == all[i].size ? 0 : -EPROTO,
+				     "%s of %u bytes: %d", all[i].name, m.head.size, err);
 		}
 	}
 }
@@ -253,15 +262,18 @@ Test(vhostmsg, other_sizes_of_answers_are_refused)
 		int size = all[i].answer == NONE ? 8 : all[i].answer;
 		struct vhostmsg m, answer;
 
-		if (size == ANY || all[i].request == VHOSTMSG_SET_LOG_BASE || all[i].request == VHOSTMSG_GET_CONFIG)
+		if (size == ANY || all[i].request == VHOSTMSG_SET_LOG_BASE ||
+		    all[i].request == VHOSTMSG_GET_CONFIG)
 			continue;
 		make(&m, &all[i]);
 		m.head.flags |= VHOSTMSG_NEED_REPLY;
 		make_answer(&answer, &all[i]);
 		for (answer.head.size = 0; answer.head.size < 100; answer.head.size++) {
-			int err = vhostmsg_check_reply(&answer, &m, VHOSTMSG_TO_BACKEND, &everything, NULL);
+			int err = vhostmsg_check_reply(&answer, &m, VHOSTMSG_TO_BACKEND,
+						       &everything, NULL);
 
-			cr_assert_eq(err, (int)answer.head.size == size ? 0 : -EPROTO, "%s", all[i].name);
+			cr_assert_eq(err, (int)answer.head.size == size ? 0 : -EPROTO, "%s",
+				     all[i].name);
 		}
 	}
 }
@@ -275,7 +287,8 @@ Test(vhostmsg, other_counts_of_descriptors_are_refused)
 		make_answer(&answer, &all[i]);
 		for (unsigned fds = 0; fds < 12; fds++) {
 			bool fits = all[i].fds == ANY ? fds < 2 : (int)fds == all[i].fds;
-			bool fits_answer = all[i].answer_fds == ANY ? fds < 2 : (int)fds == all[i].answer_fds;
+			bool fits_answer = all[i].answer_fds == ANY ? fds < 2 :
+								      (int)fds == all[i].answer_fds;
 
 			make(&m, &all[i]);
 			m.fds = fds;
@@ -284,8 +297,10 @@ Test(vhostmsg, other_counts_of_descriptors_are_refused)
 			make(&m, &all[i]);
 			m.head.flags |= VHOSTMSG_NEED_REPLY;
 			answer.fds = fds;
-			cr_assert_eq(vhostmsg_check_reply(&answer, &m, VHOSTMSG_TO_BACKEND, &everything, NULL),
-				     fits_answer ? 0 : -EPROTO, "%s answered with %u", all[i].name, fds);
+			cr_assert_eq(vhostmsg_check_reply(&answer, &m, VHOSTMSG_TO_BACKEND,
+							  &everything, NULL),
+				     fits_answer ? 0 : -EPROTO, "%s answered with %u", all[i].name,
+				     fds);
 		}
 	}
 }
@@ -299,7 +314,8 @@ Test(vhostmsg, what_was_not_negotiated_is_refused)
 		make(&m, &all[i]);
 		if (all[i].bit == NONE) {
 			m.fds = all[i].request == VHOSTMSG_SET_LOG_BASE ? 0 : m.fds;
-			cr_assert_eq(vhostmsg_check(&m, VHOSTMSG_TO_BACKEND, &nothing, NULL), 0, "%s", all[i].name);
+			cr_assert_eq(vhostmsg_check(&m, VHOSTMSG_TO_BACKEND, &nothing, NULL), 0,
+				     "%s", all[i].name);
 			continue;
 		}
 		without.protocol &= ~VHOSTMSG_BIT(all[i].bit);
@@ -328,7 +344,8 @@ Test(vhostmsg, need_reply_needs_reply_ack)
 		if (all[i].answer == NONE)
 			refused(&m, &quiet, -EPROTO, "REPLY_ACK");
 		else
-			cr_assert_eq(vhostmsg_check(&m, VHOSTMSG_TO_BACKEND, &quiet, NULL), 0, "%s", all[i].name);
+			cr_assert_eq(vhostmsg_check(&m, VHOSTMSG_TO_BACKEND, &quiet, NULL), 0, "%s",
+				     all[i].name);
 	}
 }
 
@@ -355,7 +372,9 @@ static void make_table(struct vhostmsg *m)
 Test(vhostmsg, P16_a_table_byte_by_byte)
 {
 	static const uint8_t head[] = { 5, 0, 0, 0, 1, 0, 0, 0, 0x48, 0, 0, 0 };
-	static const uint8_t begin[] = { 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x0a };
+	static const uint8_t begin[] = {
+		2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x0a
+	};
 	struct vhostmsg m;
 
 	make_table(&m);
@@ -505,7 +524,8 @@ Test(vhostmsg, rings)
 {
 	struct vhostmsg m;
 
-	for (unsigned request = VHOSTMSG_SET_VRING_KICK; request <= VHOSTMSG_SET_VRING_ERR; request++) {
+	for (unsigned request = VHOSTMSG_SET_VRING_KICK; request <= VHOSTMSG_SET_VRING_ERR;
+	     request++) {
 		vhostmsg_ask_u64(&m, (enum vhostmsg_request)request, 0, 255 | VHOSTMSG_NO_FD);
 		cr_assert_eq(vhostmsg_check(&m, VHOSTMSG_TO_BACKEND, &everything, NULL), 0);
 		m.fds = 1;
@@ -530,8 +550,9 @@ Test(vhostmsg, logs)
 	make(&m, &all[VHOSTMSG_SET_LOG_BASE - 1]);
 	vhostmsg_reply_u64(&answer, VHOSTMSG_SET_LOG_BASE, 77);
 	for (answer.head.size = 0; answer.head.size <= 40; answer.head.size++)
-		cr_assert_eq(vhostmsg_check_reply(&answer, &m, VHOSTMSG_TO_BACKEND, &everything, NULL),
-			     answer.head.size <= 16 ? 0 : -EPROTO);
+		cr_assert_eq(
+			vhostmsg_check_reply(&answer, &m, VHOSTMSG_TO_BACKEND, &everything, NULL),
+			answer.head.size <= 16 ? 0 : -EPROTO);
 	m.body.log.size = 0;
 	refused(&m, &everything, -EBADMSG, "empty");
 	m.body.log = (struct vhostmsg_log){ 4096, UINT64_MAX };
@@ -619,7 +640,8 @@ Test(vhostmsg, P09_advise_brings_one_descriptor)
 Test(vhostmsg, round_trip)
 {
 	for (size_t i = 0; i < ARRAY_LEN(all); i++) {
-		uint32_t urged = all[i].request == VHOSTMSG_POSTCOPY_LISTEN ? VHOSTMSG_NEED_REPLY : 0;
+		uint32_t urged = all[i].request == VHOSTMSG_POSTCOPY_LISTEN ? VHOSTMSG_NEED_REPLY :
+									      0;
 		uint8_t wire[12 + VHOSTMSG_BODY_MAX];
 		struct vhostmsg sent, got;
 
@@ -637,7 +659,8 @@ Test(vhostmsg, round_trip)
 		cr_assert_eq(vhostmsg_check_head(&got.head, VHOSTMSG_TO_BACKEND, false, NULL), 0);
 		memcpy(&got.body, wire + 12, got.head.size);
 		got.fds = sent.fds;
-		cr_assert_eq(vhostmsg_check(&got, VHOSTMSG_TO_BACKEND, &everything, NULL), 0, "%s", all[i].name);
+		cr_assert_eq(vhostmsg_check(&got, VHOSTMSG_TO_BACKEND, &everything, NULL), 0, "%s",
+			     all[i].name);
 		cr_assert_arr_eq(&got.body, &sent.body, sent.head.size);
 	}
 }

@@ -18,11 +18,13 @@ static const struct vhostmsg_terms bases_ack = { .protocol = ALL, .form = VHOSTM
 
 /* Every request of the protocol; what is not here has nothing to do with memory. */
 static const enum vhostfront_what about[VHOSTMSG_CHECK_DEVICE_STATE + 1] = {
-	[2] = VHOSTFRONT_SET_FEATURES, [5] = VHOSTFRONT_TABLE,	       [9] = VHOSTFRONT_RING_ADDR,
-	[10] = VHOSTFRONT_RING_BASE,   [11] = VHOSTFRONT_RING_STOP,    [12] = VHOSTFRONT_RING_KICK,
-	[15] = VHOSTFRONT_GET_PROTOCOL, [16] = VHOSTFRONT_SET_PROTOCOL, [18] = VHOSTFRONT_RING_ENABLE,
-	[28] = VHOSTFRONT_ADVISE,      [29] = VHOSTFRONT_LISTEN,       [30] = VHOSTFRONT_END,
-	[37] = VHOSTFRONT_ADD_SLOT,    [38] = VHOSTFRONT_DROP_SLOT,
+	[2] = VHOSTFRONT_SET_FEATURES,	[5] = VHOSTFRONT_TABLE,
+	[9] = VHOSTFRONT_RING_ADDR,	[10] = VHOSTFRONT_RING_BASE,
+	[11] = VHOSTFRONT_RING_STOP,	[12] = VHOSTFRONT_RING_KICK,
+	[15] = VHOSTFRONT_GET_PROTOCOL, [16] = VHOSTFRONT_SET_PROTOCOL,
+	[18] = VHOSTFRONT_RING_ENABLE,	[28] = VHOSTFRONT_ADVISE,
+	[29] = VHOSTFRONT_LISTEN,	[30] = VHOSTFRONT_END,
+	[37] = VHOSTFRONT_ADD_SLOT,	[38] = VHOSTFRONT_DROP_SLOT,
 };
 
 Test(vhostsaid, every_request)
@@ -33,7 +35,8 @@ Test(vhostsaid, every_request)
 
 		vhostmsg_ask(&m, (enum vhostmsg_request)request, 0);
 		said = vhostsaid_read(&m, &plain);
-		cr_assert_eq(said.what, about[request], "%s", vhostmsg_name(VHOSTMSG_TO_BACKEND, request));
+		cr_assert_eq(said.what, about[request], "%s",
+			     vhostmsg_name(VHOSTMSG_TO_BACKEND, request));
 		cr_assert(!said.fed && !said.same);
 		cr_assert_eq(said.wants, said.data);
 		m.head.flags |= VHOSTMSG_NEED_REPLY;
