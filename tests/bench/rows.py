@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from stand import MIB, Stand, make_ready     # which finds tests/lib
-from harness import Failure, TOP_SRCDIR, built, check, wait_for
+from harness import TOP_SRCDIR, built, check, wait_for
 
 #: The source answers requests only; the rest is never sent, for the stand ends before.
 ON_DEMAND = ("--preempt", "--no-background", "--linger", "60000")
@@ -112,19 +112,11 @@ def _own_count(layout, o, count):
     return served(layout, o, count=count, look=look)
 
 
-def _fault_thread(pid):
-    for tid in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{tid}/comm") as name:
-            if name.read().strip() == "postcopyd-fault":
-                return tid
-    raise Failure("postcopyd has no fault thread")
-
-
 def _strace(layout, o, count):
     """Slows everything down, but counts right."""
     with Stand(layout, o.seed) as s:
         address = s.postcopyd()
-        tracer = s.case.spawn("strace", ["strace", "-c", "-p", _fault_thread(s.daemon.pid)])
+        tracer = s.case.spawn("strace", ["strace", "-c", "-p", s.fault_thread()])
         wait_for("strace to attach", lambda: "attached" in tracer.errors())
         program = s.served(o.mib, count)
         s.source(address, o.mib, *ON_DEMAND)
@@ -155,6 +147,22 @@ def copies():
     done = subprocess.run([program], capture_output=True, text=True, timeout=120, check=False)
     return {match[2]: match[1] == "ok"
             for match in re.finditer(r"^(ok|not ok) \d+ - (no .*)$", done.stdout, re.M)}
+
+
+# --- several sharers -----------------------------------------------------------------------------------
+
+def crowd(layout, o, who, others):
+    """@who touches (main, sharer, all); `cpu` is what the fault thread worked for a page, `wakes` how many it woke."""
+    with Stand(layout, o.seed) as s:
+        address = s.postcopyd(others=others)
+        program = s.crowd(who, others, o.mib, o.crowd_count)
+        s.source(address, o.mib, *ON_DEMAND)
+        numbers = s.result(program, "crowd")
+        numbers["cpu"] = s.result(program, "worked")["a_page"]
+        stats = s.control("stats")
+        check(numbers["samples"] == o.crowd_count == stats["requested_pages"], "another number of pages was asked for")
+        numbers["wakes"] = sum(sharer["wakes"] for sharer in stats["sharers"]) / numbers["samples"]
+        return numbers
 
 
 # --- QEMU's own destination ----------------------------------------------------------------------------

@@ -55,6 +55,8 @@ def ratio(text, row, base, key, limit, least=False):
 
 LATENCY = ("p50", "p90", "p99", "max", "faults_per_s")
 SPIN_US = 50
+#: sharers besides the main one
+CROWDS = (1, 4, 16)
 
 
 def one_cpu(o, layout):
@@ -158,6 +160,28 @@ def scale(o, layout):
          Target("memory a GiB of blocks (KiB; 4 bits a page are 128)", memory, 160.0, False)])
 
 
+def sharers(o, layout):
+    """What more sharers cost: those that only map the memory, and those that wait for every page."""
+    found = {"main, nobody else": lambda: rows.crowd(layout, o, "main", 0),
+             "a sharer, main idle": lambda: rows.crowd(layout, o, "sharer", 1)}
+    for n in CROWDS:
+        found[f"main, {n} idle"] = lambda n=n: rows.crowd(layout, o, "main", n)
+        found[f"all wait, {n} and main"] = lambda n=n: rows.crowd(layout, o, "all", n)
+
+    def each_waiting(series):
+        """What the fault thread works for one that waits, beside what the page itself takes."""
+        alone = series.values("main, nobody else", "cpu")
+        return [(many - one) / CROWDS[-1] / one for many, one in zip(
+            series.values(f"all wait, {CROWDS[-1]} and main", "cpu"), alone)]
+
+    return Group(
+        "sharers", "urgent fault by number of sharers (ns; cpu: the fault thread's, a page)", layout, found,
+        ("p50", "p90", "p99", "cpu", "wakes"),
+        [ratio("p50: a sharer's fault / the main sharer's", "a sharer, main idle", f"main, {CROWDS[0]} idle", "p50", 1.3),
+         ratio(f"cpu a page: {CROWDS[-1]} idle sharers / none", f"main, {CROWDS[-1]} idle", "main, nobody else", "cpu", 1.1),
+         Target("cpu for each more that waits / for the page itself", each_waiting, 0.5, False)])
+
+
 MAKERS = {
     "one": lambda o, layouts: one_cpu(o, layouts["one"]),
     "two": lambda o, layouts: across("two", layouts["two"].text, o, layouts["two"]),
@@ -166,6 +190,7 @@ MAKERS = {
     "bulk": lambda o, layouts: bulk(o, layouts["any"]),
     "cost": lambda o, layouts: cost(o, layouts["one"]),
     "scale": lambda o, layouts: scale(o, layouts["one"]),
+    "sharers": lambda o, layouts: sharers(o, layouts["one"]),
 }
 NEEDS_TWO = ("two", "apart")
 #: No rows of the stand's: the same source into QEMU and into postcopyd, who faults differs; the count of copies; a guest that moves.
@@ -246,6 +271,7 @@ def options(arguments=None):
     o = parser.parse_args(arguments)
     o.rounds = o.rounds or (1 if o.quick else 5)
     o.mib, o.count = (64, 4000) if o.quick else (128, 20000)
+    o.crowd_count = 500 if o.quick else 5000
     o.stream_mib = 128 if o.quick else 1024
     o.guest_mib = 64 if o.quick else 256
     o.sizes = (1, 16) if o.quick else (1, 16, 256)

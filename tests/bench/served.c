@@ -13,30 +13,8 @@
 #include <unistd.h>
 
 #include "postcopy/postcopy.h"
+#include "session.h"
 #include "toucher.h"
-
-static int fail(const char *what, const char *text)
-{
-	fprintf(stderr, "served: %s: %s\n", what, text);
-	return 1;
-}
-
-static int wait_for(postcopy *p, uint32_t type)
-{
-	struct postcopy_event e = { .size = sizeof(e) };
-
-	do {
-		int ret = postcopy_wait(p, &e, 60000);
-
-		if (ret < 0 || e.type == POSTCOPY_EVENT_FAILED)
-			return fail("waiting", e.text[0] ? e.text : postcopy_strerror(p));
-		if (e.type == POSTCOPY_EVENT_PACKAGE) {
-			close(e.package_fd);
-			postcopy_loaded(p);
-		}
-	} while (e.type != type);
-	return 0;
-}
 
 /* 0 or -1. */
 static int map_memory(struct postcopy_block *b, bool private)
@@ -56,14 +34,14 @@ static int serve(postcopy *p, struct postcopy_block *b, struct toucher *t, const
 	if (b->fd >= 0)
 		b->address = NULL;	/* found by the daemon */
 	if (postcopy_add_block(p, b) < 0 || postcopy_ready(p) < 0)
-		return fail("register", postcopy_strerror(p));
-	if (wait_for(p, POSTCOPY_EVENT_RUNNING))
+		return session_fail("register", postcopy_strerror(p));
+	if (session_wait(p, POSTCOPY_EVENT_RUNNING))
 		return 1;
 	if (t->count) {
 		toucher_run(t);
 		toucher_print(t, row);
 	}
-	if (wait_for(p, POSTCOPY_EVENT_COMPLETE))
+	if (session_wait(p, POSTCOPY_EVENT_COMPLETE))
 		return 1;
 	puts("complete");
 	fflush(stdout);
@@ -81,8 +59,9 @@ int main(int argc, char **argv)
 	int ret;
 
 	if (argc < 7)
-		return fail("usage",
-			    "served SOCKET ROW PAGES COUNT SEED CPU [--only-absent] [--private]");
+		return session_fail("usage",
+				    "served SOCKET ROW PAGES COUNT SEED CPU "
+				    "[--only-absent] [--private]");
 	t.pages = strtoull(argv[3], NULL, 0);
 	t.count = strtoull(argv[4], NULL, 0);
 	t.seed = strtoull(argv[5], NULL, 0);
@@ -93,11 +72,11 @@ int main(int argc, char **argv)
 	}
 	b.length = t.pages * t.page_size;
 	if (map_memory(&b, private) < 0)
-		return fail("memory", "cannot make it");
+		return session_fail("memory", "cannot make it");
 	o.role = POSTCOPY_ROLE_MAIN;
 	o.name = "served";
 	if (postcopy_new(&p, argv[1], &o, text) < 0)
-		return fail("connect", text);
+		return session_fail("connect", text);
 	ret = serve(p, &b, &t, argv[2]);
 	postcopy_free(p);
 	return ret;

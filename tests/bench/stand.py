@@ -19,7 +19,8 @@ PAGE = 4096
 MIB = 1 << 20
 #: as much free memory is made ready for a row at most; what only the sparse rows declare is not touched
 READY_MOST = 1280
-PROGRAMS = ("postcopyd", "postcopyctl", "postcopy-source", "tests/bench/bare", "tests/bench/served")
+PROGRAMS = ("postcopyd", "postcopyctl", "postcopy-source", "tests/bench/bare", "tests/bench/served",
+            "tests/bench/crowd")
 
 
 def missing_programs():
@@ -119,12 +120,14 @@ class Stand:
                 f"{BLOCK},size={mib}M,zero={zero}", *options]
         return self.case.spawn("source", self.layout.sending(argv))
 
-    def postcopyd(self, spin_us=0):
-        """Its address, once it listens."""
+    def postcopyd(self, spin_us=0, others=0):
+        """Its address, once it listens.  @others: sharers besides the main one."""
         self.run_dir = self.case.path("run")
         ready_r, ready_w = os.pipe()
         argv = [built("postcopyd"), "--incoming", "tcp:127.0.0.1:0", "--run-dir", self.run_dir,
                 "--ready-fd", str(ready_w), "--spin-us", str(spin_us), "--stay", "--expect", "served"]
+        for number in range(1, others + 1):
+            argv += ["--expect", f"s{number}"]
         self.daemon = self.case.spawn("postcopyd", self.layout.serving(argv), pass_fds=(ready_w,))
         os.close(ready_w)
         with os.fdopen(ready_r) as ready:
@@ -138,6 +141,21 @@ class Stand:
         argv = [built("tests/bench/served"), os.path.join(self.run_dir, "register"), "served",
                 str(mib * MIB // PAGE), str(count), self.seed, str(-1 if cpu is None else cpu), *options]
         return self.case.spawn("served", self.layout.touching(argv))
+
+    def fault_thread(self):
+        folder = f"/proc/{self.daemon.pid}/task"
+        for tid in os.listdir(folder):
+            with open(f"{folder}/{tid}/comm") as name:
+                if name.read().strip() == "postcopyd-fault":
+                    return tid
+        raise Failure("postcopyd has no fault thread")
+
+    def crowd(self, who, others, mib, count):
+        cpu = self.layout.toucher
+        argv = [built("tests/bench/crowd"), os.path.join(self.run_dir, "register"),
+                f"/proc/{self.daemon.pid}/task/{self.fault_thread()}/schedstat", who, str(others),
+                str(mib * MIB // PAGE), str(count), self.seed, str(-1 if cpu is None else cpu)]
+        return self.case.spawn("crowd", self.layout.touching(argv))
 
     # --- results --------------------------------------------------------------------------------
 

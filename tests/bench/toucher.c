@@ -54,6 +54,8 @@ static void touch(struct toucher *t, volatile const uint8_t *at)
 		(void)*at;
 		return;
 	}
+	if (t->together)
+		pthread_barrier_wait(t->together);
 	before = clock_ns();
 	(void)*at;
 	t->sample[t->samples++] = clock_ns() - before;

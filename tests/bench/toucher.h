@@ -5,6 +5,7 @@
  * The thread whose page faults are measured: the same code in every row, so that rows differ only
  * in who serves it.
  */
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -16,6 +17,8 @@ struct toucher {
 	uint64_t seed;
 	/* beside a background stream: measure those pages only that are not there yet */
 	bool only_absent;
+	/* waited at before each touch; NULL: nobody else touches */
+	pthread_barrier_t *together;
 	/* of each measured touch, nanoseconds; sorted by toucher_print() */
 	uint64_t *sample;
 	uint64_t samples;
