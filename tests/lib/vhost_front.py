@@ -136,6 +136,18 @@ class ServedFrontEnd(FrontEnd):
                 raise Deadline(f"waited {TIMEOUT:g} s for {what}")
             self._serve()
 
+    def serve_fault(self):
+        """The next one, whoever makes it."""
+        check(select.select([self.uffd], [], [], TIMEOUT)[0], "nobody faults")
+        self._serve()
+
+    def is_silent(self, seconds=0.3):
+        """No answer comes."""
+        return not select.select([self._sock], [], [], seconds)[0]
+
+    def send(self, request, body=b"", fds=(), ack=False):
+        self._send(request, body, fds, ack)
+
     def _serve(self):
         message = os.read(self.uffd, 32)
         check_equal(message[0], UFFD_EVENT_PAGEFAULT, "event of the userfaultfd")

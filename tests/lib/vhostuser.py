@@ -26,8 +26,11 @@ ENTRIES = 64
 USER_BASE = 0x7E0000000000          # front-end addresses of guest memory: made up, nothing is mapped there
 
 
+IN, OUT = 0, 1
+
+
 class Ring:
-    """Read requests in an image of RAM; guest-physical addresses are offsets in it."""
+    """Requests in an image of RAM; guest-physical addresses are offsets in it."""
 
     def __init__(self, image, at=0x200000):
         self._image = image
@@ -35,14 +38,14 @@ class Ring:
         self.reads = []                 # (sector, address, length, status address)
         image[self.used:self.used + 4 + 8 * ENTRIES + 2] = bytes(4 + 8 * ENTRIES + 2)
 
-    def read(self, sector, header, data, length, status):
-        """Queue: @length bytes from @sector to @data."""
+    def read(self, sector, header, data, length, status, kind=IN):
+        """Queue: @length bytes from @sector to @data; OUT: the other way."""
         first = 3 * len(self.reads)
         check(first + 3 <= ENTRIES, "the ring is full")
-        self._image[header:header + 16] = struct.pack("<IIQ", 0, 0, sector)
+        self._image[header:header + 16] = struct.pack("<IIQ", kind, 0, sector)
         self._image[status] = 0xFF
         self._describe(first, header, 16, 1, first + 1)
-        self._describe(first + 1, data, length, 3, first + 2)
+        self._describe(first + 1, data, length, 1 if kind == OUT else 3, first + 2)
         self._describe(first + 2, status, 1, 2, 0)
         at = self.avail + 4 + 2 * len(self.reads)
         self._image[at:at + 2] = struct.pack("<H", first)
@@ -69,12 +72,15 @@ class FrontEnd:
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._sock.settimeout(20)
         self._sock.connect(path)
-        self.kick_fd, self.call_fd = os.eventfd(0), os.eventfd(0)
+        self.call_fd, self._kicks = os.eventfd(0), []
+
+    def hang_up(self):
+        self._sock.close()
 
     def close(self):
-        self._sock.close()
-        os.close(self.kick_fd)
-        os.close(self.call_fd)
+        self.hang_up()
+        for fd in (self.call_fd, *self._kicks):
+            os.close(fd)
 
     def _send(self, request, body=b"", fds=(), ack=False):
         flags = VERSION | (NEED_REPLY if ack else 0)
@@ -120,14 +126,20 @@ class FrontEnd:
         self._send(SET_MEM_TABLE, body, [self._memory] * len(self._regions), ack=True)
         return self._reply(SET_MEM_TABLE)
 
-    def start(self, ring):
-        """Hand the ring over and kick."""
-        self._send(SET_VRING_NUM, struct.pack("<II", 0, ENTRIES))
-        self._send(SET_VRING_BASE, struct.pack("<II", 0, 0))
-        self._send(SET_VRING_ADDR, struct.pack("<II4Q", 0, 0, USER_BASE + ring.desc, USER_BASE + ring.used,
+    def start(self, ring, queue=0):
+        """Hand a ring over and kick."""
+        kick = self._kick_of(queue)
+        self._send(SET_VRING_NUM, struct.pack("<II", queue, ENTRIES))
+        self._send(SET_VRING_BASE, struct.pack("<II", queue, 0))
+        self._send(SET_VRING_ADDR, struct.pack("<II4Q", queue, 0, USER_BASE + ring.desc, USER_BASE + ring.used,
                                                USER_BASE + ring.avail, 0))
-        self._send(SET_VRING_CALL, struct.pack("<Q", 0), [self.call_fd])
-        self._send(SET_VRING_KICK, struct.pack("<Q", 0), [self.kick_fd])
-        self._send(SET_VRING_ENABLE, struct.pack("<II", 0, 1), ack=True)
+        self._send(SET_VRING_CALL, struct.pack("<Q", queue), [self.call_fd])
+        self._send(SET_VRING_KICK, struct.pack("<Q", queue), [kick])
+        self._send(SET_VRING_ENABLE, struct.pack("<II", queue, 1), ack=True)
         check_equal(self._reply(SET_VRING_ENABLE), 0, "the back-end's answer to SET_VRING_ENABLE")
-        os.eventfd_write(self.kick_fd, 1)
+        os.eventfd_write(kick, 1)
+
+    def _kick_of(self, queue):
+        while len(self._kicks) <= queue:
+            self._kicks.append(os.eventfd(0))
+        return self._kicks[queue]
