@@ -52,7 +52,7 @@ static void work(void *job)
 	struct client *c = p->copy;
 
 	/* What waits here for its lock can be interrupted; what follows can not. */
-	(void)maps_released(c->pid, 0, 1);
+	(void)maps_wait(c->pid);
 	if (p->what == DOOR_MAY_LEAVE)
 		p->ret = prove_unmapped(c) ? 0 : -EBUSY;
 	else if (p->what == DOOR_IS_RELEASED)

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * smaps prints, per mapping, the head line of maps, then lines "Name: value", the last of which is
- * VmFlags.  Both files are generated while they are read, a buffer at a time: a mapping that
+ * Both files are generated while they are read, a buffer at a time: a mapping that
  * changes meanwhile may be missed or be seen twice, so callers look only at processes whose
  * mappings rest (held, or waiting for us), or look again.
  */
@@ -21,12 +20,24 @@
 
 #include "core/guard.h"
 #include "sys/fd.h"
+#include "sys/maps_query.h"
 #include "sys/maps_text.h"
 
-static void close_file(FILE **f)
+/*
+ * The kernel fills no more than this at a time; stdio would ask for a quarter of it, and how often is asked is
+ * most of what a look costs.
+ */
+#define READ_SIZE 4096
+
+struct proc_file {
+	FILE *f;		/* NULL */
+	char buf[READ_SIZE];
+};
+
+static void close_file(struct proc_file *p)
 {
-	if (*f)
-		fclose(*f);
+	if (p->f)
+		fclose(p->f);
 }
 #define cleanup_file __attribute__((cleanup(close_file)))
 
@@ -37,177 +48,36 @@ static void close_dir(DIR **d)
 }
 #define cleanup_dir __attribute__((cleanup(close_dir)))
 
-/* --- lines --- */
+/* --- processes --- */
 
-/**
- * maps_text_vma - read the head line of a mapping
- * @vma: filled when it is one
- *
- * Names (with spaces, escaped newlines, " (deleted)") are not looked at: they prove nothing.
- *
- * Return: false for any other line.
- */
-bool maps_text_vma(const char *line, struct maps_vma *vma)
+/* A file of a process; -ESRCH when the process is gone. */
+static int open_proc(pid_t pid, const char *name, struct proc_file *out)
 {
-	unsigned major, minor;
-	char perms[5];
+	char path[64];
 
-	if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %x:%x %" SCNu64, &vma->start,
-		   &vma->end, perms, &vma->offset, &major, &minor, &vma->inode) != 7)
-		return false;
-	if (strlen(perms) != 4 || vma->start >= vma->end)
-		return false;
-	vma->dev = makedev(major, minor);
-	vma->readable = perms[0] == 'r';
-	vma->writable = perms[1] == 'w';
-	vma->shared = perms[3] == 's';
-	vma->uffd_missing = false;
-	return true;
-}
-
-bool maps_text_flags(const char *line, bool *um)
-{
-	static const char key[] = "VmFlags:";
-
-	if (strncmp(line, key, strlen(key)) != 0)
-		return false;
-	*um = false;
-	for (const char *p = line + strlen(key); *p; p += strcspn(p, " \n")) {
-		p += strspn(p, " \n");
-		if (strncmp(p, "um", 2) == 0 && strcspn(p, " \n") == 2)
-			*um = true;
-	}
-	return true;
-}
-
-/* getline() that tells an error from the end: 1, 0 or -errno. */
-static int next_line(FILE *f, char **line, size_t *size)
-{
-	errno = 0;
-	if (getline(line, size, f) >= 0)
-		return 1;
-	if (errno)
-		return -errno;
-	return ferror(f) ? -EIO : 0;
-}
-
-/* The next mapping of smaps with its flags: 1, 0 at the end, or -errno. */
-static int next_flagged(FILE *smaps, char **line, size_t *size, struct maps_vma *vma)
-{
-	struct maps_vma head = { 0 };
-	bool um;
-	int rc;
-
-	while ((rc = next_line(smaps, line, size)) > 0) {
-		struct maps_vma found;
-
-		if (maps_text_vma(*line, &found)) {
-			head = found;
-		} else if (maps_text_flags(*line, &um) && head.end) {
-			*vma = head;
-			vma->uffd_missing = um;
-			return 1;
-		}
-	}
-	return rc;
-}
-
-/* --- whole texts --- */
-
-struct vma_list {
-	struct maps_vma *vma;
-	size_t n, room;
-};
-
-static int vma_list_add(struct vma_list *l, const struct maps_vma *vma)
-{
-	if (l->n == l->room) {
-		size_t room = l->room ? 2 * l->room : 8;
-		void *grown = reallocarray(l->vma, room, sizeof(*vma));
-
-		if (!grown)
-			return -ENOMEM;
-		l->vma = grown;
-		l->room = room;
-	}
-	l->vma[l->n++] = *vma;
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
+	out->f = fopen(path, "re");
+	if (!out->f)
+		return errno == ENOENT ? -ESRCH : -errno;
+	setvbuf(out->f, out->buf, _IOFBF, sizeof(out->buf));
 	return 0;
 }
 
-static int collect(FILE *maps, uint64_t dev, uint64_t inode, struct vma_list *l)
+/* As maps_text_of_file(), or -ENOTTY: ask that. */
+static int query_of_file(int maps_fd, uint64_t dev, uint64_t inode, struct maps_vma **out)
 {
-	cleanup_free char *line = NULL;
-	struct maps_vma vma;
-	size_t size = 0;
+	struct maps_vma vma = { 0 };
+	struct maps_list l = { 0 };
 	int rc;
 
-	while ((rc = next_line(maps, &line, &size)) > 0) {
-		if (!maps_text_vma(line, &vma) || vma.inode != inode || vma.dev != dev)
-			continue;
-		rc = vma_list_add(l, &vma);
-		if (rc < 0)
-			break;
-	}
-	return rc;
-}
-
-int maps_text_of_file(FILE *maps, uint64_t dev, uint64_t inode, struct maps_vma **out)
-{
-	struct vma_list l = { 0 };
-	int rc = collect(maps, dev, inode, &l);
-
-	if (rc < 0) {
+	while ((rc = maps_query_of_file(maps_fd, dev, inode, &vma)) > 0 && (rc = maps_list_add(&l, &vma)) == 0)
+		continue;
+	if (rc < 0 && rc != -ENODATA) {
 		free(l.vma);
 		return rc;
 	}
 	*out = l.vma;
 	return (int)l.n;
-}
-
-int maps_text_proven(FILE *smaps, uint64_t start, uint64_t end, uint64_t *at)
-{
-	cleanup_free char *line = NULL;
-	struct maps_vma vma;
-	size_t size = 0;
-	int rc = 1;
-
-	*at = start;
-	while (*at < end && (rc = next_flagged(smaps, &line, &size, &vma)) > 0) {
-		if (vma.end <= *at)
-			continue;
-		if (vma.start > *at || !vma.uffd_missing)
-			return 0;
-		*at = vma.end;
-	}
-	return rc;
-}
-
-int maps_text_released(FILE *smaps, uint64_t start, uint64_t end)
-{
-	cleanup_free char *line = NULL;
-	struct maps_vma vma;
-	size_t size = 0;
-	int rc;
-
-	/* In the order of their addresses; each one costs a walk of its page tables. */
-	while ((rc = next_flagged(smaps, &line, &size, &vma)) > 0 && vma.start < end)
-		if (vma.uffd_missing && vma.end > start)
-			return 0;
-	return rc < 0 ? rc : 1;
-}
-
-/* --- processes --- */
-
-/* A file of a process; -ESRCH when the process is gone. */
-static int open_proc(pid_t pid, const char *name, FILE **out)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
-	*out = fopen(path, "re");
-	if (*out)
-		return 0;
-	return errno == ENOENT ? -ESRCH : -errno;
 }
 
 /**
@@ -218,11 +88,31 @@ static int open_proc(pid_t pid, const char *name, FILE **out)
  */
 int maps_of_file(pid_t pid, uint64_t dev, uint64_t inode, struct maps_vma **out)
 {
-	cleanup_file FILE *f = NULL;
-	int rc = open_proc(pid, "maps", &f);
+	cleanup_file struct proc_file p = { .f = NULL };
+	int rc = open_proc(pid, "maps", &p);
 
 	*out = NULL;
-	return rc < 0 ? rc : maps_text_of_file(f, dev, inode, out);
+	if (rc == 0)
+		rc = query_of_file(fileno(p.f), dev, inode, out);
+	return rc == -ENOTTY ? maps_text_of_file(p.f, dev, inode, out) : rc;
+}
+
+/**
+ * maps_wait - outwait whoever keeps the address space of a process locked
+ *
+ * The end of this process interrupts that.  maps alone may be told without the lock (6.17); smaps is not.  One byte: no more
+ * than the first mapping is walked.
+ */
+int maps_wait(pid_t pid)
+{
+	cleanup_fd int fd = -1;
+	char path[64], byte;
+
+	snprintf(path, sizeof(path), "/proc/%d/smaps", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? -ESRCH : -errno;
+	return read(fd, &byte, 1) < 0 ? -errno : 0;
 }
 
 /**
@@ -233,10 +123,10 @@ int maps_of_file(pid_t pid, uint64_t dev, uint64_t inode, struct maps_vma **out)
  */
 int maps_proven(pid_t pid, uint64_t start, uint64_t end, uint64_t *at)
 {
-	cleanup_file FILE *f = NULL;
-	int rc = open_proc(pid, "smaps", &f);
+	cleanup_file struct proc_file p = { .f = NULL };
+	int rc = open_proc(pid, "smaps", &p);
 
-	return rc < 0 ? rc : maps_text_proven(f, start, end, at);
+	return rc < 0 ? rc : maps_text_proven(p.f, start, end, at);
 }
 
 /**
@@ -246,27 +136,22 @@ int maps_proven(pid_t pid, uint64_t start, uint64_t end, uint64_t *at)
  */
 int maps_released(pid_t pid, uint64_t start, uint64_t end)
 {
-	cleanup_file FILE *f = NULL;
-	int rc = open_proc(pid, "smaps", &f);
+	cleanup_file struct proc_file p = { .f = NULL };
+	int rc = open_proc(pid, "smaps", &p);
 
-	return rc < 0 ? rc : maps_text_released(f, start, end);
+	return rc < 0 ? rc : maps_text_released(p.f, start, end);
 }
 
 /* Does this task's address space map the file?  1, 0, -ENODATA when it has none, or -errno. */
 static int task_uses(pid_t pid, const char *name, uint64_t dev, uint64_t inode)
 {
-	cleanup_free char *line = NULL;
-	cleanup_file FILE *f = NULL;
-	struct maps_vma vma;
-	size_t size = 0, lines = 0;
-	int rc = open_proc(pid, name, &f);
+	cleanup_file struct proc_file p = { .f = NULL };
+	int rc = open_proc(pid, name, &p);
+	struct maps_vma vma = { 0 };
 
-	if (rc < 0)
-		return rc;
-	for (; (rc = next_line(f, &line, &size)) > 0; lines++)
-		if (maps_text_vma(line, &vma) && vma.inode == inode && vma.dev == dev)
-			return 1;
-	return rc == 0 && lines == 0 ? -ENODATA : rc;
+	if (rc == 0)
+		rc = maps_query_of_file(fileno(p.f), dev, inode, &vma);
+	return rc == -ENOTTY ? maps_text_uses(p.f, dev, inode) : rc;
 }
 
 static pid_t pid_of_name(const char *name)
@@ -275,6 +160,14 @@ static pid_t pid_of_name(const char *name)
 	long pid = isdigit((unsigned char)name[0]) ? strtol(name, &rest, 10) : 0;
 
 	return pid > 0 && pid <= INT32_MAX && *rest == '\0' ? (pid_t)pid : 0;
+}
+
+/* The directory of its tasks has a link for each, beside its own two.  Kernel threads are most of /proc, and have but one task. */
+static bool has_one_task(const char *tasks)
+{
+	struct stat st;
+
+	return stat(tasks, &st) == 0 && st.st_nlink == 3;
 }
 
 /*
@@ -291,6 +184,8 @@ static int process_uses(pid_t pid, uint64_t dev, uint64_t inode)
 	if (rc != -ENODATA)
 		return rc;
 	snprintf(name, sizeof(name), "/proc/%d/task", (int)pid);
+	if (has_one_task(name))
+		return 0;
 	tasks = opendir(name);
 	while (tasks && rc == -ENODATA && (e = readdir(tasks))) {
 		snprintf(name, sizeof(name), "task/%d/maps", (int)pid_of_name(e->d_name));
@@ -339,6 +234,7 @@ int maps_users(uint64_t dev, uint64_t inode, pid_t **out, unsigned *hidden, _Ato
 {
 	cleanup_free pid_t *list = NULL;
 	cleanup_dir DIR *proc = opendir("/proc");
+	pid_t self = getpid();
 	unsigned hide = 0;
 	struct dirent *e;
 	size_t n = 0;
@@ -350,7 +246,7 @@ int maps_users(uint64_t dev, uint64_t inode, pid_t **out, unsigned *hidden, _Ato
 	while (rc == 0 && (e = readdir(proc))) {
 		pid_t pid = pid_of_name(e->d_name);
 
-		if (pid <= 0 || pid == getpid())
+		if (pid <= 0 || pid == self)
 			continue;
 		if (at)
 			*at = pid;
@@ -371,17 +267,10 @@ int maps_users(uint64_t dev, uint64_t inode, pid_t **out, unsigned *hidden, _Ato
  */
 int maps_at(pid_t pid, uint64_t address, struct maps_vma *out)
 {
-	cleanup_free char *line = NULL;
-	cleanup_file FILE *f = NULL;
-	size_t size = 0;
-	int rc = open_proc(pid, "maps", &f);
+	cleanup_file struct proc_file p = { .f = NULL };
+	int rc = open_proc(pid, "maps", &p);
 
-	if (rc < 0)
-		return rc;
-	while ((rc = next_line(f, &line, &size)) > 0)
-		if (maps_text_vma(line, out) && address >= out->start && address < out->end)
-			return 1;
-	return rc;
+	return rc < 0 ? rc : maps_text_at(p.f, address, out);
 }
 
 /* @path opened, when it is the file of the mapping; -ENOENT for another, or -errno. */
@@ -477,19 +366,19 @@ int maps_present(pid_t pid, uint64_t start, uint64_t end, uint64_t *pages)
  */
 int maps_name(pid_t pid, char *out, size_t len)
 {
-	cleanup_file FILE *f = NULL;
-	int rc = open_proc(pid, "comm", &f);
+	cleanup_file struct proc_file p = { .f = NULL };
+	int rc = open_proc(pid, "comm", &p);
 
 	if (len == 0)
 		return -EINVAL;
 	out[0] = '\0';
 	if (rc < 0)
 		return rc;
-	if (!fgets(out, (int)(len < 64 ? len : 64), f))
-		return ferror(f) ? -errno : -ESRCH;
+	if (!fgets(out, (int)(len < 64 ? len : 64), p.f))
+		return ferror(p.f) ? -errno : -ESRCH;
 	out[strcspn(out, "\n")] = '\0';
-	for (char *p = out; *p; p++)
-		if (*p < 0x20 || *p > 0x7e)
-			*p = '?';
+	for (char *c = out; *c; c++)
+		if (*c < 0x20 || *c > 0x7e)
+			*c = '?';
 	return 0;
 }

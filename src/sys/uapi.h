@@ -6,6 +6,8 @@
  * Nothing here is ours: names and values are the kernel's, and a newer header wins.
  */
 #include <linux/ioctl.h>
+#include <linux/fs.h>
+#include <linux/types.h>
 #include <linux/userfaultfd.h>
 
 /* /dev/userfaultfd: an ioctl on it makes a userfaultfd (6.1). */
@@ -33,6 +35,25 @@
 #endif
 #ifndef _UFFDIO_POISON
 #define _UFFDIO_POISON (0x08)
+#endif
+
+/* Of /proc/PID/maps (6.11). */
+#ifndef PROCMAP_QUERY
+enum procmap_query_flags {
+	PROCMAP_QUERY_VMA_READABLE = 0x01,
+	PROCMAP_QUERY_VMA_WRITABLE = 0x02,
+	PROCMAP_QUERY_VMA_EXECUTABLE = 0x04,
+	PROCMAP_QUERY_VMA_SHARED = 0x08,
+	PROCMAP_QUERY_COVERING_OR_NEXT_VMA = 0x10,
+	PROCMAP_QUERY_FILE_BACKED_VMA = 0x20,
+};
+struct procmap_query {
+	__u64 size, query_flags, query_addr;
+	__u64 vma_start, vma_end, vma_flags, vma_page_size, vma_offset, inode;
+	__u32 dev_major, dev_minor, vma_name_size, build_id_size;
+	__u64 vma_name_addr, build_id_addr;
+};
+#define PROCMAP_QUERY _IOWR('f', 17, struct procmap_query)
 #endif
 
 #endif

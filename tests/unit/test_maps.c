@@ -10,7 +10,6 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -23,6 +22,7 @@
 
 #include "core/guard.h"
 #include "sys/fd.h"
+#include "sys/maps_query.h"
 #include "sys/maps_text.h"
 #include "sys/mem.h"
 #include "sys/uffd.h"
@@ -415,6 +415,68 @@ Test(maps, pages_that_are_there)
 	cr_assert_eq(n, 1);
 	cr_assert_lt(maps_present(0x7ffffff0, at, at + PAGE, &n), 0);
 	munmap(map, 1024 * PAGE);
+}
+
+/* The ioctl of newer kernels and the text, of one process at one time. */
+Test(maps, asked_or_read_it_is_the_same)
+{
+	cleanup_fd int fd = mem_blob_new("ram", 8 * PAGE);
+	void *first = mem_map_shared(fd, 2 * PAGE, PAGE), *second = mem_map_shared(fd, 4 * PAGE, 3 * PAGE);
+	void *own = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE, fd, PAGE);
+	FILE *maps = fopen("/proc/self/maps", "re");
+	cleanup_free struct maps_vma *vma = NULL;
+	struct maps_vma got = { 0 };
+	struct mem_identity id;
+	int n, rc;
+
+	cr_assert(maps && first && second && own != MAP_FAILED);
+	cr_assert_eq(mem_identify(fd, &id), 0);
+	rc = maps_query_of_file(fileno(maps), id.dev, id.inode, &got);
+	if (rc == -ENOTTY)
+		cr_skip_test("this kernel has no PROCMAP_QUERY (Linux 6.11)");
+	n = maps_text_of_file(maps, id.dev, id.inode, &vma);
+	cr_assert_eq(n, 3);
+	for (int i = 0; i < n; i++, rc = maps_query_of_file(fileno(maps), id.dev, id.inode, &got)) {
+		cr_assert_eq(rc, 1);
+		cr_expect(got.start == vma[i].start && got.end == vma[i].end && got.offset == vma[i].offset);
+		cr_expect(got.dev == vma[i].dev && got.inode == vma[i].inode);
+		cr_expect(got.readable == vma[i].readable && got.writable == vma[i].writable && got.shared == vma[i].shared);
+	}
+	cr_expect_eq(rc, 0);
+	fclose(maps);
+}
+
+/* Fail closed: what cannot be asked is read. */
+Test(maps, what_cannot_be_asked)
+{
+	cleanup_fd int fd = mem_blob_new("ram", PAGE);
+	struct maps_vma vma = { 0 };
+
+	cr_expect_eq(maps_query_of_file(fd, 0, 0, &vma), -ENOTTY);
+	cr_expect_eq(maps_query_of_file(-1, 0, 0, &vma), -ENOTTY);
+}
+
+Test(maps, does_a_text_show_the_file)
+{
+	static const struct {
+		const char *text;
+		int want;
+	} rows[] = {
+		{ "1000-2000 rw-s 00000000 00:01 7\n", 1 },
+		{ "1000-2000 r--p 00000000 00:00 0\n3000-4000 r--p 00000000 00:01 7    /memfd:a (deleted)\n", 1 },
+		{ "1000-2000 rw-s 00000000 00:02 7\n3000-4000 rw-s 00000000 00:01 8\n", 0 },
+		{ "\n", 0 },
+	};
+	FILE *f = fopen("/dev/null", "re");
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		FILE *one = text(rows[i].text);
+
+		cr_expect_eq(maps_text_uses(one, makedev(0, 1), 7), rows[i].want, "row %zu", i);
+		fclose(one);
+	}
+	cr_expect_eq(maps_text_uses(f, makedev(0, 1), 7), -ENODATA, "no address space");
+	fclose(f);
 }
 
 static bool has(const pid_t *list, int n, pid_t pid)
