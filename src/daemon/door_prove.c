@@ -145,6 +145,7 @@ static void learn(struct client *c, const struct proof *p)
 	memcpy(c->proven, p->copy->proven, sizeof(c->proven));
 	c->n_proven = p->copy->n_proven;
 	c->registered = p->copy->registered;
+	c->kernel_waits |= p->copy->kernel_waits;
 	if (p->ret < 0 && c->state != CLIENT_REFUSED)
 		g_strlcpy(c->problem, p->copy->problem, sizeof(c->problem));
 }

@@ -191,16 +191,21 @@ static int prove_private(struct client *c, unsigned offer, unsigned number, char
  * USER_MODE_ONLY one gives them EFAULT, and no interface tells an outsider which kind it is, so a
  * kernel access to a page that is missing finds out.  A few addresses of each mapping are tried
  * until one is missing; where none is, nothing can be found out and nothing is refused.
+ *
+ * Found out once: it was opened as the one or the other kind and stays that.
  */
-static int prove_kernel(const struct client *c, char *why)
+static int prove_kernel(struct client *c, char *why)
 {
+	if (c->kernel_waits)
+		return 0;
 	for (unsigned i = 0; i < c->n_proven; i++) {
 		const struct mapping *m = &c->proven[i];
 
 		for (uint64_t at = 0; at < m->length; at += (m->length / 8 & ~4095ull) + 4096) {
 			int ret = uffd_probe_kernel(c->pid, m->address + at);
 
-			if (ret == UFFD_FIT || (ret < 0 && ret != -EEXIST))
+			c->kernel_waits = ret == UFFD_FIT;
+			if (c->kernel_waits || (ret < 0 && ret != -EEXIST))
 				return 0;
 			if (ret == UFFD_USER_ONLY) {
 				snprintf(why, WHY, "its userfaultfd is USER_MODE_ONLY: kernel accesses (KVM, read, O_DIRECT) would "

@@ -61,6 +61,7 @@ struct client {
 	bool overdue;			/* and has been for too long */
 	bool joining;			/* READY, or refused for what was found since: proven again, to be handed over */
 	bool released;			/* of its registrations, as far as they could be undone */
+	bool kernel_waits;		/* an access of the kernel was seen to wait for a page of its userfaultfd */
 	bool registered;		/* everything it maps of its blocks is registered and verified */
 	uint32_t policy;		/* enum regmsg_policy */
 	pid_t pid;

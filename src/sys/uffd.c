@@ -256,6 +256,8 @@ enum uffd_fitness uffd_probe(int uffd, bool need_kernel, bool *was_blocking)
 	return uffd_asked_for(uffd) & UFFD_GONE_EVENTS ? UFFD_REPORTS_GONE : UFFD_FIT;
 }
 
+#define PROBE_SOON 40
+
 /* A process of its own, since a thread that waits for a page ends by nothing but SIGKILL. */
 static pid_t probe_start(pid_t owner, uint64_t address)
 {
@@ -313,14 +315,15 @@ int uffd_probe_kernel(pid_t owner, uint64_t address)
 
 	if (child < 0)
 		return child;
-	for (unsigned ms = 0; ms < 1000; ms++) {
+	for (unsigned i = 0; i < PROBE_SOON + 1000; i++) {
 		if (waitpid(child, &status, WNOHANG) == child)
 			return probe_verdict(status);
 		if (probe_waits(child)) {
 			verdict = UFFD_FIT;
 			break;
 		}
-		poll(NULL, 0, 1);
+		/* It is there soon, and a VM may stand still until then. */
+		usleep(i < PROBE_SOON ? 50 : 1000);
 	}
 	kill(child, SIGKILL);
 	waitpid(child, &status, 0);
