@@ -253,11 +253,20 @@ static bool next_request(struct faultloop *f, struct engine_request *r)
 	return found;
 }
 
+/*
+ * Nobody sleeps for a page before faults are served, but once the package is here the source gives pages, and what is ours
+ * alone may be asked for: the hand-over does.
+ */
+static bool may_ask(const struct faultloop *f)
+{
+	return !faultloop_halted(f) && !f->closing && (faultloop_serving(f) || f->need == NEED_ARM);
+}
+
 static void ask(struct faultloop *f)
 {
 	struct engine_request r;
 
-	if (!faultloop_halted(f) && !f->closing && faultloop_serving(f))
+	if (may_ask(f))
 		while (outbox_room(&f->outbox) && next_request(f, &r)) {
 			PROBE3(request, r.block, r.offset, r.length);
 			outbox_request(&f->outbox, &f->engine.blocks, &r);

@@ -243,7 +243,7 @@ static uint64_t held_missing(const struct snapshot *s, bool *asked)
 }
 
 /* Ahead of everything that nobody sleeps for: the VM cannot go on before they are here. */
-static void want_held(struct handover *h, const struct snapshot *s)
+static void want_held(struct handover *h, const struct snapshot *s, enum request_class class)
 {
 	h->wanted_ns = clock_ns();
 	for (unsigned i = 0; i < s->n_blocks; i++) {
@@ -253,7 +253,7 @@ static void want_held(struct handover *h, const struct snapshot *s)
 			continue;
 		want.want.block = i;
 		want.want.length = s->block[i].length;
-		want.want.class = CLASS_DMA;
+		want.want.class = class;
 		faultloop_post(h->loop, &want);
 	}
 }
@@ -267,11 +267,14 @@ static void at_declared(struct handover *h, const struct snapshot *s)
 			      (int)h->pid, c->problem);
 		return;
 	}
+	/* While everybody is proven: what nothing has to be proven for is on its way then, and not behind all that the source sends. */
+	if (s->need == NEED_ARM && !h->wanted_ns)
+		want_held(h, s, CLASS_PREFETCH);
 	if (s->state != SESSION_LOADING || !c || c->state != CLIENT_JOINED)
 		return;
 	h->retrying = false;
 	h->retry_until_ns = 0;
-	want_held(h, s);
+	want_held(h, s, CLASS_DMA);
 	handover_enter(h, HANDOVER_PRIVATE);
 }
 
@@ -287,7 +290,7 @@ static void at_private(struct handover *h, const struct snapshot *s)
 		start_stream(h, s);
 	/* A wish that found no room was dropped. */
 	else if (!asked && clock_ns() - h->wanted_ns > WANT_AGAIN_NS)
-		want_held(h, s);
+		want_held(h, s, CLASS_DMA);
 }
 
 /* --- STREAMING, LOADING ------------------------------------------------------------------------------------------- */

@@ -96,7 +96,7 @@ static bool step_lane(struct faultloop *f, struct lane *l)
 
 /*
  * The main lane stands still while the main thread owes an answer.  The urgent lane is not looked
- * at before faults are served: its decoder has no blocks before, and nothing was asked for.
+ * at before faults are served: what was asked for before (may_ask() in faultloop.c) is waited for by nobody yet.
  */
 static bool may_read(const struct faultloop *f, const struct lane *l)
 {
