@@ -17,54 +17,12 @@ from harness import Failure, check, check_equal, main, skip_all, wait_for  # noq
 from preload import LIBRARY, SETPRIV, asks, preloaded, served, vmas  # noqa: E402
 from qmp import Qmp  # noqa: E402
 from service import BLOCK, MIB, PAGE, Service, missing_programs  # noqa: E402
-from vhostuser import SECTOR, FrontEnd, Ring  # noqa: E402
+from stage import REGIONS, SIZE, SLOW, Stage, check_reads, disk, some_reads, wait_rung  # noqa: E402
+from vhostuser import FrontEnd, Ring  # noqa: E402
 from vm import binaries  # noqa: E402
 
 STORAGE_DAEMON = "/usr/bin/qemu-storage-daemon"
-SIZE = 16 * MIB
 SANDBOX = ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
-#: What a VMM tells a back-end about the RAM of a small PC.
-REGIONS = [(0, 0xA0000), (0xC0000, SIZE - 0xC0000)]
-SLOW = ("--no-background", "--linger", "1500")
-
-
-class Stage:
-    """A daemon, its own VM with its memory in a file that others may open, and what the source holds."""
-
-    def __init__(self, case, *names, size=SIZE):
-        os.chmod(case.dir, 0o711)
-        self.case = case
-        self.image = bytearray(case.random.randbytes(size))
-        self.image_path = case.path("image")
-        self.ram = f"/dev/shm/postcopy-{os.getpid()}-{len(case.children)}"
-        with open(self.ram, "wb") as ram:
-            ram.truncate(size)
-        case.defer(lambda: os.unlink(self.ram))
-        os.chmod(self.ram, 0o666)
-        register = case.path("register")
-        self.service = Service(case, "--register-path", register, "--register-group", "nogroup",
-                               expect=("vm", *names), size=size)
-        self.service.register = register
-        self.vm = self.service.sharer("vm", "main", memory=f"memfd={self.ram}")
-        self.source = None
-
-    def begin(self, *options):
-        """The source sends its package; faults are served from here on."""
-        with open(self.image_path, "wb") as image:
-            image.write(self.image)
-        self.source = self.service.source(*options, blocks=[f"{BLOCK},size={len(self.image)},file={self.image_path}"])
-        self.vm.event("listening")
-
-    def finish(self):
-        """Everything is here; what differs from the image is said as {page number: content}."""
-        self.source.completed()
-        self.vm.event("complete")
-        with open(self.ram, "rb") as ram:
-            memory = ram.read()
-        return memory
-
-    def pid_of(self, name):
-        return [s["pid"] for s in self.service.control("sharers") if s["name"] == name]
 
 
 class Machine:
@@ -162,14 +120,6 @@ def main_program(case, binary):
 
 # --- a back-end ---------------------------------------------------------------------------------------
 
-def disk(case, sectors=4096):
-    path = case.path("disk")
-    content = case.random.randbytes(sectors * SECTOR)
-    with open(path, "wb") as file:
-        file.write(content)
-    return path, content
-
-
 def storage_daemon(stage, path, *wrapper):
     """qemu-storage-daemon with that disk; the path of its vhost-user socket."""
     sock = stage.case.path("vhost")
@@ -182,46 +132,6 @@ def storage_daemon(stage, path, *wrapper):
         return os.path.exists(sock)
     wait_for("the storage daemon's socket", ready)
     return child, sock
-
-
-def some_reads(case, ring, count=12):
-    """Requests all over RAM: below and above the hole of a PC, and the pages that they cross."""
-    places = [0x10000 + PAGE * 8 * n for n in range(count // 2)] + [3 * MIB + PAGE * 16 * n for n in range(count // 2)]
-    for place in places:
-        length = SECTOR * case.random.randrange(1, 16)
-        sector = case.random.randrange(4096 - 16)
-        ring.read(sector, place, place + PAGE + 512 * case.random.randrange(8), length, place + 6 * PAGE)
-
-
-def after(image, ring, content):
-    """The image as it is when the requests have been served, but for the used ring."""
-    wanted = bytearray(image)
-    for sector, data, length, status in ring.reads:
-        wanted[data:data + length] = content[sector * SECTOR:sector * SECTOR + length]
-        wanted[status] = 0
-    return wanted
-
-
-def check_reads(stage, ring, content):
-    memory = stage.finish()
-    check_equal(ring.finished(memory), len(ring.reads), "requests served")
-    wanted = after(stage.image, ring, content)
-    wanted[ring.used:ring.used + PAGE] = memory[ring.used:ring.used + PAGE]
-    wrong = [page for page in range(0, SIZE, PAGE) if memory[page:page + PAGE] != wanted[page:page + PAGE]]
-    check_equal(wrong, [], "pages that are wrong")
-
-
-def wait_rung(front):
-    """Without looking into memory that is not here: the back-end rings when it has done something."""
-    os.set_blocking(front.call_fd, False)
-
-    def rung():
-        try:
-            os.eventfd_read(front.call_fd)
-            return True
-        except BlockingIOError:
-            return False
-    wait_for("the back-end to ring", rung)
 
 
 def backend(case):

@@ -126,11 +126,11 @@ class FrontEnd:
         self._send(SET_MEM_TABLE, body, [self._memory] * len(self._regions), ack=True)
         return self._reply(SET_MEM_TABLE)
 
-    def start(self, ring, queue=0):
-        """Hand a ring over and kick."""
+    def start(self, ring, queue=0, base=0):
+        """Hand a ring over and kick.  @base: requests that were done before."""
         kick = self._kick_of(queue)
         self._send(SET_VRING_NUM, struct.pack("<II", queue, ENTRIES))
-        self._send(SET_VRING_BASE, struct.pack("<II", queue, 0))
+        self._send(SET_VRING_BASE, struct.pack("<II", queue, base))
         self._send(SET_VRING_ADDR, struct.pack("<II4Q", queue, 0, USER_BASE + ring.desc, USER_BASE + ring.used,
                                                USER_BASE + ring.avail, 0))
         self._send(SET_VRING_CALL, struct.pack("<Q", queue), [self.call_fd])
