@@ -49,10 +49,13 @@ struct postcopy_options {
 	int uffd;
 	uint32_t timeout_ms;		/* how long a call waits for its answer; 0: 30 s */
 	uint64_t token;			/* 0, or postcopy_token() of a connection that was lost */
+	/* 1: declares no blocks, but shares the regions that it is told of: postcopy_share() */
+	uint32_t backend;
+	uint32_t reserved;		/* 0 */
 };
 
 #define POSTCOPY_OPTIONS_INIT \
-	{ sizeof(struct postcopy_options), 0, 0, 0, (const char *)0, -1, 0, 0 }
+	{ sizeof(struct postcopy_options), 0, 0, 0, (const char *)0, -1, 0, 0, 0, 0 }
 
 struct postcopy_block {
 	uint32_t size;			/* sizeof(struct postcopy_block) */
@@ -153,6 +156,48 @@ int postcopy_map(postcopy *p, const char *block, uint64_t block_offset, void *ad
  * Waits until the mappings are registered and verified, not for POSTCOPY_EVENT_LISTENING.
  */
 int postcopy_ready(postcopy *p);
+
+/**
+ * postcopy_share - map a region of the VM's memory, which may be missing
+ * @fd: as the VMM sent it, stays the caller's
+ * @offset: bytes; where in @fd the region begins
+ * @length: bytes
+ * @address: where it begins here; belongs to the handle until postcopy_unshare()
+ *
+ * For a handle with options.backend.  The region is mapped without access, known to the daemon and
+ * registered; it is opened for reading and writing once the daemon said LISTENING, at once if it
+ * has.  Until then touching it is SIGSEGV, not a page of zeroes; postcopy_queue_open() tells.
+ *
+ * Waits for the daemon's answer.  Returns 0; on failure, -errno, nothing is mapped, and no queue is
+ * open before all is unshared.
+ */
+int postcopy_share(postcopy *p, int fd, uint64_t offset, uint64_t length, void **address);
+
+/**
+ * postcopy_unshare - unmap such a region
+ *
+ * No thread uses it any more.  Returns 0 or -EINVAL.
+ */
+int postcopy_unshare(postcopy *p, void *address);
+
+/**
+ * postcopy_queue_start - the front-end started a queue
+ * @queue: below 256
+ */
+int postcopy_queue_start(postcopy *p, unsigned queue);
+
+/**
+ * postcopy_queue_stop - the front-end stopped it
+ */
+int postcopy_queue_stop(postcopy *p, unsigned queue);
+
+/**
+ * postcopy_queue_open - may memory be touched for this queue?
+ *
+ * Any thread may ask.  Returns 1 when it is started and all that is shared is served, or is here;
+ * else 0.
+ */
+int postcopy_queue_open(const postcopy *p, unsigned queue);
 
 /**
  * postcopy_want - ask for a range before it is touched

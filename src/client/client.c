@@ -9,7 +9,7 @@
  * uses: a caller's mistake is an -EINVAL with words here, not a connection that the daemon ends.
  *
  * The library writes no memory and starts nothing.  Its structs may be older or newer than the
- * caller's header; see take_sized().
+ * caller's header; see sized_take().
  */
 #include "config.h"
 
@@ -27,6 +27,8 @@
 #include <linux/userfaultfd.h>
 
 #include "client/conn.h"
+#include "client/shares.h"
+#include "client/sized.h"
 #include "core/guard.h"
 #include "sys/fd.h"
 #include "sys/fdpass.h"
@@ -42,7 +44,9 @@ struct postcopy {
 	struct conn conn;
 	int uffd;
 	uint32_t role;
+	bool backend;
 	uint64_t token;
+	struct shares shares;	/* of a back-end */
 };
 
 _Static_assert((int)POSTCOPY_ROLE_MAIN == REGMSG_ROLE_MAIN &&
@@ -64,34 +68,6 @@ enum {
 	BLOCK_V1 = END_OF(postcopy_block, address),
 	EVENT_V1 = END_OF(postcopy_event, text),
 };
-
-static bool all_zero(const uint8_t *bytes, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		if (bytes[i])
-			return false;
-	return true;
-}
-
-/*
- * The caller's struct @src, built against an older or a newer header, as the one we know: what an
- * older caller lacks is zero; what a newer one adds must be zero, or it asks for what we cannot do.
- */
-static int take_sized(void *dst, size_t size, size_t least, const void *src)
-{
-	uint32_t theirs;
-
-	if (!src)
-		return -EINVAL;
-	memcpy(&theirs, src, sizeof(theirs));
-	if (theirs < least)
-		return -EINVAL;
-	if (theirs > size && !all_zero((const uint8_t *)src + size, theirs - size))
-		return -E2BIG;
-	memset(dst, 0, size);
-	memcpy(dst, src, theirs < size ? theirs : size);
-	return 0;
-}
 
 /* Our event as the caller's struct: it says how much of it there is. */
 static void give_event(struct postcopy_event *out, const struct postcopy_event *event)
@@ -139,6 +115,8 @@ static int make_hello(struct conn *c, union regmsg *m, const struct postcopy_opt
 	m->hello.role = o->role;
 	m->hello.policy = policy_of(o);
 	m->hello.flags = o->user_faults_only ? 0 : REGMSG_HELLO_KERNEL;
+	/* Its blocks are not for it to declare, as with a program that knows of nothing. */
+	m->hello.flags |= o->backend ? REGMSG_HELLO_UNAWARE : 0;
 	m->hello.token = o->token;
 	err = put_name(c, m->hello.name, sizeof(m->hello.name), o->name);
 	if (!err && regmsg_check(m, size, &why))
@@ -190,7 +168,10 @@ static int join(struct postcopy *p, const struct postcopy_options *o)
 	cleanup_fd int opened = -1;
 	int err;
 
+	if (o->backend && o->role != POSTCOPY_ROLE_SHARER)
+		return conn_fail(&p->conn, -EINVAL, "a back-end is no main sharer");
 	p->role = o->role;
+	p->backend = o->backend;
 	p->uffd = o->uffd;
 	if (p->uffd < 0) {
 		opened = open_uffd(&p->conn, o->user_faults_only);
@@ -231,7 +212,7 @@ static int start(struct postcopy *p, int sock, const struct postcopy_options *op
 	struct postcopy_options o;
 	int err;
 
-	err = take_sized(&o, sizeof(o), OPTIONS_V1, options);
+	err = sized_take(&o, sizeof(o), OPTIONS_V1, options);
 	if (err)
 		return conn_fail(&p->conn, err,
 				 "options: wrong size, or a field set that this version lacks");
@@ -300,6 +281,15 @@ PUBLIC void postcopy_free(postcopy *p)
 static void begin(struct postcopy *p)
 {
 	p->conn.text[0] = '\0';
+}
+
+/* Blocks are declared, regions are shared; no handle does both. */
+static int only_of(struct postcopy *p, bool backend)
+{
+	if (p->backend == backend)
+		return 0;
+	return conn_fail(&p->conn, -EPERM,
+			 backend ? "options.backend was not set" : "a back-end declares nothing");
 }
 
 static int advise(struct postcopy *p, void *address, uint64_t length, int advice, const char *name)
@@ -386,7 +376,10 @@ PUBLIC int postcopy_add_block(postcopy *p, const struct postcopy_block *block)
 	int err;
 
 	begin(p);
-	err = take_sized(&b, sizeof(b), BLOCK_V1, block);
+	err = only_of(p, false);
+	if (err)
+		return err;
+	err = sized_take(&b, sizeof(b), BLOCK_V1, block);
 	if (err)
 		return conn_fail(&p->conn, err,
 				 "block: wrong size, or a field set that this version lacks");
@@ -472,11 +465,61 @@ PUBLIC int postcopy_load_failed(postcopy *p, const char *text)
 
 PUBLIC int postcopy_leave(postcopy *p)
 {
-	int err = plain_call(p, REGMSG_LEAVE);
+	int err;
 
+	begin(p);
+	if (p->shares.n)
+		return conn_fail(&p->conn, -EBUSY, "%u regions are still shared", p->shares.n);
+	err = plain_call(p, REGMSG_LEAVE);
 	if (!err)
 		conn_close(&p->conn);
 	return err;
+}
+
+/* --- what a back-end shares --- */
+
+PUBLIC int postcopy_share(postcopy *p, int fd, uint64_t offset, uint64_t length, void **address)
+{
+	const struct shares_region region = { .fd = fd, .offset = offset, .length = length };
+	int err;
+
+	*address = NULL;
+	begin(p);
+	err = only_of(p, true);
+	return err ? err : shares_add(&p->shares, &p->conn, &region, address);
+}
+
+PUBLIC int postcopy_unshare(postcopy *p, void *address)
+{
+	int err;
+
+	begin(p);
+	err = shares_drop(&p->shares, address);
+	return err ? conn_fail(&p->conn, err, "no region is shared at %p", address) : 0;
+}
+
+static int set_queue(struct postcopy *p, unsigned queue, bool started)
+{
+	int err;
+
+	begin(p);
+	err = shares_queue_set(&p->shares, queue, started);
+	return err ? conn_fail(&p->conn, err, "no queue has the number %u", queue) : 0;
+}
+
+PUBLIC int postcopy_queue_start(postcopy *p, unsigned queue)
+{
+	return set_queue(p, queue, true);
+}
+
+PUBLIC int postcopy_queue_stop(postcopy *p, unsigned queue)
+{
+	return set_queue(p, queue, false);
+}
+
+PUBLIC int postcopy_queue_open(const postcopy *p, unsigned queue)
+{
+	return shares_queue_open(&p->shares, queue);
 }
 
 /* --- events --- */
@@ -505,6 +548,8 @@ PUBLIC int postcopy_dispatch(postcopy *p, struct postcopy_event *event)
 	if (event->size < EVENT_V1)
 		return conn_fail(&p->conn, -EINVAL, "event says no size");
 	got = conn_take(&p->conn, &taken);
+	if (got > 0)
+		shares_hear(&p->shares, &taken);
 	if (got >= 0)
 		give_event(event, &taken);
 	return got;

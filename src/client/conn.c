@@ -247,10 +247,10 @@ int64_t conn_now_ms(void)
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
-/* Until the socket is ready for @what.  A signal is no reason to give up. */
-static int await(struct conn *c, short what, int64_t deadline)
+/* Until @sock is ready for @what.  A signal is no reason to give up. */
+static int await(struct conn *c, int sock, short what, int64_t deadline)
 {
-	struct pollfd pfd = { .fd = c->sock, .events = what };
+	struct pollfd pfd = { .fd = sock, .events = what };
 
 	for (;;) {
 		int64_t left = deadline - conn_now_ms();
@@ -278,7 +278,7 @@ static int transmit(struct conn *c, const union regmsg *m, int fd, int64_t deadl
 		if (n != -EAGAIN)
 			return conn_fail(c, (int)n, "cannot send %s to postcopyd: %s",
 					 regmsg_type_name(m->head.type), strerror((int)-n));
-		err = await(c, POLLOUT, deadline);
+		err = await(c, c->sock, POLLOUT, deadline);
 		if (err)
 			return err;
 	}
@@ -333,7 +333,7 @@ static int step(struct conn *c, union regmsg *m, uint32_t serial, int64_t deadli
 		return queue_full(c);
 	err = receive(c, m, &fds);
 	if (err == -EAGAIN)
-		return await(c, POLLIN, deadline);
+		return await(c, c->sock, POLLIN, deadline);
 	if (err)
 		return err;
 	if (m->head.type == REGMSG_REFUSED)
@@ -388,6 +388,67 @@ int conn_tell(struct conn *c, union regmsg *m)
 	return c->sock < 0 ? no_connection(c) : begin(c, m, -1, &deadline);
 }
 
+/* The packet that @sock brings, however long it takes up to @deadline. */
+static int await_packet(struct conn *c, int sock, union regmsg *m, int64_t deadline)
+{
+	for (;;) {
+		cleanup_fdpass struct fdpass fds;
+		ssize_t len;
+		int err;
+
+		fdpass_init(&fds);
+		len = fdpass_recv(sock, m, sizeof(*m), &fds);
+		if (len > 0 && regmsg_check(m, (size_t)len, NULL) == 0 && fds.n == regmsg_fds(m))
+			return 0;
+		if (len == 0 || len == -ECONNRESET)
+			return conn_fail(c, -ECONNRESET, "postcopyd hung up instead of answering");
+		if (len != -EAGAIN)
+			return conn_fail(c, len < 0 ? (int)len : -EPROTO,
+					 "postcopyd gave no answer that makes sense");
+		err = await(c, sock, POLLIN, deadline);
+		if (err)
+			return err;
+	}
+}
+
+static int read_verdict(struct conn *c, const union regmsg *m)
+{
+	if (m->head.type == REGMSG_SERVED)
+		return 1;
+	if (m->head.type != REGMSG_RESULT)
+		return conn_fail(c, -EPROTO, "postcopyd answered with %s",
+				 regmsg_type_name(m->head.type));
+	return m->text.error ? conn_fail(c, -m->text.error, "%s", m->text.text) : 0;
+}
+
+/**
+ * conn_ask - send a call that brings a socket for its answer
+ * @m: MAPPED
+ *
+ * Return: 1: SERVED; 0: it is none of the daemon's business; what it answered as -errno;
+ * -ETIMEDOUT, -ECONNRESET.
+ */
+int conn_ask(struct conn *c, union regmsg *m)
+{
+	cleanup_fd int mine = -1, theirs = -1;
+	int pair[2], err;
+	int64_t deadline;
+
+	if (c->sock < 0)
+		return no_connection(c);
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return conn_fail(c, -errno, "no socket for postcopyd's answer: %s",
+				 strerror(errno));
+	mine = pair[0];
+	theirs = pair[1];
+	err = begin(c, m, theirs, &deadline);
+	/* Then the daemon has the only other end: should it die, that closes. */
+	close_fd(&theirs);
+	if (!err)
+		err = await_packet(c, mine, m, deadline);
+	return err ? err : read_verdict(c, m);
+}
+
 /* Queue the next event of the socket.  0: queued (the end of the connection, too); -EAGAIN. */
 static int fetch(struct conn *c)
 {
@@ -426,4 +487,18 @@ int conn_take(struct conn *c, struct postcopy_event *event)
 	queue_pop(c, event);
 	announce(c);
 	return 1;
+}
+
+/**
+ * conn_waits - has the daemon sent an event of this type that nobody has taken yet?
+ */
+bool conn_waits(struct conn *c, enum postcopy_event_type type)
+{
+	while (c->sock >= 0 && c->n < CONN_QUEUE && fetch(c) == 0)
+		;
+	announce(c);
+	for (unsigned i = 0; i < c->n; i++)
+		if (c->queue[(c->first + i) % ARRAY_LEN(c->queue)].type == type)
+			return true;
+	return false;
 }

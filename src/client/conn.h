@@ -42,6 +42,10 @@ void conn_close(struct conn *c);
 int conn_call(struct conn *c, union regmsg *m, int fd);
 /* Send a call that has no answer. */
 int conn_tell(struct conn *c, union regmsg *m);
+/* Send the call @m, which brings a socket for its answer.  1: SERVED, 0: not ours, or -errno. */
+int conn_ask(struct conn *c, union regmsg *m);
+/* Has the daemon sent this event, taken or not?  Only those that were not are looked at. */
+bool conn_waits(struct conn *c, enum postcopy_event_type type);
 /* 1 with an event, 0 when there is none now, -ECONNRESET once the end was told. */
 int conn_take(struct conn *c, struct postcopy_event *event);
 

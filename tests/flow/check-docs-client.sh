@@ -103,7 +103,8 @@ every_field_is_explained()
 
 pages_are_clean()
 {
-	for page in "$man"/libpostcopy.3 "$man"/postcopy_*.3 "$man"/postcopy-protocol.7 "$man"/postcopy-preload.7; do
+	for page in "$man"/libpostcopy.3 "$man"/postcopy_*.3 "$man"/postcopy-protocol.7 "$man"/postcopy-preload.7 \
+		"$man"/postcopy-sharers.7; do
 		case $(head -c 4 "$page") in .so*) continue ;; esac
 		groff -ww -mandoc -Tutf8 "$page" 2>&1 > "$dir/text" | sed "s|^|$page: |"
 		test -s "$dir/text" || echo "$page: empty"
@@ -115,13 +116,27 @@ pages_are_clean()
 # A cross reference leads to a page of ours, or to one of the system's by its section.
 references_lead_somewhere()
 {
-	cat "$man"/libpostcopy.3 "$man"/postcopy_*.3 "$man"/postcopy-protocol.7 "$man"/postcopy-preload.7 |
+	cat "$man"/libpostcopy.3 "$man"/postcopy_*.3 "$man"/postcopy-protocol.7 "$man"/postcopy-preload.7 \
+		"$man"/postcopy-sharers.7 |
 		grep -oE 'Xr (lib)?postcopy[a-z_-]* [0-9]' | sort -u | while read -r _ page section; do
 		case $page in postcopyd | postcopyctl) continue ;; esac
 		test -e "$man/$page.$section" || echo "no $page($section)"
 	done > "$dir/broken"
 	cat "$dir/broken"
 	test ! -s "$dir/broken"
+}
+
+# Who looks for a way in finds the page that has them all, wherever the search begins.
+ways_in_are_linked()
+{
+	for page in libpostcopy.3 postcopy_share.3 postcopy-preload.7 postcopy-protocol.7 postcopy-qemu.7 postcopyd-theory.7 \
+		postcopyd.8; do
+		grep -q '^\.Xr postcopy-sharers 7' "$man/$page" || { echo "$page does not lead to it"; return 1; }
+	done
+	grep -q 'postcopy-sharers(7)' "$top/README.md" || { echo "nor does README.md"; return 1; }
+	for way in 'Xr postcopy_ready 3' 'Xr postcopy_share 3' 'Xr postcopy-preload 7'; do
+		grep -q "$way" "$man/postcopy-sharers.7" || { echo "it does not lead to $way"; return 1; }
+	done
 }
 
 example_builds()
@@ -175,6 +190,7 @@ check "what can fail lists its errors" errors_are_listed
 check "every constant is explained" every_constant_is_explained
 check "every field is explained" every_field_is_explained
 check "references lead somewhere" references_lead_somewhere
+check "every page leads to the ways in" ways_in_are_linked
 check "the example builds" example_builds
 check "the protocol's message table is true" protocol_is_true
 if command -v groff > /dev/null; then

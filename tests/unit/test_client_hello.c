@@ -33,7 +33,9 @@ AT(options, name, 16);
 AT(options, uffd, 24);
 AT(options, timeout_ms, 28);
 AT(options, token, 32);
-_Static_assert(sizeof(struct postcopy_options) == 40, "options");
+AT(options, backend, 40);
+AT(options, reserved, 44);
+_Static_assert(sizeof(struct postcopy_options) == 48, "options");
 AT(block, fd, 4);
 AT(block, name, 8);
 AT(block, length, 16);
@@ -389,8 +391,17 @@ Test(client_hello, options_of_other_sizes)
 	cr_assert(strstr(text, "size"));
 	peer_deinit(&p);
 
+	/* That of version 0.1.0: what it lacks is zero, whatever lies behind it. */
 	peer_init(&p);
-	big.o.size = sizeof(big.o) - 1;
+	big.o = peer_options(&p, POSTCOPY_ROLE_MAIN);
+	big.o.size = offsetof(struct postcopy_options, backend);
+	big.o.backend = 1;
+	hello(&big.o, &p, &m);
+	cr_assert_eq(m.hello.flags & REGMSG_HELLO_UNAWARE, 0);
+	peer_deinit(&p);
+
+	peer_init(&p);
+	big.o.size = offsetof(struct postcopy_options, backend) - 1;
 	cr_assert_eq(postcopy_new_fd(&handle, steal_fd(&p.client), &big.o, text), -EINVAL);
 	peer_deinit(&p);
 }
