@@ -68,6 +68,16 @@ builds_with()
 	test "$said" = "$version"
 }
 
+# With what was installed, and nothing else of ours.
+example_builds()
+{
+	example=$(find "$prefix" -name vhost-user-blk.c)
+	flags=$(PKG_CONFIG_PATH=$(dirname "$pc") pkg-config --define-variable=prefix="$prefix" --cflags --libs \
+		libpostcopy) || return 1
+	# shellcheck disable=SC2086 # a list of words
+	"${CC:-cc}" -D_GNU_SOURCE -Wall -Wextra -Werror -o "$dir/example" "$example" $flags
+}
+
 # What was installed by make goes by make.
 uninstalls()
 {
@@ -85,6 +95,7 @@ if instrumented "$prefix/lib/libpostcopy.so"; then
 	echo "# not looked at, the library is instrumented: programs that use it"
 else
 	check "a C program builds against it" builds_with "${CC:-cc}" c
+	check "the example of a back-end builds against it" example_builds
 	if command -v "${CXX:-c++}" >/dev/null; then
 		check "a C++ program builds against it" builds_with "${CXX:-c++}" cc
 	else

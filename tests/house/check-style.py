@@ -16,7 +16,7 @@ MEDIAN = 12                     # lines of a function in src/
 SUBJECT = re.compile(r"^[a-z][a-z0-9_/., -]*: [a-z0-9]")
 SUBJECT_LENGTH = 72
 LICENCES = (
-    (r"^(src/(core|wire|client)|include)/|^src/sys/(fdpass|uffd_open)\.|^src/sys/fd\.h$",
+    (r"^(src/(core|wire|client)|include|examples)/|^src/sys/(fdpass|uffd_open)\.|^src/sys/fd\.h$",
      "LGPL-2.1-or-later"),
     (r"", "GPL-2.0-or-later"),
 )
@@ -159,14 +159,14 @@ def lengths(functions):
 
 def main():
     tap = tree.Tap()
-    paths = tree.files(r"^(src|include|tests)/.*\.[ch]$")
+    paths = tree.files(r"^(src|include|tests|examples)/.*\.[ch]$")
     functions = tree.functions(paths)
     tap.check("licences stand on top", licences_broken(
-        tree.files(r"^(src|include|tests|scripts)/.*\.([chS]|py|sh)$")))
+        tree.files(r"^(src|include|tests|scripts|examples)/.*\.([chS]|py|sh)$")))
     tap.check("config.h, the own header, the others", list(filter(None, (
         own_header_second(p) for p in paths if re.match(r"src/.*\.c$", p)))))
     tap.check("no blanks at the end of a line, no blanks for tabs", whitespace_broken(
-        tree.files(r"^(src|include|tests|scripts)/.*\.([chS]|py|sh)$")))
+        tree.files(r"^(src|include|tests|scripts|examples)/.*\.([chS]|py|sh)$")))
     excused, commits = exceptions()
     tap.check("commits: `scope: verb …', 72 characters", subjects_broken(commits))
     if functions is None:

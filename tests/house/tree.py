@@ -9,7 +9,7 @@ import sys
 TOP = os.environ.get("POSTCOPY_TOP_SRCDIR") or os.path.abspath(
     os.path.join(os.path.dirname(__file__), "..", ".."))
 BUILD = os.environ.get("POSTCOPY_TOP_BUILDDIR") or os.getcwd()
-FOLDERS = ("src", "include", "tests", "scripts", "man", ".ci")
+FOLDERS = ("src", "include", "examples", "tests", "scripts", "man", ".ci")
 
 _COMMENT_OR_TEXT = re.compile(
     r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.S)

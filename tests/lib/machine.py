@@ -7,7 +7,7 @@ import dataclasses
 import os
 
 import guestmem
-from harness import Failure, wait_for
+from harness import Failure, built, wait_for
 
 STORAGE_DAEMON = "/usr/bin/qemu-storage-daemon"
 
@@ -81,14 +81,23 @@ class Storage:
     def __init__(self, case, name, env=None):
         if not os.access(STORAGE_DAEMON, os.X_OK):
             raise Failure(f"no {STORAGE_DAEMON} here (package qemu-system-common)")
-        self.path = case.path(name + ".vhost")
-        disk = guestmem.pattern_disk(case)
-        self.child = case.spawn(name, [
+        self._begin(case, name, lambda disk: [
             STORAGE_DAEMON, "--blockdev", f"driver=file,node-name=f,read-only=on,filename={disk}",
-            "--export", f"type=vhost-user-blk,id=e,node-name=f,addr.type=unix,addr.path={self.path}"],
-            env=env)
+            "--export", f"type=vhost-user-blk,id=e,node-name=f,addr.type=unix,addr.path={self.path}"], env)
+
+    def _begin(self, case, name, words, env=None):
+        self.path = case.path(name + ".vhost")
+        self.child = case.spawn(name, words(guestmem.pattern_disk(case)), env=env)
         wait_for(f"{name} to listen", self._listens, 20)
 
     def _listens(self):
         self.child.check_running()
         return os.path.exists(self.path)
+
+
+class ExampleStorage(Storage):
+    """The same by examples/vhost-user-blk, which tells postcopyd itself what it maps."""
+
+    def __init__(self, case, name, register, sharer):    # pylint: disable=super-init-not-called
+        self._begin(case, name, lambda disk: [built("examples/vhost-user-blk"), "-r", "-p", register, "-n", sharer,
+                                              self.path, disk])

@@ -14,7 +14,7 @@ import re
 import guestmem
 from dest import Counters, Postcopyd
 from harness import Failure, built, check, check_equal, for_everybody, wait_for
-from machine import Storage
+from machine import ExampleStorage, Storage
 from relay import S2D
 from scenario import Migration
 from vm import SYSTEM_QEMU, Vm
@@ -37,6 +37,7 @@ class Setup:
     changes: dict = dataclasses.field(default_factory=dict)     # of the first QEMU's machine
     preload: bool = True
     maps: bool = True                   # the storage daemon tells its mappings
+    example: bool = False               # in its place, the example of a back-end
     ram_dir: str = "/dev/shm"
     qemu: str = ""                      # of --qemu, ",cont=no"
     daemon: tuple = ()                  # options of postcopyd
@@ -78,14 +79,19 @@ class ServedQemu(Postcopyd):
         return {"LD_PRELOAD": for_everybody(built(PRELOAD)),
                 "POSTCOPY_PRELOAD": f"register={self.register()},name={name},{options}"}
 
+    def _start_storage(self, name):
+        if self.setup.example:
+            return ExampleStorage(self.case, name, self.register(), SHARER)
+        env = self._preloaded(SHARER, "role=sharer,maps=on") if self.setup.maps else None
+        return Storage(self.case, name, env=env)
+
     def start_qemu(self, **changes):
         """With a storage daemon of its own, where the machine has a disk of that kind.  @changes: of the machine."""
         self.attempts += 1
         setup, number = self.setup, f"{self.tag}{self.attempts}"
         machine = dataclasses.replace(self.source.machine, **changes)
         if self._has_storage():
-            env = self._preloaded(SHARER, "role=sharer,maps=on") if setup.maps else None
-            self.storage = Storage(self.case, "storage-destination" + number, env=env)
+            self.storage = self._start_storage("storage-destination" + number)
         self.vm = Vm(self.case, setup.binary or self.source.binary, name="destination" + number,
                      machine=machine, backend=setup.backend, backend_options=setup.backend_options,
                      incoming=True, wrapper=setup.wrapper, ram_dir=setup.ram_dir,
