@@ -167,6 +167,7 @@ static void arm_members(struct faultloop *f)
 
 static void arm_receive(struct faultloop *f, struct lane *l, bool *receiving, enum faultloop_cookie kind)
 {
+	const struct ring_cookie cookie = { (uint8_t)kind, 0, 0, 0 };
 	size_t room;
 
 	if (l->fd < 0 || *receiving || l->eof)
@@ -178,8 +179,10 @@ static void arm_receive(struct faultloop *f, struct lane *l, bool *receiving, en
 	room = lane_space(l);
 	if (room == 0)
 		return;
-	*receiving = ring_recv(f->ring, l->fd, mem_ring_write(&l->in), room,
-			       (struct ring_cookie){ (uint8_t)kind, 0, 0, 0 }) == 0;
+	if (kind == COOKIE_URGENT)
+		*receiving = ring_stream(f->ring, l->fd, mem_ring_write(&l->in), room, cookie) == 0;
+	else
+		*receiving = ring_recv(f->ring, l->fd, mem_ring_write(&l->in), room, cookie) == 0;
 }
 
 static void note_first_served(struct faultloop *f)

@@ -22,11 +22,35 @@
 #include <liburing.h>
 
 #include "core/guard.h"
+#include "sys/mem.h"
 
 #define NS_PER_S    1000000000ll
+#define STREAM_PAGE 4096	/* what the kernel wants a ring of buffers to be aligned to */
+
+/*
+ * The one operation that receives again and again.  The kernel takes the place for each receive
+ * from a ring of buffers, which has room for one: bytes land where the caller said last and nowhere
+ * else, and while it has said nothing they stay in the socket.
+ *
+ * After bytes the kernel looks again only when the socket says that there are more, and an end that
+ * came with the bytes is not more (a reset of TCP, and every end of a UNIX socket): it would never
+ * be told.  So the end is watched for by an operation of its own, and where there is one, bytes or
+ * not, receives are armed one by one from then on.
+ */
+struct ring_stream {
+	struct io_uring_buf_ring *buffers; /* NULL: receives are armed one by one */
+	int fd;				   /* -1: none yet */
+	uint64_t cookie;
+	bool armed;   /* the operation is the kernel's */
+	bool offered; /* the buffer is the kernel's */
+	bool watched; /* the end is */
+	bool ended;
+	bool stop; /* the operation is still to be cancelled */
+};
 
 struct ring {
 	struct io_uring uring;
+	struct ring_stream stream;
 	uint64_t syscalls;
 };
 
@@ -34,7 +58,8 @@ struct ring {
  */
 
 /* The caller leaves `spare` zero; this mark in it tells our own operations from the caller's. */
-#define RING_OWN (1ull << 8)
+#define RING_OWN   (1ull << 8)
+#define RING_WATCH (1ull << 9)	/* of our own: a stream's end */
 
 static uint64_t cookie_pack(struct ring_cookie c)
 {
@@ -50,6 +75,26 @@ static struct ring_cookie cookie_unpack(uint64_t v)
 
 /* --- life --------------------------------------------------------------------------------------
  */
+
+/*
+ * A kernel with DEFER_TASKRUN (6.1) can receive again and again, too.  Where it refuses the ring of
+ * buffers (a sandbox, no more locked memory) nothing is lost but time.
+ */
+static void ring_stream_setup(struct ring *r)
+{
+	struct io_uring_buf_reg reg = { .ring_entries = 1 };
+	void *page;
+
+	r->stream.fd = -1;
+	if (!(r->uring.flags & IORING_SETUP_DEFER_TASKRUN))
+		return;
+	page = mem_map_private(STREAM_PAGE);
+	reg.ring_addr = (uint64_t)(uintptr_t)page;
+	if (page && io_uring_register_buf_ring(&r->uring, &reg, 0) == 0)
+		r->stream.buffers = page;
+	else
+		mem_unmap(page, STREAM_PAGE);
+}
 
 static int ring_setup(struct io_uring *uring, unsigned entries)
 {
@@ -87,6 +132,9 @@ int ring_new(struct ring **out, unsigned entries)
 		io_uring_queue_exit(&r->uring);
 		return -ENOSYS;
 	}
+	/* Spares each enter the look-up of the descriptor; a kernel before 5.18 cannot. */
+	(void)io_uring_register_ring_fd(&r->uring);
+	ring_stream_setup(r);
 	*out = steal_ptr(&r);
 	return 0;
 }
@@ -102,6 +150,7 @@ void ring_free(struct ring *r)
 	if (!r)
 		return;
 	io_uring_queue_exit(&r->uring);
+	mem_unmap(r->stream.buffers, STREAM_PAGE);
 	free(r);
 }
 
@@ -166,6 +215,72 @@ int ring_recv(struct ring *r, int fd, void *buf, size_t len, struct ring_cookie 
 	return 0;
 }
 
+static void ring_stream_offer(struct ring_stream *s, void *buf, size_t len)
+{
+	struct io_uring_buf *b = &s->buffers->bufs[0];
+
+	b->addr = (uint64_t)(uintptr_t)buf;
+	b->len = len < UINT32_MAX ? (uint32_t)len : UINT32_MAX;
+	b->bid = 0;
+	if (!s->offered)
+		io_uring_buf_ring_advance(s->buffers, 1);
+	s->offered = true;
+}
+
+static int ring_stream_watch(struct ring *r)
+{
+	struct ring_stream *s = &r->stream;
+	struct io_uring_sqe *sqe = s->watched ? NULL : ring_entry(r);
+
+	if (!sqe)
+		return s->watched ? 0 : -EBUSY;
+	io_uring_prep_poll_add(sqe, s->fd, POLLRDHUP);
+	sqe->user_data = RING_OWN | RING_WATCH;
+	s->watched = true;
+	return 0;
+}
+
+static int ring_stream_arm(struct ring *r)
+{
+	struct ring_stream *s = &r->stream;
+	struct io_uring_sqe *sqe = s->armed ? NULL : ring_entry(r);
+
+	if (!sqe)
+		return s->armed ? 0 : -EBUSY;
+	io_uring_prep_recv_multishot(sqe, s->fd, NULL, 0, 0);
+	sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
+	sqe->flags |= IOSQE_BUFFER_SELECT;
+	sqe->user_data = s->cookie;
+	s->armed = true;
+	return 0;
+}
+
+/**
+ * ring_stream - receive once from a socket that will be received from again and again
+ *
+ * As ring_recv(), but the kernel goes on looking at the socket: a call after the first only says
+ * where the next bytes go, which saves it arming a receive each time.  A call is followed by one
+ * completion before the next call; -EAGAIN there says that nothing was received.
+ *
+ * There is one such socket: the first for which this is called, until the ring is freed.  Nothing
+ * else carries its cookie.  For any other, and where the kernel cannot do this, it is ring_recv().
+ */
+int ring_stream(struct ring *r, int fd, void *buf, size_t len, struct ring_cookie c)
+{
+	struct ring_stream *s = &r->stream;
+
+	if (s->buffers && s->fd < 0) {
+		s->fd = fd;
+		s->cookie = cookie_pack(c);
+	}
+	if (!s->buffers || fd != s->fd || (s->ended && !s->armed))
+		return ring_recv(r, fd, buf, len, c);
+	if (ring_stream_watch(r) < 0 || ring_stream_arm(r) < 0)
+		return -EBUSY;
+	ring_stream_offer(s, buf, len);
+	return 0;
+}
+
 /**
  * ring_send - send once, as send(2), possibly less than @len; @buf stays until the completion
  */
@@ -180,6 +295,17 @@ int ring_send(struct ring *r, int fd, const void *buf, size_t len, struct ring_c
 	return 0;
 }
 
+static int ring_end(struct ring *r, uint64_t cookie)
+{
+	struct io_uring_sqe *sqe = ring_entry(r);
+
+	if (!sqe)
+		return -EBUSY;
+	io_uring_prep_cancel64(sqe, cookie, IORING_ASYNC_CANCEL_ALL);
+	sqe->user_data = RING_OWN;
+	return 0;
+}
+
 /**
  * ring_cancel - end every operation that carries cookie @c
  *
@@ -187,13 +313,7 @@ int ring_send(struct ring *r, int fd, const void *buf, size_t len, struct ring_c
  */
 int ring_cancel(struct ring *r, struct ring_cookie c)
 {
-	struct io_uring_sqe *sqe = ring_entry(r);
-
-	if (!sqe)
-		return -EBUSY;
-	io_uring_prep_cancel64(sqe, cookie_pack(c), IORING_ASYNC_CANCEL_ALL);
-	sqe->user_data = RING_OWN;
-	return 0;
+	return ring_end(r, cookie_pack(c));
 }
 
 /**
@@ -246,6 +366,43 @@ static int ring_enter(struct ring *r, int64_t wait_ns)
 	return rc < 0 && rc != -ETIME ? rc : 0;
 }
 
+/*
+ * A completion of the stream: true when the caller hears of it.  The operation ends when bytes meet
+ * no buffer, and because we said so, and the next call begins anew; that is news only if the call
+ * was made already, while this completion was still to be taken.
+ */
+static bool ring_stream_took(struct ring_stream *s, const struct io_uring_cqe *cqe, int32_t *result)
+{
+	if (cqe->flags & IORING_CQE_F_BUFFER)
+		s->offered = false;
+	s->armed = cqe->flags & IORING_CQE_F_MORE;
+	if (cqe->res != -ENOBUFS && (cqe->res != -ECANCELED || !s->ended))
+		return true;
+	*result = -EAGAIN;
+	return s->offered;
+}
+
+/* The end of the stream, or of watching for it: whatever it is, plain receives will tell. */
+static void ring_stream_end(struct ring_stream *s)
+{
+	s->ended = true;
+	s->stop = s->armed;
+}
+
+/* One completion: true when the caller hears of it. */
+static bool ring_take(struct ring *r, const struct io_uring_cqe *cqe, struct ring_done *out)
+{
+	if (cqe->user_data & RING_WATCH)
+		ring_stream_end(&r->stream);
+	if (cqe->user_data & RING_OWN)
+		return false;
+	*out = (struct ring_done){ .cookie = cookie_unpack(cqe->user_data),
+				   .result = cqe->res,
+				   .more = cqe->flags & IORING_CQE_F_MORE };
+	return !r->stream.armed || cqe->user_data != r->stream.cookie ||
+	       ring_stream_took(&r->stream, cqe, &out->result);
+}
+
 /* Copy out up to @max completions that are the caller's; ours vanish here. */
 static unsigned ring_harvest(struct ring *r, struct ring_done *out, unsigned max)
 {
@@ -257,11 +414,7 @@ static unsigned ring_harvest(struct ring *r, struct ring_done *out, unsigned max
 		if (n == max)
 			break;
 		seen++;
-		if (cqe->user_data & RING_OWN)
-			continue;
-		out[n++] = (struct ring_done){ .cookie = cookie_unpack(cqe->user_data),
-					       .result = cqe->res,
-					       .more = cqe->flags & IORING_CQE_F_MORE };
+		n += ring_take(r, cqe, &out[n]);
 	}
 	io_uring_cq_advance(&r->uring, seen);
 	return n;
@@ -298,9 +451,13 @@ int ring_wait(struct ring *r, struct ring_done *out, unsigned max, int64_t timeo
 	if (timeout_ns > 0 && __builtin_add_overflow(now_ns(), timeout_ns, &deadline))
 		timeout_ns = left = -1;
 	for (;;) {
-		int rc = ring_enter(r, left);
-		unsigned n = ring_harvest(r, out, max);
+		unsigned n;
+		int rc;
 
+		if (r->stream.stop)
+			r->stream.stop = ring_end(r, r->stream.cookie) < 0;
+		rc = ring_enter(r, left);
+		n = ring_harvest(r, out, max);
 		if (n > 0)
 			return (int)n;
 		if (rc < 0 && rc != -EINTR)
