@@ -51,11 +51,12 @@ void arrears_chase(struct faultloop *f, uint64_t now)
 /**
  * arrears_wait - in how many nanoseconds is it time to look again?  -1: nothing is chased
  */
-int64_t arrears_wait(const struct faultloop *f, uint64_t now)
+int64_t arrears_wait(const struct faultloop *f)
 {
-	uint64_t due = f->arrears_ns + quiet_ns(f);
+	uint64_t due = f->arrears_ns + quiet_ns(f), now;
 
 	if (f->arrears_ns == 0 || f->engine.owed_left == 0 || f->closing || faultloop_halted(f))
 		return -1;
+	now = clock_ns();
 	return due > now ? (int64_t)(due - now) : 0;
 }

@@ -100,7 +100,6 @@ static void read_faults(struct faultloop *f, struct member *m)
 	struct uffd_event events[UFFD_READ_MAX];
 	uint32_t room = engine_room(&f->engine);
 	unsigned most = room < UFFD_READ_MAX ? room : UFFD_READ_MAX;
-	uint64_t now;
 	int n;
 
 	if (most == 0)
@@ -115,9 +114,9 @@ static void read_faults(struct faultloop *f, struct member *m)
 	if (n == 0)
 		f->engine.sharers.sharer[m->ref.slot].stats.spurious++;
 	m->ready = n == (int)most;
-	now = clock_ns();
+	f->placer.now = clock_ns();
 	for (int i = 0; i < n; i++)
-		take_event(f, m, &events[i], now);
+		take_event(f, m, &events[i], f->placer.now);
 	perform_actions(f);
 }
 
@@ -249,7 +248,7 @@ static bool next_request(struct faultloop *f, struct engine_request *r)
 	bool found, queued;
 
 	do {
-		found = engine_next_request(&f->engine, r, clock_ns());
+		found = engine_next_request(&f->engine, r, faultloop_now(f));
 		queued = f->engine.actions.n > 0;
 		perform_actions(f);
 	} while (!found && queued && f->engine.actions.n == 0 && !f->given_back);
@@ -291,6 +290,7 @@ static bool turn(struct faultloop *f)
 {
 	bool more, main_more;
 
+	f->placer.now = 0;
 	/* First, for a lane that stood still goes on in this turn: nothing else would wake us for the bytes it has. */
 	perform_pending(f);
 	serve_faults(f);
@@ -401,7 +401,7 @@ static int64_t patience(const struct faultloop *f, bool more)
 	/* No descriptor tells when an answer has arrived. */
 	if (f->retry_ns || (state == SESSION_RUNNING && (f->closing || !f->running_told)))
 		return TICK_NS;
-	return arrears_wait(f, clock_ns());
+	return arrears_wait(f);
 }
 
 /*

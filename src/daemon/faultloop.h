@@ -18,6 +18,7 @@
 #include "daemon/placer.h"
 #include "daemon/roster.h"
 #include "daemon/snapshot.h"
+#include "sys/clock.h"
 #include "sys/ring.h"
 
 #define FAULTLOOP_PENDING 64
@@ -150,6 +151,13 @@ static inline void faultloop_changed(struct faultloop *f)
 {
 	f->dirty = true;
 }
+/* The time as this turn has read it last, or reads it now: for what follows without waiting. */
+static inline uint64_t faultloop_now(struct faultloop *f)
+{
+	if (f->placer.now == 0)
+		f->placer.now = clock_ns();
+	return f->placer.now;
+}
 
 /* verdict.c: how a session ends. */
 /* It cannot go on: refused while the source then resumes its VM, held (PAUSED) afterwards. */
@@ -168,7 +176,7 @@ void verdict_member(struct faultloop *f, struct member *m, enum snapshot_sharer_
 
 /* arrears.c: pages that are owed behind the end of the main stream.  When to look again, nanoseconds; -1: there are none. */
 void arrears_chase(struct faultloop *f, uint64_t now);
-int64_t arrears_wait(const struct faultloop *f, uint64_t now);
+int64_t arrears_wait(const struct faultloop *f);
 
 /* lanework.c: the receive buffers.  True when there is more than one turn may take. */
 bool lanework_run(struct faultloop *f, struct lane *l);

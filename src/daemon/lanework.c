@@ -85,10 +85,12 @@ static bool step_lane(struct faultloop *f, struct lane *l)
 			       l->stream.position, l->stream.reason, l->stream.detail[0] ? ": " : "", l->stream.detail);
 		return false;
 	}
-	if (step == LANE_PAGE)
+	if (step == LANE_PAGE) {
 		go_on = take_page(f, l, &page);
-	else
+	} else {
 		go_on = l->id == LANE_MAIN ? intake_record(f, l) : take_urgent_record(f, l);
+		f->placer.now = 0;	/* to get ready to serve takes long */
+	}
 	if (!l->holding)
 		lane_consume(l);
 	return go_on;

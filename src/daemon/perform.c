@@ -80,18 +80,13 @@ static void make_job(struct faultloop *f, const struct engine_action *a, struct 
 	add_own(f, job, a->block, offset);
 }
 
-/*
- * Run the job.  @now: before it; moved on to after it.  *@carrier: who is awake with what was placed.
- */
-static enum placer_outcome carry(struct faultloop *f, struct placer_job *job, uint64_t *now, uint64_t *done,
-				 struct engine_carrier *carrier)
+/* Run the job.  *@carrier: who is awake with what was placed. */
+static enum placer_outcome carry(struct faultloop *f, struct placer_job *job, uint64_t *done, struct engine_carrier *carrier)
 {
 	enum placer_outcome outcome;
 	int used;
 
-	f->placer.now = *now;
 	outcome = placer_run(&f->placer, job, done, &used);
-	*now = f->placer.now;
 	*carrier = (struct engine_carrier){ 0 };
 	if (used >= 0 && job->rung[used].is_sharer)
 		*carrier = (struct engine_carrier){ true, job->rung[used].sharer, job->rung[used].address };
@@ -106,7 +101,7 @@ static void keep(struct faultloop *f, struct engine_action *a)
 
 	if (a->data)
 		memcpy(b->store + block_offset(b, a->page), a->data, b->page_size);
-	engine_placed(&f->engine, a, a->n, PLACED, &nobody, clock_ns());
+	engine_placed(&f->engine, a, a->n, PLACED, &nobody, faultloop_now(f));
 }
 
 /*
@@ -123,7 +118,7 @@ static bool note(struct faultloop *f, struct engine_action *a)
 		return false;
 	}
 	PROBE2(noted, a->page, a->n);
-	engine_placed(&f->engine, a, a->n, PLACED, &nobody, clock_ns());
+	engine_placed(&f->engine, a, a->n, PLACED, &nobody, faultloop_now(f));
 	return true;
 }
 
@@ -136,17 +131,17 @@ static bool answer(struct faultloop *f, struct engine_action *a)
 	struct engine_carrier carrier;
 	struct placer_job job;
 	enum placer_outcome outcome;
-	uint64_t now = clock_ns(), done;
+	uint64_t done;
 
 	if (!roster_active(&f->roster, a->sharer))
 		return true;
 	make_job(f, a, &job);
 	job.answer = true;
-	outcome = carry(f, &job, &now, &done, &carrier);
+	outcome = carry(f, &job, &done, &carrier);
 	if (outcome == PLACER_RETRY)
 		return false;
 	engine_placed(&f->engine, a, 0, outcome == PLACER_EXISTS ? PLACED_EXISTS :
-		      outcome == PLACER_NOWHERE ? PLACED_NOWHERE : PLACED, &carrier, now);
+		      outcome == PLACER_NOWHERE ? PLACED_NOWHERE : PLACED, &carrier, f->placer.now);
 	return true;
 }
 
@@ -178,14 +173,14 @@ static bool place(struct faultloop *f, struct engine_action *a)
 	if (a->how == PLACE_ANSWER)
 		return answer(f, a);
 	while (a->n) {
-		uint64_t now = clock_ns(), done;
 		struct engine_carrier carrier;
 		struct placer_job job;
 		enum placer_outcome outcome;
 		enum engine_result result;
+		uint64_t done;
 
 		make_job(f, a, &job);
-		outcome = carry(f, &job, &now, &done, &carrier);
+		outcome = carry(f, &job, &done, &carrier);
 		if (outcome == PLACER_RETRY && done == 0)
 			return false;
 		result = outcome == PLACER_EXISTS ? PLACED_EXISTS :
@@ -195,7 +190,7 @@ static bool place(struct faultloop *f, struct engine_action *a)
 			done = a->n << b->page_shift;
 		}
 		PROBE3(placed, a->page, done, result);
-		engine_placed(&f->engine, a, done >> b->page_shift, result, &carrier, now);
+		engine_placed(&f->engine, a, done >> b->page_shift, result, &carrier, f->placer.now);
 	}
 	return true;
 }
