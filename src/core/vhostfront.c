@@ -29,6 +29,9 @@
  * A new connection to a back-end that died is told all that was kept, by the same way: what is fed
  * is heard like the VMM's own words, so it is advised before its table and proven before its rings.
  *
+ * Before the session serves faults memory is being emptied, and what is there is stale: a back-end that
+ * comes so early is told everything and proven, but its rings are held.
+ *
  * In repair mode the VMM drives its own postcopy: its messages pass, the addresses in the answer to
  * the table are made true, and rings wait for the proof all the same.
  */
@@ -227,7 +230,8 @@ void vhostfront_init(struct vhostfront *v, const struct vhostfront_config *confi
 {
 	*v = (struct vhostfront){ .config = *config,
 				  .dialect = config->dialect,
-				  .begun = config->begun };
+				  .begun = config->begun,
+				  .early = config->early };
 }
 
 /**
@@ -393,6 +397,16 @@ void vhostfront_fed(struct vhostfront *v, uint64_t now)
 }
 
 /**
+ * vhostfront_serving - faults are answered from now on
+ */
+void vhostfront_serving(struct vhostfront *v, uint64_t now)
+{
+	v->early = false;
+	if (!v->reason)
+		run(v, now);
+}
+
+/**
  * vhostfront_resident - every page of every shared block is there
  */
 void vhostfront_resident(struct vhostfront *v, uint64_t now)
@@ -442,6 +456,14 @@ void vhostfront_tick(struct vhostfront *v, uint64_t now)
 	if (v->wait == VHOSTFRONT_IDLE || now < v->deadline)
 		return;
 	quarantine(v, late[v->plan[v->at - 1].verb], now);
+}
+
+/**
+ * vhostfront_excuse - it is late because a thread of it waits for a page: give it the time again
+ */
+void vhostfront_excuse(struct vhostfront *v, uint64_t now)
+{
+	v->deadline = now + v->config.answer_limit;
 }
 
 /**

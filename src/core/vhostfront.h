@@ -114,6 +114,7 @@ struct vhostfront_config {
 	bool repair;		/* the VMM does its own postcopy */
 	bool begun;		/* so it has, on a connection before this one */
 	bool may_gate;		/* a back-end that cannot fault waits; else it is refused */
+	bool early;		/* nobody answers faults yet: see vhostfront_serving() */
 	uint64_t protocol;	/* its features that may be negotiated */
 	uint64_t answer_limit;	/* how long an answer, and a proof, may take; unit of @now */
 	uint64_t proof_limit;
@@ -129,6 +130,7 @@ struct vhostfront {
 	bool advised, listening, proven;
 	uint64_t started[VHOSTFRONT_RINGS / 64];	/* rings whose kick it has */
 	/* of the session */
+	bool early;	/* memory must not be touched, proven or not */
 	bool resident, ended;
 	bool mq;	/* the VMM took VHOSTFRONT_NET_MQ */
 	bool gating;	/* the table and all behind it is held */
@@ -163,12 +165,16 @@ int vhostfront_hear(struct vhostfront *v, const struct vhostfront_said *said, ui
 void vhostfront_answered(struct vhostfront *v, const char *wrong, uint64_t value, uint64_t now);
 void vhostfront_proved(struct vhostfront *v, const char *wrong, uint64_t now);
 void vhostfront_fed(struct vhostfront *v, uint64_t now);
+/* Faults are answered from now on: a back-end that came early may begin. */
+void vhostfront_serving(struct vhostfront *v, uint64_t now);
 /* Every page of every shared block is there. */
 void vhostfront_resident(struct vhostfront *v, uint64_t now);
 void vhostfront_lost(struct vhostfront *v, const char *reason, uint64_t now);
 /* There is a new connection to the back-end. */
 int vhostfront_joined(struct vhostfront *v);
 void vhostfront_tick(struct vhostfront *v, uint64_t now);
+/* It is late for a reason that is not its own: the time for what is awaited begins anew. */
+void vhostfront_excuse(struct vhostfront *v, uint64_t now);
 bool vhostfront_next(struct vhostfront *v, struct vhostfront_action *action);
 const char *vhostfront_dialect_name(enum vhostfront_dialect dialect);
 

@@ -19,7 +19,7 @@ static inline bool vhostfront_tells_memory(const struct vhostfront *v)
 /* May the back-end touch memory? */
 static inline bool vhostfront_may_touch(const struct vhostfront *v)
 {
-	if (v->resident || v->proven)
+	if (v->resident || (v->proven && !v->early))
 		return true;
 	return v->config.repair && !v->listening;
 }

@@ -141,6 +141,23 @@ static void resident(struct rig *r, const char *words)
 
 /* --- the dialects --- */
 
+Test(vhostfront, P15_early)
+{
+	struct vhostfront_config config = usual;
+	struct rig r;
+
+	config.early = true;
+	connect_with(&r, &config, EVERYTHING);
+	SAYS(&r, "ADVISE relay prove+register keep answer", TABLE, .wants = true);
+	SAYS(&r, "hold", RING_ADDR);
+	SAYS(&r, "hold answer", RING_ENABLE, .value = 1, .wants = true);
+	vhostfront_serving(&r.v, 0);
+	after(&r, "release");
+	SAYS(&r, "relay keep", RING_ADDR, .fed = true);
+	fed(&r, "");
+	SAYS(&r, "relay keep", RING_KICK);
+}
+
 Test(vhostfront, P15_universal)
 {
 	struct rig r;
