@@ -123,7 +123,7 @@ void door_answer(struct door *d, struct client *c, int error, const char *text)
  * merely disabled stays JOINED here: its memory is still mapped, and its userfaultfd stays until
  * the process ends.
  */
-static void client_ended(struct peer *p, enum snapshot_sharer_state how, int error, const char *reason)
+void door_end(struct peer *p, enum snapshot_sharer_state how, int error, const char *reason)
 {
 	struct client *c = p->client;
 	struct message m = { .kind = MESSAGE_GONE };
@@ -181,9 +181,9 @@ static gboolean on_death(gint fd, GIOCondition condition, gpointer data)
 	(void)condition;
 	p->death = 0;
 	if (p->client->unaware && !p->client->main && p->client->n_proven == 0)
-		client_ended(p, SHARER_LEFT, 0, "its process ended, with none of the memory mapped");
+		door_end(p, SHARER_LEFT, 0, "its process ended, with none of the memory mapped");
 	else
-		client_ended(p, SHARER_DEAD, EOWNERDEAD, "its process ended");
+		door_end(p, SHARER_DEAD, EOWNERDEAD, "its process ended");
 	p->client->state = CLIENT_ENDED;
 	close_socket(p);
 	maybe_forget(p);
@@ -200,7 +200,7 @@ static gboolean on_linger(gpointer data)
 
 	p->linger = 0;
 	if (door_maps_nothing(p->door, p->client)) {
-		client_ended(p, SHARER_LEFT, 0, "hung up, with none of the memory mapped");
+		door_end(p, SHARER_LEFT, 0, "hung up, with none of the memory mapped");
 		maybe_forget(p);
 		return G_SOURCE_REMOVE;
 	}
@@ -208,7 +208,7 @@ static gboolean on_linger(gpointer data)
 		g_message("sharer %s closed its registration; it is served on (policy ignore)", p->client->name);
 		return G_SOURCE_REMOVE;
 	}
-	client_ended(p, SHARER_DISABLED, ECONNRESET, "closed its registration without leaving; its threads stay blocked");
+	door_end(p, SHARER_DISABLED, ECONNRESET, "closed its registration without leaving; its threads stay blocked");
 	maybe_forget(p);
 	return G_SOURCE_REMOVE;
 }
@@ -237,7 +237,7 @@ static void hung_up(struct peer *p)
  */
 void door_left(struct door *d, struct client *c)
 {
-	client_ended(peer_of(d, c), SHARER_LEFT, 0, "left");
+	door_end(peer_of(d, c), SHARER_LEFT, 0, "left");
 }
 
 /**
@@ -513,12 +513,36 @@ static void limit_silent(struct door *d)
 		hung_up(oldest);
 }
 
+/**
+ * door_add_peer - one more, of whom nothing is known but its process
+ * @sock: owned from here on; -1: it has none, somebody here speaks for it
+ */
+struct peer *door_add_peer(struct door *d, pid_t pid, int sock)
+{
+	struct peer *p = g_new0(struct peer, 1);
+
+	p->door = d;
+	p->client = client_new();
+	p->client->id = ++d->next_id;
+	p->client->pid = pid;
+	if (getrandom(&p->client->token, sizeof(p->client->token), 0) < 0)
+		p->client->token = clock_ns();
+	p->client->pidfd = pidfd_open(pid, 0);
+	p->sock = sock;
+	g_ptr_array_add(d->clients, p->client);
+	g_ptr_array_add(d->peers, p);
+	if (sock >= 0)
+		p->watch = g_unix_fd_add(sock, G_IO_IN | G_IO_HUP, on_readable, p);
+	if (p->client->pidfd >= 0)
+		p->death = g_unix_fd_add(p->client->pidfd, G_IO_IN, on_death, p);
+	return p;
+}
+
 static gboolean on_connection(gint fd, GIOCondition condition, gpointer data)
 {
 	struct door *d = data;
 	cleanup_fd int sock = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	struct fdpass_peer cred;
-	struct peer *p;
 
 	(void)condition;
 	/* Out of descriptors: the connection stays in the backlog, and must not be looked at all the time. */
@@ -526,20 +550,7 @@ static gboolean on_connection(gint fd, GIOCondition condition, gpointer data)
 		g_usleep(ACCEPT_PAUSE_US);
 	if (sock < 0 || fdpass_peer(sock, &cred) < 0)
 		return G_SOURCE_CONTINUE;
-	p = g_new0(struct peer, 1);
-	p->door = d;
-	p->client = client_new();
-	p->client->id = ++d->next_id;
-	p->client->pid = cred.pid;
-	if (getrandom(&p->client->token, sizeof(p->client->token), 0) < 0)
-		p->client->token = clock_ns();
-	p->client->pidfd = pidfd_open(cred.pid, 0);
-	p->sock = steal_fd(&sock);
-	g_ptr_array_add(d->clients, p->client);
-	g_ptr_array_add(d->peers, p);
-	p->watch = g_unix_fd_add(p->sock, G_IO_IN | G_IO_HUP, on_readable, p);
-	if (p->client->pidfd >= 0)
-		p->death = g_unix_fd_add(p->client->pidfd, G_IO_IN, on_death, p);
+	door_add_peer(d, cred.pid, steal_fd(&sock));
 	limit_silent(d);
 	return G_SOURCE_CONTINUE;
 }
@@ -560,6 +571,7 @@ struct door *door_new(int listen_fd, const struct door_limits *limits, struct fa
 	d->ops = *ops;
 	d->clients = g_ptr_array_new();
 	d->peers = g_ptr_array_new_with_free_func(peer_free);
+	d->wards = g_ptr_array_new();
 	d->watch = g_unix_fd_add(listen_fd, G_IO_IN, on_connection, d);
 	return d;
 }
@@ -576,5 +588,6 @@ void door_free(struct door *d)
 	prover_free(d->prover);
 	g_ptr_array_unref(d->peers);
 	g_ptr_array_unref(d->clients);
+	g_ptr_array_unref(d->wards);
 	g_free(d);
 }

@@ -66,6 +66,44 @@ int door_ready(struct door *d, struct client *c);
 int door_loaded(struct door *d, struct client *c);
 int door_load_failed(struct door *d, struct client *c, const char *text);
 
+/* --- sharers that somebody here speaks for altogether: door_ward.c -------------------------------------------- */
+
+struct door_ward;
+
+struct door_ward_ops {
+	/* The answer to door_ward_prove(): NULL, or what is wrong (valid as long as the ward). */
+	void (*proved)(void *ctx, const char *wrong);
+	/* It cannot be served any more, or its process has ended. */
+	void (*ended)(void *ctx, const char *why);
+};
+
+struct door_region {
+	uint64_t dev, inode, offset, length;
+};
+
+struct door_ward_about {
+	const char *name;		/* others may have it, too */
+	pid_t pid;
+	uint32_t policy;		/* enum regmsg_policy */
+	int uffd;			/* of its address space */
+};
+
+/* The userfaultfd is owned from here on, in any case.  NULL with *why (static text). */
+struct door_ward *door_ward_new(struct door *d, const struct door_ward_about *about, const struct door_ward_ops *ops, void *ctx,
+				const char **why);
+/* Nobody speaks for it any more; its userfaultfd stays open as long as its process lives. */
+void door_ward_free(struct door_ward *w);
+/* Is nobody looking at what this process has mapped, and is it not changing? */
+bool door_ward_may_change(const struct door *d, pid_t pid);
+/* It changes now, or no more; meanwhile nobody hands it over. */
+void door_ward_changing(struct door_ward *w, bool changing);
+/* Have all that it maps proven; it must map these. */
+void door_ward_prove(struct door_ward *w, const struct door_region *told, unsigned n);
+/* It is put aside by its policy. */
+void door_ward_disable(struct door_ward *w, const char *reason);
+/* The registry's id; 0: it has ended. */
+uint32_t door_ward_id(const struct door_ward *w);
+
 /* --- the session ------------------------------------------------------------------------------------- */
 
 /* What backs each block of the source's list?  0, or -EINVAL with @why (512 bytes). */

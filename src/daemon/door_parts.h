@@ -39,9 +39,10 @@ struct door {
 	bool ran;			/* a VM was told to run */
 	bool is_matched;
 	bool released;			/* the session is complete: nothing is registered any more */
-	uint64_t unmaps_posted;
+	uint64_t unmaps_posted, unmaps_seen;
 	unsigned n_notes;
 	struct door_note note[DOOR_NOTES];
+	GPtrArray *wards;		/* struct door_ward */
 	struct prover *prover;
 	uint64_t epoch;			/* of the registry: who is there, and who is proven */
 	/* the look for strangers */
@@ -72,6 +73,16 @@ const char *door_hello_problem(struct door *d, const struct regmsg_hello *h, int
 
 /* Says hello from a child, with the token of a client that is there: the token is then its own, too. */
 bool door_is_heir(struct door *d, const struct regmsg_hello *h);
+
+/* One more, with the process at the other end; @sock: -1: it has none, somebody here speaks for it. */
+struct peer *door_add_peer(struct door *d, pid_t pid, int sock);
+/* It is over as a sharer: the fault thread is told. */
+void door_end(struct peer *p, enum snapshot_sharer_state how, int error, const char *reason);
+struct client *door_find_client(const struct door *d, uint32_t id);
+/* Do what wards wait for, as far as it can be done. */
+void door_wards_continue(struct door *d);
+/* What others of its process have had registered through userfaultfds of their own, for a copy of it. */
+void door_note_elsewhere(const struct door *d, const struct client *c, struct client *copy);
 
 /* The shared blocks to look for in who declares nothing; @out: BLOCK_MAX.  Number. */
 unsigned door_known_blocks(const struct door *d, struct prove_block *out);

@@ -73,7 +73,10 @@ static void dispose(void *job)
 	g_free(p);
 }
 
-static struct client *find(const struct door *d, uint32_t id)
+/**
+ * door_find_client - by the registry's id; NULL: it has ended and is forgotten
+ */
+struct client *door_find_client(const struct door *d, uint32_t id)
 {
 	for (unsigned i = 0; i < d->clients->len; i++) {
 		struct client *c = g_ptr_array_index(d->clients, i);
@@ -154,7 +157,7 @@ static void on_done(void *ctx, void *job)
 {
 	struct proof *p = job;
 	struct door *d = ctx;
-	struct client *c = find(d, p->id);
+	struct client *c = door_find_client(d, p->id);
 	bool late;
 
 	if (!c)
@@ -176,7 +179,7 @@ static void on_overdue(void *ctx, void *job)
 {
 	const struct proof *p = job;
 	struct door *d = ctx;
-	struct client *c = find(d, p->id);
+	struct client *c = door_find_client(d, p->id);
 	char why[256];
 
 	if (!c)
@@ -202,6 +205,7 @@ static struct proof *proof_new(const struct door *d, const struct client *c, enu
 	p->what = what;
 	p->id = c->id;
 	p->copy = client_copy(c);
+	door_note_elsewhere(d, c, p->copy);
 	if (number)
 		memcpy(p->number, number, c->n_offers * sizeof(*number));
 	p->n_known = door_known_blocks(d, p->known);

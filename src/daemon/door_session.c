@@ -318,7 +318,7 @@ int door_join(struct door *d, char *why)
 	for (unsigned i = 0; i < d->clients->len; i++) {
 		struct client *c = g_ptr_array_index(d->clients, i);
 
-		if (c->state == CLIENT_READY && !c->asked) {
+		if (c->state == CLIENT_READY && !c->asked && !c->changing) {
 			c->joining = true;
 			if (prove_again(d, c) < 0)
 				door_refuse(d, c, c->problem);
@@ -416,6 +416,8 @@ void door_tell(struct door *d, const struct snapshot *s)
 	for (unsigned i = 0; i < d->peers->len; i++)
 		tell(g_ptr_array_index(d->peers, i), s);
 	door_mapped_continue(d, s->unmaps);
+	d->unmaps_seen = s->unmaps;
+	door_wards_continue(d);
 }
 
 /**

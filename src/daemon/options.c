@@ -33,6 +33,7 @@ enum kind {
 	KIND_NAMES, /* repeatable */
 	KIND_ADDRESS,
 	KIND_QEMU,
+	KIND_VHOST, /* repeatable */
 	KINDS,
 };
 
@@ -94,6 +95,9 @@ static const struct spec specs[] = {
 	{"qemu", KIND_QEMU, AT(qemu), 0, 0, "qmp=PATH,...",
 	 "Hand the VM over to an unmodified QEMU (-incoming defer) through its monitor; also "
 	 "incoming=unix:PATH, cont=auto|yes|no, retry=SECONDS"},
+	{"vhost-user", KIND_VHOST, AT(vhost), 0, 0, "name=NAME,...",
+	 "Stand between the VMM, which connects to front=PATH, and a vhost-user back-end at "
+	 "back=PATH (repeatable); also dialect=, gate=, policy=, answer-timeout="},
 	{"switchover-ack", KIND_FLAG, AT(switchover_ack), true, 0, NULL,
 	 "Acknowledge the switch-over (for a source with that migration capability)"},
 	{"stay", KIND_FLAG, AT(exit_when_done), false, 0, NULL,
@@ -225,6 +229,21 @@ static bool set_qemu(const struct spec *s, void *field, const char *text, GError
 	return options_parse_qemu(text, field, error);
 }
 
+static bool add_vhost(const struct spec *s, void *field, const char *text, GError **error)
+{
+	GPtrArray *all = *(GPtrArray **)field;
+	struct options_vhost *v = options_parse_vhost(text, error);
+
+	(void)s;
+	if (!v)
+		return false;
+	g_ptr_array_add(all, v);
+	for (unsigned i = 0; i + 1 < all->len; i++)
+		if (options_meet_vhost(g_ptr_array_index(all, i), v, error))
+			return false;
+	return true;
+}
+
 static bool set(struct options *o, const struct spec *s, const char *text, GError **error)
 {
 	static bool (*const setters[])(const struct spec *, void *, const char *, GError **) = {
@@ -238,6 +257,7 @@ static bool set(struct options *o, const struct spec *s, const char *text, GErro
 		[KIND_NAMES] = add_name,
 		[KIND_ADDRESS] = set_address,
 		[KIND_QEMU] = set_qemu,
+		[KIND_VHOST] = add_vhost,
 	};
 	_Static_assert(G_N_ELEMENTS(setters) == KINDS, "every kind has a setter");
 
@@ -272,7 +292,7 @@ static gboolean on_option(const char *option, const char *value, gpointer data, 
 static void fill_entry(GOptionEntry *e, const struct spec *s)
 {
 	bool raw = s->kind == KIND_PATH || s->kind == KIND_SOCKET_PATH || s->kind == KIND_ADDRESS ||
-		   s->kind == KIND_QEMU;
+		   s->kind == KIND_QEMU || s->kind == KIND_VHOST;
 
 	*e = (GOptionEntry){
 		.long_name = s->name,
@@ -349,7 +369,7 @@ static char **file_values(GKeyFile *kf, const struct spec *s, GError **error)
 	g_auto(GStrv) one = NULL;
 	char *text;
 
-	if (s->kind == KIND_NAMES)
+	if (s->kind == KIND_NAMES || s->kind == KIND_VHOST)
 		return g_key_file_get_string_list(kf, GROUP, s->name, NULL, error);
 	text = g_key_file_get_string(kf, GROUP, s->name, error);
 	if (!text)
@@ -492,6 +512,7 @@ static bool finish(const struct parse *p, GError **error)
 static void set_defaults(struct options *o)
 {
 	*o = (struct options){
+		.vhost = g_ptr_array_new_with_free_func((GDestroyNotify)options_free_vhost),
 		.register_fd = -1,
 		.control_fd = -1,
 		.incoming_fd = -1,
@@ -547,4 +568,5 @@ void options_clear(struct options *o)
 	g_clear_pointer(&o->device_state, g_free);
 	g_clear_pointer(&o->register_group, g_free);
 	g_clear_pointer(&o->expect, g_strfreev);
+	g_clear_pointer(&o->vhost, g_ptr_array_unref);
 }

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <glib.h>
+#include "core/vhostfront.h"
 
 enum options_transport { OPTIONS_TCP, OPTIONS_UNIX };
 
@@ -33,6 +34,17 @@ struct options_qemu {
 	unsigned retry_s; /* how long to wait for a second QEMU while the source would resume its VM */
 };
 
+/* A vhost-user back-end that we stand in front of. */
+struct options_vhost {
+	char *name;	  /* of the sharer */
+	char *front;	  /* path where the VMM expects it */
+	char *back;	  /* path where it listens */
+	enum vhostfront_dialect dialect;
+	bool may_gate;	  /* one that cannot fault waits for all memory; else it is refused */
+	unsigned policy;  /* enum regmsg_policy */
+	unsigned answer_s; /* for one answer of it */
+};
+
 struct options {
 	struct options_address incoming; /* of the source; empty with incoming_fd */
 	char *run_dir;			 /* holds the sockets `register` and `control` */
@@ -54,6 +66,7 @@ struct options {
 	unsigned max_waiters;	 /* parked threads over all sharers; default 16384 */
 	char *register_group;	 /* group that may open `register`; NULL: owner only */
 	struct options_qemu qemu;
+	GPtrArray *vhost;	 /* struct options_vhost; never NULL */
 	bool switchover_ack;	 /* for a source >= 8.1 with that capability */
 	/* Unless --stay: exit 0 after COMPLETE once every sharer has gone, or 5 s later. */
 	bool exit_when_done;
@@ -64,6 +77,12 @@ enum options_result { OPTIONS_OK, OPTIONS_EXIT_OK, OPTIONS_USAGE };
 /* Parse argv, and the file --config names.  options_clear() after each outcome. */
 enum options_result options_parse(struct options *o, int argc, char **argv, GError **error);
 void options_clear(struct options *o);
+/* The value of --vhost-user: "name=NAME,front=PATH,back=PATH,..."; NULL with *error. */
+struct options_vhost *options_parse_vhost(const char *text, GError **error);
+struct options_vhost *options_copy_vhost(const struct options_vhost *v);
+void options_free_vhost(struct options_vhost *v);
+/* Do they want the same name or path?  With *error. */
+bool options_meet_vhost(const struct options_vhost *a, const struct options_vhost *b, GError **error);
 /* "tcp:HOST:PORT", "tcp:[::1]:PORT", "unix:PATH" */
 bool options_parse_address(const char *text, struct options_address *out, GError **error);
 

@@ -27,48 +27,17 @@
 #include <glib-unix.h>
 
 #include "daemon/attendance.h"
-#include "daemon/blockers.h"
-#include "daemon/channel.h"
-#include "daemon/handover_qemu.h"
-#include "daemon/hooks.h"
 #include "daemon/package.h"
+#include "daemon/phases_parts.h"
 #include "sys/clock.h"
 #include "sys/fd.h"
 
 #define RETRY_MS	100		/* while something blocks */
-#define GRACE_MS	5000		/* for sharers and source to close after the end */
-#define FLUSH_MS	200		/* for the last messages to be read */
-#define AGAIN_NS	5000000000ull
-
-struct phases {
-	const struct options *options;
-	struct faultloop *loop;
-	struct door *door;
-	struct channel *channel;
-	struct control *control;
-	struct hooks *hooks;
-	struct handover *handover;	/* NULL: the main sharer knows us */
-	int state_fd;
-	struct snapshot *snapshot;	/* the last one; NULL: none yet */
-	struct snapshot *spare;		/* the one to send next; NULL while it is out */
-	struct snapshot *out;		/* the one that is out: not ours to look at, but ours to free at the end */
-	bool refresh_again;
-	guint notify, retry, end_timer;
-	enum session_state seen;
-	enum snapshot_need needed;
-	struct blockers blockers;	/* their since_ns: when the need was seen first */
-	bool state_written, ending;
-	bool leaving;			/* told to stop: as soon as the session is refused */
-	int leave_code, end_code;
-	uint64_t stop_asked;
-	void (*ended)(void *ctx, int code);
-	void *ctx;
-};
 
 /* --- snapshots -------------------------------------------------------------------------------------- */
 
 /* Ask for a fresh snapshot, or remember to when the one we have is out. */
-static void refresh(void *ctx)
+void phases_refresh(void *ctx)
 {
 	struct phases *p = ctx;
 	struct message m = { .kind = MESSAGE_SNAPSHOT, .snapshot = p->spare };
@@ -110,7 +79,7 @@ static void stop_session(void *ctx, int error, const char *reason)
 }
 
 /* For what is no reason to hold a VM that is ours: whether it is, the fault thread knows, and a snapshot only knew. */
-static void refuse_session(struct phases *p, int error, const char *reason)
+void phases_refuse(struct phases *p, int error, const char *reason)
 {
 	struct message m = { .kind = MESSAGE_STOP, .stop = { .error = error, .refuse_only = true } };
 
@@ -130,7 +99,7 @@ static gboolean on_retry(gpointer data)
 	struct phases *p = data;
 
 	p->retry = 0;
-	refresh(p);
+	phases_refresh(p);
 	return G_SOURCE_REMOVE;
 }
 
@@ -142,7 +111,7 @@ static void wait_for_blockers(struct phases *p, const struct snapshot *s)
 	if (expired(p, s)) {
 		snprintf(reason, sizeof(reason), "gave up after %u s (--expect-timeout): %s", p->options->expect_timeout_s,
 			 p->blockers.list[0].text);
-		refuse_session(p, ETIMEDOUT, reason);
+		phases_refuse(p, ETIMEDOUT, reason);
 	} else if (!p->retry) {
 		p->retry = g_timeout_add(RETRY_MS, on_retry, p);
 	}
@@ -238,7 +207,7 @@ static void wait_for_load(struct phases *p, const struct snapshot *s)
 	if (clock_ns() - s->state_ns > limit) {
 		snprintf(reason, sizeof(reason), "the main sharer did not load the device state within %u s (--load-timeout)",
 			 p->options->load_timeout_s);
-		refuse_session(p, ETIMEDOUT, reason);
+		phases_refuse(p, ETIMEDOUT, reason);
 	} else if (!p->retry) {
 		p->retry = g_timeout_add(RETRY_MS, on_retry, p);
 	}
@@ -270,28 +239,7 @@ static void do_needed(struct phases *p, const struct snapshot *s)
 	blockers_running(&p->blockers, s);
 }
 
-/* --- ends ------------------------------------------------------------------------------------------------- */
-
-/* The program of --hook hears the last word before we go. */
-static void end(struct phases *p, int code)
-{
-	if (p->ending)
-		return;
-	p->ending = true;
-	p->end_code = code;
-	if (!hooks_busy(p->hooks))
-		p->ended(p->ctx, code);
-}
-
-static void hook_ended(void *ctx)
-{
-	struct phases *p = ctx;
-
-	if (!p->ending)
-		refresh(p);
-	else if (!hooks_busy(p->hooks))
-		p->ended(p->ctx, p->end_code);
-}
+/* --- a snapshot, as a whole --------------------------------------------------------------------------------- */
 
 static void hook_event(void *ctx, const char *name, const char *text)
 {
@@ -299,77 +247,6 @@ static void hook_event(void *ctx, const char *name, const char *text)
 
 	if (p->control)
 		control_event(p->control, name, text);
-}
-
-static gboolean on_end_timer(gpointer data)
-{
-	struct phases *p = data;
-
-	p->end_timer = 0;
-	if (p->leaving)
-		end(p, p->leave_code);
-	else
-		end(p, p->seen == SESSION_COMPLETE ? 0 : 1);
-	return G_SOURCE_REMOVE;
-}
-
-static void end_after(struct phases *p, unsigned ms)
-{
-	if (!p->end_timer)
-		p->end_timer = g_timeout_add(ms, on_end_timer, p);
-}
-
-static const char depends[] = "a committed VM depends on this daemon: its missing pages would never come";
-
-static bool is_over(const struct snapshot *s)
-{
-	return s->state == SESSION_COMPLETE || s->state == SESSION_FAILED;
-}
-
-/* The commit may have come before the refusal. */
-static void go_on_leaving(struct phases *p, const struct snapshot *s)
-{
-	if (s->state == SESSION_COMPLETE) {
-		end(p, p->leave_code);
-	} else if (s->state == SESSION_FAILED) {
-		end_after(p, FLUSH_MS);
-	} else if (s->committed) {
-		p->leaving = false;
-		p->stop_asked = clock_ns();
-		g_warning("%s; not stopping; ask again within 5 s to end it all the same", depends);
-	}
-}
-
-/*
- * Not at once: between a snapshot and now the VM may have become ours.  The session is refused first, by the thread
- * that knows.
- */
-static void leave(struct phases *p, int code)
-{
-	p->leaving = true;
-	p->leave_code = code;
-	refuse_session(p, ECANCELED, "the daemon was told to stop");
-	refresh(p);
-}
-
-/*
- * A failed session ends when the last words were read.  A complete one waits for sharers and source
- * to hang up, which they do by themselves, and for no longer than the grace time.
- */
-static void maybe_end(struct phases *p, const struct snapshot *s)
-{
-	if (p->leaving)
-		go_on_leaving(p, s);
-	if (!p->options->exit_when_done)
-		return;
-	if (s->state == SESSION_FAILED)
-		end_after(p, FLUSH_MS);
-	if (s->state != SESSION_COMPLETE || !s->running_told || !door_released(p->door) ||
-	    (p->handover && !handover_over(p->handover)))
-		return;
-	end_after(p, GRACE_MS);
-	if (s->source_closed && door_connected(p->door) == 0)
-		end(p, 0);
 }
 
 /* States that came and went between two snapshots are not told of. */
@@ -399,19 +276,20 @@ static void take_snapshot(struct phases *p, struct snapshot *s)
 	p->snapshot = s;
 	door_fill(p->door, s);
 	log_change(p, s);
+	vhost_list_see(p->vhosts);
 	if (!p->ending)
 		hooks_see(p->hooks, s);
 	do_needed(p, s);
 	write_state(p, s);
 	if (s->state == SESSION_COMPLETE && s->running_told)
 		door_release(p->door);
-	if (s->shut_sent || is_over(s))
+	if (s->shut_sent || s->state == SESSION_COMPLETE || s->state == SESSION_FAILED)
 		channel_over(p->channel);
 	door_tell(p->door, s);
 	if (p->handover)
 		handover_step(p->handover);
 	control_refreshed(p->control);
-	maybe_end(p, s);
+	phases_maybe_end(p, s);
 }
 
 static gboolean on_notify(gint fd, GIOCondition condition, gpointer data)
@@ -427,76 +305,19 @@ static gboolean on_notify(gint fd, GIOCondition condition, gpointer data)
 	if (s)
 		take_snapshot(p, s);
 	if (again)
-		refresh(p);
+		phases_refresh(p);
 	return G_SOURCE_CONTINUE;
 }
 
 static void door_changed(void *ctx)
 {
-	refresh(ctx);
+	phases_refresh(ctx);
 }
 
 static void connection_refused(void *ctx, const char *text)
 {
 	(void)ctx;
 	g_warning("%s", text);
-}
-
-/*
- * A committed VM depends on this process until its last page is here: with it the missing pages
- * would be gone for good.
- */
-static bool may_quit(const struct phases *p)
-{
-	const struct snapshot *s = p->snapshot;
-
-	return !s || !s->committed || is_over(s);
-}
-
-static gboolean quit_soon(gpointer data)
-{
-	end(data, 0);
-	return G_SOURCE_REMOVE;
-}
-
-static bool control_quit(void *ctx, bool force, const char **why)
-{
-	struct phases *p = ctx;
-
-	if (!force && !may_quit(p)) {
-		*why = "a committed VM depends on this daemon: its missing pages would never come (force ends it all the same)";
-		return false;
-	}
-	if (force)
-		g_timeout_add(FLUSH_MS, quit_soon, p);
-	else
-		leave(p, 0);
-	return true;
-}
-
-/**
- * phases_stop - a signal asks to stop
- *
- * Before the commit the session is refused, and the daemon ends when that is done.
- *
- * Return: false when refused: a committed VM depends on us, and this was not the second time within
- * 5 s.
- */
-bool phases_stop(struct phases *p)
-{
-	int code = p->seen == SESSION_COMPLETE || p->seen == SESSION_IDLE ? 0 : 1;
-	uint64_t now = clock_ns(), asked = p->stop_asked;
-
-	p->stop_asked = now;
-	if (asked && now - asked <= AGAIN_NS) {
-		end(p, code);
-	} else if (may_quit(p)) {
-		leave(p, code);
-	} else {
-		g_warning("%s; not stopping; ask again within 5 s to end it all the same", depends);
-		return false;
-	}
-	return true;
 }
 
 /* --- the hand-over ---------------------------------------------------------------------------------------- */
@@ -510,9 +331,24 @@ static bool report_handover(void *ctx, struct jsonmsg_writer *w, const char *key
 	return p->handover;
 }
 
+/* Before a source can come: a VMM looks for its back-ends when it starts. */
+static bool start_vhosts(struct phases *p, GError **error)
+{
+	const struct vhost_device_ops ops = {
+		.snapshot = last_snapshot, .changed = phases_refresh, .ctx = p, .door = p->door,
+		.prove_s = p->options->prove_timeout_s,
+	};
+
+	p->vhosts = vhost_list_new(&ops);
+	for (unsigned i = 0; i < p->options->vhost->len; i++)
+		if (!vhost_list_add(p->vhosts, options_copy_vhost(g_ptr_array_index(p->options->vhost, i)), error))
+			return false;
+	return true;
+}
+
 static void start_handover(struct phases *p)
 {
-	struct handover_ops ops = { last_snapshot, refresh, stop_session, hook_event, p };
+	struct handover_ops ops = { last_snapshot, phases_refresh, stop_session, hook_event, p };
 
 	if (p->options->qemu.monitor)
 		p->handover = handover_new(p->options, p->door, p->loop, &ops);
@@ -533,13 +369,13 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 		.spin_us = o->spin_us, .max_package = o->max_package, .max_waiters = o->max_waiters,
 		.switchover_ack = o->switchover_ack,
 	};
-	static const struct control_ops control_ops = { refresh, last_snapshot, list_blockers, report_handover,
-							 control_quit };
+	static const struct control_ops control_ops = { phases_refresh, last_snapshot, list_blockers, report_handover,
+							 phases_control_quit };
 	struct phases *p = g_new0(struct phases, 1);
 	struct door_ops door_ops = { door_changed, p };
 	struct door_limits door_limits = { o->max_sharers, o->prove_timeout_s };
 	struct channel_ops channel_ops = { .refused = connection_refused, .snapshot = last_snapshot, .ctx = p };
-	struct hooks_ops hooks_ops = { hook_ended, hook_event, p };
+	struct hooks_ops hooks_ops = { phases_hook_ended, hook_event, p };
 	int ret;
 
 	p->options = o;
@@ -565,8 +401,12 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 		phases_free(p);
 		return NULL;
 	}
+	if (!start_vhosts(p, error)) {
+		phases_free(p);
+		return NULL;
+	}
 	start_handover(p);
-	refresh(p);
+	phases_refresh(p);
 	return p;
 }
 
@@ -582,6 +422,7 @@ void phases_free(struct phases *p)
 	hooks_free(p->hooks);
 	handover_free(p->handover);
 	channel_free(p->channel);
+	vhost_list_free(p->vhosts);
 	door_free(p->door);
 	if (p->notify)
 		g_source_remove(p->notify);

@@ -63,11 +63,30 @@ static int too_many(char *why)
 	return -ENOSPC;
 }
 
+/*
+ * Is all of it registered through another userfaultfd of ours?  A process that is several back-ends has one for each, and whatever
+ * touches this mapping waits for us all the same.
+ */
+static bool is_elsewhere(const struct client *c, const struct mapping *m)
+{
+	uint64_t at = m->address, end = m->address + m->length, from;
+
+	do {
+		from = at;
+		for (unsigned i = 0; i < c->n_elsewhere; i++)
+			if (c->elsewhere[i].address <= at && at - c->elsewhere[i].address < c->elsewhere[i].length)
+				at = c->elsewhere[i].address + c->elsewhere[i].length;
+	} while (at < end && at > from);
+	return at >= end && maps_proven(c->pid, m->address, end, &from) > 0;
+}
+
 /* Prove and remember. */
 static int prove_range(struct client *c, struct mapping m, char *why)
 {
 	int ret = prove_mapping(c, &m, why);
 
+	if (ret == -EBUSY && is_elsewhere(c, &m))
+		return 0;
 	if (ret == 0 && c->n_proven == SHARER_MAPPINGS)
 		ret = too_many(why);
 	if (ret == 0)

@@ -59,6 +59,7 @@ struct client {
 	bool loaded;			/* it said so */
 	bool asked;			/* a question about its mappings is out (door_prove.c) */
 	bool overdue;			/* and has been for too long */
+	bool changing;			/* its mappings are: nobody looks at them (door_ward.c) */
 	bool joining;			/* READY, or refused for what was found since: proven again, to be handed over */
 	bool released;			/* of its registrations, as far as they could be undone */
 	bool kernel_waits;		/* an access of the kernel was seen to wait for a page of its userfaultfd */
@@ -71,6 +72,8 @@ struct client {
 	struct offer offer[REGISTRY_BLOCKS];
 	struct given_mapping given[SHARER_MAPPINGS];
 	struct mapping proven[SHARER_MAPPINGS];	/* what was handed to the fault thread */
+	unsigned n_elsewhere;			/* of a copy: in the same process, registered by others */
+	struct mapping elsewhere[SHARER_MAPPINGS];
 	unsigned told;			/* enum client_told */
 	char problem[256];		/* why it cannot be served; "" */
 };

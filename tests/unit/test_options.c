@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include <criterion/criterion.h>
 #include <criterion/redirect.h>
+#include "wire/regmsg.h"
 
 #define MANDATORY	     "--incoming=tcp::4444", "--run-dir=/run/p"
 #define PARSE(o, error, ...) parse(o, error, (char *[]){(char *)"postcopyd", ##__VA_ARGS__, NULL})
@@ -402,6 +403,55 @@ Test(options, help_names_every_option, .init = cr_redirect_stdout)
 	read_stdout(text, sizeof(text));
 	for (unsigned i = 0; i < G_N_ELEMENTS(names); i++)
 		cr_assert(strstr(text, names[i]), "%s is not in:\n%s", names[i], text);
+}
+
+/* --- --vhost-user ----------------------------------------------------------------------------- */
+
+static const struct options_vhost *vhost_at(const struct options *o, unsigned i)
+{
+	return g_ptr_array_index(o->vhost, i);
+}
+
+Test(options, vhost_user)
+{
+	g_autoptr(GError) error = NULL;
+	struct options o;
+
+	cr_assert_eq(PARSE(&o, &error, MANDATORY, "--vhost-user", "name=a,front=/f,back=/b", "--vhost-user",
+			   "name=b,front=/f,,2,back=/b2,dialect=rust,gate=on,policy=fail,answer-timeout=7"),
+		     OPTIONS_OK, "%s", error ? error->message : "");
+	cr_assert_eq(o.vhost->len, 2);
+	cr_assert_str_eq(vhost_at(&o, 0)->front, "/f");
+	cr_assert_eq(vhost_at(&o, 0)->dialect, VHOSTFRONT_UNIVERSAL);
+	cr_assert_eq(vhost_at(&o, 0)->policy, REGMSG_POLICY_IGNORE);
+	cr_assert_eq(vhost_at(&o, 0)->answer_s, 30);
+	cr_assert_not(vhost_at(&o, 0)->may_gate);
+	cr_assert_str_eq(vhost_at(&o, 1)->front, "/f,2");
+	cr_assert_eq(vhost_at(&o, 1)->dialect, VHOSTFRONT_RUST);
+	cr_assert_eq(vhost_at(&o, 1)->policy, REGMSG_POLICY_FAIL);
+	cr_assert_eq(vhost_at(&o, 1)->answer_s, 7);
+	cr_assert(vhost_at(&o, 1)->may_gate);
+	options_clear(&o);
+	cr_assert_eq(parse_with_file(&o, "[postcopyd]\nincoming=unix:/s\nrun-dir=/r\n"
+				"vhost-user=name=a,front=/f,back=/b;name=c,front=/g,back=/h\n", NULL, &error), OPTIONS_OK, "%s",
+		     error ? error->message : "");
+	cr_assert_eq(o.vhost->len, 2);
+	cr_assert_str_eq(vhost_at(&o, 1)->name, "c");
+	options_clear(&o);
+}
+
+Test(options, vhost_user_refuses)
+{
+	EXPECT_USAGE("name=NAME is missing", MANDATORY, "--vhost-user", "front=/f,back=/b");
+	EXPECT_USAGE("front=PATH is missing", MANDATORY, "--vhost-user", "name=a,back=/b");
+	EXPECT_USAGE("back=PATH is missing", MANDATORY, "--vhost-user", "name=a,front=/f");
+	EXPECT_USAGE("the same socket", MANDATORY, "--vhost-user", "name=a,front=/f,back=/f");
+	EXPECT_USAGE("none of universal, spec, rust, gated", MANDATORY, "--vhost-user", "name=a,front=/f,back=/b,dialect=x");
+	EXPECT_USAGE("none of ignore, disable, fail", MANDATORY, "--vhost-user", "name=a,front=/f,back=/b,policy=x");
+	EXPECT_USAGE("gate", MANDATORY, "--vhost-user", "name=a,front=/f,back=/b,gate=x");
+	EXPECT_USAGE("answer-timeout", MANDATORY, "--vhost-user", "name=a,front=/f,back=/b,answer-timeout=0");
+	EXPECT_USAGE("named a", MANDATORY, "--vhost-user", "name=a,front=/f,back=/b", "--vhost-user", "name=a,front=/g,back=/h");
+	EXPECT_USAGE("a path of b", MANDATORY, "--vhost-user", "name=a,front=/f,back=/b", "--vhost-user", "name=b,front=/f,back=/h");
 }
 
 /* --- --qemu ---------------------------------------------------------------------------------- */

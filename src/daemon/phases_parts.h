@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef PC_DAEMON_PHASES_PARTS_H
+#define PC_DAEMON_PHASES_PARTS_H
+/* Between phases.c, which drives a session, and phases_end.c, which decides when the daemon may end. */
+#include "daemon/phases.h"
+
+#include "daemon/blockers.h"
+#include "daemon/channel.h"
+#include "daemon/handover_qemu.h"
+#include "daemon/hooks.h"
+#include "daemon/vhost_list.h"
+
+struct phases {
+	const struct options *options;
+	struct faultloop *loop;
+	struct door *door;
+	struct channel *channel;
+	struct control *control;
+	struct hooks *hooks;
+	struct handover *handover;	/* NULL: the main sharer knows us */
+	struct vhost_list *vhosts;
+	int state_fd;
+	struct snapshot *snapshot;	/* the last one; NULL: none yet */
+	struct snapshot *spare;		/* the one to send next; NULL while it is out */
+	struct snapshot *out;		/* the one that is out: not ours to look at, but ours to free at the end */
+	bool refresh_again;
+	guint notify, retry, end_timer;
+	enum session_state seen;
+	enum snapshot_need needed;
+	struct blockers blockers;	/* their since_ns: when the need was seen first */
+	bool state_written, ending;
+	bool leaving;			/* told to stop: as soon as the session is refused */
+	int leave_code, end_code;
+	uint64_t stop_asked;
+	void (*ended)(void *ctx, int code);
+	void *ctx;
+};
+
+/* Ask for a fresh snapshot, or remember to when the one we have is out; @ctx is a struct phases. */
+void phases_refresh(void *ctx);
+/* For what is no reason to hold a VM that is ours: whether it is, the fault thread knows, and a snapshot only knew. */
+void phases_refuse(struct phases *p, int error, const char *reason);
+/* What the program of --hook and the control socket ask: @ctx is a struct phases. */
+void phases_hook_ended(void *ctx);
+bool phases_control_quit(void *ctx, bool force, const char **why);
+/* Is it time to end? */
+void phases_maybe_end(struct phases *p, const struct snapshot *s);
+
+#endif
