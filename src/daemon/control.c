@@ -137,6 +137,29 @@ static void answer_handover(struct client *c, const struct request *r)
 		reply_error(c, r->id, "Unavailable", "nothing is handed over to a QEMU (--qemu was not given)");
 }
 
+static void answer_vhosts(struct client *c, const struct request *r)
+{
+	struct jsonmsg_writer *w cleanup_jsonmsg_writer = begin_reply(r->id);
+
+	c->control->ops->vhosts(c->control->ctx, w, "return");
+	send_reply(c, w);
+}
+
+static void change_vhosts(struct client *c, const struct request *r, const struct jsonmsg *arguments)
+{
+	struct jsonmsg_writer *w cleanup_jsonmsg_writer = NULL;
+	g_autoptr(GError) error = NULL;
+
+	if (!c->control->ops->change_vhosts(c->control->ctx, r->command->name, arguments, &error)) {
+		reply_error(c, r->id, "Refused", "%s", error->message);
+		return;
+	}
+	w = begin_reply(r->id);
+	jsonmsg_begin_object(w, "return");
+	jsonmsg_end(w);
+	send_reply(c, w);
+}
+
 static void answer_capabilities(struct client *c, const struct request *r,
 				const struct jsonmsg *arguments)
 {
@@ -203,6 +226,9 @@ static const struct command commands[] = {
 	{"stats", no_arguments, report_stats, NULL, NULL},
 	{"blockers", no_arguments, NULL, answer_blockers, NULL},
 	{"handover", no_arguments, NULL, answer_handover, NULL},
+	{"vhost-user", no_arguments, NULL, answer_vhosts, NULL},
+	{"vhost-user-add", (const char *const[]){"device", NULL}, NULL, NULL, change_vhosts},
+	{"vhost-user-remove", (const char *const[]){"name", "force", NULL}, NULL, NULL, change_vhosts},
 	{"events", (const char *const[]){"enable", NULL}, NULL, NULL, answer_events},
 	{"quit", (const char *const[]){"force", NULL}, NULL, NULL, answer_quit},
 	{"capabilities", no_arguments, NULL, NULL, answer_capabilities},
@@ -542,16 +568,6 @@ void control_free(struct control *control)
 
 /* --- events ------------------------------------------------------------------------------- */
 
-static void put_timestamp(struct jsonmsg_writer *w)
-{
-	gint64 now = g_get_real_time();
-
-	jsonmsg_begin_object(w, "timestamp");
-	jsonmsg_put_i64(w, "seconds", now / G_USEC_PER_SEC);
-	jsonmsg_put_i64(w, "microseconds", now % G_USEC_PER_SEC);
-	jsonmsg_end(w);
-}
-
 /**
  * control_event - tell every client that turned events on
  *
@@ -566,12 +582,7 @@ void control_event(struct control *control, const char *name, const char *text)
 	char *line cleanup_free = NULL;
 	size_t len;
 
-	jsonmsg_put_text(w, "event", name);
-	jsonmsg_begin_object(w, "data");
-	jsonmsg_put_text(w, "state", s ? session_state_name(s->state) : NULL);
-	jsonmsg_put_text(w, "text", text);
-	jsonmsg_end(w);
-	put_timestamp(w);
+	report_event(w, name, text, s);
 	jsonmsg_end(w);
 	line = jsonmsg_finish(w, &len);
 	for (guint i = 0; i < control->clients->len; i++) {

@@ -7,6 +7,7 @@
  */
 #include <stdbool.h>
 #include <stdint.h>
+#include <glib.h>
 #include "daemon/snapshot.h"
 #include "wire/jsonmsg.h"
 
@@ -32,6 +33,10 @@ struct control_ops {
 	 * refused (false, *why set) when that would lose a committed VM and !force.
 	 */
 	bool (*quit)(void *ctx, bool force, const char **why);
+	/* Write the vhost-user devices as member @key of the object that is open in @w. */
+	void (*vhosts)(void *ctx, struct jsonmsg_writer *w, const char *key);
+	/* @command: "vhost-user-add", "vhost-user-remove".  False with *error. */
+	bool (*change_vhosts)(void *ctx, const char *command, const struct jsonmsg *arguments, GError **error);
 };
 
 /* @listen_fd: a listening UNIX stream socket, owned from here on. */

@@ -346,6 +346,23 @@ static bool start_vhosts(struct phases *p, GError **error)
 	return true;
 }
 
+static void report_vhosts(void *ctx, struct jsonmsg_writer *w, const char *key)
+{
+	vhost_list_report(((struct phases *)ctx)->vhosts, w, key);
+}
+
+static bool change_vhosts(void *ctx, const char *command, const struct jsonmsg *arguments, GError **error)
+{
+	struct phases *p = ctx;
+	const char *name = jsonmsg_text(arguments, "name", "");
+	struct options_vhost *o;
+
+	if (strcmp(command, "vhost-user-remove") == 0)
+		return vhost_list_remove(p->vhosts, name, jsonmsg_bool(arguments, "force", false), error);
+	o = options_parse_vhost(jsonmsg_text(arguments, "device", ""), error);
+	return o && vhost_list_add(p->vhosts, o, error);
+}
+
 static void start_handover(struct phases *p)
 {
 	struct handover_ops ops = { last_snapshot, phases_refresh, stop_session, hook_event, p };
@@ -370,7 +387,7 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 		.switchover_ack = o->switchover_ack,
 	};
 	static const struct control_ops control_ops = { phases_refresh, last_snapshot, list_blockers, report_handover,
-							 phases_control_quit };
+							 phases_control_quit, report_vhosts, change_vhosts };
 	struct phases *p = g_new0(struct phases, 1);
 	struct door_ops door_ops = { door_changed, p };
 	struct door_limits door_limits = { o->max_sharers, o->prove_timeout_s };

@@ -330,3 +330,23 @@ void report_blockers(struct jsonmsg_writer *w, const char *key, const struct con
 	}
 	jsonmsg_end(w);
 }
+
+/* --- events ------------------------------------------------------------------------------- */
+
+/**
+ * report_event - something happened, in which state, when
+ */
+void report_event(struct jsonmsg_writer *w, const char *name, const char *text, const struct snapshot *s)
+{
+	gint64 now = g_get_real_time();
+
+	jsonmsg_put_text(w, "event", name);
+	jsonmsg_begin_object(w, "data");
+	jsonmsg_put_text(w, "state", s ? session_state_name(s->state) : NULL);
+	jsonmsg_put_text(w, "text", text);
+	jsonmsg_end(w);
+	jsonmsg_begin_object(w, "timestamp");
+	jsonmsg_put_i64(w, "seconds", now / G_USEC_PER_SEC);
+	jsonmsg_put_i64(w, "microseconds", now % G_USEC_PER_SEC);
+	jsonmsg_end(w);
+}

@@ -10,6 +10,8 @@
 
 #include <gio/gio.h>
 
+#include "sys/clock.h"
+
 struct vhost_list {
 	struct vhost_device_ops ops;
 	GPtrArray *devices;		/* struct vhost_device */
@@ -108,8 +110,11 @@ unsigned vhost_list_used(const struct vhost_list *l)
  */
 void vhost_list_report(const struct vhost_list *l, struct jsonmsg_writer *w, const char *key)
 {
-	jsonmsg_begin_array(w, key);
+	jsonmsg_begin_object(w, key);
+	jsonmsg_put_u64(w, "now_ns", clock_ns());
+	jsonmsg_begin_array(w, "devices");
 	for (unsigned i = 0; i < l->devices->len; i++)
 		vhost_device_report(at(l, i), w);
+	jsonmsg_end(w);
 	jsonmsg_end(w);
 }

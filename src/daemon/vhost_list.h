@@ -17,7 +17,7 @@ bool vhost_list_remove(struct vhost_list *l, const char *name, bool force, GErro
 void vhost_list_see(struct vhost_list *l);
 /* How many have a VMM. */
 unsigned vhost_list_used(const struct vhost_list *l);
-/* An array as member @key of the object that is open in @w. */
+/* As member @key of the object that is open in @w. */
 void vhost_list_report(const struct vhost_list *l, struct jsonmsg_writer *w, const char *key);
 
 #endif

@@ -140,13 +140,19 @@ static int send_all(struct ctl_client *c, const char *text, size_t len)
 	return 0;
 }
 
-/**
- * ctl_client_send - send one request, as a whole
- * @flag: name of an argument that is set to true, or NULL
- *
- * Return: 0 or -errno.
- */
-int ctl_client_send(struct ctl_client *c, int64_t id, const char *command, const char *flag)
+static void put_arguments(struct jsonmsg_writer *w, const struct ctl_argument *a)
+{
+	jsonmsg_begin_object(w, "arguments");
+	for (; a->name; a++) {
+		if (a->text)
+			jsonmsg_put_text(w, a->name, a->text);
+		else
+			jsonmsg_put_bool(w, a->name, true);
+	}
+	jsonmsg_end(w);
+}
+
+static int send_with(struct ctl_client *c, int64_t id, const char *command, const struct ctl_argument *arguments)
 {
 	struct jsonmsg_writer *w cleanup_jsonmsg_writer = jsonmsg_writer_new();
 	char *line cleanup_free = NULL;
@@ -155,14 +161,22 @@ int ctl_client_send(struct ctl_client *c, int64_t id, const char *command, const
 	jsonmsg_begin_object(w, NULL);
 	jsonmsg_put_i64(w, "id", id);
 	jsonmsg_put_text(w, "execute", command);
-	if (flag) {
-		jsonmsg_begin_object(w, "arguments");
-		jsonmsg_put_bool(w, flag, true);
-		jsonmsg_end(w);
-	}
+	if (arguments->name)
+		put_arguments(w, arguments);
 	jsonmsg_end(w);
 	line = jsonmsg_finish(w, &len);
 	return send_all(c, line, len);
+}
+
+/**
+ * ctl_client_send - send one request, as a whole
+ * @flag: name of an argument that is set to true, or NULL
+ *
+ * Return: 0 or -errno.
+ */
+int ctl_client_send(struct ctl_client *c, int64_t id, const char *command, const char *flag)
+{
+	return send_with(c, id, command, (const struct ctl_argument[]){{flag, NULL}, {NULL, NULL}});
 }
 
 /**
@@ -261,6 +275,7 @@ static int check_reply(struct ctl_client *c, const struct jsonmsg *reply)
 
 /**
  * ctl_client_ask - send a request and wait for its reply; events meanwhile are dropped
+ * @flag: as in ctl_client_send()
  * @reply: the whole reply, whose "return" is there; to be freed
  *
  * Return: 0, -EREMOTEIO when the daemon refused, or as ctl_client_wait(); c->error has the text.
@@ -268,8 +283,18 @@ static int check_reply(struct ctl_client *c, const struct jsonmsg *reply)
 int ctl_client_ask(struct ctl_client *c, const char *command, const char *flag,
 		   struct jsonmsg **reply)
 {
+	return ctl_client_ask_with(c, command, (const struct ctl_argument[]){{flag, NULL}, {NULL, NULL}}, reply);
+}
+
+/**
+ * ctl_client_ask_with - the same with arguments
+ * @arguments: the last one has no name
+ */
+int ctl_client_ask_with(struct ctl_client *c, const char *command, const struct ctl_argument *arguments,
+			struct jsonmsg **reply)
+{
 	struct jsonmsg *v cleanup_jsonmsg = NULL;
-	int r = ctl_client_send(c, 1, command, flag);
+	int r = send_with(c, 1, command, arguments);
 
 	*reply = NULL;
 	while (r == 0 && !v) {

@@ -21,6 +21,12 @@ struct ctl_client {
 int ctl_client_open(struct ctl_client *c, const char *path);
 void ctl_client_close(struct ctl_client *c);
 
+/* An argument of a request: a text, or true. */
+struct ctl_argument {
+	const char *name; /* NULL: there is none, nor any behind it */
+	const char *text; /* NULL: true */
+};
+
 /* Send one request, as a whole.  @flag: name of an argument that is set to true, or NULL. */
 int ctl_client_send(struct ctl_client *c, int64_t id, const char *command, const char *flag);
 /* Take what the socket has.  1 something came, 0 nothing yet, -EPIPE no daemon any more, -errno. */
@@ -32,5 +38,8 @@ int ctl_client_wait(struct ctl_client *c, struct jsonmsg **out, int timeout_ms);
 /* Send a request and wait for its reply.  0, -EREMOTEIO refused, or as above. */
 int ctl_client_ask(struct ctl_client *c, const char *command, const char *flag,
 		   struct jsonmsg **reply);
+/* The same with arguments; the last one has no name. */
+int ctl_client_ask_with(struct ctl_client *c, const char *command, const struct ctl_argument *arguments,
+			struct jsonmsg **reply);
 
 #endif

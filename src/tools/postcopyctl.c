@@ -15,6 +15,7 @@
 #include "core/guard.h"
 #include "tools/ctl_client.h"
 #include "tools/ctl_render.h"
+#include "tools/ctl_vhost.h"
 #include "tools/ctl_view.h"
 #include "tools/ctl_watch.h"
 
@@ -27,6 +28,7 @@ struct arguments {
 	gboolean json, force, help, version;
 	double interval; /* seconds */
 	const char *verb;
+	char **words; /* behind it */
 };
 
 #define PART(part) (1u << (part))
@@ -82,6 +84,11 @@ static int run_quit(struct ctl_client *c, const struct arguments *a)
 	return EXIT_DONE;
 }
 
+static int run_vhost(struct ctl_client *c, const struct arguments *a)
+{
+	return ctl_vhost_run(c, a->words, a->json, a->force) ? say_error(c) : EXIT_DONE;
+}
+
 static const struct verb verbs[] = {
 	{"status", "state of the session (default)", PART(CTL_STATUS) | PART(CTL_BLOCKERS),
 	 CTL_STATUS, render_status, NULL},
@@ -96,6 +103,7 @@ static const struct verb verbs[] = {
 	 PART(CTL_STATUS) | PART(CTL_BLOCKERS), CTL_BLOCKERS, ctl_render_blockers, NULL},
 	{"handover", "how far the hand-over to QEMU is, and what it waits for", PART(CTL_HANDOVER),
 	 CTL_HANDOVER, ctl_render_handover, NULL},
+	{"vhost-user", "list, add DEVICE, remove NAME: vhost-user back-ends", 0, 0, NULL, run_vhost},
 	{"events", "print events as they come", 0, 0, NULL, run_events},
 	{"quit", "end the daemon", 0, 0, NULL, run_quit},
 };
@@ -181,13 +189,13 @@ static GOptionContext *make_context(struct arguments *a)
 		{"interval", 'i', 0, G_OPTION_ARG_DOUBLE, &a->interval,
 		 "watch: time between two views (default 0.25 on a terminal, else 1)", "SECONDS"},
 		{"force", 'f', 0, G_OPTION_ARG_NONE, &a->force,
-		 "quit: even when that loses a VM that runs here", NULL},
+		 "quit: even when that loses a VM that runs here; vhost-user remove: one that is used", NULL},
 		{"help", 'h', 0, G_OPTION_ARG_NONE, &a->help, "Show this help", NULL},
 		{"version", 0, 0, G_OPTION_ARG_NONE, &a->version,
 		 "Show the version and what is built in", NULL},
 		{0},
 	};
-	GOptionContext *context = g_option_context_new("[COMMAND]");
+	GOptionContext *context = g_option_context_new("[COMMAND [ARGUMENT...]]");
 	g_autoptr(GString) commands = g_string_new("Commands:\n");
 
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
@@ -209,8 +217,12 @@ static int check(struct arguments *a)
 	if (!a->run_dir == !a->socket)
 		return usage(a->socket ? "--run-dir and --socket exclude each other"
 				       : "which daemon? give its run directory: -r DIR");
+	if (find_verb(a->verb)->run == run_vhost)
+		return ctl_vhost_check(a->words, a->force) ? 0 : usage("vhost-user [list | add DEVICE | remove [--force] NAME]");
+	if (*a->words)
+		return usage("unexpected argument '%s'", *a->words);
 	if (a->force && strcmp(a->verb, "quit"))
-		return usage("--force goes with quit only");
+		return usage("--force goes with quit and vhost-user remove only");
 	if (a->interval != NOT_GIVEN && strcmp(a->verb, "watch"))
 		return usage("--interval goes with watch only");
 	if (a->interval != NOT_GIVEN && !(a->interval >= 0.05 && a->interval <= 3600))
@@ -235,9 +247,8 @@ static int parse_and_run(struct arguments *a, GOptionContext *context, char ***a
 		puts("postcopyctl " PACKAGE_VERSION " " PC_FEATURES);
 		return EXIT_DONE;
 	}
-	if ((*argv)[1] && (*argv)[2])
-		return usage("unexpected argument '%s'", (*argv)[2]);
 	a->verb = (*argv)[1] ? (*argv)[1] : "status";
+	a->words = (*argv)[1] ? *argv + 2 : *argv + 1;
 	r = check(a);
 	return r ? r : run(a);
 }

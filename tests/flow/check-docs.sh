@@ -72,7 +72,7 @@ synopsis_is_whole()
 
 commands_have_their_place()
 {
-	"$build/postcopyctl" --help | sed -n '/^Commands:/,/^$/s/^  \([a-z]*\) .*/\1/p' > "$dir/a"
+	"$build/postcopyctl" --help | sed -n '/^Commands:/,/^$/s/^  \([a-z-]*\) .*/\1/p' > "$dir/a"
 	sed -n 's/^\.It Cm //p' "$man/postcopyctl.1" > "$dir/b"
 	same "--help" postcopyctl.1
 }
@@ -105,7 +105,8 @@ page_names()
 # and phases.
 protocol_members()
 {
-	grep -ohE '"[a-z][a-z0-9]*(_[a-z0-9]+)*"' "$top/src/daemon/report.c" "$top/src/daemon/handover_report.c" | tr -d '"'
+	grep -ohE '"[a-z][a-z0-9]*(_[a-z0-9]+)*"' "$top/src/daemon/report.c" "$top/src/daemon/handover_report.c" \
+		"$top/src/daemon/vhost_device.c" "$top/src/daemon/vhost_list.c" | tr -d '"'
 	sed -n '/^} states\[HANDOVER_STATES\]/,/^};/p' "$top/src/daemon/handover_qemu.c" | grep -oE '"[a-z-]+"' | tr -d '"'
 	grep -E 'const stats_(stage|lane|how)_names' "$top/src/core/stats.c" | grep -oE '"[a-z]+"' | tr -d '"'
 }
@@ -113,7 +114,7 @@ protocol_members()
 # A word as an item, a variable or a constant of the page
 explained()
 {
-	grep -qE "^\.(It )?(Va|Dv|Cm|Sy)( [a-z0-9_:-]+ ,)* $1( |\$)" "$man/postcopyd-control.7"
+	grep -qE "^\.(It |Pq [a-z ]+)?(Va|Dv|Cm|Sy)( [a-z0-9_:-]+ ,)* $1( |\$)" "$man/postcopyd-control.7"
 }
 
 members_are_explained()
@@ -133,6 +134,7 @@ items_exist()
 	page_names "$man/postcopyd-control.7" | sort -u > "$dir/names"
 	while read -r name; do
 		grep -qF "\"$name\"" "$top/src/daemon/report.c" "$top/src/daemon/handover_report.c" "$top/src/daemon/control.c" \
+			"$top/src/daemon/vhost_device.c" "$top/src/daemon/vhost_list.c" \
 			"$top/src/core/stats.c" ||
 			echo "no such member: $name"
 	done < "$dir/names" > "$dir/missing"
@@ -149,7 +151,7 @@ error_classes_are_explained()
 
 control_commands_are_explained()
 {
-	sed -n '/^static const struct command commands/,/^};/s/^\t{"\([a-z]*\)".*/\1/p' "$top/src/daemon/control.c" > "$dir/a"
+	sed -n '/^static const struct command commands/,/^};/s/^\t{"\([a-z-]*\)".*/\1/p' "$top/src/daemon/control.c" > "$dir/a"
 	sed -n '/^\.Sh COMMANDS/,/^\.Sh SEE/s/^\.Ss //p' "$man/postcopyd-control.7" > "$dir/b"
 	same control.c postcopyd-control.7
 }

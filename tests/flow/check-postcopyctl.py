@@ -86,6 +86,24 @@ def handover(case):
     check_equal(json.loads(ctl(case, "handover", "--json")[1]), fake.session.handover, "as it came")
 
 
+def vhost_user(case):
+    fake = daemon(case)
+    fake.session.vhosts = {"now_ns": 100 * NS, "devices": [
+        {"name": "disk", "dialect": "universal", "state": "connected", "stage": "served", "since_ns": 98 * NS, "pid": 7,
+         "waiting": 3, "quarantines": 1, "reason": "hung\033[31m up"},
+        {"name": "net", "dialect": "gated", "state": "listening", "since_ns": 99 * NS, "reason": None}]}
+    expect(ctl(case, "vhost-user"), 0, r"^NAME +DIALECT +STATE +FOR +PID +WAITING +QUARANTINES +REASON\n"
+           r"disk +universal +served +2\.0 s +7 +3 +1 +hung\?\[31m up\nnet +gated +listening +1\.0 s +0 +0 +0 *\n$")
+    check_equal(json.loads(ctl(case, "vhost-user", "list", "-j")[1]), fake.session.vhosts["devices"], "as it came")
+    expect(ctl(case, "vhost-user", "add", "name=a,front=/f,back=/b"), 0, "")
+    expect(ctl(case, "vhost-user", "remove", "a"), 0, "")
+    expect(ctl(case, "vhost-user", "remove", "a", "--force"), 0, "")
+    check_equal([r.get("arguments") for r in fake.requests[-3:]],
+                [{"device": "name=a,front=/f,back=/b"}, {"name": "a"}, {"name": "a", "force": True}], "requests")
+    for words in (("add",), ("remove",), ("list", "a"), ("add", "a", "b"), ("nonsense",), ("add", "a", "--force")):
+        expect(ctl(case, "vhost-user", *words), 2, err="vhost-user")
+
+
 def names_cannot_command_the_terminal(case):
     daemon(case)
     for name in ("sharers", "blocks"):
@@ -363,7 +381,8 @@ def terminal_rate(case):
 
 
 CASES = [
-    commands, commands_json, handover, names_cannot_command_the_terminal, blockers_show_in_status, quit_and_force, usage,
+    commands, commands_json, handover, vhost_user, names_cannot_command_the_terminal, blockers_show_in_status,
+    quit_and_force, usage,
     help_and_version, no_daemon, dead_daemon, turned_away, not_a_postcopyd, other_socket, path_too_long,
     watch_lines_until_complete, watch_failed, watch_json, watch_loses_the_daemon, watch_hears_of_the_end_by_event,
     events, events_json, terminal_until_complete, terminal_interrupted, terminal_terminated, terminal_q,

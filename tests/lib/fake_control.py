@@ -129,6 +129,8 @@ class FakeControl:
             return {"return": {"enabled": True}}
         if name == "blockers":
             return {"return": self.session.blockers}
+        if name.startswith("vhost-user"):
+            return {"return": self.session.vhosts if name == "vhost-user" else {}}
         if name == "handover":
             if not self.session.handover:
                 return {"error": {"class": "Unavailable", "desc": "nothing is handed over"}}

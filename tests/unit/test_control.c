@@ -89,8 +89,25 @@ static bool fake_quit(void *ctx, bool force, const char **why)
 	return false;
 }
 
-static const struct control_ops fake_ops = { fake_refresh, fake_snapshot, fake_blockers,
-					     fake_handover, fake_quit };
+static void fake_vhosts(void *ctx, struct jsonmsg_writer *w, const char *key)
+{
+	(void)ctx;
+	jsonmsg_begin_array(w, key);
+	jsonmsg_put_text(w, NULL, "disk");
+	jsonmsg_end(w);
+}
+
+static bool fake_change_vhosts(void *ctx, const char *command, const struct jsonmsg *arguments, GError **error)
+{
+	(void)ctx;
+	if (strcmp(jsonmsg_text(arguments, "device", ""), "x"))
+		return true;
+	g_set_error(error, g_quark_from_static_string("test"), 0, "%s x", command);
+	return false;
+}
+
+static const struct control_ops fake_ops = {fake_refresh, fake_snapshot, fake_blockers, fake_handover, fake_quit,
+					  fake_vhosts, fake_change_vhosts};
 
 static struct sockaddr_un address(void)
 {
@@ -251,8 +268,9 @@ static void expect_refused(struct peer *p, const char *line, const char *class, 
 Test(control, greets_with_version_and_capabilities)
 {
 	static const char *const names[] = {
-		"status", "sharers", "blocks", "stats", "blockers", "handover", "events", "quit",
-		"capabilities",
+		"status",   "sharers", "blocks", "stats",
+		"blockers", "handover", "vhost-user", "vhost-user-add", "vhost-user-remove",
+		"events", "quit", "capabilities",
 	};
 	struct peer p cleanup_peer = dial_raw();
 	struct jsonmsg *greeting cleanup_jsonmsg = next(&p);
@@ -666,6 +684,20 @@ Test(control, stats)
 		expect_counts(lane, (const char *const[]){"duplicates", "batches", NULL},
 			      20 * i + 6);
 	}
+}
+
+Test(control, vhost_user)
+{
+	struct peer p cleanup_peer = dial();
+	struct jsonmsg *all cleanup_jsonmsg = ask(&p, "{\"execute\":\"vhost-user\"}");
+	struct jsonmsg *gone cleanup_jsonmsg =
+		ask(&p, "{\"execute\":\"vhost-user-remove\",\"arguments\":{\"name\":\"disk\"}}");
+
+	cr_assert_eq(jsonmsg_count(jsonmsg_member(all, "return")), 1);
+	cr_assert_eq(jsonmsg_kind(jsonmsg_member(gone, "return")), JSONMSG_OBJECT);
+	expect_refused(&p, "{\"execute\":\"vhost-user-add\",\"arguments\":{\"device\":\"x\"}}", "Refused",
+		       "vhost-user-add x");
+	expect_refused(&p, "{\"execute\":\"vhost-user-add\",\"arguments\":{\"nonsense\":1}}", "BadArgument", "nonsense");
 }
 
 /* F55 */
