@@ -188,6 +188,7 @@ static struct door_ward *find(const struct door *d, uint32_t id)
 	return NULL;
 }
 
+/* Who is told may let go of the ward: nothing is done with it behind this. */
 static void answer(struct door_ward *w, const char *wrong)
 {
 	if (w->step == STEP_NONE)
@@ -426,13 +427,15 @@ static void go_on(struct door_ward *w)
 	struct client *c = door_find_client(w->door, w->id);
 	const char *end = end_of(c);
 
-	if (end && !w->ended) {
+	/* Either may be the end of the ward, too. */
+	if (end && w->step != STEP_NONE) {
+		answer(w, end);
+	} else if (end && !w->ended) {
 		w->ended = true;
 		g_strlcpy(w->problem, end, sizeof(w->problem));
-		answer(w, w->problem);
 		w->ops->ended(w->ctx, w->problem);
 	} else if (end) {
-		answer(w, w->problem);
+		return;
 	} else if (w->step == STEP_ASKED && !is_looked_at(w->door, c->pid)) {
 		ask(w, c, false);
 	} else if (w->step == STEP_FORGETTING && w->door->unmaps_seen >= w->after) {

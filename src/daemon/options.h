@@ -39,6 +39,7 @@ struct options_vhost {
 	char *name;	  /* of the sharer */
 	char *front;	  /* path where the VMM expects it */
 	char *back;	  /* path where it listens */
+	char *group;	  /* that may connect to the front; NULL: owner only */
 	enum vhostfront_dialect dialect;
 	bool may_gate;	  /* one that cannot fault waits for all memory; else it is refused */
 	unsigned policy;  /* enum regmsg_policy */

@@ -75,6 +75,7 @@ static bool read_all(struct keyval *kv, struct options_vhost *v, GError **error)
 		return options_fail(error, "%s", kv->error);
 	v->dialect = (enum vhostfront_dialect)dialect;
 	v->answer_s = (unsigned)answer_s;
+	v->group = g_strdup(keyval_get(kv, "group"));
 	return true;
 }
 
@@ -85,7 +86,8 @@ static bool read_all(struct keyval *kv, struct options_vhost *v, GError **error)
  */
 struct options_vhost *options_parse_vhost(const char *text, GError **error)
 {
-	static const char *const known[] = { "name", "front", "back", "dialect", "gate", "policy", "answer-timeout", NULL };
+	static const char *const known[] = { "name", "front", "back", "dialect", "gate", "policy", "answer-timeout",
+					     "group", NULL };
 	struct options_vhost *v = g_new0(struct options_vhost, 1);
 	struct keyval kv cleanup_keyval;
 	bool ok = false;
@@ -123,6 +125,7 @@ struct options_vhost *options_copy_vhost(const struct options_vhost *v)
 	copy->name = g_strdup(v->name);
 	copy->front = g_strdup(v->front);
 	copy->back = g_strdup(v->back);
+	copy->group = g_strdup(v->group);
 	return copy;
 }
 
@@ -136,5 +139,6 @@ void options_free_vhost(struct options_vhost *v)
 	g_free(v->name);
 	g_free(v->front);
 	g_free(v->back);
+	g_free(v->group);
 	g_free(v);
 }

@@ -29,6 +29,7 @@
 
 #define RETRY_MS     200	/* for a back-end that is not there */
 #define RETRY_MAX_MS 5000	/* for one that was put into quarantine again and again */
+#define TRIES	     8		/* so often, for one VMM */
 #define NS	     UINT64_C(1000000000)
 
 struct vhost_device {
@@ -36,7 +37,7 @@ struct vhost_device {
 	const struct vhost_device_ops *ops;
 	int listen_fd, front;		/* front: of a VMM that waits for the back-end; -1 */
 	guint accept, front_gone, retry, reap;
-	unsigned retry_ms;
+	unsigned retry_ms, tries;
 	struct vhost_backend *backend;
 	struct vhost_relay *relay;	/* NULL: no VMM, or no back-end yet */
 	bool over;			/* the relay is, and will be freed */
@@ -124,6 +125,10 @@ static void on_quarantined(void *ctx)
 	g_warning("vhost-user %s: put into quarantine: %s", d->o->name, d->problem);
 	d->quarantines++;
 	vhost_backend_hung_up(d->backend, d->problem);
+	if (++d->tries > TRIES) {
+		vhost_relay_hang_up(d->relay, d->problem);
+		return;
+	}
 	if (!d->retry)
 		d->retry = g_timeout_add(d->retry_ms, on_retry, d);
 	d->retry_ms = MIN(2 * d->retry_ms, RETRY_MAX_MS);
@@ -267,6 +272,7 @@ static gboolean on_connection(gint fd, GIOCondition condition, gpointer data)
 	d->accept = 0;
 	d->connections++;
 	d->retry_ms = RETRY_MS;
+	d->tries = 0;
 	d->logged = false;
 	d->front_gone = g_unix_fd_add(d->front, G_IO_HUP, on_front_gone, d);
 	try_connect(d);
@@ -303,7 +309,7 @@ struct vhost_device *vhost_device_new(struct options_vhost *o, const struct vhos
 {
 	static const struct vhost_backend_ops backend_ops = { on_proved, on_ended };
 	struct vhost_device *d;
-	int fd = listen_unix(o->front, SOCK_STREAM, NULL, error);
+	int fd = listen_unix(o->front, SOCK_STREAM, o->group, error);
 
 	if (fd < 0) {
 		options_free_vhost(o);

@@ -313,6 +313,7 @@ static gboolean on_tick(gpointer data)
 {
 	struct vhost_relay *r = data;
 	uint64_t now = clock_ns();
+	bool forsaken = r->whole && r->v.reason && has_passed(r, r->whole_since, now);
 
 	r->deadline = 0;
 	if (r->v.wait == VHOSTFRONT_AWAITS_ANSWER && now >= r->v.deadline && !r->finding && r->ops->waits(r->ctx))
@@ -320,7 +321,7 @@ static gboolean on_tick(gpointer data)
 	vhostfront_tick(&r->v, now);
 	if (has_passed(r, r->unsent_since, now))
 		vhostfront_lost(&r->v, "the back-end does not read what it is told", now);
-	if (r->whole && r->v.reason && has_passed(r, r->whole_since, now))
+	if (forsaken)
 		vhost_relay_end(r, r->v.reason);
 	else
 		vhost_relay_go_on(r);

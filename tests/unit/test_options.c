@@ -418,7 +418,7 @@ Test(options, vhost_user)
 	struct options o;
 
 	cr_assert_eq(PARSE(&o, &error, MANDATORY, "--vhost-user", "name=a,front=/f,back=/b", "--vhost-user",
-			   "name=b,front=/f,,2,back=/b2,dialect=rust,gate=on,policy=fail,answer-timeout=7"),
+			   "name=b,front=/f,,2,back=/b2,dialect=rust,gate=on,policy=fail,answer-timeout=7,group=kvm"),
 		     OPTIONS_OK, "%s", error ? error->message : "");
 	cr_assert_eq(o.vhost->len, 2);
 	cr_assert_str_eq(vhost_at(&o, 0)->front, "/f");
@@ -430,6 +430,7 @@ Test(options, vhost_user)
 	cr_assert_eq(vhost_at(&o, 1)->dialect, VHOSTFRONT_RUST);
 	cr_assert_eq(vhost_at(&o, 1)->policy, REGMSG_POLICY_FAIL);
 	cr_assert_eq(vhost_at(&o, 1)->answer_s, 7);
+	cr_assert_str_eq(vhost_at(&o, 1)->group, "kvm");
 	cr_assert(vhost_at(&o, 1)->may_gate);
 	options_clear(&o);
 	cr_assert_eq(parse_with_file(&o, "[postcopyd]\nincoming=unix:/s\nrun-dir=/r\n"
