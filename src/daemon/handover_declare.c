@@ -84,17 +84,24 @@ static void on_ram(void *ctx, const struct ram_list *list, const char *why)
 }
 
 /**
+ * handover_query_ram - ask QEMU what memory it has, and declare that
+ */
+void handover_query_ram(struct handover *h)
+{
+	h->query = ram_query_new(h->qmp, on_ram, h);
+}
+
+/**
  * handover_at_inmigrate - in the phase INMIGRATE
  */
 void handover_at_inmigrate(struct handover *h, const struct snapshot *s)
 {
 	h->listed |= s->need == NEED_BLOCKS;
-	if (!handover_asks(h))
+	if (!handover_asks(h) || h->asked || (h->prepared && !h->listed))
 		return;
-	if (!h->prepared && !h->asked) {
-		h->asked = true;
+	h->asked = true;
+	if (h->prepared)
+		handover_settle(h);
+	else
 		handover_prepare(h);
-	} else if (h->prepared && h->listed && !h->query) {
-		h->query = ram_query_new(h->qmp, on_ram, h);
-	}
 }

@@ -84,9 +84,12 @@ const char *handover_state_name(enum handover_state state);
 
 /* handover_declare.c: the phase INMIGRATE. */
 void handover_at_inmigrate(struct handover *h, const struct snapshot *s);
+void handover_query_ram(struct handover *h);
 
 /* handover_prepare.c: one step after the other, then h->prepared and handover_step(). */
 void handover_prepare(struct handover *h);
+/* Then, when the source has listed its memory; handover_query_ram() follows. */
+void handover_settle(struct handover *h);
 
 /* handover_fail.c: this QEMU is gone. */
 void handover_lost(struct handover *h, const struct snapshot *s, const char *how);

@@ -6,8 +6,11 @@
  *   stop                  it must not run when it has loaded, but when we say so.  -S is what people give;
  *                         in this state `stop' says the same, and whoever forgot it is safe, too
  *   events                so that the end of loading is told
- *   capabilities          what has to be at both ends of a stream, and is not in ours, is switched off
  *   migrate-incoming      it listens
+ *
+ * And when the source has listed its memory, hence as late as nothing is lost yet (a manager sets what it likes when it likes):
+ *
+ *   capabilities          what has to be at both ends of a stream, and is not in ours, is switched off
  *
  * A refusal of any of them ends the attempt: the source runs its VM, and nothing was touched.
  */
@@ -20,6 +23,7 @@
 #include "core/guard.h"
 
 static const char start_text[] = "start the QEMU anew with -incoming defer -S";
+static const char capability_text[] = "switch the migration capability off before the migration";
 
 typedef void preparation(struct handover *h, struct qmp_call call);
 
@@ -36,11 +40,6 @@ static void ask_stop(struct handover *h, struct qmp_call call)
 static void ask_events(struct handover *h, struct qmp_call call)
 {
 	qmp_set_capability(h->qmp, "events", true, call);
-}
-
-static void ask_capabilities(struct handover *h, struct qmp_call call)
-{
-	qmp_send(h->qmp, "query-migrate-capabilities", NULL, call);
 }
 
 static void ask_incoming(struct handover *h, struct qmp_call call)
@@ -60,29 +59,6 @@ static bool take_status(struct handover *h, const struct qmp_answer *a)
 	return false;
 }
 
-/*
- * QEMU exits when one end of a stream has these and the other does not; the last makes it wait for
- * connections that never come.
- */
-static bool take_capabilities(struct handover *h, const struct qmp_answer *a)
-{
-	static const char *const off[] = {
-		"x-ignore-shared", "validate-uuid", "postcopy-ram", "postcopy-preempt", "mapped-ram", "x-colo", "multifd",
-	};
-
-	for (unsigned i = 0; i < jsonmsg_count(a->value); i++) {
-		const struct jsonmsg *c = jsonmsg_element(a->value, i);
-		const char *name = jsonmsg_text(c, "capability", "");
-
-		for (unsigned k = 0; k < ARRAY_LEN(off); k++)
-			if (!strcmp(name, off[k]) && jsonmsg_bool(c, "state", false)) {
-				g_message("QEMU (process %d): the migration capability %s is switched off", (int)h->pid, name);
-				qmp_set_capability(h->qmp, name, false, (struct qmp_call){ NULL, NULL, 0 });
-			}
-	}
-	return true;
-}
-
 static const struct {
 	preparation *ask;
 	bool (*take)(struct handover *h, const struct qmp_answer *a);	/* NULL: any answer will do */
@@ -91,7 +67,6 @@ static const struct {
 	{ ask_status, take_status, start_text },
 	{ ask_stop, NULL, start_text },
 	{ ask_events, NULL, start_text },
-	{ ask_capabilities, take_capabilities, start_text },
 	{ ask_incoming, NULL, "QEMU must have been started with -incoming defer, and be able to make a socket at the path of "
 			      "--qemu incoming=unix:PATH" },
 	{ ask_status, take_status, start_text },
@@ -115,6 +90,7 @@ static void on_prepared(void *ctx, const struct qmp_answer *a)
 		return;
 	}
 	h->prepared = true;
+	h->asked = false;
 	g_message("QEMU %s (process %d) waits for the VM", h->version, (int)h->pid);
 	handover_step(h);
 }
@@ -129,4 +105,60 @@ void handover_prepare(struct handover *h)
 	struct qmp_call call = { on_prepared, h, QMP_PATIENCE_MS };
 
 	preparations[h->preparation].ask(h, call);
+}
+
+/* --- capabilities ------------------------------------------------------------------------------------------------- */
+
+static void on_switched_off(void *ctx, const struct qmp_answer *a)
+{
+	struct handover *h = ctx;
+
+	if (h->state == HANDOVER_INMIGRATE && a->outcome != QMP_OK && a->outcome != QMP_CLOSED)
+		handover_fail(h, ECANCELED, capability_text, "QEMU (process %d): %s", (int)h->pid, a->text);
+}
+
+/*
+ * QEMU exits when one end of a stream has these and the other does not; the last makes it wait for
+ * connections that never come.
+ */
+static void switch_off(struct handover *h, const struct jsonmsg *capabilities)
+{
+	static const char *const off[] = {
+		"x-ignore-shared", "validate-uuid", "postcopy-ram", "postcopy-preempt", "mapped-ram", "x-colo", "multifd",
+	};
+
+	for (unsigned i = 0; i < jsonmsg_count(capabilities); i++) {
+		const struct jsonmsg *c = jsonmsg_element(capabilities, i);
+		const char *name = jsonmsg_text(c, "capability", "");
+
+		for (unsigned k = 0; k < ARRAY_LEN(off); k++)
+			if (!strcmp(name, off[k]) && jsonmsg_bool(c, "state", false)) {
+				g_message("QEMU (process %d): the migration capability %s is switched off", (int)h->pid, name);
+				qmp_set_capability(h->qmp, name, false, (struct qmp_call){ on_switched_off, h, QMP_PATIENCE_MS });
+			}
+	}
+}
+
+static void on_capabilities(void *ctx, const struct qmp_answer *a)
+{
+	struct handover *h = ctx;
+
+	if (h->state != HANDOVER_INMIGRATE || a->outcome == QMP_CLOSED)
+		return;
+	if (a->outcome == QMP_OK) {
+		switch_off(h, a->value);
+		handover_query_ram(h);
+	} else {
+		handover_fail(h, ECANCELED, start_text, "QEMU (process %d): %s", (int)h->pid, a->text);
+	}
+}
+
+/**
+ * handover_settle - make sure that QEMU expects no more of a stream than ours has, then ask it for its memory
+ *
+ * Ends in handover_query_ram() or handover_fail().
+ */
+void handover_settle(struct handover *h)
+{
+	qmp_send(h->qmp, "query-migrate-capabilities", NULL, (struct qmp_call){ on_capabilities, h, QMP_PATIENCE_MS });
 }

@@ -137,14 +137,29 @@ def cannot_listen(case):
     handover.refused("no such folder")
 
 
+IN_THE_WAY = {"query-migrate-capabilities": [{"capability": "x-ignore-shared", "state": True},
+                                             {"capability": "auto-converge", "state": True}]}
+
+
 def capabilities_are_switched_off(case):
-    """Said to the QEMU, which refuses it here: an error of that is no end."""
+    """When the source is there, and so nobody else changes them any more."""
     handover = HandOver(case)
-    handover.qemu({"query-migrate-capabilities": [{"capability": "x-ignore-shared", "state": True},
-                                                  {"capability": "auto-converge", "state": True}]})
+    handover.qemu(IN_THE_WAY | {"human-monitor-command": "Block Name  what is this\r\n"})
     handover.wait("inmigrate", "the source's list of blocks")
-    said = handover.service.child.errors()
+    check("switched off" not in handover.service.log(), handover.service.log())
+    handover.refused("does not tell what memory it has")
+    said = handover.service.log()
     check("x-ignore-shared is switched off" in said and "auto-converge" not in said, said)
+
+
+def capability_stays_on(case):
+    """Its QEMU would end in the middle of the stream."""
+    handover = HandOver(case)
+    handover.qemu(IN_THE_WAY | {"migrate-set-capabilities x-ignore-shared": {"error": "not now"}})
+    handover.wait("inmigrate", "the source's list of blocks")
+    handover.refused("not now")
+    now = handover.wait("failed", "not now", "error")
+    check("switch the migration capability off" in now["advice"], f"advice: {now['advice']}")
 
 
 def unknown_memory(case):
@@ -158,7 +173,7 @@ def unknown_memory(case):
 
 def cases():
     for function in (a_monitor_that_closes, one_after_the_other, two_processes, not_waiting, cannot_listen,
-                     capabilities_are_switched_off, unknown_memory):
+                     capabilities_are_switched_off, capability_stays_on, unknown_memory):
         yield function.__name__, function
 
 

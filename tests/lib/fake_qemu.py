@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """fake_qemu.py MONITOR ANSWERS: a process that only has a monitor, and says what it was told to say.
 
-ANSWERS is JSON: {command: value of "return"}, or {command: {"error": text}}.  A command that is not in
-it is answered with an empty object.  Ends when its standard input does.
+ANSWERS is JSON: {command: value of "return"}, or {command: {"error": text}}; "command word" is a command with that word in
+its arguments.  One that is not in it is answered with an empty object.  Ends when its standard input does.
 """
 import json
 import os
@@ -14,8 +14,13 @@ import sys
 GREETING = {"QMP": {"version": {"qemu": {"major": 10, "minor": 0, "micro": 2}}, "capabilities": []}}
 
 
+def is_meant(key, request):
+    command, _, word = key.partition(" ")
+    return command == request["execute"] and word in json.dumps(request.get("arguments", {}))
+
+
 def reply(answers, request):
-    value = answers.get(request["execute"], {})
+    value = next((answers[key] for key in answers if is_meant(key, request)), {})
     if isinstance(value, dict) and "error" in value:
         return {"error": {"class": "GenericError", "desc": value["error"]}, "id": request.get("id")}
     return {"return": value, "id": request.get("id")}
