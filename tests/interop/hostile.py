@@ -15,7 +15,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 # pylint: disable=wrong-import-position
 import qwire
 import vm
-from dest import PostcopydDestination, RefDestination, find_event
+from dest import PostcopydDestination, RefDestination, find_event, wait_event
 from harness import check, check_equal, main, readable, skip_all, wait_for
 from relay import S2D, Relay, connect
 from scenario import PLAIN, PREEMPT, Migration, Scenario, address
@@ -160,15 +160,18 @@ def damaged_after_commit(case, binary, urgent):
     migration = Migration(case, binary, scenario,
                           lambda uri, source: PostcopydDestination(case, uri, source))
     migration.source.set_parameters(max_postcopy_bandwidth=4 << 20)
-    relay = migration.relay
-    hold = relay.hold(S2D, before=lambda event: event.kind == "PING" and event.a == 4)
+    relay, both_know = migration.relay, []
+    hold = (relay.hold(S2D, at=1, connection=1) if urgent else
+            relay.hold(S2D, before=lambda event: both_know and event.kind in ("PAGE", "ZERO")))
     migration.start()
     migration.switch()
+    wait_event(migration.destination.main, "running")
+    migration.source.wait_migration("postcopy-active")      # from 10.2 on: it has read that, too
+    both_know.append(True)
     relay.wait_held(hold)
-    if urgent:                          # the first urgent page has not come: nobody is listening
-        relay.corrupt(6, 0x01, connection=relay.urgent().number)
-    else:
-        relay.corrupt(hold.at + 9 + 5 + 6, 0x01, connection=relay.main().number)
+    check(not urgent or relay.connections[1] is relay.urgent(), "the second connection is the urgent one")
+    damaged = relay.urgent() if urgent else relay.main()
+    relay.corrupt(6 if urgent else hold.at + 6, 0x01, connection=damaged.number)
     relay.release(hold)
     status = migration.destination.wait_state("paused")
     check((status["error"] or {}).get("reason"), "it does not say what broke")

@@ -13,10 +13,11 @@ STORAGE_DAEMON = "/usr/bin/qemu-storage-daemon"
 
 
 class MemoryGuest:
-    """guest/boot.S from an IDE disk; its status words are in its RAM."""
+    """guest/boot.S from a disk of that interface; its status words are in its RAM."""
 
-    def __init__(self, disk=False):
+    def __init__(self, disk=False, interface="ide"):
         self.disk = disk
+        self.interface = interface
 
     def kind(self):
         """Of its image."""
@@ -24,7 +25,7 @@ class MemoryGuest:
 
     def arguments(self, case, mib):
         path = guestmem.image(case, mib, self.kind())
-        return ["-drive", f"file={path},format=raw,if=ide,snapshot=on"]
+        return ["-drive", f"file={path},format=raw,if={self.interface},snapshot=on"]
 
     @staticmethod
     def status(vm):

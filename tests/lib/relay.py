@@ -197,10 +197,12 @@ class Connection:
                       for name in (S2D, D2S) if relay.delays.get(name)}
         self.threads = [threading.Thread(target=self._pump, args=(name,), daemon=True)
                         for name in (S2D, D2S)]
+        self._started = threading.Event()
 
     def start(self):
         for thread in self.threads:
             thread.start()
+        self._started.set()
 
     def _pump(self, name):
         source, sink = self.sockets[name]
@@ -264,8 +266,16 @@ class Connection:
                 sock.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass                    # already gone
-            if reset:
-                sock.close()
+
+    def let_go(self):
+        """A peer that only shuts its end down still takes what it is sent, and TCP stops when it has too much of it.
+        After close(reset=True) this is the reset.
+        """
+        self._started.wait()
+        for thread in self.threads:
+            thread.join(2)
+        for sock in self.sockets[S2D] if self.finished() else ():
+            sock.close()
 
     def finished(self):
         return not any(thread.is_alive() for thread in self.threads)
@@ -363,6 +373,8 @@ class Relay:
             conn.close(reset)
         for hold in self._holds:
             hold.passed.set()
+        for conn in self.connections if connection is None else [self.connections[connection]]:
+            conn.let_go()
 
     # --- called by the connections ----------------------------------------------------------
 
@@ -398,6 +410,10 @@ class Relay:
         """The preempt channel, None without one."""
         main = self.main()
         return next((conn for conn in self.connections if conn is not main), None)
+
+    def wait_urgent(self, timeout=10.0):
+        """A source may make it after its first words on the main channel."""
+        return wait_for("the preempt channel", self.urgent, timeout)
 
     def wait_finished(self, timeout=10.0):
         """The source has closed every connection: all that it sent was forwarded."""

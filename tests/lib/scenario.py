@@ -83,12 +83,13 @@ class Migration:
             uri = self.relay.uri
         self.uri = uri
         self.source.set_capabilities(*scenario.capabilities)
-        self.source.set_parameters(max_postcopy_bandwidth=scenario.bandwidth,
-                                   **(CONVERGE if scenario.when == "precopy" else NEVER_CONVERGE))
+        self.source.set_parameters(max_postcopy_bandwidth=scenario.bandwidth, **NEVER_CONVERGE)
 
     def start(self):
         """Begin; with `later` also wait for the precopy phase to have moved something."""
         self.source.migrate(self.uri, at_once=self.scenario.when == "at-once")
+        if self.scenario.when == "precopy":
+            self.source.set_parameters(**CONVERGE)
         if self.scenario.when == "later":
             self.wait_precopy()
 
@@ -146,7 +147,8 @@ class Migration:
                       for at in guestmem.compare(fd, trace.blocks[block].content, length)]
         else:
             differ = self._differences(trace.blocks[RAM_BLOCK].content)
-        check(not differ, f"the recorded stream itself differs in {len(differ)} pages")
+        check(not differ, f"the recorded stream itself differs in {len(differ)} pages, first "
+              + ", ".join(f"{at:#x}" for at in differ[:5]))
 
     def _differences(self, fd):
         """Where @fd differs from the source's RAM, which stands still since the switch."""
