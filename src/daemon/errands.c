@@ -125,8 +125,9 @@ static void on_join(struct faultloop *f, const struct message *m)
 	member->uffd = uffd;
 	member->state = SHARER_ACTIVE;
 	member->state_ns = clock_ns();
+	member->maps_due = m->join.maps;
 	/* It may have faulted before we poll: the first look is free. */
-	member->ready = true;
+	member->ready = member->maps_due == 0;
 	memcpy(member->name, m->join.name, sizeof(member->name));
 	faultloop_changed(f);
 }
@@ -136,6 +137,8 @@ static void on_map(struct faultloop *f, const struct message *m)
 	struct member *member = roster_find(&f->roster, m->map.id);
 	int ret = member ? engine_map(&f->engine, member->ref, &m->map.mapping) : -ENOENT;
 
+	if (member && member->maps_due && --member->maps_due == 0)
+		member->ready = true;
 	if (ret < 0 && member)
 		verdict_member(f, member, SHARER_DISABLED, -ret, "mapping at 0x%" PRIx64 " of block %u: %s",
 				     m->map.mapping.address, m->map.mapping.block, strerror(-ret));

@@ -35,6 +35,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "core/guard.h"
 #include "core/probe.h"
@@ -68,6 +69,16 @@ int faultloop_feed(struct faultloop *f, enum session_event event)
 
 /* --- faults ---------------------------------------------------------------------------------------------- */
 
+/* Without data, WAKE makes the thread try its access again.  One that cannot be woken has gone. */
+static void fault_again(struct faultloop *f, struct member *m, uint64_t address)
+{
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+	struct uffd_result result;
+
+	f->engine.stats.other_syscalls++;
+	(void)uffd_place(f->placer.ops, m->uffd, UFFD_WAKE, address & ~(page - 1), page, NULL, true, &result);
+}
+
 /*
  * One message of a userfaultfd.  Only faults are acted on.  A page that its owner gave back is
  * answered with zeroes when it is touched again (O3), so for REMOVE reading the event is enough:
@@ -86,7 +97,12 @@ static void take_event(struct faultloop *f, struct member *m, const struct uffd_
 	if (f->times.first_fault == 0)
 		f->times.first_fault = now;
 	outcome = engine_fault(&f->engine, m->ref, e->address, e->tid, e->flags, now);
-	if (outcome == ENGINE_OUTSIDE)
+	if (outcome != ENGINE_OUTSIDE)
+		return;
+	/* What was told before it was touched may still lie in the inbox: it is to fault once more, behind that. */
+	if (!mailbox_empty(&f->inbox))
+		fault_again(f, m, e->address);
+	else
 		verdict_member(f, m, SHARER_DISABLED, EFAULT, "fault at 0x%" PRIx64 ", outside of every mapping it "
 				     "declared", e->address);
 }
@@ -158,7 +174,7 @@ static void arm_members(struct faultloop *f)
 	for (unsigned i = 0; i < f->roster.used; i++) {
 		struct member *m = &f->roster.member[i];
 
-		if (m->id && m->state == SHARER_ACTIVE && !m->armed)
+		if (m->id && m->state == SHARER_ACTIVE && !m->armed && !m->maps_due)
 			m->armed = ring_poll(f->ring, m->uffd, (struct ring_cookie){ COOKIE_UFFD, 0, m->ref.slot,
 										    m->ref.generation }) == 0;
 	}

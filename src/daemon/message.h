@@ -47,6 +47,7 @@ struct message {
 			bool spoken_for;	/* roster.h */
 			uint32_t policy;
 			int uffd;
+			unsigned maps;		/* MAPs that follow, without which its faults mean nothing */
 		} join;
 		struct {
 			uint32_t id;

@@ -29,6 +29,7 @@ struct member {
 	uint64_t state_ns;
 	bool armed;			/* a poll is with the ring */
 	bool ready;			/* has more messages than were read */
+	unsigned maps_due;		/* of its JOIN, not here yet: its faults are not looked at */
 };
 
 #define ROSTER_CHILDREN 256

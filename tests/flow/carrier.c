@@ -358,6 +358,29 @@ static void who_forks_delays_nobody_else(void)
 	end(&s);
 }
 
+#define LATE_FIRST 16u
+#define LATE_N	   8u
+
+/* A sharer whose mappings are still to be told has faulted: it waits, and nothing is held against it. */
+static void faults_before_its_mappings_are_known(void)
+{
+	struct stage s;
+
+	stage_open(&s, &(struct stage_options){ .late_map = true });
+	stage_touch(&s, 1, LATE_FIRST, LATE_N);
+	stage_touch(&s, STAGE_MAIN, LATE_FIRST + LATE_N, 1);
+	stage_wait_parked(&s, 1);
+	usleep(20000);
+	expect_eq(stage_look(&s)->sharer[1].state, SHARER_ACTIVE);
+	stage_map(&s, 1);
+	stage_wait_parked(&s, 1 + LATE_N);
+	stage_send_last(&s, 0, STAGE_PAGES);
+	stage_wait_seen(&s, 1, LATE_FIRST, LATE_N);
+	stage_wait_shut(&s);
+	stage_check_content(&s);
+	stage_close(&s);
+}
+
 static const struct fact facts[] = {
 	{ "O13 the main sharer carries, whoever waits, single lane", main_carries_single },
 	{ "O13 the main sharer carries, whoever waits, urgent lane", main_carries_urgent },
@@ -368,6 +391,8 @@ static const struct fact facts[] = {
 	{ "the bulk lane is held up in a locked main sharer, and no urgent page is", locked_main_holds_no_urgent_page_up },
 	{ "the fault thread is held up in a locked main sharer, and the stream is not", locked_main_holds_no_stream_up },
 	{ "a sharer that keeps forking delays nobody else's faults", who_forks_delays_nobody_else },
+	{ "P25 a sharer faults before its mappings are known: it waits",
+	  faults_before_its_mappings_are_known },
 };
 
 int main(void)

@@ -122,22 +122,30 @@ static void start_sharer(struct stage *s, unsigned who)
 	expect_eq(uffd_register(m->uffd, m->address, LENGTH, &can), 0);
 }
 
+void stage_map(struct stage *s, unsigned who)
+{
+	struct message map = { .kind = MESSAGE_MAP };
+
+	map.map.id = who + 1;
+	map.map.mapping = (struct mapping){ .address = s->sharer[who].address, .length = LENGTH,
+					    .can_zero = true };
+	faultloop_post(s->loop, &map);
+}
+
 static void post_sharer(struct stage *s, unsigned who)
 {
 	struct message join = { .kind = MESSAGE_JOIN };
-	struct message map = { .kind = MESSAGE_MAP };
 
 	join.join.id = who + 1;
 	join.join.pid = s->sharer[who].pid;
 	join.join.main = who == STAGE_MAIN;
 	join.join.policy = REGMSG_POLICY_DISABLE;
 	join.join.uffd = dup(s->sharer[who].uffd);
+	join.join.maps = 1;
 	snprintf(join.join.name, sizeof(join.join.name), "sharer%u", who);
 	faultloop_post(s->loop, &join);
-	map.map.id = who + 1;
-	map.map.mapping = (struct mapping){ .address = s->sharer[who].address, .length = LENGTH,
-					    .can_zero = true };
-	faultloop_post(s->loop, &map);
+	if (!s->options.late_map || who + 1 < s->options.sharers)
+		stage_map(s, who);
 }
 
 void stage_touch(struct stage *s, unsigned who, unsigned first, unsigned n)

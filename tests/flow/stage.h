@@ -32,6 +32,7 @@ struct stage_options {
 	bool private;			/* the block is memory of the only sharer's own, not a file */
 	uint64_t uffd_features;		/* of the sharers' userfaultfds */
 	unsigned sharers;		/* default 2 */
+	bool late_map;			/* the last sharer's mapping is told by stage_map() */
 	uint32_t max_waiters;		/* default 1024 */
 	uint32_t quiet_ms;		/* how long pages may be owed behind the end of the main stream; 0: the default */
 	unsigned forks;			/* this sharer forks all the time (forker.h); 0: nobody does */
@@ -73,6 +74,8 @@ struct stage {
 /* Up to and with LISTENING, and "loaded" unless it is held.  Everything that fails ends the fact. */
 void stage_open(struct stage *s, const struct stage_options *options);
 void stage_loaded(struct stage *s);
+/* The daemon's main thread tells where sharer @who has the block. */
+void stage_map(struct stage *s, unsigned who);
 /* Threads of sharer @who, one each, read pages [first, first+n). */
 void stage_touch(struct stage *s, unsigned who, unsigned first, unsigned n);
 /* Sharer @who forks a process that reads this page. */
