@@ -36,6 +36,10 @@
 
 #include "vhost-user.h"
 
+#define UNUSED __attribute__((unused))
+/* What the guest may change at any time is read once, into memory that it cannot. */
+#define READ_ONCE(p) (*(const volatile __typeof__(*(p)) *)(p))
+
 enum { QUEUES = 8, RING_MAX = 1024, SECTOR = 512 };
 
 struct region {
@@ -63,7 +67,7 @@ static struct {
 	struct queue queue[QUEUES];
 	int fds[REGIONS]; /* that came with the message at hand */
 	unsigned n_fds;
-} self = {.disk = -1, .listener = -1, .front = -1};
+} self = { .disk = -1, .listener = -1, .front = -1 };
 
 static void die(const char *what, const char *why)
 {
@@ -71,8 +75,7 @@ static void die(const char *what, const char *why)
 	exit(EXIT_FAILURE);
 }
 
-/* --- memory
- * ---------------------------------------------------------------------------------------- */
+/* --- memory --- */
 
 static void unmap_all(void)
 {
@@ -102,8 +105,7 @@ static int map(struct region *r, int fd, uint64_t offset)
 	return r->here ? 0 : -EFAULT;
 }
 
-/* Where @len bytes at an address of the guest, or (@user) of the front-end are here; NULL: nowhere.
- */
+/* Where @len bytes at an address of the guest, or (@user) of the front-end, are; NULL: nowhere. */
 static void *find(uint64_t address, uint64_t len, bool user)
 {
 	for (unsigned i = 0; i < self.n_regions; i++) {
@@ -117,8 +119,7 @@ static void *find(uint64_t address, uint64_t len, bool user)
 	return NULL;
 }
 
-/* --- requests of the guest
- * ---------------------------------------------------------------------------- */
+/* --- requests of the guest --- */
 
 /* The guest gives a head and data, and wants data and a status: each buffer in one piece. */
 struct chain {
@@ -130,8 +131,8 @@ static int read_chain(const struct queue *q, unsigned at, struct chain *c)
 {
 	c->n_out = c->n_in = 0;
 	for (unsigned links = 0; links < q->num && at < q->num; links++) {
-		const struct vring_desc d = q->desc[at];
-		struct iovec v = {find(d.addr, d.len, false), d.len};
+		const struct vring_desc d = READ_ONCE(&q->desc[at]);
+		struct iovec v = { find(d.addr, d.len, false), d.len };
 
 		if (!v.iov_base)
 			return -EFAULT;
@@ -189,15 +190,15 @@ static int serve_one(struct queue *q, uint16_t first)
 {
 	static struct chain c;
 	struct virtio_blk_outhdr head;
-	uint16_t used = q->used->idx;
+	uint16_t used = READ_ONCE(&q->used->idx);
 
 	if (read_chain(q, first, &c) < 0 || !c.n_in || c.in[c.n_in - 1].iov_len != 1 || !c.n_out ||
 	    c.out[0].iov_len != sizeof(head))
 		return -1;
-	memcpy(&head, c.out[0].iov_base, sizeof(head));
+	head = READ_ONCE((struct virtio_blk_outhdr *)c.out[0].iov_base);
 	*(uint8_t *)c.in[c.n_in - 1].iov_base = perform(&c, &head);
 	q->used->ring[used % q->num] =
-		(struct vring_used_elem){first, (uint32_t)bytes_of(c.in, c.n_in)};
+		(struct vring_used_elem){ first, (uint32_t)bytes_of(c.in, c.n_in) };
 	__atomic_store_n(&q->used->idx, (uint16_t)(used + 1), __ATOMIC_RELEASE);
 	return 0;
 }
@@ -217,7 +218,7 @@ static void serve(unsigned index)
 	struct queue *q = &self.queue[index];
 
 	while (q->seen != __atomic_load_n(&q->avail->idx, __ATOMIC_ACQUIRE)) {
-		if (serve_one(q, q->avail->ring[q->seen % q->num]) < 0) {
+		if (serve_one(q, READ_ONCE(&q->avail->ring[q->seen % q->num])) < 0) {
 			fprintf(stderr, "vhost-user-blk: queue %u is broken\n", index);
 			q->enabled = false;
 			return;
@@ -229,8 +230,7 @@ static void serve(unsigned index)
 	}
 }
 
-/* --- requests of the front-end
- * ------------------------------------------------------------------------- */
+/* --- requests of the front-end --- */
 
 static void set_started(const struct queue *q)
 {
@@ -242,11 +242,9 @@ static void set_started(const struct queue *q)
 		postcopy_queue_stop(self.postcopy, index);
 }
 
-/* 0, 1: there is an answer in the message, or -1: refused.  @q: which the request is about, if any.
- */
-static int on_get(struct message *m, struct queue *q)
+/* 0, 1: there is an answer in the message, or -1: refused.  @q: what it is about, if a queue. */
+static int on_get(struct message *m, UNUSED struct queue *q)
 {
-	(void)q;
 	if (m->request == GET_QUEUE_NUM)
 		m->body.u64 = QUEUES;
 	else if (m->request == GET_PROTOCOL_FEATURES)
@@ -258,10 +256,8 @@ static int on_get(struct message *m, struct queue *q)
 	return 1;
 }
 
-static int on_nothing(struct message *m, struct queue *q)
+static int on_nothing(UNUSED struct message *m, UNUSED struct queue *q)
 {
-	(void)m;
-	(void)q;
 	return 0;
 }
 
@@ -274,8 +270,8 @@ static int on_memory(struct message *m, struct queue *q)
 	if (m->body.memory.n > REGIONS || m->body.memory.n != self.n_fds)
 		return -1;
 	for (unsigned i = 0; i < self.n_fds; i++) {
-		struct region r = {m->body.memory.region[i].guest, m->body.memory.region[i].user,
-				   m->body.memory.region[i].size, NULL};
+		struct region r = { m->body.memory.region[i].guest, m->body.memory.region[i].user,
+				    m->body.memory.region[i].size, NULL };
 
 		if (map(&r, self.fds[i], m->body.memory.region[i].offset) < 0)
 			return -1;
@@ -284,14 +280,21 @@ static int on_memory(struct message *m, struct queue *q)
 	return 0;
 }
 
-static int on_num(struct message *m, struct queue *q)
+static int on_state(struct message *m, struct queue *q)
 {
 	unsigned num = m->body.state.num;
 
-	if (num == 0 || num > RING_MAX || num & (num - 1))
+	if (m->request == SET_VRING_ENABLE) {
+		q->enabled = num;
+		set_started(q);
+	} else if (m->request == SET_VRING_BASE) {
+		q->seen = (uint16_t)num;
+	} else if (num == 0 || num > RING_MAX || num & (num - 1)) {
 		return -1;
-	q->num = num;
-	q->desc = NULL;
+	} else {
+		q->num = num;
+		q->desc = NULL;
+	}
 	return 0;
 }
 
@@ -309,18 +312,15 @@ static int on_addr(struct message *m, struct queue *q)
 	return q->desc ? 0 : -1;
 }
 
-static int on_base(struct message *m, struct queue *q)
-{
-	q->seen = (uint16_t)m->body.state.num;
-	return 0;
-}
-
+/* What was there is closed with what came. */
 static void set_fd(int *to)
 {
-	if (*to >= 0)
-		close(*to);
+	int old = *to;
+
 	*to = self.n_fds ? self.fds[0] : -1;
-	self.n_fds = 0;
+	self.fds[0] = old;
+	if (self.n_fds == 0)
+		self.n_fds = 1;
 }
 
 /* The answer says where a next one is to go on; the queue is stopped. */
@@ -332,34 +332,18 @@ static int on_get_base(struct message *m, struct queue *q)
 	return 1;
 }
 
-static int on_kick(struct message *m, struct queue *q)
+static int on_fd(struct message *m, struct queue *q)
 {
-	(void)m;
-	set_fd(&q->kick);
+	set_fd(m->request == SET_VRING_KICK ? &q->kick : &q->call);
 	set_started(q);
 	return 0;
 }
 
-static int on_call(struct message *m, struct queue *q)
+static int on_config(struct message *m, UNUSED struct queue *q)
 {
-	(void)m;
-	set_fd(&q->call);
-	return 0;
-}
-
-static int on_enable(struct message *m, struct queue *q)
-{
-	q->enabled = m->body.state.num;
-	set_started(q);
-	return 0;
-}
-
-static int on_config(struct message *m, struct queue *q)
-{
-	struct virtio_blk_config config = {.capacity = self.sectors, .num_queues = QUEUES};
+	struct virtio_blk_config config = { .capacity = self.sectors, .num_queues = QUEUES };
 	uint32_t size = m->body.config.size;
 
-	(void)q;
 	if (m->body.config.offset || size > sizeof(m->body.config.data))
 		return -1;
 	memset(m->body.config.data, 0, size);
@@ -372,22 +356,22 @@ static const struct {
 	uint32_t least, answer; /* bytes; of the answer, 0: as many as the request has */
 	bool queue;		/* it begins with the number of one */
 } requests[] = {
-	[GET_FEATURES] = {on_get, 0, 8, false},
-	[SET_FEATURES] = {on_nothing, 8, 0, false},
-	[SET_OWNER] = {on_nothing, 0, 0, false},
-	[SET_MEM_TABLE] = {on_memory, 8, 0, false},
-	[SET_VRING_NUM] = {on_num, 8, 0, true},
-	[SET_VRING_ADDR] = {on_addr, 40, 0, true},
-	[SET_VRING_BASE] = {on_base, 8, 0, true},
-	[GET_VRING_BASE] = {on_get_base, 8, 8, true},
-	[SET_VRING_KICK] = {on_kick, 8, 0, true},
-	[SET_VRING_CALL] = {on_call, 8, 0, true},
-	[SET_VRING_ERR] = {on_nothing, 8, 0, true},
-	[GET_PROTOCOL_FEATURES] = {on_get, 0, 8, false},
-	[SET_PROTOCOL_FEATURES] = {on_nothing, 8, 0, false},
-	[GET_QUEUE_NUM] = {on_get, 0, 8, false},
-	[SET_VRING_ENABLE] = {on_enable, 8, 0, true},
-	[GET_CONFIG] = {on_config, 12, 0, false},
+	[GET_FEATURES] = { on_get, 0, 8, false },
+	[SET_FEATURES] = { on_nothing, 8, 0, false },
+	[SET_OWNER] = { on_nothing, 0, 0, false },
+	[SET_MEM_TABLE] = { on_memory, 8, 0, false },
+	[SET_VRING_NUM] = { on_state, 8, 0, true },
+	[SET_VRING_ADDR] = { on_addr, 40, 0, true },
+	[SET_VRING_BASE] = { on_state, 8, 0, true },
+	[GET_VRING_BASE] = { on_get_base, 8, 8, true },
+	[SET_VRING_KICK] = { on_fd, 8, 0, true },
+	[SET_VRING_CALL] = { on_fd, 8, 0, true },
+	[SET_VRING_ERR] = { on_nothing, 8, 0, true },
+	[GET_PROTOCOL_FEATURES] = { on_get, 0, 8, false },
+	[SET_PROTOCOL_FEATURES] = { on_nothing, 8, 0, false },
+	[GET_QUEUE_NUM] = { on_get, 0, 8, false },
+	[SET_VRING_ENABLE] = { on_state, 8, 0, true },
+	[GET_CONFIG] = { on_config, 12, 0, false },
 };
 
 static int perform_request(struct message *m)
@@ -421,18 +405,19 @@ static int handle(struct message *m)
 static void close_fds(void)
 {
 	for (unsigned i = 0; i < self.n_fds; i++)
-		close(self.fds[i]);
+		if (self.fds[i] >= 0)
+			close(self.fds[i]);
 	self.n_fds = 0;
 }
 
 static int receive(struct message *m)
 {
 	char control[CMSG_SPACE(sizeof(self.fds))] __attribute__((aligned(8)));
-	struct iovec head = {m, 12};
-	struct msghdr msg = {.msg_iov = &head,
-			     .msg_iovlen = 1,
-			     .msg_control = control,
-			     .msg_controllen = sizeof(control)};
+	struct iovec head = { m, 12 };
+	struct msghdr msg = { .msg_iov = &head,
+			      .msg_iovlen = 1,
+			      .msg_control = control,
+			      .msg_controllen = sizeof(control) };
 	struct cmsghdr *c;
 
 	memset(m, 0, sizeof(*m));
@@ -454,8 +439,10 @@ static void hang_up(void)
 {
 	for (struct queue *q = self.queue; q < self.queue + QUEUES; q++) {
 		set_fd(&q->kick);
+		close_fds();
 		set_fd(&q->call);
-		*q = (struct queue){.kick = -1, .call = -1};
+		close_fds();
+		*q = (struct queue){ .kick = -1, .call = -1 };
 		set_started(q);
 	}
 	unmap_all();
@@ -464,13 +451,12 @@ static void hang_up(void)
 	self.front = -1;
 }
 
-/* --- the loop
- * ----------------------------------------------------------------------------------------- */
+/* --- the loop --- */
 
 /* [5] What postcopyd says.  Without it the memory would stay closed. */
 static void hear(void)
 {
-	struct postcopy_event e = {.size = sizeof(e)};
+	struct postcopy_event e = { .size = sizeof(e) };
 	static bool complete;
 
 	while (postcopy_dispatch(self.postcopy, &e) == 1) {
@@ -495,20 +481,20 @@ static void step(void)
 {
 	struct pollfd p[2 + QUEUES];
 
-	p[0] = (struct pollfd){.fd = self.front >= 0 ? self.front : self.listener,
-			       .events = POLLIN};
-	p[1] = (struct pollfd){.fd = self.postcopy ? postcopy_fd(self.postcopy) : -1,
-			       .events = POLLIN};
+	p[0] = (struct pollfd){ .fd = self.front >= 0 ? self.front : self.listener,
+				.events = POLLIN };
+	p[1] = (struct pollfd){ .fd = self.postcopy ? postcopy_fd(self.postcopy) : -1,
+				.events = POLLIN };
 	for (unsigned i = 0; i < QUEUES; i++)
-		p[2 + i] = (struct pollfd){.fd = is_open(i) ? self.queue[i].kick : -1,
-					   .events = POLLIN};
+		p[2 + i] = (struct pollfd){ .fd = is_open(i) ? self.queue[i].kick : -1,
+					    .events = POLLIN };
 	if (poll(p, 2 + QUEUES, -1) < 0 && errno != EINTR)
 		die("poll", strerror(errno));
 	if (p[1].revents)
 		hear();
 	for (unsigned i = 0; i < QUEUES; i++)
 		if (p[2 + i].revents && is_open(i) &&
-		    eventfd_read(self.queue[i].kick, &(eventfd_t){0}) == 0)
+		    eventfd_read(self.queue[i].kick, &(eventfd_t){ 0 }) == 0)
 			serve(i);
 	if (p[0].revents && self.front >= 0)
 		talk();
@@ -528,7 +514,7 @@ static void open_disk(const char *path)
 
 static void open_socket(const char *path)
 {
-	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
 
 	if (strlen(path) >= sizeof(a.sun_path))
 		die(path, strerror(ENAMETOOLONG));

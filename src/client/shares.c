@@ -101,7 +101,7 @@ static int map_closed(struct share *new, const struct shares_region *r, uint64_t
 	base = mmap(NULL, end, PROT_NONE, MAP_SHARED | MAP_NORESERVE, r->fd, (off_t)*offset);
 	if (base == MAP_FAILED)
 		return -errno;
-	*new = (struct share){.base = base, .length = end, .address = (uint8_t *)base + delta};
+	*new = (struct share){ .base = base, .length = end, .address = (uint8_t *)base + delta };
 	return 0;
 }
 
@@ -170,7 +170,7 @@ static int prepare(struct shares *s, struct conn *c, const struct share *new, in
  */
 int shares_add(struct shares *s, struct conn *c, const struct shares_region *region, void **address)
 {
-	struct share new = {.length = 0};
+	struct share new = { .length = 0 };
 	uint64_t offset = 0;
 	int err;
 

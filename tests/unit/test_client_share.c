@@ -129,7 +129,7 @@ static int memory(void)
 
 static int take(postcopy *handle, enum postcopy_event_type type)
 {
-	struct postcopy_event e = {.size = sizeof(e)};
+	struct postcopy_event e = { .size = sizeof(e) };
 	int got = postcopy_dispatch(handle, &e);
 
 	if (got == 1)
@@ -139,7 +139,7 @@ static int take(postcopy *handle, enum postcopy_event_type type)
 
 static void *share(postcopy *handle, struct peer *p, int fd, enum regmsg_type type)
 {
-	struct answer a = {.peer = p, .type = type};
+	struct answer a = { .peer = p, .type = type };
 	void *at = NULL;
 
 	answer_begin(&a);
@@ -214,7 +214,7 @@ Test(share, gate_is_by_queue)
 /* What is not served is not mapped, and shuts the gate until everything was unshared. */
 static void refused(bool silent, int error, int wanted)
 {
-	struct answer a = {.type = REGMSG_RESULT, .error = error, .silent = silent};
+	struct answer a = { .type = REGMSG_RESULT, .error = error, .silent = silent };
 	cleanup_fd int fd = memory();
 	struct peer p;
 	postcopy *handle = backend(&p);
@@ -243,7 +243,7 @@ static void refused(bool silent, int error, int wanted)
 /* A first region that is refused leaves nothing that the next table would suffer from. */
 Test(share, refused_at_first)
 {
-	struct answer a = {.type = REGMSG_RESULT, .error = EACCES};
+	struct answer a = { .type = REGMSG_RESULT, .error = EACCES };
 	cleanup_fd int fd = memory();
 	struct peer p;
 	postcopy *handle = backend(&p);
@@ -348,7 +348,7 @@ Test(share, shut_when_not_served)
 /* Offsets and lengths as VMMs send them, in the middle of pages, too. */
 Test(share, whole_pages)
 {
-	struct answer a = {.type = REGMSG_SERVED};
+	struct answer a = { .type = REGMSG_SERVED };
 	cleanup_fd int fd = memory();
 	struct stat st;
 	struct peer p;
@@ -371,7 +371,7 @@ Test(share, whole_pages)
 
 Test(share, what_cannot_be)
 {
-	struct postcopy_block b = {.size = sizeof(b), .name = "pc.ram", .length = LENGTH};
+	struct postcopy_block b = { .size = sizeof(b), .name = "pc.ram", .length = LENGTH };
 	cleanup_fd int fd = memory();
 	struct postcopy_options o;
 	struct peer p, q;
