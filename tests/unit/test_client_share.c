@@ -17,6 +17,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <linux/memfd.h>
+
 #include <criterion/criterion.h>
 
 #include "peer.h"
@@ -365,6 +367,31 @@ Test(share, whole_pages)
 	cr_assert_eq(a.asked.mapped.address + 512, (uintptr_t)at);
 	cr_assert_eq(a.asked.mapped.dev, st.st_dev);
 	cr_assert_eq(a.asked.mapped.inode, st.st_ino);
+	postcopy_free(handle);
+	peer_deinit(&p);
+}
+
+/* A region in the middle of huge pages, as the low memory of a PC is: whole ones are mapped. */
+Test(share, whole_huge_pages)
+{
+	struct answer a = { .type = REGMSG_SERVED };
+	cleanup_fd int fd = memfd_create("ram", MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB);
+	struct peer p;
+	postcopy *handle = backend(&p);
+	void *at;
+
+	if (fd < 0)
+		cr_skip_test("no huge pages of 2 MiB here");
+	cr_assert_eq(ftruncate(fd, 4 << 20), 0);
+	a.peer = &p;
+	answer_begin(&a);
+	cr_assert_eq(postcopy_share(handle, fd, 0xc0000, 0x150000, &at), 0, "%s",
+		     postcopy_strerror(handle));
+	answer_end(&a);
+	cr_assert_eq(a.asked.mapped.file_offset, 0);
+	cr_assert_eq(a.asked.mapped.length, 4 << 20);
+	cr_assert_eq(a.asked.mapped.address + 0xc0000, (uintptr_t)at);
+	cr_assert_eq(postcopy_unshare(handle, at), 0);
 	postcopy_free(handle);
 	peer_deinit(&p);
 }
