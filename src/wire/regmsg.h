@@ -25,7 +25,8 @@
  *                                   <-       COMPLETE | FAILED | PAUSED | DISABLED
  *   LEAVE                           ->       <- RESULT       (its mappings are gone already)
  *
- * For a program that is unaware of us (HELLO says so) something that was loaded into it speaks:
+ * For a program that is unaware of us (HELLO says so) something that was loaded into it speaks; a
+ * back-end that shares what it is told of speaks like that for itself:
  *   ASK_DEVICE                      ->       before HELLO, where userfaultfd(2) is not allowed
  *                                   <-       DEVICE + an open /dev/userfaultfd, or RESULT
  *   HELLO + uffd                    ->       <- WELCOME or REFUSED; no BLOCK, MAPPING, READY
@@ -67,7 +68,8 @@ enum regmsg_hello_flags {
 	 */
 	REGMSG_HELLO_KERNEL = 1,
 	/*
-	 * The program knows nothing of us (something loaded into it speaks): it declares no block,
+	 * The program knows nothing of us (something loaded into it speaks), or is a back-end,
+	 * which does not know the blocks of its VM (postcopy_share(3)): it declares no block,
 	 * loads nothing and answers nothing; the daemon finds its memory.
 	 */
 	REGMSG_HELLO_UNAWARE = 2,

@@ -134,9 +134,10 @@ ways_in_are_linked()
 		grep -q '^\.Xr postcopy-sharers 7' "$man/$page" || { echo "$page does not lead to it"; return 1; }
 	done
 	grep -q 'postcopy-sharers(7)' "$top/README.md" || { echo "nor does README.md"; return 1; }
-	for way in 'Xr postcopy_ready 3' 'Xr postcopy_share 3' 'Xr postcopy-preload 7'; do
+	for way in 'Xr postcopy_ready 3' 'Xr postcopy_share 3' 'Xr postcopy-preload 7' 'Fl -vhost-user'; do
 		grep -q "$way" "$man/postcopy-sharers.7" || { echo "it does not lead to $way"; return 1; }
 	done
+	"$build/postcopyd" --help | grep -q -- --vhost-user || { echo "postcopyd has no such option"; return 1; }
 }
 
 example_builds()
