@@ -98,18 +98,22 @@ class Touches:
 # --- one run ------------------------------------------------------------------------------------------
 
 
+#: All that this program may use; looked at once, for inside of Pinned it is less.
+CPUS = sorted(os.sched_getaffinity(0))
+
+
 class Pinned:
-    """Children that are started inside run on that CPU."""
+    """Children that are started inside run on that CPU; may be nested."""
 
     def __init__(self, last):
-        self.cpus = sorted(os.sched_getaffinity(0))
-        self.cpu = self.cpus[-1 if last else 0]
+        self.cpu = CPUS[-1 if last else 0]
+        self.before = os.sched_getaffinity(0)
 
     def __enter__(self):
         os.sched_setaffinity(0, {self.cpu})
 
     def __exit__(self, *_why):
-        os.sched_setaffinity(0, self.cpus)
+        os.sched_setaffinity(0, self.before)
 
 
 def destination_of(case, side, scenario, binary, trouble):
