@@ -295,6 +295,7 @@ static gboolean on_connection(gint listen_fd, GIOCondition condition, gpointer d
 	if (fd < 0)
 		return G_SOURCE_CONTINUE;
 	sock_tune(fd);
+	(void)sock_bound_backlog(fd);
 	u = g_new0(struct candidate, 1);
 	u->channel = c;
 	u->fd = fd;

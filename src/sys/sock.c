@@ -7,9 +7,10 @@
 
 #include <errno.h>
 #include <linux/sockios.h>
+#include <linux/tcp.h> /* not netinet/tcp.h: its struct tcp_info ends too early */
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
+#include <stddef.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
@@ -89,4 +90,77 @@ void sock_tune(int fd)
 	/* Best effort: each of them fails on a UNIX socket, and none is needed for correctness. */
 	for (unsigned i = 0; i < sizeof(options) / sizeof(options[0]); i++)
 		(void)setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof(int));
+}
+
+#define BACKLOG_LEAST (1u << 20) /* less costs throughput even where the line takes no time */
+#define BACKLOG_MOST  (4u << 20) /* a line that needs more is TCP's to find out about */
+#define LINE_BYTES_US 8192	 /* what the fastest line carries in a microsecond */
+
+/**
+ * sock_backlog - how many unread bytes are enough to keep a line busy
+ * @rtt_us: the time to the peer and back
+ *
+ * Return: bytes, or 0: leave it to TCP.
+ */
+unsigned sock_backlog(uint32_t rtt_us)
+{
+	uint64_t wanted = (uint64_t)rtt_us * LINE_BYTES_US;
+
+	if (wanted > BACKLOG_MOST)
+		return 0;
+	return wanted < BACKLOG_LEAST ? BACKLOG_LEAST : (unsigned)wanted;
+}
+
+/* What this connection needs, by the best round trip it has seen; 0: TCP decides, or it is none. */
+static unsigned backlog_of(int fd)
+{
+	struct tcp_info info = { 0 };
+	socklen_t len = sizeof(info);
+
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0 ||
+	    len < offsetof(struct tcp_info, tcpi_min_rtt) + sizeof(info.tcpi_min_rtt))
+		return 0;
+	return sock_backlog(info.tcpi_min_rtt);
+}
+
+/*
+ * The kernel doubles what it is asked for, as it needs some itself.  What it offers the peer does not
+ * follow by itself.
+ */
+static bool set_backlog(int fd, int bytes)
+{
+	socklen_t len = sizeof(int);
+	int granted = 0;
+
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof(bytes)) < 0)
+		(void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
+	return getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &granted, &len) == 0 && granted >= 2 * bytes &&
+	       setsockopt(fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &bytes, sizeof(bytes)) == 0;
+}
+
+/**
+ * sock_bound_backlog - let no more unread bytes pile up than the line needs
+ *
+ * A demanded page stands behind everything its source has sent before.  TCP lets that grow to
+ * tcp_rmem[2], 32 MiB, once the reader has been slower than the source for a while, however short
+ * the line is.  Up to twice of what is needed may be unread, as the kernel sees fit.
+ *
+ * For a new connection: a buffer made smaller later drops what is under way.
+ *
+ * Return: is it bounded?  False where the line is long or no TCP, and where the kernel grants less
+ * than is needed (net.core.rmem_max, without CAP_NET_ADMIN): TCP goes on by itself then.
+ */
+bool sock_bound_backlog(int fd)
+{
+	socklen_t len = sizeof(int);
+	int lock = 0, bytes = (int)backlog_of(fd);
+
+	/* Since Linux 5.15 the buffer can be given back to TCP; before, it is not taken. */
+	if (bytes == 0 || getsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &lock, &len) < 0)
+		return false;
+	if (set_backlog(fd, bytes))
+		return true;
+	lock = 0;
+	(void)setsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &lock, sizeof(lock));
+	return false;
 }

@@ -3,6 +3,7 @@
 #define PC_SYS_SOCK_H
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /* What the peer has not acknowledged yet, bytes (SIOCOUTQ; TCP and UNIX sockets).  Negative: -errno. */
@@ -14,5 +15,9 @@ ssize_t sock_send(int fd, const void *buf, size_t len);
 void sock_acknowledge(int fd);
 /* No delay for small messages, and a peer that vanished is noticed. */
 void sock_tune(int fd);
+/* Unread bytes that a line with this round trip needs; 0: more than should be said. */
+unsigned sock_backlog(uint32_t rtt_us);
+/* No more than that piles up in front of a demanded page.  True when it is so. */
+bool sock_bound_backlog(int fd);
 
 #endif

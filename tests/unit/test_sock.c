@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -16,6 +17,9 @@
 #define ANSWERS 4
 #define ROUNDS 64
 #define PATIENCE_MS 10	/* TCP's is 40 */
+#define PIECE	    (256u << 10)
+#define PIECES	    256
+#define SETTLE	    20
 
 static void connected(int fd[2])
 {
@@ -77,6 +81,77 @@ Test(sock, nothing_to_acknowledge_on_unix_sockets)
 	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd), 0);
 	sock_acknowledge(fd[0]);
 	cr_assert_eq(send(fd[1], "x", 1, 0), 1);
+	close(fd[0]);
+	close(fd[1]);
+}
+
+/* What the peer can send while nobody reads, after the reader has kept up with it for a while. */
+static int backlog(int from, int to)
+{
+	static uint8_t piece[PIECE];
+	int unread = 0;
+
+	for (int i = 0; i < PIECES; i++) {
+		while (send(from, piece, sizeof(piece), MSG_DONTWAIT) > 0)
+			;
+		while (recv(to, piece, sizeof(piece), MSG_DONTWAIT) > 0)
+			;
+	}
+	/* On a busy machine it is on its way for some time. */
+	for (int i = 0; i < SETTLE; i++) {
+		while (send(from, piece, sizeof(piece), MSG_DONTWAIT) > 0)
+			;
+		usleep(PATIENCE_MS * 1000);
+	}
+	cr_assert_eq(ioctl(to, FIONREAD, &unread), 0);
+	return unread;
+}
+
+static int receive_buffer(int fd)
+{
+	socklen_t len = sizeof(int);
+	int bytes = 0;
+
+	cr_assert_eq(getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, &len), 0);
+	return bytes;
+}
+
+/* A demanded page stands behind what is unread; TCP's own idea of how much that may be is large. */
+Test(sock, backlog_is_bounded_where_the_line_is_short)
+{
+	int fd[2], unread, granted;
+
+	connected(fd);
+	if (!sock_bound_backlog(fd[1]))
+		cr_skip_test("the kernel grants no receive buffer of that size");
+	granted = receive_buffer(fd[1]);
+	cr_assert_leq(granted, 2 * 4 << 20, "%d", granted);
+	unread = backlog(fd[0], fd[1]);
+	cr_assert_gt(unread, 0);
+	cr_assert_leq(unread, granted, "%d of %d", unread, granted);
+	cr_assert_eq(receive_buffer(fd[1]), granted, "TCP made it %d", receive_buffer(fd[1]));
+	close(fd[0]);
+	close(fd[1]);
+}
+
+Test(sock, backlog_grows_with_the_line_and_is_tcp_s_beyond)
+{
+	cr_assert_eq(sock_backlog(0), 1u << 20);
+	cr_assert_eq(sock_backlog(20), 1u << 20);
+	cr_assert_eq(sock_backlog(256), 2u << 20);
+	cr_assert_eq(sock_backlog(512), 4u << 20);
+	cr_assert_eq(sock_backlog(513), 0);
+	cr_assert_eq(sock_backlog(UINT32_MAX), 0);
+}
+
+Test(sock, backlog_of_a_unix_socket_is_not_touched)
+{
+	int fd[2], before;
+
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd), 0);
+	before = receive_buffer(fd[0]);
+	cr_assert_not(sock_bound_backlog(fd[0]));
+	cr_assert_eq(receive_buffer(fd[0]), before);
 	close(fd[0]);
 	close(fd[1]);
 }
