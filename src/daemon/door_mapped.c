@@ -30,8 +30,8 @@
 #include "sys/fd.h"
 #include "sys/fdpass.h"
 
-/* What becomes of a mapping, when nothing is wrong with it. */
-enum { OTHERS = 0, SERVED = 1 };
+/* What becomes of a mapping, when nothing is wrong with it; or what has to be done before that is known. */
+enum { OTHERS = 0, SERVED = 1, LATER = 2, LOOK = 3 };
 
 /**
  * door_known_blocks - the shared blocks to look for in programs that declare nothing
@@ -64,62 +64,11 @@ unsigned door_known_blocks(const struct door *d, struct prove_block *out)
 	return n;
 }
 
-/**
- * door_maps_nothing - does an unaware client map nothing of the known blocks, now?
- *
- * Then it can be missed, whatever its policy says: it is a child that became another program, or a
- * parent that left the rest to its child.
- */
-bool door_maps_nothing(const struct door *d, const struct client *c)
-{
-	struct mapping found[SHARER_MAPPINGS];
-	struct prove_block known[BLOCK_MAX];
-	char why[256];
-
-	return c->unaware && !c->main && prove_find(c->pid, known, door_known_blocks(d, known), found, why) == 0;
-}
-
 static bool is_known(const struct prove_block *known, unsigned n, const struct regmsg_mapped *m)
 {
 	for (unsigned i = 0; i < n; i++)
 		if (known[i].offer->identity.dev == m->dev && known[i].offer->identity.inode == m->inode)
 			return true;
-	return false;
-}
-
-/* Is what the program said it mapped among what was found?  Else it is not the process that we look at. */
-static bool was_found(const struct regmsg_mapped *m, const struct mapping *found, unsigned n)
-{
-	for (unsigned i = 0; i < n; i++)
-		if (found[i].address < m->address + m->length && m->address < found[i].address + found[i].length)
-			return true;
-	return false;
-}
-
-/* Does some part of the claimed mapping show a part of a known block at all? */
-static bool shows_some(const struct prove_block *known, unsigned n, const struct regmsg_mapped *m)
-{
-	for (unsigned i = 0; i < n; i++) {
-		const struct offer *o = known[i].offer;
-
-		if (o->identity.dev == m->dev && o->identity.inode == m->inode &&
-		    m->file_offset < o->file_offset + o->length && o->file_offset < m->file_offset + m->length)
-			return true;
-	}
-	return false;
-}
-
-static bool overlaps(const struct mapping *a, const struct mapping *b)
-{
-	return a->address < b->address + b->length && b->address < a->address + a->length;
-}
-
-static bool uses_again(const struct remap *r)
-{
-	for (unsigned i = 0; i < r->n_gone; i++)
-		for (unsigned j = 0; j < r->n_added; j++)
-			if (overlaps(&r->gone[i], &r->added[j]))
-				return true;
 	return false;
 }
 
@@ -139,91 +88,42 @@ static void forget(struct client *c, const struct mapping *m)
 		}
 }
 
-/* Tell the fault thread to forget what is gone.  True when something was: its answer must be waited for. */
-static bool drop_gone(struct door *d, struct client *c, const struct remap *r)
+/* Tell the fault thread to forget what is gone. */
+static void drop_gone(struct door *d, struct client *c, const struct remap *r)
 {
 	for (unsigned i = 0; i < r->n_gone; i++) {
 		post_map(d, c, MESSAGE_UNMAP, &r->gone[i]);
 		forget(c, &r->gone[i]);
 		d->unmaps_posted++;
 	}
-	return r->n_gone > 0;
 }
 
-/* What it has of shared blocks; private ones have no file to be found by, and stay. */
-static unsigned shared_of(const struct door *d, const struct client *c, struct mapping *out)
+/* The fault thread learns of what is new. */
+static void add_new(struct door *d, struct client *c, const struct remap *r)
 {
-	unsigned n = 0;
-
-	for (unsigned i = 0; i < c->n_proven; i++)
-		if (d->matched[c->proven[i].block].kind == BLOCK_SHARED)
-			out[n++] = c->proven[i];
-	return n;
+	for (unsigned i = 0; i < r->n_added && c->n_proven < SHARER_MAPPINGS; i++) {
+		c->proven[c->n_proven++] = r->added[i];
+		if (c->state == CLIENT_JOINED)
+			post_map(d, c, MESSAGE_MAP, &r->added[i]);
+	}
 }
 
-/*
- * A sharer that the fault thread serves.  Everything found is registered once more: it may have been
- * mapped anew in its old place.  0, -EINPROGRESS, or -errno with @why.
- */
-static int prove_more(struct door *d, struct client *c, struct mapping *found, unsigned n, char *why)
-{
-	struct mapping had[SHARER_MAPPINGS];
-	struct remap r;
-	int ret = 0;
-
-	if (!remap_compare(&r, had, shared_of(d, c, had), found, n)) {
-		snprintf(why, 256, "more than %d mappings", SHARER_MAPPINGS);
-		return -ENOSPC;
-	}
-	if (c->main && uses_again(&r)) {
-		snprintf(why, 256, "the main sharer mapped another part of its memory where it had one before: that is not possible "
-			 "while its memory is moving here");
-		return -EBUSY;
-	}
-	if (!c->main && drop_gone(d, c, &r))
-		return -EINPROGRESS;
-	for (unsigned i = 0; i < n && ret == 0; i++)
-		ret = prove_mapping(c, &found[i], why);
-	for (unsigned i = 0; i < r.n_added && ret == 0; i++) {
-		ret = prove_mapping(c, &r.added[i], why);
-		if (ret == 0 && c->n_proven == SHARER_MAPPINGS)
-			ret = -ENOSPC;
-		if (ret < 0)
-			break;
-		c->proven[c->n_proven++] = r.added[i];
-		post_map(d, c, MESSAGE_MAP, &r.added[i]);
-	}
-	return ret;
-}
-
-static int prove_note(struct door *d, struct client *c, const struct regmsg_mapped *m, const struct prove_block *known,
-		      unsigned n_known, char *why)
-{
-	struct mapping found[SHARER_MAPPINGS];
-	int n = prove_find(c->pid, known, n_known, found, why), ret;
-
-	if (n < 0)
-		return n;
-	if (shows_some(known, n_known, m) && !was_found(m, found, (unsigned)n)) {
-		snprintf(why, 256, "0x%" PRIx64 " is not to be found in /proc/%d/maps: is it another process, or in another pid "
-			 "namespace?", m->address, (int)c->pid);
-		return -ENOENT;
-	}
-	if (c->state == CLIENT_JOINED)
-		ret = prove_more(d, c, found, (unsigned)n, why);
-	else
-		ret = prove_found(c, known, n_known, why);
-	return ret < 0 ? ret : SERVED;
-}
-
-/* SERVED, or OTHERS: none of our business.  -EINPROGRESS: later.  Else -errno with @why (256 bytes). */
-static int judge(struct door *d, struct client *c, const struct regmsg_mapped *m, char *why)
+/* What is known without looking: OTHERS, none of our business; LATER; LOOK; or -errno with @why (256 bytes). */
+static int judge(const struct door *d, const struct client *c, const struct regmsg_mapped *m, char *why)
 {
 	struct prove_block known[BLOCK_MAX];
-	unsigned n = door_known_blocks(d, known);
+	bool served = c->state == CLIENT_READY || c->state == CLIENT_JOINED;
 
-	/* All memory is here, and nothing is registered any more; or it is none of ours. */
-	if (d->released || !is_known(known, n, m))
+	/* All memory is here.  What was registered meanwhile is not any more as soon as that is undone. */
+	if (d->released)
+		return served && !c->released ? LATER : OTHERS;
+	/* A proof that is out finds this one, too, or began too early to: it is looked for behind it. */
+	if (c->asked && !c->overdue)
+		return LATER;
+	if (!is_known(known, door_known_blocks(d, known), m))
+		return OTHERS;
+	/* Whatever it has is found when it is declared, and proven then; who declares it may need its answers until then. */
+	if (c->main && c->state == CLIENT_DECLARING)
 		return OTHERS;
 	if (c->told & TOLD_FAILED) {
 		g_strlcpy(why, "the migration failed: this memory has holes that nobody fills", 256);
@@ -233,7 +133,7 @@ static int judge(struct door *d, struct client *c, const struct regmsg_mapped *m
 		snprintf(why, 256, "not served any more%s%.200s", c->problem[0] ? ": " : "", c->problem);
 		return -EACCES;
 	}
-	return prove_note(d, c, m, known, n, why);
+	return LOOK;
 }
 
 static void answer(struct door_note *note, int ret, const char *why)
@@ -257,20 +157,54 @@ static void answer(struct door_note *note, int ret, const char *why)
 /* True when it was answered. */
 static bool settle(struct door *d, struct door_note *note)
 {
+	struct client *c = note->client;
 	char why[256] = "";
-	int ret;
+	int ret = judge(d, c, &note->mapped, why);
 
-	/* A proof that is out finds this one, too, or began too early to: it is looked for behind it. */
-	if (note->client->asked && !d->released)
+	if (ret == LATER)
 		return false;
-	ret = judge(d, note->client, &note->mapped, why);
-	note->after = d->unmaps_posted;
-	if (ret == -EINPROGRESS) {
-		d->ops.changed(d->ops.ctx);
-		return false;
+	if (ret == LOOK) {
+		ret = door_ask_mapped(d, c, &note->mapped);
+		note->asked = ret == 0;
+		g_strlcpy(why, c->problem, sizeof(why));
 	}
+	if (note->asked)
+		return false;
 	answer(note, ret, why);
 	return true;
+}
+
+static struct door_note *find_asked(struct door *d, const struct client *c)
+{
+	for (unsigned i = 0; i < d->n_notes; i++)
+		if (d->note[i].client == c && d->note[i].asked)
+			return &d->note[i];
+	return NULL;
+}
+
+/**
+ * door_mapped_answered - a look at what a client has mapped is over, or took too long
+ * @r: what came of it, for one that the fault thread serves; NULL: too long
+ * @why: 256 bytes
+ *
+ * What was registered is told to the fault thread in any case.
+ */
+void door_mapped_answered(struct door *d, struct client *c, const struct remap *r, int ret, const char *why)
+{
+	struct door_note *note = find_asked(d, c);
+
+	if (r)
+		add_new(d, c, r);
+	if (!note)
+		return;
+	note->asked = false;
+	if (ret == -EINPROGRESS) {
+		drop_gone(d, c, r);
+		note->after = d->unmaps_posted;
+		return;
+	}
+	answer(note, ret < 0 ? ret : SERVED, why);
+	*note = d->note[--d->n_notes];
 }
 
 /**
@@ -297,7 +231,7 @@ void door_mapped_continue(struct door *d, uint64_t unmaps)
 	for (unsigned i = 0; i < d->n_notes; i++) {
 		struct door_note note = d->note[i];
 
-		if (unmaps < note.after || !settle(d, &note))
+		if (note.asked || unmaps < note.after || !settle(d, &note))
 			d->note[left++] = note;
 	}
 	d->n_notes = left;
@@ -316,4 +250,31 @@ void door_mapped_forget(struct door *d, const struct client *c)
 		else
 			d->note[left++] = d->note[i];
 	d->n_notes = left;
+}
+
+/**
+ * door_lingered - it hung up, its process lives on, and it was looked at
+ * @maps_nothing: nothing of the known blocks.  Then it can be missed, whatever its policy says: it is a
+ *   child that became another program, or a parent that left the rest to its child
+ *
+ * A sharer of policy `ignore' is served on, as nothing but its faults is needed for that.
+ * The caller does not use @c any more.
+ */
+void door_lingered(struct door *d, struct client *c, bool maps_nothing)
+{
+	struct peer *p = door_peer_of(d, c);
+
+	if (c->state != CLIENT_JOINED)
+		return;
+	if (maps_nothing) {
+		door_end(p, SHARER_LEFT, 0, "hung up, with none of the memory mapped");
+		door_maybe_forget(p);
+		return;
+	}
+	if (c->policy == REGMSG_POLICY_IGNORE) {
+		g_message("sharer %s closed its registration; it is served on (policy ignore)", c->name);
+		return;
+	}
+	door_end(p, SHARER_DISABLED, ECONNRESET, "closed its registration without leaving; its threads stay blocked");
+	door_maybe_forget(p);
 }

@@ -74,7 +74,10 @@ static void result(struct peer *p, uint32_t serial, int error, const char *text)
 	door_send_text(p, REGMSG_RESULT, serial, error < 0 ? -error : error, text);
 }
 
-static struct peer *peer_of(const struct door *d, const struct client *c)
+/**
+ * door_peer_of - the connection of a client
+ */
+struct peer *door_peer_of(const struct door *d, const struct client *c)
 {
 	for (unsigned i = 0; i < d->peers->len; i++) {
 		struct peer *p = g_ptr_array_index(d->peers, i);
@@ -92,7 +95,7 @@ static struct peer *peer_of(const struct door *d, const struct client *c)
  */
 void door_wait(struct door *d, struct client *c)
 {
-	struct peer *p = peer_of(d, c);
+	struct peer *p = door_peer_of(d, c);
 
 	if (p->watch)
 		g_source_remove(p->watch);
@@ -107,7 +110,7 @@ static gboolean on_readable(gint fd, GIOCondition condition, gpointer data);
  */
 void door_answer(struct door *d, struct client *c, int error, const char *text)
 {
-	struct peer *p = peer_of(d, c);
+	struct peer *p = door_peer_of(d, c);
 
 	if (p->awaited)
 		result(p, p->awaited, error, error ? text : "");
@@ -166,8 +169,10 @@ static void peer_free(gpointer data)
 	g_free(p);
 }
 
-/* Nothing refers to it any more: no socket, and a process that is gone or never mattered. */
-static void maybe_forget(struct peer *p)
+/**
+ * door_maybe_forget - nothing refers to it any more: no socket, and a process that is gone or never mattered?
+ */
+void door_maybe_forget(struct peer *p)
 {
 	if (p->sock < 0 && p->client->state == CLIENT_ENDED)
 		g_ptr_array_remove(p->door->peers, p);
@@ -186,30 +191,21 @@ static gboolean on_death(gint fd, GIOCondition condition, gpointer data)
 		door_end(p, SHARER_DEAD, EOWNERDEAD, "its process ended");
 	p->client->state = CLIENT_ENDED;
 	close_socket(p);
-	maybe_forget(p);
+	door_maybe_forget(p);
 	return G_SOURCE_REMOVE;
 }
 
-/*
- * The process outlived its socket.  A sharer of policy `ignore' is served on, as nothing but its
- * faults is needed for that.
- */
+/* The process outlived its socket. */
 static gboolean on_linger(gpointer data)
 {
 	struct peer *p = data;
+	struct client *c = p->client;
 
+	if (c->asked && !c->overdue)
+		return G_SOURCE_CONTINUE;
 	p->linger = 0;
-	if (door_maps_nothing(p->door, p->client)) {
-		door_end(p, SHARER_LEFT, 0, "hung up, with none of the memory mapped");
-		maybe_forget(p);
-		return G_SOURCE_REMOVE;
-	}
-	if (p->client->policy == REGMSG_POLICY_IGNORE && p->client->state == CLIENT_JOINED) {
-		g_message("sharer %s closed its registration; it is served on (policy ignore)", p->client->name);
-		return G_SOURCE_REMOVE;
-	}
-	door_end(p, SHARER_DISABLED, ECONNRESET, "closed its registration without leaving; its threads stay blocked");
-	maybe_forget(p);
+	if (!c->unaware || c->main || door_ask(p->door, c, DOOR_MAPS_NOTHING, NULL) < 0)
+		door_lingered(p->door, c, false);
 	return G_SOURCE_REMOVE;
 }
 
@@ -229,7 +225,7 @@ static void hung_up(struct peer *p)
 		p->client->state = CLIENT_ENDED;
 	p->door->epoch++;
 	p->door->ops.changed(p->door->ops.ctx);
-	maybe_forget(p);
+	door_maybe_forget(p);
 }
 
 /**
@@ -237,7 +233,7 @@ static void hung_up(struct peer *p)
  */
 void door_left(struct door *d, struct client *c)
 {
-	door_end(peer_of(d, c), SHARER_LEFT, 0, "left");
+	door_end(door_peer_of(d, c), SHARER_LEFT, 0, "left");
 }
 
 /**
@@ -247,12 +243,12 @@ void door_left(struct door *d, struct client *c)
  */
 void door_reconsider(struct door *d, struct client *c)
 {
-	struct peer *p = peer_of(d, c);
+	struct peer *p = door_peer_of(d, c);
 
 	if (p->sock >= 0 || c->state != CLIENT_REFUSED || c->n_proven)
 		return;
 	c->state = CLIENT_ENDED;
-	maybe_forget(p);
+	door_maybe_forget(p);
 }
 
 /* --- requests -------------------------------------------------------------------------------------------- */

@@ -9,6 +9,7 @@
 #include "daemon/door_native.h"
 #include "daemon/prove.h"
 #include "daemon/prover.h"
+#include "daemon/remap.h"
 #include "wire/regmsg.h"
 
 /* A block of the source, as the sharers' offers were matched with it. */
@@ -24,6 +25,7 @@ struct door_note {
 	struct client *client;
 	struct regmsg_mapped mapped;
 	int reply;			/* owned: where the answer goes */
+	bool asked;			/* it is being looked at */
 	uint64_t after;			/* so many UNMAPs */
 };
 
@@ -78,6 +80,9 @@ bool door_is_heir(struct door *d, const struct regmsg_hello *h);
 struct peer *door_add_peer(struct door *d, pid_t pid, int sock);
 /* It is over as a sharer: the fault thread is told. */
 void door_end(struct peer *p, enum snapshot_sharer_state how, int error, const char *reason);
+struct peer *door_peer_of(const struct door *d, const struct client *c);
+/* Free it when nothing refers to it any more: no socket, and a process that is gone or never mattered. */
+void door_maybe_forget(struct peer *p);
 struct client *door_find_client(const struct door *d, uint32_t id);
 /* Do what wards wait for, as far as it can be done. */
 void door_wards_continue(struct door *d);
@@ -86,15 +91,17 @@ void door_note_elsewhere(const struct door *d, const struct client *c, struct cl
 
 /* The shared blocks to look for in who declares nothing; @out: BLOCK_MAX.  Number. */
 unsigned door_known_blocks(const struct door *d, struct prove_block *out);
-bool door_maps_nothing(const struct door *d, const struct client *c);
 /* A MAPPED: answered on @reply, which is owned from here on. */
 void door_mapped(struct door *d, struct client *c, const struct regmsg_mapped *m, int reply);
 /* The fault thread has forgotten so many mappings. */
 void door_mapped_continue(struct door *d, uint64_t unmaps);
 void door_mapped_forget(struct door *d, const struct client *c);
-enum door_question { DOOR_IS_PROVEN, DOOR_MAY_JOIN, DOOR_MAY_LEAVE, DOOR_IS_RELEASED };
+void door_mapped_answered(struct door *d, struct client *c, const struct remap *r, int ret, const char *why);
+enum door_question { DOOR_IS_PROVEN, DOOR_MAY_JOIN, DOOR_MAY_LEAVE, DOOR_IS_RELEASED, DOOR_MAY_MAP, DOOR_MAPS_NOTHING };
 /* The answer comes through the main loop, and what follows from it is done then.  0, or -errno with c->problem. */
 int door_ask(struct door *d, struct client *c, enum door_question what, const unsigned *number);
+/* The same for a MAPPED. */
+int door_ask_mapped(struct door *d, struct client *c, const struct regmsg_mapped *m);
 void door_refuse(struct door *d, struct client *c, const char *why);
 void door_hand_over(struct door *d, struct client *c);
 /* Its socket is not read until the request at hand is answered. */
@@ -103,6 +110,8 @@ void door_wait(struct door *d, struct client *c);
 void door_answer(struct door *d, struct client *c, int error, const char *text);
 /* It has unmapped everything and is over. */
 void door_left(struct door *d, struct client *c);
+/* It hung up and lives on: does it map nothing of the known blocks? */
+void door_lingered(struct door *d, struct client *c, bool maps_nothing);
 /* It is known now what is registered of it: was that all that kept it? */
 void door_reconsider(struct door *d, struct client *c);
 

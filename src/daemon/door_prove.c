@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * What the door has to ask of the address spaces of others, and what follows from the answers:
- * may it be served (at READY, and again when it is handed over), has it unmapped everything (at
- * LEAVE), is it registered no more (at the end), and does anybody else map the memory.
+ * may it be served (at READY, and again when it is handed over), what has it mapped since (MAPPED), has
+ * it unmapped everything (at LEAVE, or when it hung up), is it registered no more (at the end), and does
+ * anybody else map the memory.
  *
  * Each is asked by a thread of the prover, about a copy: the thread has the client's data as they
  * were, with a userfaultfd of its own, and never sees the client.  The copy is found its client
@@ -27,6 +28,7 @@
 #include <string.h>
 
 #include "daemon/prove.h"
+#include "daemon/prove_mapped.h"
 #include "daemon/prover.h"
 #include "sys/fd.h"
 #include "sys/maps.h"
@@ -43,8 +45,26 @@ struct proof {
 	unsigned n_known;		/* of one that declares nothing: what to look for */
 	struct prove_block known[BLOCK_MAX];
 	struct offer offer[BLOCK_MAX];
+	struct regmsg_mapped mapped;	/* of a MAPPED */
+	struct remap remap;
+	_Atomic bool given_up;		/* nobody waits for the answer any more */
 	int ret;
 };
+
+static int maps_nothing(struct client *c, const struct proof *p)
+{
+	struct mapping found[SHARER_MAPPINGS];
+
+	return prove_find(c->pid, p->known, p->n_known, found, c->problem) == 0 ? 0 : -EBUSY;
+}
+
+/* The mapping is undone when its MAPPED has had no answer, and then something else may lie there. */
+static int is_mapped(struct client *c, struct proof *p)
+{
+	const struct prove_note note = { p->mapped, p->known, p->n_known };
+
+	return p->given_up ? -ETIMEDOUT : prove_mapped(c, &note, &p->remap);
+}
 
 static void work(void *job)
 {
@@ -57,6 +77,10 @@ static void work(void *job)
 		p->ret = prove_unmapped(c) ? 0 : -EBUSY;
 	else if (p->what == DOOR_IS_RELEASED)
 		p->ret = prove_release(c) ? 0 : -EBUSY;
+	else if (p->what == DOOR_MAPS_NOTHING)
+		p->ret = maps_nothing(c, p);
+	else if (p->what == DOOR_MAY_MAP)
+		p->ret = is_mapped(c, p);
 	else if (c->unaware && !c->main)
 		p->ret = prove_found(c, p->known, p->n_known, c->problem);
 	else
@@ -101,11 +125,12 @@ void door_refuse(struct door *d, struct client *c, const char *why)
 }
 
 /* The first proof: declared and registered, it waits for the session. */
-static void proven(struct door *d, struct client *c, int ret)
+static void proven(struct door *d, struct client *c, int ret, const struct proof *p)
 {
 	/* Again: several may have said hello before one of them was ready. */
 	const char *taken = ret == 0 ? door_place_taken(d, c->name, c->main) : NULL;
 
+	(void)p;
 	if (taken || ret < 0)
 		door_refuse(d, c, taken ? taken : c->problem);
 	else
@@ -114,8 +139,9 @@ static void proven(struct door *d, struct client *c, int ret)
 }
 
 /* The second: handed over, unless the end was first. */
-static void joined(struct door *d, struct client *c, int ret)
+static void joined(struct door *d, struct client *c, int ret, const struct proof *p)
 {
+	(void)p;
 	if (ret < 0)
 		door_refuse(d, c, c->problem);
 	else if (!d->released)
@@ -123,24 +149,50 @@ static void joined(struct door *d, struct client *c, int ret)
 	door_answer(d, c, 0, "");
 }
 
-static void left(struct door *d, struct client *c, int ret)
+static void left(struct door *d, struct client *c, int ret, const struct proof *p)
 {
+	(void)p;
 	door_answer(d, c, ret, "its blocks are still mapped: munmap() them first");
 	if (ret == 0)
 		door_left(d, c);
 }
 
-static void released(struct door *d, struct client *c, int ret)
+static void released(struct door *d, struct client *c, int ret, const struct proof *p)
 {
 	(void)d;
+	(void)p;
 	if (ret < 0)
 		g_warning("sharer %s: some of its memory is still registered", c->name);
 	c->released = true;
 }
 
-static void (*const conclusions[])(struct door *d, struct client *c, int ret) = {
+/* The copy of the proof is not ours to look at when it took too long. */
+static void mapped(struct door *d, struct client *c, int ret, const struct proof *p)
+{
+	if (p->given_up)
+		door_mapped_answered(d, c, NULL, ret, "its address space is locked: it could not be looked at in time");
+	else
+		door_mapped_answered(d, c, &p->remap, ret, p->copy->problem);
+	door_answer(d, c, 0, "");
+}
+
+static void lingered(struct door *d, struct client *c, int ret, const struct proof *p)
+{
+	(void)p;
+	door_lingered(d, c, ret == 0);
+}
+
+/* What follows from an answer; @ret -ETIMEDOUT: there is none yet. */
+static void (*const conclusions[])(struct door *d, struct client *c, int ret, const struct proof *p) = {
 	[DOOR_IS_PROVEN] = proven, [DOOR_MAY_JOIN] = joined, [DOOR_MAY_LEAVE] = left, [DOOR_IS_RELEASED] = released,
+	[DOOR_MAY_MAP] = mapped, [DOOR_MAPS_NOTHING] = lingered,
 };
+
+/* Is everything that it maps registered by the answer to this question? */
+static bool fills_proven(const struct client *c, enum door_question what)
+{
+	return what == DOOR_IS_PROVEN || what == DOOR_MAY_JOIN || (what == DOOR_MAY_MAP && c->state != CLIENT_JOINED);
+}
 
 /* What the thread found, which is true whether or not it came in time. */
 static void learn(struct client *c, const struct proof *p)
@@ -149,7 +201,7 @@ static void learn(struct client *c, const struct proof *p)
 	c->n_proven = p->copy->n_proven;
 	c->registered = p->copy->registered;
 	c->kernel_waits |= p->copy->kernel_waits;
-	if (p->ret < 0 && c->state != CLIENT_REFUSED)
+	if (p->ret < 0 && c->state != CLIENT_REFUSED && p->what != DOOR_MAY_MAP)
 		g_strlcpy(c->problem, p->copy->problem, sizeof(c->problem));
 }
 
@@ -164,24 +216,29 @@ static void on_done(void *ctx, void *job)
 		return;
 	late = c->overdue;
 	c->asked = c->overdue = false;
-	if (p->what == DOOR_IS_PROVEN || p->what == DOOR_MAY_JOIN)
+	if (fills_proven(c, p->what))
 		learn(c, p);
-	/* Who is registered now was not when the last look began. */
-	d->epoch++;
+	/* Who is registered now was not when the last look began; one that maps more was, and programs map all the time. */
+	if (p->what != DOOR_MAY_MAP || !c->registered)
+		d->epoch++;
+	/* What was registered too late is no less registered. */
+	if (late && p->what == DOOR_MAY_MAP)
+		door_mapped_answered(d, c, &p->remap, -ETIMEDOUT, "");
 	if (late)
 		door_reconsider(d, c);
 	else
-		conclusions[p->what](d, c, p->ret);
+		conclusions[p->what](d, c, p->ret, p);
 	d->ops.changed(d->ops.ctx);
 }
 
 static void on_overdue(void *ctx, void *job)
 {
-	const struct proof *p = job;
+	struct proof *p = job;
 	struct door *d = ctx;
 	struct client *c = door_find_client(d, p->id);
 	char why[256];
 
+	p->given_up = true;
 	if (!c)
 		return;
 	c->overdue = true;
@@ -193,7 +250,7 @@ static void on_overdue(void *ctx, void *job)
 	if (p->what == DOOR_MAY_LEAVE)
 		door_answer(d, c, -ETIMEDOUT, why);
 	else
-		conclusions[p->what](d, c, -ETIMEDOUT);
+		conclusions[p->what](d, c, -ETIMEDOUT, p);
 	d->ops.changed(d->ops.ctx);
 }
 
@@ -216,6 +273,28 @@ static struct proof *proof_new(const struct door *d, const struct client *c, enu
 	return p;
 }
 
+/* The question is the prover's from here on. */
+static int ask(struct door *d, struct client *c, struct proof *p)
+{
+	static const struct prover_ops ops = { work, on_done, on_overdue, dispose };
+	enum door_question what = p->what;
+	int ret;
+
+	if (c->asked) {
+		g_strlcpy(c->problem, "an earlier question about its mappings has no answer yet", sizeof(c->problem));
+		dispose(p);
+		return -EBUSY;
+	}
+	ret = prover_ask(d->prover, &ops, p, c->pid);
+	if (ret < 0)
+		snprintf(c->problem, sizeof(c->problem), "%s", ret == -EBUSY ? "its address space is locked, and was when it "
+			 "was looked at before" : "too many sharers keep their address spaces locked");
+	c->asked = ret == 0;
+	if (ret == 0 && what != DOOR_IS_RELEASED)
+		door_wait(d, c);
+	return ret;
+}
+
 /**
  * door_ask - ask a question about a client; what follows from the answer is done when it comes
  * @number: for a proof, the engine's number of each of its offers
@@ -224,21 +303,20 @@ static struct proof *proof_new(const struct door *d, const struct client *c, enu
  */
 int door_ask(struct door *d, struct client *c, enum door_question what, const unsigned *number)
 {
-	static const struct prover_ops ops = { work, on_done, on_overdue, dispose };
-	int ret;
+	return ask(d, c, proof_new(d, c, what, number));
+}
 
-	if (c->asked) {
-		g_strlcpy(c->problem, "an earlier question about its mappings has no answer yet", sizeof(c->problem));
-		return -EBUSY;
-	}
-	ret = prover_ask(d->prover, &ops, proof_new(d, c, what, number), c->pid);
-	if (ret < 0)
-		snprintf(c->problem, sizeof(c->problem), "%s", ret == -EBUSY ? "its address space is locked, and was when it "
-			 "was looked at before" : "too many sharers keep their address spaces locked");
-	c->asked = ret == 0;
-	if (ret == 0 && what != DOOR_IS_RELEASED)
-		door_wait(d, c);
-	return ret;
+/**
+ * door_ask_mapped - it says that it mapped something: have that registered and verified
+ *
+ * Return: as door_ask(); then door_mapped_answered() is called.
+ */
+int door_ask_mapped(struct door *d, struct client *c, const struct regmsg_mapped *m)
+{
+	struct proof *p = proof_new(d, c, DOOR_MAY_MAP, NULL);
+
+	p->mapped = *m;
+	return ask(d, c, p);
 }
 
 /* --- about everybody else ------------------------------------------------------------------------------------ */
