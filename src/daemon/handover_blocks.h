@@ -32,7 +32,7 @@ struct handover_blocks {
 	struct handover_block block[SNAPSHOT_BLOCKS];	/* in the order of the source's list */
 };
 
-/* 0, or -errno with @why (512 bytes): the block, what is wrong with it, what to do. */
+/* Waits as long as somebody keeps that process's mappings locked.  0, or -errno with @why (512 bytes): the block, what is wrong with it, what to do. */
 int handover_blocks_find(struct handover_blocks *out, const struct snapshot *s, const struct ram_list *ram, pid_t pid,
 			 char *why);
 /* Close the files that are left. */

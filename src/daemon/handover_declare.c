@@ -50,17 +50,53 @@ static bool declare_all(struct handover *h, struct client *c)
 	return true;
 }
 
-static void declare(struct handover *h, const struct snapshot *s, const struct ram_list *ram)
-{
-	struct client *c = handover_client(h);
+/* --- a look at what QEMU has mapped, which may take for ever (prover.c) ---------------------------------------- */
+
+struct look {
+	/* never changes */
+	uint32_t client;
+	pid_t pid;
+	struct snapshot *s;
+	struct ram_list ram;
+	/* the thread's, while it works */
+	struct handover_blocks found;
+	int ret;
 	char why[512];
+};
+
+static void look_work(void *job)
+{
+	struct look *l = job;
+
+	l->ret = handover_blocks_find(&l->found, l->s, &l->ram, l->pid, l->why);
+}
+
+static void look_dispose(void *job)
+{
+	struct look *l = job;
+
+	handover_blocks_clear(&l->found);
+	g_free(l->s);
+	g_free(l);
+}
+
+static void declare(struct handover *h, struct look *l)
+{
+	const struct snapshot *s = h->ops.snapshot(h->ops.ctx);
+	struct client *c = handover_client(h);
 
 	handover_blocks_clear(&h->blocks);
 	if (!c || c->state != CLIENT_DECLARING) {
 		handover_lost(h, s, "the preload in it is not there any more");
-	} else if (handover_blocks_find(&h->blocks, s, ram, h->pid, why) < 0) {
-		handover_fail(h, EINVAL, same_text, "%s", why);
-	} else if (declare_all(h, c)) {
+		return;
+	}
+	if (l->ret < 0) {
+		handover_fail(h, EINVAL, same_text, "%s", l->why);
+		return;
+	}
+	h->blocks = l->found;
+	l->found.n = 0;
+	if (declare_all(h, c)) {
 		/* What comes of it is seen in the next phase: a proof takes its time. */
 		(void)door_ready(h->door, c);
 		/* It has taken the place of one that was lost, if any was. */
@@ -69,13 +105,60 @@ static void declare(struct handover *h, const struct snapshot *s, const struct r
 	}
 }
 
+/* Is it still the answer that is waited for?  QEMU may have been lost meanwhile, and another come. */
+static bool look_is_over(struct handover *h, const struct look *l)
+{
+	bool over = h->state == HANDOVER_INMIGRATE && h->looked_at == l->client && h->client == l->client;
+
+	if (h->looked_at == l->client)
+		h->looked_at = 0;
+	return over;
+}
+
+static void look_done(void *ctx, void *job)
+{
+	struct handover *h = ctx;
+
+	if (look_is_over(h, job))
+		declare(h, job);
+	handover_step(h);
+}
+
+static void look_overdue(void *ctx, void *job)
+{
+	struct handover *h = ctx;
+
+	if (look_is_over(h, job))
+		handover_fail(h, ETIMEDOUT, "the daemon must be able to look into QEMU", "QEMU (process %d) does not let its mappings be "
+			      "seen: no answer of /proc/%d/maps in %u s; something keeps its address space locked", (int)h->pid,
+			      (int)h->pid, prover_deadline(h->prover));
+	handover_step(h);
+}
+
+static void look(struct handover *h, const struct ram_list *ram)
+{
+	static const struct prover_ops ops = { look_work, look_done, look_overdue, look_dispose };
+	struct look *l = g_new0(struct look, 1);
+
+	l->client = h->client;
+	l->pid = h->pid;
+	l->s = g_memdup2(h->ops.snapshot(h->ops.ctx), sizeof(*l->s));
+	l->ram = *ram;
+	h->looked_at = h->client;
+	if (prover_ask(h->prover, &ops, l, h->pid) == 0)
+		return;
+	h->looked_at = 0;
+	handover_fail(h, EBUSY, "the daemon must be able to look into QEMU", "QEMU (process %d) could not be looked at: something keeps "
+		      "its address space locked", (int)h->pid);
+}
+
 static void on_ram(void *ctx, const struct ram_list *list, const char *why)
 {
 	struct handover *h = ctx;
 	struct ram_query *query = steal_ptr(&h->query);
 
 	if (h->state == HANDOVER_INMIGRATE && list)
-		declare(h, h->ops.snapshot(h->ops.ctx), list);
+		look(h, list);
 	else if (h->state == HANDOVER_INMIGRATE)
 		handover_fail(h, EPROTO, "this version of QEMU may be unknown here: report its answers to `info ramblock' and `info "
 			      "mtree -f'", "QEMU %s (process %d) does not tell what memory it has: %s", h->version, (int)h->pid, why);
@@ -97,7 +180,7 @@ void handover_query_ram(struct handover *h)
 void handover_at_inmigrate(struct handover *h, const struct snapshot *s)
 {
 	h->listed |= s->need == NEED_BLOCKS;
-	if (!handover_asks(h) || h->asked || (h->prepared && !h->listed))
+	if (!handover_asks(h) || h->asked || h->looked_at || (h->prepared && !h->listed))
 		return;
 	h->asked = true;
 	if (h->prepared)

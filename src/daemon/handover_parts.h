@@ -12,6 +12,7 @@
 #include "daemon/handover_qemu.h"
 #include "daemon/handover_ram.h"
 #include "daemon/handover_stream.h"
+#include "daemon/prover.h"
 #include "daemon/qmp.h"
 #include "wire/qglobalstate.h"
 
@@ -44,6 +45,7 @@ struct handover {
 	struct door *door;
 	struct faultloop *loop;
 	struct handover_ops ops;
+	struct prover *prover;		/* for looks at the mappings of QEMU */
 
 	enum handover_state state;
 	uint64_t since_ns;
@@ -68,6 +70,7 @@ struct handover {
 	bool asked, again;		/* what this state asks is out; ask once more when it is answered */
 	uint64_t asked_ns;
 	struct ram_query *query;	/* owned; NULL */
+	uint32_t looked_at;		/* the door's id of the QEMU whose mappings are being looked at; 0 */
 	struct handover_stream *stream;	/* owned; NULL */
 	bool sent, closed;		/* all of the stream; by QEMU, behind its end */
 	uint64_t stream_bytes;		/* of the last stream, once it is over */

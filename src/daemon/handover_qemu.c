@@ -139,7 +139,7 @@ void handover_drop_qemu(struct handover *h)
 	ram_query_free(steal_ptr(&h->query));
 	handover_stream_free(steal_ptr(&h->stream));
 	h->pid = h->stranger = 0;
-	h->client = 0;
+	h->client = h->looked_at = 0;
 	h->preparation = 0;
 	h->prepared = h->sent = h->closed = h->stopped = false;
 	h->version[0] = h->status[0] = '\0';
@@ -546,6 +546,7 @@ struct handover *handover_new(const struct options *o, struct door *door, struct
 	h->loop = loop;
 	h->ops = *ops;
 	h->attempt = 1;
+	h->prover = prover_new(o->prove_timeout_s, h);
 	handover_enter(h, HANDOVER_WAIT_QMP);
 	return h;
 }
@@ -559,6 +560,7 @@ void handover_free(struct handover *h)
 		return;
 	drop_timer(h);
 	handover_drop_qemu(h);
+	prover_free(h->prover);
 	handover_blocks_clear(&h->blocks);
 	g_free(h);
 }
