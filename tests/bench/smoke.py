@@ -12,9 +12,11 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import qemu
 import run
 import stand
-from harness import Skip, check, diag, main, skip_all
+from harness import Failure, Skip, check, diag, main, skip_all
 
 SLACK = 4
+#: Each side moves its guest once.  A neighbour that has the machine for a second spoils one such try, a fault of ours each.
+TRIES = 3
 #: Two latencies at the far end of a few hundred samples say nothing on a busy machine.
 TELLS_NOTHING = ("p99,",)
 
@@ -29,17 +31,28 @@ def case_of(group):
     return case
 
 
+def trouble_of(table):
+    """What is out of all proportion in one measurement of a hand-over; None."""
+    for side in qemu.SIDES:
+        if table.median(side, "faults") == 0:
+            return f"{table.name}, {side}: the guest waited for no page, so nothing was measured"
+    for text, middle, _low, _high, limit, _holds in table.verdicts():
+        diag(f"{table.name}, {text}: {middle:.2f}, target {limit:g}")
+    slower = table.median("postcopyd", "total_ms") / table.median("qemu", "total_ms")
+    return f"{table.name}: the whole takes {slower:.2f} times as long, out of all proportion" if slower >= SLACK else None
+
+
 def handover(_case):
     """A guest that moves: both sides serve it in either way, and it finds its memory as it was."""
     if qemu.missing():
         raise Skip("not here: " + ", ".join(qemu.missing()))
-    for table in qemu.measure(qemu.options(["--repeat", "1", "--guest-mib", "64", "--qemu", qemu.vm.SYSTEM_QEMU])):
-        for side in qemu.SIDES:
-            check(table.median(side, "faults") > 0, f"{table.name}, {side}: the guest waited for no page, so nothing was measured")
-        for text, middle, _low, _high, limit, _holds in table.verdicts():
-            diag(f"{table.name}, {text}: {middle:.2f}, target {limit:g}")
-        slower = table.median("postcopyd", "total_ms") / table.median("qemu", "total_ms")
-        check(slower < SLACK, f"{table.name}: the whole takes {slower:.2f} times as long, out of all proportion")
+    for _ in range(TRIES):
+        tables = qemu.measure(qemu.options(["--repeat", "1", "--guest-mib", "64", "--qemu", qemu.vm.SYSTEM_QEMU]))
+        trouble = [text for text in map(trouble_of, tables) if text]
+        if not trouble:
+            return
+        diag("; ".join(trouble))
+    raise Failure(f"{TRIES} times: {'; '.join(trouble)}")
 
 
 if __name__ == "__main__":
