@@ -5,8 +5,8 @@
  * All that has to happen inside such a program is that a userfaultfd is opened, since that belongs
  * to the address space of whoever opens it; everything else postcopyd does from outside.  So before
  * main() the library opens one, hands it over with a HELLO that says "unaware", and keeps still.
- * With maps=on it also stands before mmap() (preload_map.c), for programs that map guest memory
- * while it is being migrated.
+ * With maps=on it also stands before mmap() (preload_map.c) and mremap() (preload_remap.c), for programs
+ * that map guest memory while it is being migrated.
  *
  * What processes do to that:
  *
@@ -18,7 +18,7 @@
  *   exec   The descriptors are closed by it, so the daemon sees the connection end, whatever comes
  *          next: a wrapper's hello is over when it becomes the program, which says its own.
  *   seccomp, setuid, chroot   come later than we do.  What is done afterwards is recvmsg, sendmsg,
- *          socketpair, poll, fstat, fstatfs, madvise, mprotect, munmap, close: what any program does.
+ *          socketpair, poll, fstat, fstatfs, madvise, mprotect, munmap, open, read, close: what any program does.
  *
  * Who cannot be served does not run: without a hello the program ends before main(), a mapping that
  * cannot be proven fails.  required=no lifts the first, for a program that may run without a

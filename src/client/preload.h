@@ -38,6 +38,7 @@ struct preload_line {
 	int sock, uffd;			/* -1: none */
 	uint64_t sock_inode;		/* the program may close what it does not know, and reuse the number */
 	uint64_t token;			/* of the WELCOME; 0 */
+	bool main;			/* the VMM's */
 	atomic_bool listening, complete, ended;	/* what the daemon said */
 };
 
@@ -56,6 +57,14 @@ void preload_line_close(struct preload_line *l);
 void preload_line_hear(struct preload_line *l);
 /* Wait until the daemon serves a mapping.  1: it does; 0: none of its business; -errno with @why. */
 int preload_line_mapped(struct preload_line *l, const struct preload_mapping *m, char *why);
+
+/* --- preload_map.c ---------------------------------------------------------------------------------- */
+
+/*
+ * What was mapped, and closed until it was known whose it is, is opened: 0, or -errno after which it must go.  @flags: of
+ * mmap(); @served: the daemon serves it.
+ */
+int preload_map_open(const struct preload_mapping *m, int prot, int flags, bool served);
 
 /* --- preload.c ---------------------------------------------------------------------------------------- */
 

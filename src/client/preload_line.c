@@ -261,6 +261,7 @@ int preload_line_open(struct preload_line *l, const struct preload_options *o, u
 	int ret;
 
 	preload_line_init(l);
+	l->main = o->main;
 	ret = open_both(l, o, parent, why);
 	if (ret < 0)
 		preload_line_close(l);

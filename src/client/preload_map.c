@@ -60,8 +60,10 @@ static void populate(const struct preload_mapping *m, int prot)
 	(void)madvise(m->address, m->length, prot & PROT_WRITE ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
 }
 
-/* 0, or -errno after which the mapping must go. */
-static int open_up(const struct preload_mapping *m, int prot, int flags, bool served)
+/**
+ * preload_map_open - give a mapping that is closed the protection that was asked for
+ */
+int preload_map_open(const struct preload_mapping *m, int prot, int flags, bool served)
 {
 	if (served && madvise(m->address, m->length, MADV_DONTFORK) < 0)
 		return -errno;
@@ -79,7 +81,7 @@ static int have_it_served(struct preload_line *l, const struct preload_mapping *
 	int ret = preload_line_mapped(l, m, why);
 
 	if (ret >= 0) {
-		ret = open_up(m, prot, flags, ret > 0);
+		ret = preload_map_open(m, prot, flags, ret > 0);
 		if (ret < 0)
 			strcpy(why, strerror(-ret));
 	}

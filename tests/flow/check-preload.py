@@ -204,6 +204,53 @@ def many_times(case):
     check_equal(service.of("backend")["state"], "active", "the backend")
 
 
+def remapped(case):
+    """maps=on: what is moved or grown is served where it is then, before the program knows the place."""
+    service, vm, path, options = serving(case, "backend")
+    backend = started(service, "backend", maps="on")
+    source = begin(service, vm, options)
+    backend.do(f"open {path}")
+    backend.do(f"map one {MIB} {MIB}")
+    backend.do(f"map two 0 {2 * MIB}")
+    seen = {MIB: backend.sees("one", 0)}
+    before = os.stat(path).st_blocks
+    for line, offset, area, at in (
+            (f"remap one {MIB} away", MIB, "one", 9 * PAGE),
+            (f"remap two {MIB}", 0, "two", 9 * PAGE),               # shrunk: nobody is asked
+            (f"remap two {2 * MIB} stay", 0, "two", MIB + 30 * PAGE),
+            (f"remap one {3 * MIB} away", MIB, "one", 2 * MIB + 9 * PAGE),
+            ("lock-future", MIB, "one", 2 * MIB + 13 * PAGE),
+            (f"remap two {3 * MIB} away", 0, "two", 2 * MIB + 17 * PAGE)):
+        backend.do(line)
+        check(served(backend.pid, path), f"{line}: not all registered: {vmas(backend.pid, path)}")
+        seen[offset + at] = backend.sees(area, at)
+    grown = os.stat(path).st_blocks - before
+    check(grown <= len(seen) * PAGE // 512, f"{grown} blocks appeared for {len(seen)} pages that were looked at")
+    finish(service, vm, source)
+    for offset, word in seen.items():
+        check_equal(word, word_at(path, offset), f"word at {offset}")
+    same_as_file(backend, path, {"one": (MIB, 3 * MIB), "two": (0, 3 * MIB)})
+    backend.do(f"remap one {MIB} away")
+    check_equal(backend.sum("one"), sum_at(path, MIB, MIB), "sum of what was moved after the end")
+
+
+def onto_another(case):
+    """Moved to where another part of the memory was: the pages of that one never come there."""
+    service, vm, path, options = serving(case, "backend")
+    backend = started(service, "backend", maps="on")
+    source = begin(service, vm, options)
+    backend.do(f"open {path}")
+    backend.do(f"map one 0 {MIB}")
+    backend.do(f"map two {2 * MIB} {MIB}")
+    first = backend.sees("two", 0)
+    backend.do(f"remap one {MIB} two")
+    second = backend.sees("one", 5 * PAGE)
+    finish(service, vm, source)
+    check_equal([first, second], [word_at(path, 2 * MIB), word_at(path, 5 * PAGE)], "words it saw")
+    check_equal(service.of("backend")["mappings"], 1, "mappings of the backend at the end")
+    same_as_file(backend, path, {"one": (0, MIB)})
+
+
 # --- kept out -------------------------------------------------------------------------------------
 
 def copy_on_write(case):
@@ -222,6 +269,23 @@ def copy_on_write(case):
     same_as_file(backend, path, {"good": (0, MIB)})
 
 
+def not_remapped(case):
+    """A second mapping by mremap cannot be closed before it is there: refused, and all stays as it was."""
+    service, vm, path, options = serving(case, "backend")
+    backend = started(service, "backend", maps="on")
+    source = begin(service, vm, options)
+    backend.do(f"open {path}")
+    backend.do(f"map one 0 {MIB}")
+    mapped, before = vmas(backend.pid, path), os.stat(path).st_blocks
+    backend.do(f"remap one {MIB} copy", error=22)
+    check("comes by mmap only" in backend.child.errors(), backend.child.errors())
+    check_equal(vmas(backend.pid, path), mapped, "mappings")
+    check_equal(os.stat(path).st_blocks, before, "blocks of the file")
+    seen = backend.sees("one", 3 * PAGE)
+    finish(service, vm, source)
+    check_equal(seen, word_at(path, 3 * PAGE), "word it saw")
+
+
 def daemon_gone(case):
     """The daemon dies: what is mapped stays asleep, and nothing more is given to the program."""
     service, vm, path, options = serving(case, "backend")
@@ -232,6 +296,7 @@ def daemon_gone(case):
     service.child.kill()
     service.child.wait()
     backend.do(f"map two {2 * MIB} {MIB}", error=5)
+    backend.do(f"remap one {MIB} away", error=5)
     check("connection to postcopyd ended" in backend.child.errors(), backend.child.errors())
     backend.do(f"see one {100 * PAGE}")
     time.sleep(0.2)
@@ -450,6 +515,9 @@ CASES = [
     ("O14 preload: MAP_POPULATE and MCL_FUTURE fill no holes", holes_stay_holes),
     ("preload: a place used for another part of the memory", place_used_again),
     ("preload: mapped and unmapped all the time", many_times),
+    ("O14 preload: what is moved or grown is served where it is then", remapped),
+    ("preload: moved to where another part of the memory was", onto_another),
+    ("preload: a second mapping by mremap is refused", not_remapped),
     ("preload: a private mapping is refused", copy_on_write),
     ("preload: the daemon is gone: mmap fails", daemon_gone),
     ("preload: the daemon dies while mmap waits", daemon_dies_meanwhile),

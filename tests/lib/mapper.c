@@ -8,6 +8,8 @@
  *   open PATH                        the file that is mapped from here on
  *   map NAME OFFSET LENGTH [WORD]... a mapping; WORD: private, populate, readonly, NAME2 (at the same place, MAP_FIXED)
  *   unmap NAME
+ *   remap NAME LENGTH [WORD]         mremap; WORD: stay (not MREMAP_MAYMOVE), away (MREMAP_FIXED to where nothing is),
+ *                                    copy (a second mapping: an old size of 0), NAME2 (MREMAP_FIXED to its place)
  *   see NAME OFFSET                  a thread reads the word there: event `saw', when it has
  *   sum NAME                         the sum of all words of the mapping: event `sum'
  *   lock-future                      mlockall(MCL_FUTURE)
@@ -113,6 +115,31 @@ static int do_unmap(char **word)
 		return ENOENT;
 	munmap(a->at, a->length);
 	a->at = NULL;
+	return 0;
+}
+
+static int do_remap(char **word)
+{
+	struct area *a = find(word[1]), *same = word[3] ? find(word[3]) : NULL;
+	size_t length = number(word[2]), old;
+	const char *how = word[3] ? word[3] : "";
+	int flags = strcmp(how, "stay") == 0 ? 0 : MREMAP_MAYMOVE;
+	void *at = NULL;
+
+	if (!a)
+		return ENOENT;
+	old = strcmp(how, "copy") == 0 ? 0 : a->length;
+	if (strcmp(how, "away") == 0)
+		at = mmap(NULL, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	else if (same)
+		at = same->at;
+	at = mremap(a->at, old, length, at ? flags | MREMAP_FIXED : flags, at);
+	if (at == MAP_FAILED)
+		return errno;
+	if (same)
+		same->at = NULL;
+	a->at = at;
+	a->length = length;
 	return 0;
 }
 
@@ -239,7 +266,7 @@ static const struct {
 	{ "sum", do_sum, 2 },		{ "lock-future", do_lock_future, 1 },
 	{ "close-all", do_close_all, 1 }, { "child-see", do_child_see, 3 },
 	{ "child-map", do_child_map, 3 }, { "child-exec", do_child_exec, 1 },
-	{ "background", do_background, 1 },
+	{ "background", do_background, 1 }, { "remap", do_remap, 3 },
 };
 
 static int run(char *line)
