@@ -30,6 +30,7 @@ from vm import MIB, RAM_BLOCK, SYSTEM_QEMU, Vm
 PRELOAD = ".libs/libpostcopy-preload.so"
 NEEDED = ("postcopyd", "postcopyctl", "postcopy-run", PRELOAD, PROGRAM)
 VMM, DISK = "vmm", "disk"
+FIRST_RATE = 128                        # MiB a second, until the storage daemon has met memory that is missing
 #: The phases of `postcopyctl handover` between the stop at the source and the go here.
 PHASES = ("private", "streaming", "loading", "loaded", "cont", "running")
 
@@ -132,7 +133,7 @@ def boot(case, screen, options):
     vm.wait_reads(10)
     vm.set_capabilities("postcopy-ram", *(() if options.plain else ("postcopy-preempt",)))
     vm.set_parameters(max_bandwidth=200 * MIB, downtime_limit=1,
-                      max_postcopy_bandwidth=options.rate * MIB)
+                      max_postcopy_bandwidth=min(options.rate or FIRST_RATE, FIRST_RATE) * MIB)
     return vm
 
 
@@ -142,11 +143,17 @@ def wait_quiet(vm):
     wait_for("the guest to pause its reads", lambda: not vm.disk().in_flight, 10, 0.002)
 
 
-def migrate(vm, destination, screen):
+def faults_of(destination):
+    return {s["name"]: s["faults"] for s in destination.control("stats")["sharers"]}
+
+
+def migrate(vm, destination, screen, rate):
     """Without any precopy: a qemu-storage-daemon 7.2 forgets to tell its QEMU of some of the memory it wrote."""
     wait_quiet(vm)
     vm.migrate(destination.uri, at_once=True)
     screen.step("switch-over: all of the memory is still at the source")
+    wait_for("the storage daemon to meet missing memory", lambda: faults_of(destination).get(DISK), 60, 0.05)
+    vm.set_parameters(max_postcopy_bandwidth=rate * MIB)
     destination.watch(screen.quiet, 100)
     vm.wait_migration("completed")
     screen.step("complete: everything is here")
@@ -177,8 +184,9 @@ def verdict(vm, destination, heartbeat, at_source):
     stats, status, handover = (destination.control(verb) for verb in ("stats", "status", "handover"))
     check_equal(stats["alarms"], 0, "alarms")
     check_equal(handover["error"], None, "error of the hand-over")
-    faults = {s["name"]: s["faults"] for s in stats["sharers"]}
+    faults = faults_of(destination)
     check(faults.get(VMM, 0) > 0, f"no fault of QEMU was served: {faults}")
+    check(faults.get(DISK, 0) > 0, f"no fault of the storage daemon was served: {faults}")
     times = status["times"]
     return {
         "guest": {"count_at_switchover": at_source.beat, "count_now": guest.beat, "rounds": guest.round,
@@ -220,7 +228,7 @@ def run(options, screen):
         screen.step(f"QEMU ({destination.pid}) waits for the VM, a storage daemon "
                     f"({destination.storage.pid}) shares its memory")
         heartbeat = Heartbeat(case, vm, destination)
-        migrate(vm, destination, screen)
+        migrate(vm, destination, screen, options.rate)
         result = verdict(vm, destination, heartbeat, vm.guest())
         result["seconds"] = round(screen.elapsed(), 3)
         failed = False

@@ -6,7 +6,8 @@
  * Half of its pages are live: each carries its number, the round in which it was last written, and how
  * often that was.  A round visits each once, scattered, and checks that it is what the round before left;
  * the page behind each live one never changes and is looked at in passing.  Reads go, past the page cache,
- * into the first half of a buffer's page; its other half is a marker that only we write, as in disk.c.
+ * into the first half of a buffer's page; its other half is a marker that only we write, as in disk.c.  The
+ * buffers lie scattered among the pages, so that who serves the disk meets missing memory as we do.
  *
  * A quarter of a second in every two it begins no read, and says so (IN_FLIGHT is 0): a qemu-storage-daemon 7.2 loses a request
  * that is in flight when its VM is stopped, which a migration does.
@@ -29,6 +30,7 @@
 #define WORDS (PAGE / 4)
 #define STRIDE 4751u
 #define BUFFERS 256u
+#define BUFFER_STRIDE 97u	/* odd: all of them, in an order that nobody can read ahead of */
 #define READ_WORDS 512u
 #define DISK_SALT 0x50434430u
 #define DISK_AT 16		/* words from the status */
@@ -42,11 +44,10 @@ enum disk_word { DISK_MAGIC, READS, DISK_ERRORS, BAD_BUFFER, DISK_BAD_CODE, IN_F
 
 struct check {
 	volatile uint32_t *status;
-	uint32_t *pages;
-	uint32_t live;
+	uint32_t *memory;	/* BUFFERS times: a buffer, and @gap pages */
+	uint32_t live, gap;
 	int disk;
 	uint32_t units, reads;
-	uint32_t *buffers;
 	uint32_t generation[BUFFERS];
 	bool spoil;
 };
@@ -87,7 +88,12 @@ static uint32_t pattern(uint32_t page, uint32_t word)
 
 static uint32_t *page_at(struct check *c, uint32_t page)
 {
-	return c->pages + (size_t)page * WORDS;
+	return c->memory + ((size_t)page + page / c->gap + 1) * WORDS;
+}
+
+static uint32_t *buffer_at(struct check *c, uint32_t buffer)
+{
+	return c->memory + (size_t)buffer * (c->gap + 1) * WORDS;
 }
 
 static void trouble(struct check *c, uint32_t page, uint32_t code)
@@ -141,7 +147,7 @@ static uint32_t marker(struct check *c, uint32_t buffer, uint32_t word)
 
 static void mark(struct check *c, uint32_t buffer)
 {
-	uint32_t *words = c->buffers + (size_t)buffer * WORDS + READ_WORDS;
+	uint32_t *words = buffer_at(c, buffer) + READ_WORDS;
 
 	c->generation[buffer]++;
 	for (uint32_t i = 0; i < WORDS - READ_WORDS; i++)
@@ -161,7 +167,7 @@ static void disk_trouble(struct check *c, uint32_t buffer, uint32_t code)
 
 static void look_at(struct check *c, uint32_t buffer, uint32_t unit)
 {
-	const uint32_t *words = c->buffers + (size_t)buffer * WORDS;
+	const uint32_t *words = buffer_at(c, buffer);
 
 	for (uint32_t i = 0; i < READ_WORDS; i++)
 		if (words[i] != ((unit * READ_WORDS + i) * 2654435761u ^ DISK_SALT)) {
@@ -177,8 +183,8 @@ static void look_at(struct check *c, uint32_t buffer, uint32_t unit)
 
 static void read_once(struct check *c)
 {
-	uint32_t buffer = c->reads % BUFFERS, unit = c->reads * 389u % c->units;
-	void *at = c->buffers + (size_t)buffer * WORDS;
+	uint32_t buffer = c->reads * BUFFER_STRIDE % BUFFERS, unit = c->reads * 389u % c->units;
+	void *at = buffer_at(c, buffer);
 
 	if (pread(c->disk, at, READ_WORDS * 4, (off_t)unit * READ_WORDS * 4) != (ssize_t)(READ_WORDS * 4))
 		disk_trouble(c, buffer, 5);
@@ -196,7 +202,6 @@ static void open_disk(struct check *c, const char *path)
 	if (c->disk < 0)
 		return;
 	c->units = (uint32_t)(lseek(c->disk, 0, SEEK_END) / (READ_WORDS * 4));
-	c->buffers = locked_pages(BUFFERS);
 	for (uint32_t i = 0; i < BUFFERS; i++)
 		mark(c, i);
 	c->status[DISK_AT + DISK_MAGIC] = 0x4f494350u;
@@ -275,7 +280,8 @@ int main(int argc, char **argv)
 	if (c->live % STRIDE == 0)		/* a prime: else no order by it meets all of them */
 		c->live--;
 	c->spoil = argc == 4;
-	c->pages = locked_pages(2 * c->live);
+	c->gap = (2 * c->live + BUFFERS - 1) / BUFFERS;
+	c->memory = locked_pages(BUFFERS * (c->gap + 1));
 	fill(c);
 	open_disk(c, argc > 2 && strcmp(argv[2], "-") ? argv[2] : NULL);
 	c->status[LIVE] = c->live;
