@@ -397,8 +397,10 @@ static void tell(struct peer *p, const struct snapshot *s)
 		if (!c->unaware)
 			send_plain(p, REGMSG_RUNNING);
 	}
-	if (due(c, TOLD_DISABLED, joined && known->state == SHARER_DISABLED))
+	if (due(c, TOLD_DISABLED, joined && known->state == SHARER_DISABLED)) {
+		g_strlcpy(c->problem, known->reason, sizeof(c->problem));
 		door_send_text(p, REGMSG_DISABLED, 0, known->error, known->reason);
+	}
 	if (due(c, TOLD_DISABLED, c->state == CLIENT_REFUSED))
 		door_send_text(p, REGMSG_DISABLED, 0, EACCES, c->problem);
 	if (due(c, TOLD_PAUSED, s->state == SESSION_PAUSED && c->state >= CLIENT_DECLARING))

@@ -417,9 +417,7 @@ static const char *end_of(const struct client *c)
 {
 	if (!c || c->state == CLIENT_ENDED)
 		return "its process ended";
-	if (c->state == CLIENT_REFUSED)
-		return c->problem;
-	return c->told & TOLD_DISABLED ? "it is not served any more" : NULL;
+	return c->state == CLIENT_REFUSED || c->told & TOLD_DISABLED ? c->problem : NULL;
 }
 
 static void go_on(struct door_ward *w)

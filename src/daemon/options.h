@@ -41,6 +41,7 @@ struct options_vhost {
 	char *back;	  /* path where it listens */
 	char *group;	  /* that may connect to the front; NULL: owner only */
 	enum vhostfront_dialect dialect;
+	bool repair;	  /* the VMM does its own postcopy: only make true what it is told */
 	bool may_gate;	  /* one that cannot fault waits for all memory; else it is refused */
 	unsigned policy;  /* enum regmsg_policy */
 	unsigned answer_s; /* for one answer of it */

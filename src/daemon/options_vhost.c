@@ -71,8 +71,11 @@ static bool read_all(struct keyval *kv, struct options_vhost *v, GError **error)
 	if (!read_word(kv, "dialect", dialects, VHOSTFRONT_DIALECTS, &dialect, error) ||
 	    !read_word(kv, "policy", policies, ARRAY_LEN(policies), &v->policy, error))
 		return false;
-	if (keyval_bool(kv, "gate", &v->may_gate) < 0 || keyval_number(kv, "answer-timeout", 1, ANSWER_MAX_S, &answer_s) < 0)
+	if (keyval_bool(kv, "gate", &v->may_gate) < 0 || keyval_bool(kv, "repair", &v->repair) < 0 ||
+	    keyval_number(kv, "answer-timeout", 1, ANSWER_MAX_S, &answer_s) < 0)
 		return options_fail(error, "%s", kv->error);
+	if (v->repair && (v->may_gate || keyval_get(kv, "dialect")))
+		return options_fail(error, "repair: the VMM speaks its own dialect, and waits for nobody: neither dialect nor gate goes with it");
 	v->dialect = (enum vhostfront_dialect)dialect;
 	v->answer_s = (unsigned)answer_s;
 	v->group = g_strdup(keyval_get(kv, "group"));
@@ -87,7 +90,7 @@ static bool read_all(struct keyval *kv, struct options_vhost *v, GError **error)
 struct options_vhost *options_parse_vhost(const char *text, GError **error)
 {
 	static const char *const known[] = { "name", "front", "back", "dialect", "gate", "policy", "answer-timeout",
-					     "group", NULL };
+					     "group", "repair", NULL };
 	struct options_vhost *v = g_new0(struct options_vhost, 1);
 	struct keyval kv cleanup_keyval;
 	bool ok = false;

@@ -63,13 +63,16 @@ static void end_after(struct phases *p, unsigned ms)
  */
 static const char *needed_for(const struct phases *p)
 {
+	static const char devices[] = "vhost-user devices of a VM go through this daemon";
 	const struct snapshot *s = p->snapshot;
 
+	if (vhost_list_repairs(p->vhosts))
+		return devices;
 	if (!s || !s->committed || s->state == SESSION_FAILED)
 		return NULL;
 	if (s->state != SESSION_COMPLETE)
 		return "a committed VM depends on this daemon: its missing pages would never come";
-	return vhost_list_used(p->vhosts) ? "vhost-user devices of a VM go through this daemon" : NULL;
+	return vhost_list_used(p->vhosts) ? devices : NULL;
 }
 
 /* The commit may have come before the refusal. */

@@ -16,6 +16,7 @@
 #include <sys/un.h>
 
 #include "core/guard.h"
+#include "daemon/vhost_repair.h"
 #include "sys/fd.h"
 #include "sys/fdpass.h"
 
@@ -25,19 +26,40 @@ struct vhost_backend {
 	const struct vhost_backend_ops *ops;
 	void *ctx;
 	pid_t pid;
+	struct vhost_repair *repair;	/* NULL: we serve its faults */
 	struct door_ward *ward;		/* NULL: it was not advised */
 	bool telling;			/* it is told of memory */
 };
 
-struct vhost_backend *vhost_backend_new(const struct options_vhost *o, struct door *door, const struct vhost_backend_ops *ops,
-					void *ctx)
+static void on_checked(void *ctx, const char *wrong)
 {
+	struct vhost_backend *b = ctx;
+
+	b->ops->proved(b->ctx, wrong);
+}
+
+static void on_found(void *ctx, const char *wrong, const uint64_t *address)
+{
+	struct vhost_backend *b = ctx;
+
+	b->ops->found(b->ctx, wrong, address);
+}
+
+/**
+ * vhost_backend_new - it is not connected
+ */
+struct vhost_backend *vhost_backend_new(const struct options_vhost *o, struct door *door, unsigned prove_s,
+					const struct vhost_backend_ops *ops, void *ctx)
+{
+	static const struct vhost_repair_ops repair_ops = { .found = on_found, .checked = on_checked };
 	struct vhost_backend *b = g_new0(struct vhost_backend, 1);
 
 	b->o = o;
 	b->door = door;
 	b->ops = ops;
 	b->ctx = ctx;
+	if (o->repair)
+		b->repair = vhost_repair_new(prove_s, &repair_ops, b);
 	return b;
 }
 
@@ -46,8 +68,10 @@ struct vhost_backend *vhost_backend_new(const struct options_vhost *o, struct do
  */
 void vhost_backend_free(struct vhost_backend *b)
 {
-	if (b)
-		vhost_backend_hung_up(b, NULL);
+	if (!b)
+		return;
+	vhost_backend_hung_up(b, NULL);
+	vhost_repair_free(b->repair);
 	g_free(b);
 }
 
@@ -137,6 +161,10 @@ void vhost_backend_prove(struct vhost_backend *b, const struct vhost_region *tol
 {
 	struct door_region regions[VHOST_RECORD_REGIONS];
 
+	if (b->repair) {
+		vhost_repair_check(b->repair, b->pid, told, n);
+		return;
+	}
 	if (!b->ward) {
 		b->ops->proved(b->ctx, "it was not advised");
 		return;
@@ -144,6 +172,14 @@ void vhost_backend_prove(struct vhost_backend *b, const struct vhost_region *tol
 	for (unsigned i = 0; i < n; i++)
 		regions[i] = (struct door_region){ told[i].dev, told[i].inode, told[i].offset, told[i].length };
 	door_ward_prove(b->ward, regions, n);
+}
+
+/**
+ * vhost_backend_find - where has it mapped these?
+ */
+void vhost_backend_find(struct vhost_backend *b, const struct vhost_region *told, unsigned n)
+{
+	vhost_repair_find(b->repair, b->pid, told, n);
 }
 
 /**

@@ -15,13 +15,15 @@ struct vhost_backend;
 struct vhost_backend_ops {
 	/* As vhost_relay_proved(). */
 	void (*proved)(void *ctx, const char *wrong);
+	/* As vhost_relay_found(). */
+	void (*found)(void *ctx, const char *wrong, const uint64_t *address);
 	/* It cannot be served any more. */
 	void (*ended)(void *ctx, const char *why);
 };
 
-/* @o, @door: must outlive it. */
-struct vhost_backend *vhost_backend_new(const struct options_vhost *o, struct door *door, const struct vhost_backend_ops *ops,
-					void *ctx);
+/* @o, @door: must outlive it; @prove_s: for its process to let its mappings be seen. */
+struct vhost_backend *vhost_backend_new(const struct options_vhost *o, struct door *door, unsigned prove_s,
+					const struct vhost_backend_ops *ops, void *ctx);
 void vhost_backend_free(struct vhost_backend *b);
 
 /* A new connection: the socket, never waiting; -errno when nobody is there, or who it is cannot be known. */
@@ -32,6 +34,7 @@ const char *vhost_backend_advised(struct vhost_backend *b, int uffd);
 bool vhost_backend_may_tell(struct vhost_backend *b);
 void vhost_backend_settled(struct vhost_backend *b);
 void vhost_backend_prove(struct vhost_backend *b, const struct vhost_region *told, unsigned n);
+void vhost_backend_find(struct vhost_backend *b, const struct vhost_region *told, unsigned n);
 /* Its connection is over; @reason: it was put into quarantine, NULL: it was not. */
 void vhost_backend_hung_up(struct vhost_backend *b, const char *reason);
 /* 0: it is not connected. */

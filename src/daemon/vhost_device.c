@@ -44,6 +44,7 @@ struct vhost_device {
 	uint64_t since;			/* of the state or problem */
 	uint64_t connections, quarantines, joins;
 	char problem[256];		/* the last one; "" */
+	bool begun;			/* repair: the VMM is in its own postcopy, on a connection before */
 	bool logged;			/* that the back-end is not there */
 };
 
@@ -67,11 +68,12 @@ static bool is_serving(const struct vhost_device *d)
 	return s && s->state >= SESSION_LOADING && s->state <= SESSION_COMPLETE;
 }
 
+/* Whether a VMM's own postcopy is over is not ours to say. */
 static bool is_resident(const struct vhost_device *d)
 {
 	const struct snapshot *s = d->ops->snapshot(d->ops->ctx);
 
-	return s && s->state == SESSION_COMPLETE && s->running_told;
+	return !d->o->repair && s && s->state == SESSION_COMPLETE && s->running_told;
 }
 
 /* --- what the relay asks of us ------------------------------------------------------------------------------ */
@@ -94,6 +96,11 @@ static void on_settled(void *ctx)
 static void on_prove(void *ctx, const struct vhost_region *told, unsigned n)
 {
 	vhost_backend_prove(((struct vhost_device *)ctx)->backend, told, n);
+}
+
+static void on_find(void *ctx, const struct vhost_region *told, unsigned n)
+{
+	vhost_backend_find(((struct vhost_device *)ctx)->backend, told, n);
 }
 
 static const struct snapshot_sharer *find_sharer(const struct vhost_device *d)
@@ -145,7 +152,10 @@ static gboolean on_reap(gpointer data)
 {
 	struct vhost_device *d = data;
 
+	const struct vhostfront *v = vhost_relay_state(d->relay);
+
 	d->reap = 0;
+	d->begun = v->listening || v->begun;
 	vhost_relay_free(g_steal_pointer(&d->relay));
 	vhost_backend_hung_up(d->backend, NULL);
 	d->over = false;
@@ -171,6 +181,7 @@ static const struct vhost_relay_ops relay_ops = {
 	.may_tell = on_may_tell,
 	.settled = on_settled,
 	.prove = on_prove,
+	.find = on_find,
 	.waits = on_waits,
 	.quarantined = on_quarantined,
 	.drop = on_nothing,
@@ -185,7 +196,9 @@ static void begin(struct vhost_device *d, int back)
 	const struct vhostfront_config config = {
 		.dialect = d->o->dialect,
 		.may_gate = d->o->may_gate,
-		.early = !is_serving(d),
+		.repair = d->o->repair,
+		.begun = d->begun,
+		.early = !d->o->repair && !is_serving(d),
 		.protocol = VHOSTMSG_PROTOCOL_KNOWN,
 		.answer_limit = d->o->answer_s * NS,
 		/* The prover's own deadline comes first, and has more to say; it asks up to three times. */
@@ -291,6 +304,16 @@ static void on_proved(void *ctx, const char *wrong)
 		vhost_relay_proved(d->relay, wrong ? d->problem : NULL);
 }
 
+static void on_found(void *ctx, const char *wrong, const uint64_t *address)
+{
+	struct vhost_device *d = ctx;
+
+	if (wrong)
+		note(d, wrong);
+	if (d->relay)
+		vhost_relay_found(d->relay, wrong ? d->problem : NULL, address);
+}
+
 static void on_ended(void *ctx, const char *why)
 {
 	struct vhost_device *d = ctx;
@@ -307,7 +330,7 @@ static void on_ended(void *ctx, const char *why)
  */
 struct vhost_device *vhost_device_new(struct options_vhost *o, const struct vhost_device_ops *ops, GError **error)
 {
-	static const struct vhost_backend_ops backend_ops = { on_proved, on_ended };
+	static const struct vhost_backend_ops backend_ops = { on_proved, on_found, on_ended };
 	struct vhost_device *d;
 	int fd = listen_unix(o->front, SOCK_STREAM, o->group, error);
 
@@ -322,7 +345,7 @@ struct vhost_device *vhost_device_new(struct options_vhost *o, const struct vhos
 	d->front = -1;
 	d->retry_ms = RETRY_MS;
 	d->since = clock_ns();
-	d->backend = vhost_backend_new(o, ops->door, &backend_ops, d);
+	d->backend = vhost_backend_new(o, ops->door, ops->prove_s, &backend_ops, d);
 	d->accept = g_unix_fd_add(fd, G_IO_IN, on_connection, d);
 	return d;
 }
@@ -431,6 +454,7 @@ void vhost_device_report(const struct vhost_device *d, struct jsonmsg_writer *w)
 	jsonmsg_put_text(w, "back", d->o->back);
 	jsonmsg_put_text(w, "policy", policies[d->o->policy]);
 	jsonmsg_put_bool(w, "gate", d->o->may_gate);
+	jsonmsg_put_bool(w, "repair", d->o->repair);
 	jsonmsg_put_text(w, "state", state_of(d));
 	jsonmsg_put_u64(w, "since_ns", d->since);
 	jsonmsg_put_text(w, "reason", d->problem[0] ? d->problem : NULL);

@@ -106,6 +106,17 @@ unsigned vhost_list_used(const struct vhost_list *l)
 }
 
 /**
+ * vhost_list_repairs - does a VMM that does its own postcopy use one?
+ */
+bool vhost_list_repairs(const struct vhost_list *l)
+{
+	for (unsigned i = 0; i < l->devices->len; i++)
+		if (vhost_device_used(at(l, i)) && vhost_device_options(at(l, i))->repair)
+			return true;
+	return false;
+}
+
+/**
  * vhost_list_report - all of them
  */
 void vhost_list_report(const struct vhost_list *l, struct jsonmsg_writer *w, const char *key)

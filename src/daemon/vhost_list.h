@@ -17,6 +17,8 @@ bool vhost_list_remove(struct vhost_list *l, const char *name, bool force, GErro
 void vhost_list_see(struct vhost_list *l);
 /* How many have a VMM. */
 unsigned vhost_list_used(const struct vhost_list *l);
+/* Is one of these for a VMM that does its own postcopy? */
+bool vhost_list_repairs(const struct vhost_list *l);
 /* As member @key of the object that is open in @w. */
 void vhost_list_report(const struct vhost_list *l, struct jsonmsg_writer *w, const char *key);
 

@@ -281,7 +281,8 @@ static gboolean on_back(gint fd, GIOCondition condition, gpointer data)
 	if (ret < 0) {
 		vhostfront_lost(&r->v, why, clock_ns());
 		vhost_relay_go_on(r);
-	} else if (!wrong && r->asked_terms.form == VHOSTMSG_BASES && r->v.config.repair) {
+	} else if (!wrong && r->v.config.repair && r->asked_terms.form == VHOSTMSG_BASES &&
+		   vhostmsg_bases_echoed(&r->answer->m, &r->asked)) {
 		find_bases(r);
 	} else {
 		answered(r, wrong);

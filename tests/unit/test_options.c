@@ -449,6 +449,8 @@ Test(options, vhost_user_refuses)
 	EXPECT_USAGE("the same socket", MANDATORY, "--vhost-user", "name=a,front=/f,back=/f");
 	EXPECT_USAGE("none of universal, spec, rust, gated", MANDATORY, "--vhost-user", "name=a,front=/f,back=/b,dialect=x");
 	EXPECT_USAGE("none of ignore, disable, fail", MANDATORY, "--vhost-user", "name=a,front=/f,back=/b,policy=x");
+	EXPECT_USAGE("neither dialect nor gate", MANDATORY, "--vhost-user",
+		     "name=a,front=/f,back=/b,repair=on,dialect=spec");
 	EXPECT_USAGE("gate", MANDATORY, "--vhost-user", "name=a,front=/f,back=/b,gate=x");
 	EXPECT_USAGE("answer-timeout", MANDATORY, "--vhost-user", "name=a,front=/f,back=/b,answer-timeout=0");
 	EXPECT_USAGE("named a", MANDATORY, "--vhost-user", "name=a,front=/f,back=/b", "--vhost-user", "name=a,front=/g,back=/h");

@@ -67,6 +67,16 @@ static void prove(void *ctx, const struct vhost_region *told, unsigned n)
 		vhost_relay_proved(rig.relay, rig.wrong);
 }
 
+static void find(void *ctx, const struct vhost_region *told, unsigned n)
+{
+	static const uint64_t address[] = { 0xabc000 };
+
+	(void)ctx;
+	cr_assert_eq(n, 1);
+	cr_assert_eq(told[0].va, 0x7000);
+	vhost_relay_found(rig.relay, rig.wrong, address);
+}
+
 static bool waits(void *ctx)
 {
 	(void)ctx;
@@ -98,7 +108,7 @@ static void over(void *ctx, const char *why)
 }
 
 static const struct vhost_relay_ops ops = {
-	.advised = advised, .may_tell = may_tell, .settled = settled, .prove = prove, .waits = waits,
+	.advised = advised, .may_tell = may_tell, .settled = settled, .prove = prove, .find = find, .waits = waits,
 	.quarantined = quarantined, .drop = drop, .drop_orphans = drop_orphans, .over = over,
 };
 
@@ -429,6 +439,85 @@ Test(vhost_relay, same_table)
 	tell_table(0, VHOSTMSG_NEED_REPLY);
 	vmm_gets(VHOSTMSG_SET_MEM_TABLE, 0);
 	hears_nothing();
+}
+
+/* --- a VMM that does its own postcopy --------------------------------------------------------------- */
+
+static void answer_bases(uint64_t va)
+{
+	struct vhostmsg m;
+
+	hears(VHOSTMSG_SET_MEM_TABLE, &m);
+	m.head.flags = VHOSTMSG_VERSION | VHOSTMSG_REPLY;
+	m.body.memory.regions[0].va = va;
+	m.fds = 0;
+	send_to(rig.back, &m, NULL);
+}
+
+static void listen_as_vmm(void)
+{
+	struct vhostmsg m;
+
+	tell(VHOSTMSG_GET_PROTOCOL_FEATURES, 0);
+	hears(VHOSTMSG_GET_PROTOCOL_FEATURES, NULL);
+	reply(VHOSTMSG_GET_PROTOCOL_FEATURES, OFFERS);
+	vmm_gets(VHOSTMSG_GET_PROTOCOL_FEATURES, OFFERS & ~VHOSTMSG_P_MEM_SLOTS);
+	tell(VHOSTMSG_SET_PROTOCOL_FEATURES, VHOSTMSG_P_PAGEFAULT | VHOSTMSG_P_REPLY_ACK);
+	hears(VHOSTMSG_SET_PROTOCOL_FEATURES, NULL);
+	vhostmsg_ask(&m, VHOSTMSG_POSTCOPY_LISTEN, VHOSTMSG_NEED_REPLY);
+	send_to(rig.vmm, &m, NULL);
+	hears(VHOSTMSG_POSTCOPY_LISTEN, NULL);
+	reply(VHOSTMSG_POSTCOPY_LISTEN, 0);
+	vmm_gets(VHOSTMSG_POSTCOPY_LISTEN, 0);
+}
+
+static void vmm_is_told(uint64_t va)
+{
+	struct vhost_frame *f = take(rig.vmm, true);
+
+	cr_assert_eq(f->m.body.memory.regions[0].va, va, "%lx", (unsigned long)f->m.body.memory.regions[0].va);
+	vhost_frame_free(f);
+}
+
+Test(vhost_relay, P16_repaired)
+{
+	begin((struct vhostfront_config){ .repair = true });
+	listen_as_vmm();
+	tell_table(0, 0);
+	answer_bases(0x7000); /* what it was sent */
+	vmm_is_told(0xabc000);
+	tell_ring(VHOSTMSG_SET_VRING_KICK, 0);
+	hears_nothing();
+}
+
+Test(vhost_relay, P16_repaired_then_proven)
+{
+	struct vhostmsg m;
+
+	begin((struct vhostfront_config){ .repair = true });
+	listen_as_vmm();
+	tell_table(0, 0);
+	answer_bases(0x123000); /* the truth, as DPDK tells it */
+	vmm_is_told(0x123000);
+	vhostmsg_ask_u64(&m, VHOSTMSG_SET_MEM_TABLE, 0, 0);
+	send_to(rig.vmm, &m, NULL);
+	hears(VHOSTMSG_SET_MEM_TABLE, NULL);
+	hears(VHOSTMSG_GET_FEATURES, NULL);
+	cr_assert_eq(rig.asked, 0);
+	reply(VHOSTMSG_GET_FEATURES, 0);
+	cr_assert_eq(rig.asked, 1);
+	tell_ring(VHOSTMSG_SET_VRING_KICK, 0);
+	hears(VHOSTMSG_SET_VRING_KICK, NULL);
+}
+
+Test(vhost_relay, P16_not_found)
+{
+	begin((struct vhostfront_config){ .repair = true });
+	listen_as_vmm();
+	rig.wrong = "nowhere";
+	tell_table(0, 0);
+	answer_bases(0x7000);
+	cr_assert_str_eq(rig.over, "nowhere");
 }
 
 /* --- ends ------------------------------------------------------------------------------------------ */
