@@ -155,6 +155,7 @@ static bool hear_vmm(struct vhost_relay *r)
 	if (!r->whole || !vhostfront_ready(&r->v, false) || !may_hear(r, f))
 		return false;
 	r->whole = false;
+	drop_source(&r->front_in);
 	r->requests++;
 	r->heard = vhost_frame_new();
 	hear(r, f, false);
@@ -225,6 +226,18 @@ static gboolean on_front(gint fd, GIOCondition condition, gpointer data)
 	r->whole_since = clock_ns();
 	r->front_in = 0;
 	vhost_relay_go_on(r);
+	return G_SOURCE_REMOVE;
+}
+
+/* What it said last cannot be heard yet, and nothing more is read; that it goes is seen all the same. */
+static gboolean on_front_gone(gint fd, GIOCondition condition, gpointer data)
+{
+	struct vhost_relay *r = data;
+
+	(void)fd;
+	(void)condition;
+	r->front_in = 0;
+	vhost_relay_end(r, "the VMM hung up");
 	return G_SOURCE_REMOVE;
 }
 
@@ -336,6 +349,9 @@ static void watch(struct vhost_relay *r)
 
 	if (!r->whole && !r->front_in)
 		r->front_in = g_unix_fd_add(r->front, G_IO_IN | G_IO_HUP, on_front, r);
+	/* Without a back-end it may wait for ever. */
+	if (r->whole && r->v.reason && !r->front_in)
+		r->front_in = g_unix_fd_add(r->front, G_IO_HUP, on_front_gone, r);
 	if (!g_queue_is_empty(&r->to_front) && !r->front_out)
 		r->front_out = g_unix_fd_add(r->front, G_IO_OUT, on_writable, r);
 	if (r->back >= 0 && !r->finding && !r->back_in)
