@@ -12,14 +12,13 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 # pylint: disable=wrong-import-position
 from harness import Failure, check, check_equal, main
 from preload import served
-from scripted import Backend
+from scripted import Backend, Traffic
 from vhost_front import (ADD_MEM_REG, GET_MAX_MEM_SLOTS, GET_QUEUE_NUM, GET_VRING_BASE, P_CONFIG, P_MEM_SLOTS, P_MQ,
                          P_PAGEFAULT, POSTCOPY_ADVISE, POSTCOPY_END, POSTCOPY_LISTEN, Memory, ServedFrontEnd)
-from vhostuser import GET_FEATURES, GET_PROTOCOL_FEATURES, OUT, SECTOR, SET_MEM_TABLE, USER_BASE, Ring
+from vhostuser import GET_FEATURES, GET_PROTOCOL_FEATURES, SET_MEM_TABLE, USER_BASE
 
 MIB, PAGE = 1 << 20, 4096
 COMMON = P_MQ | P_CONFIG | P_MEM_SLOTS | P_PAGEFAULT
-READ = 3 * PAGE
 
 
 def joined(case, *words, protocol=COMMON):
@@ -61,39 +60,21 @@ def rust(front):
     check_equal(front.ask_u64(POSTCOPY_LISTEN, ack=True), 0, "answer to LISTEN")
 
 
-def traffic(case, front, queues):
-    """A read and a write in each queue, of which everything is missing.  The pages that must have faulted."""
-    rings, touched = [], set()
-    for number in range(queues):
-        at = number * MIB
-        front.memory.shadow[at + 0x30000:at + 0x30000 + READ] = case.random.randbytes(READ)
-        ring = Ring(front.memory.shadow, at)
-        ring.read(64 * number, at + 0x10000, at + 0x20000, READ, at + 0x11000)
-        ring.read(64 * number + 32, at + 0x12000, at + 0x30000, READ, at + 0x13000, OUT)
-        rings.append(ring)
-        touched |= {ring.desc, ring.avail, ring.used, *(at + page for page in range(0x10000, 0x14000, PAGE)),
-                    *range(at + 0x20000, at + 0x20000 + READ, PAGE), *range(at + 0x30000, at + 0x30000 + READ, PAGE)}
-    return rings, touched
-
-
 def works(case, dialect, words=(), queues=1):
     back, front = joined(case, f"queues={queues}", *words)
     check(front.ask_u64(GET_MAX_MEM_SLOTS) > 0, "no slots")
     check_equal(front.ask_u64(GET_QUEUE_NUM), queues, "queues")
     dialect(front)
     check(served(back.child.pid, f"/proc/{os.getpid()}/fd/{front.memory.fd}"), "not registered")
-    rings, touched = traffic(case, front, queues)
-    for number, ring in enumerate(rings):
+    traffic = Traffic(case, front.memory.shadow, queues)
+    for number, ring in enumerate(traffic.rings):
         front.start(ring, number)
         front.wait_used(ring)
         front.ask(GET_VRING_BASE, struct.pack("<II", number, 0))
-    check_equal(sorted(front.faults), sorted(touched), "pages that faulted, each once")
-    content = front.memory.content()
-    for number in range(queues):
-        at, sector = number * MIB, 64 * number
-        check_equal((content[at + 0x11000], content[at + 0x13000]), (0, 0), "status of the requests")
-        check(content[at + 0x20000:at + 0x20000 + READ] == back.disk(sector, READ), "read another content than the disk's")
-        check(back.disk(sector + 32, READ) == front.memory.shadow[at + 0x30000:at + 0x30000 + READ], "wrote another content")
+    check_equal(set(front.faults), traffic.pages(), "pages that faulted")
+    check_equal(len(front.faults), len(traffic.pages()), "faults")
+    front.memory.place_rest(front.faults)
+    traffic.check(front.memory.content(), back)
     check_equal(front.ask_u64(POSTCOPY_END, ack=True), 0, "answer to END")
     check_equal(back.asked()[-1], POSTCOPY_END, "the last request")
 
@@ -186,6 +167,7 @@ def memory_tricks(case):
     back.tell("elsewhere")
     fails("no mapping holds", front.serve_fault)
     back.tell(f"touch {4 * PAGE}")
+    front.wait_fault()
     back.tell("unmap")
     back.event("done", line="unmap")
     check_equal(len(front.memory.mappings(front.pid)), 2, "mappings left")

@@ -17,7 +17,8 @@ import vm
 from dest import QemuDestination
 from harness import check, check_equal, main, skip_all, wait_for
 from machine import STORAGE_DAEMON, Machine
-from scenario import PLAIN, Migration, Scenario
+from scenario import PLAIN, PREEMPT, Migration, Scenario
+from served import ServedQemu, Setup, check_ended_well, run_served
 
 #: Bytes a second: the disk must be started again while memory is still missing.
 SLOW = 16 << 20
@@ -66,10 +67,34 @@ def by_itself(case, binary):
         check("VHOST_USER_ADD_MEM_REG received 0 fds" in outcome, f"these two are known to fail, but: {outcome}")
 
 
+def interposed(case, binary, capabilities, option=""):
+    """postcopyd serves the destination, and stands between it and its storage daemon."""
+    scenario = Scenario("interposed", capabilities, when="at-once", machine=Machine(136, disk="vhost-user"),
+                        backend="file", bandwidth=SLOW // 8)
+    migration, trace = run_served(case, binary, scenario, Setup(interposed=option), after_switch=reads_on)
+    check_ended_well(migration, trace)
+    storage = next(child for child in case.children if child.name.startswith("storage-destination"))
+    check_equal(panic_of(storage), None, "the back-end")
+    faults = migration.destination.faults_of_storage()
+    case.note(f"{faults} faults of the storage daemon")
+    check(faults > 0, "the storage daemon met no missing page")
+
+
+def reads_on(migration):
+    """The guest's disk is used while most of the memory is missing; then all of it may come."""
+    migration.destination.wait_phase("running")
+    migration.destination.vm.wait_reads(3 * READS)
+    migration.source.set_parameters(max_postcopy_bandwidth=0)
+
+
 def cases():
     for binary in vm.binaries():
         label = os.path.basename(binary) if binary == vm.SYSTEM_QEMU else binary
         yield f"P16 F21 {label}: by QEMU's own postcopy", functools.partial(by_itself, binary=binary)
+        for name, capabilities, option in (("postcopyd between them", PLAIN, ""), ("preempt", PREEMPT, ""),
+                                           ("the text's dialect", PREEMPT, ",dialect=spec")):
+            yield f"P15 F21 {label}: {name}", functools.partial(
+                interposed, binary=binary, capabilities=capabilities, option=option)
 
 
 if __name__ == "__main__":
@@ -77,4 +102,6 @@ if __name__ == "__main__":
         skip_all("no qemu-system-x86_64 here (package qemu-system-x86)")
     if not os.access(STORAGE_DAEMON, os.X_OK):
         skip_all(f"no {STORAGE_DAEMON} here (package qemu-system-common)")
+    if ServedQemu.missing_programs():
+        skip_all("not built: " + ", ".join(ServedQemu.missing_programs()))
     main(list(cases()), limit=120)

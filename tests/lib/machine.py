@@ -79,7 +79,10 @@ class Machine:
 class Storage:
     """A qemu-storage-daemon that serves the pattern disk to one QEMU by vhost-user-blk."""
 
-    def __init__(self, case, name, env=None):
+    path = None
+
+    def __init__(self, case, name, env=None, path=None):
+        self.path = path
         if not os.access(STORAGE_DAEMON, os.X_OK):
             raise Failure(f"no {STORAGE_DAEMON} here (package qemu-system-common)")
         self._begin(case, name, lambda disk: [
@@ -87,7 +90,7 @@ class Storage:
             "--export", f"type=vhost-user-blk,id=e,node-name=f,addr.type=unix,addr.path={self.path}"], env)
 
     def _begin(self, case, name, words, env=None):
-        self.path = case.path(name + ".vhost")
+        self.path = self.path or case.path(name + ".vhost")
         self.child = case.spawn(name, words(guestmem.pattern_disk(case)), env=env)
         wait_for(f"{name} to listen", self._listens, 20)
 

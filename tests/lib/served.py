@@ -38,6 +38,7 @@ class Setup:
     preload: bool = True
     maps: bool = True                   # the storage daemon tells its mappings
     example: bool = False               # in its place, the example of a back-end
+    interposed: str = None              # between QEMU and a storage daemon that knows nothing: more of --vhost-user
     ram_dir: str = "/dev/shm"
     qemu: str = ""                      # of --qemu, ",cont=no"
     daemon: tuple = ()                  # options of postcopyd
@@ -56,10 +57,11 @@ class ServedQemu(Postcopyd):
         self.attempts = 0
         self.vm = self.storage = None
         self._ram_file = None
-        names = [MAIN, SHARER] if self._has_storage() else [MAIN]
+        names = [MAIN, SHARER] if self._has_storage() and setup.interposed is None else [MAIN]
         incoming = case.path(f"qemu-in{tag}")
         self.child = self._start_daemon(
-            names, [f"--qemu=qmp={self.monitor},incoming=unix:{incoming}{setup.qemu}", *setup.daemon])
+            names, [f"--qemu=qmp={self.monitor},incoming=unix:{incoming}{setup.qemu}", *setup.daemon,
+                    *self._interposing()])
         if not setup.trusted:
             os.chmod(case.dir, 0o777)
             os.chmod(self.run_dir, 0o711)
@@ -75,6 +77,13 @@ class ServedQemu(Postcopyd):
     def _has_storage(self):
         return self.source.machine.disk == "vhost-user"
 
+    def _interposing(self):
+        """Every storage daemon of this destination listens at the same place."""
+        if self.setup.interposed is None:
+            return []
+        front, back = (self.case.path(f"{end}{self.tag}.vhost") for end in ("front", "back"))
+        return [f"--vhost-user=name={SHARER},front={front},back={back}{self.setup.interposed}"]
+
     def _preloaded(self, name, options):
         return {"LD_PRELOAD": for_everybody(built(PRELOAD)),
                 "POSTCOPY_PRELOAD": f"register={self.register()},name={name},{options}"}
@@ -82,6 +91,10 @@ class ServedQemu(Postcopyd):
     def _start_storage(self, name):
         if self.setup.example:
             return ExampleStorage(self.case, name, self.register(), SHARER)
+        if self.setup.interposed is not None:
+            storage = Storage(self.case, name, path=self.case.path(f"back{self.tag}.vhost"))
+            storage.path = self.case.path(f"front{self.tag}.vhost")     # where QEMU looks for it
+            return storage
         env = self._preloaded(SHARER, "role=sharer,maps=on") if self.setup.maps else None
         return Storage(self.case, name, env=env)
 

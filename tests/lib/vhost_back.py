@@ -11,10 +11,11 @@ keeps to the protocol but for what its words say.
     register=no               acknowledges everything and registers nothing
     populate                  touches memory when it maps it
     queues=N
+    noise=SEED                each answer goes out in pieces, and one in four of them is damaged
 
 Tells on standard output what it is asked and what it does, a line of JSON each.  On standard input:
 
-    touch OFFSET       a thread reads the word at this offset of the first region: event `saw'
+    touch ADDRESS      a thread reads the word at this address of the guest: event `saw'
     elsewhere          the same at memory that nobody was told of, registered with the same userfaultfd
     again OFFSET       the same through a second mapping of the first region, registered by itself
     stray OFFSET       the same, not registered
@@ -23,10 +24,12 @@ Tells on standard output what it is asked and what it does, a line of JSON each.
 import array
 import json
 import os
+import random
 import socket
 import struct
 import sys
 import threading
+import time
 
 import vhost_memory
 from vhost_memory import Regions, load
@@ -37,8 +40,9 @@ VERSION, REPLY, NEED_REPLY = 1, 4, 8
 FEATURES, PROTOCOL = 1 << 32 | 1 << 30 | 1 << 26, sum(1 << bit for bit in (0, 1, 3, 8, 9, 12, 15))
 MAX_FDS, SLOTS = 8, 32
 NOBODY = (1 << 64) - 1
-(GET_FEATURES, SET_MEM_TABLE, GET_VRING_BASE, GET_PROTOCOL, SET_PROTOCOL, GET_QUEUE_NUM, GET_CONFIG, ADVISE, LISTEN, END,
- GET_INFLIGHT, SET_INFLIGHT, MAX_SLOTS, ADD_SLOT, DROP_SLOT) = 1, 5, 11, 15, 16, 17, 24, 28, 29, 30, 31, 32, 36, 37, 38
+GET_FEATURES, SET_FEATURES, SET_MEM_TABLE, GET_VRING_BASE, GET_PROTOCOL, SET_PROTOCOL = 1, 2, 5, 11, 15, 16
+GET_QUEUE_NUM, GET_CONFIG, ADVISE, LISTEN, END, GET_INFLIGHT, SET_INFLIGHT = 17, 24, 28, 29, 30, 31, 32
+MAX_SLOTS, ADD_SLOT, DROP_SLOT = 36, 37, 38
 
 
 class Words:
@@ -46,6 +50,7 @@ class Words:
 
     def __init__(self, words):
         self._said = dict(word.partition("=")[::2] for word in words)
+        self.noise = random.Random(int(self._said["noise"])) if "noise" in self._said else None
 
     def get(self, name, default=None):
         return self._said.get(name, default)
@@ -67,6 +72,7 @@ class Line:
 
     def __init__(self, sock, words):
         self._sock, self._words = sock, words
+        self._noise = words.noise
 
     def receive(self):
         """(number, flags, body, descriptors); None at the end"""
@@ -94,11 +100,30 @@ class Line:
             self._sock.shutdown(socket.SHUT_RDWR)
             return
         body = {"size": body + bytes(8), "short": body[:-8], "error": struct.pack("<Q", 1)}.get(how, body)
+        if self._noise:
+            self._answer_noisily(number, body, list(fds))
+            return
         head = HEADER.pack(number + (how == "number"), VERSION | REPLY | (NEED_REPLY if how == "flags" else 0), len(body))
         fds = {"no-fd": [], "two-fds": list(fds) * 2}.get(how, list(fds))
         control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         for _ in range(2 if how == "twice" else 1):
             self._sock.sendmsg([head + body], control)
+
+    def _answer_noisily(self, number, body, fds):
+        data = bytearray(HEADER.pack(number, VERSION | REPLY, len(body)) + body)
+        first = 0                       # the piece that the descriptors come with
+        if self._noise.random() < 0.25:
+            if self._noise.random() < 0.5:
+                data[self._noise.randrange(len(data))] ^= 1 << self._noise.randrange(8)
+            else:
+                first, fds = self._noise.choice(((1, fds), (0, fds + [0]), (0, fds * 2), (0, [])))
+            say("noise", number=number)
+        cut = self._noise.randrange(1, len(data))
+        for part, piece in enumerate((data[:cut], data[cut:])):
+            with_it = fds if part == first and fds else []
+            control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", with_it))] if with_it else []
+            self._sock.sendmsg([piece], control)
+            time.sleep(self._noise.random() / 1000)
 
     def close(self):
         self._sock.close()
@@ -113,11 +138,14 @@ class Device:
         self._count = int(words.get("queues", 1))
         self._queues = [Queue(n, self.regions, disk, say) for n in range(self._count)]
         self.uffd, self._listening = None, False
+        self.looking = 0                # threads of the console's that wait for a page
         self._answers_all = False       # REPLY_ACK was agreed
 
     def close(self):
-        for queue in self._queues:
-            queue.stop()
+        """What somebody waits in stays as it is."""
+        if self.looking or None in [queue.stop(0.2) for queue in self._queues]:
+            say("left", looking=self.looking)
+            return
         self.regions.clear()
         if self.uffd is not None:
             os.close(self.uffd)
@@ -148,6 +176,11 @@ class Device:
 
     def _get_features(self, _body, _fds):
         return self._offer("lack", FEATURES | (1 << 12 if self._count > 1 else 0))
+
+    def _set_features(self, body, _fds):
+        if not struct.unpack("<Q", body)[0] & 1 << 30:
+            for queue in self._queues:
+                queue.enable(True)
 
     def _get_protocol(self, _body, _fds):
         return self._offer("lack-protocol", PROTOCOL)
@@ -280,8 +313,8 @@ class Device:
     def _set_inflight(self, _body, fds):
         say("inflight_back", inode=os.fstat(fds[0]).st_ino)
 
-    TABLE = {GET_FEATURES: _get_features, GET_PROTOCOL: _get_protocol, SET_PROTOCOL: _set_protocol, GET_QUEUE_NUM: _queue_num,
-             GET_CONFIG: _config, SET_MEM_TABLE: _mem_table, ADD_SLOT: _add_slot, DROP_SLOT: _drop_slot, MAX_SLOTS: _slots,
+    TABLE = {GET_FEATURES: _get_features, SET_FEATURES: _set_features, GET_PROTOCOL: _get_protocol,
+             SET_PROTOCOL: _set_protocol, GET_QUEUE_NUM: _queue_num, GET_CONFIG: _config, SET_MEM_TABLE: _mem_table, ADD_SLOT: _add_slot, DROP_SLOT: _drop_slot, MAX_SLOTS: _slots,
              ADVISE: _advise, LISTEN: _listen, END: _end, 8: _num, 9: _addr, 10: _base, GET_VRING_BASE: _stop, 12: _kick,
              13: _call, 18: _enable, GET_INFLIGHT: _get_inflight, SET_INFLIGHT: _set_inflight}
 
@@ -302,15 +335,20 @@ class Console:
                 say("done", line=line.strip(), error=str(error))
 
     def _see(self, what, base, offset):
+        device = self.device
+
         def look():
-            say("saw", what=what, offset=offset, word=load(base + offset, 8).hex())
+            word = load(base + offset, 8)
+            device.looking -= 1
+            say("saw", what=what, offset=offset, word=word.hex())
+        device.looking += 1
         threading.Thread(target=look, daemon=True).start()
 
     def _first(self):
         return self.device.regions.list[0]
 
     def _touch(self, offset):
-        self._see("touch", self._first().base, offset)
+        self._see("touch", self.device.regions.guest(offset) - offset, offset)
 
     def _elsewhere(self):
         base = vhost_memory.map_nothing(1 << 20)
@@ -347,7 +385,7 @@ def main():
         say("connected")
         try:
             console.device.run()
-        except OSError as error:
+        except (OSError, LookupError, ValueError, TypeError, struct.error) as error:    # a VMM may say anything
             say("broken", error=str(error))
         say("disconnected")
         line.close()

@@ -17,12 +17,12 @@ import struct
 import time
 
 from harness import Deadline, Failure, check, check_equal
-from vhostuser import (GET_FEATURES, HEADER, NEED_REPLY, PAGE, REPLY, SET_MEM_TABLE, USER_BASE, VERSION,
+from vhostuser import (ADD_MEM_REG, GET_FEATURES, HEADER, NEED_REPLY, PAGE, REPLY, SET_MEM_TABLE, USER_BASE, VERSION,
                        FrontEnd)
 
 GET_VRING_BASE, GET_QUEUE_NUM, GET_CONFIG = 11, 17, 24
 POSTCOPY_ADVISE, POSTCOPY_LISTEN, POSTCOPY_END = 28, 29, 30
-GET_MAX_MEM_SLOTS, ADD_MEM_REG = 36, 37
+GET_MAX_MEM_SLOTS = 36
 P_MQ, P_PAGEFAULT, P_CONFIG, P_MEM_SLOTS = (1 << n for n in (0, 8, 9, 15))
 
 UFFDIO_REGISTER, UFFDIO_COPY = 0xc020aa00, 0xc028aa03
@@ -47,6 +47,11 @@ class Memory:
     def place(self):
         """All of it is there."""
         os.pwrite(self.fd, self.shadow, 0)
+
+    def place_rest(self, there):
+        """All that is not @there."""
+        for at in set(range(0, self.size, PAGE)) - set(there):
+            os.pwrite(self.fd, self.shadow[at:at + PAGE], at)
 
     def content(self):
         """As it is now; looking does not fill holes."""
@@ -136,9 +141,13 @@ class ServedFrontEnd(FrontEnd):
                 raise Deadline(f"waited {TIMEOUT:g} s for {what}")
             self._serve()
 
+    def wait_fault(self):
+        """Somebody waits for a page."""
+        check(select.select([self.uffd], [], [], TIMEOUT)[0], "nobody faults")
+
     def serve_fault(self):
         """The next one, whoever makes it."""
-        check(select.select([self.uffd], [], [], TIMEOUT)[0], "nobody faults")
+        self.wait_fault()
         self._serve()
 
     def is_silent(self, seconds=0.3):

@@ -42,11 +42,15 @@ class Queue:
             self._thread = threading.Thread(target=self._work, daemon=True)
             self._thread.start()
 
-    def stop(self):
-        """Not before its thread is done with what it works on, if that waits for a page for ever."""
+    def stop(self, patience=None):
+        """Not before its thread is done with what it works on, however long that waits for a page; @patience: seconds.
+        None when it still works.
+        """
         if self._thread:
             os.eventfd_write(self._stop, 1)
-            self._thread.join()
+            self._thread.join(patience)
+            if self._thread.is_alive():
+                return None
             os.close(self._stop)
         self._thread = self.kick = None
         return self.next

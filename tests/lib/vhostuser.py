@@ -15,6 +15,7 @@ from harness import Failure, check, check_equal
 (GET_FEATURES, SET_FEATURES, SET_OWNER) = (1, 2, 3)
 SET_MEM_TABLE, SET_VRING_NUM, SET_VRING_ADDR, SET_VRING_BASE = 5, 8, 9, 10
 SET_VRING_KICK, SET_VRING_CALL, GET_PROTOCOL_FEATURES, SET_PROTOCOL_FEATURES, SET_VRING_ENABLE = 12, 13, 15, 16, 18
+ADD_MEM_REG, REM_MEM_REG = 37, 38
 VERSION_1, PROTOCOL_FEATURES = 1 << 32, 1 << 30
 REPLY_ACK = 1 << 3
 HEADER = struct.Struct("<3I")
@@ -69,6 +70,7 @@ class FrontEnd:
         self._memory = memory
         self._regions = regions
         self.protocol = 0               # features of the protocol, once agreed
+        self._plain = False
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._sock.settimeout(20)
         self._sock.connect(path)
@@ -118,26 +120,65 @@ class FrontEnd:
         self.protocol = taken
         self._send(SET_FEATURES, struct.pack("<Q", VERSION_1 | PROTOCOL_FEATURES))
 
-    def share_memory(self):
-        """SET_MEM_TABLE; the back-end's verdict, 0 when it could map all of it."""
+    def begin_plain(self):
+        """As a VMM that finds no features of the protocol: nothing is answered that need not be, no ring is enabled."""
+        self._plain = True
+        self._send(SET_OWNER)
+        check_equal(self._ask(GET_FEATURES) & PROTOCOL_FEATURES, 0, "bit 30")
+        self._send(SET_FEATURES, struct.pack("<Q", VERSION_1))
+
+    def share_memory(self, regions=None):
+        """SET_MEM_TABLE; the back-end's verdict, 0 when it could map all of it.  @regions: others than before."""
+        self._regions = regions or self._regions
         body = struct.pack("<II", len(self._regions), 0)
         for address, length in self._regions:
             body += struct.pack("<4Q", address, length, USER_BASE + address, address)
-        self._send(SET_MEM_TABLE, body, [self._memory] * len(self._regions), ack=True)
-        return self._reply(SET_MEM_TABLE)
+        self._send(SET_MEM_TABLE, body, [self._memory] * len(self._regions), ack=not self._plain)
+        return 0 if self._plain else self._reply(SET_MEM_TABLE)
+
+    def add_slot(self, address, length):
+        """As share_memory(), of one region more."""
+        return self._slot(ADD_MEM_REG, address, length, [self._memory])
+
+    def drop_slot(self, address, length):
+        return self._slot(REM_MEM_REG, address, length, [])
+
+    def _slot(self, request, address, length, fds):
+        self._send(request, bytes(8) + struct.pack("<4Q", address, length, USER_BASE + address, address), fds, ack=True)
+        return self._reply(request)
 
     def start(self, ring, queue=0, base=0):
         """Hand a ring over and kick.  @base: requests that were done before."""
-        kick = self._kick_of(queue)
+        self.hand_over(ring, queue, base)
+        self.enabled(queue)
+
+    def hand_over(self, ring, queue=0, base=0):
+        """Say all of it, without a look at the answer."""
         self._send(SET_VRING_NUM, struct.pack("<II", queue, ENTRIES))
         self._send(SET_VRING_BASE, struct.pack("<II", queue, base))
         self._send(SET_VRING_ADDR, struct.pack("<II4Q", queue, 0, USER_BASE + ring.desc, USER_BASE + ring.used,
                                                USER_BASE + ring.avail, 0))
         self._send(SET_VRING_CALL, struct.pack("<Q", queue), [self.call_fd])
-        self._send(SET_VRING_KICK, struct.pack("<Q", queue), [kick])
-        self._send(SET_VRING_ENABLE, struct.pack("<II", queue, 1), ack=True)
-        check_equal(self._reply(SET_VRING_ENABLE), 0, "the back-end's answer to SET_VRING_ENABLE")
-        os.eventfd_write(kick, 1)
+        self._send(SET_VRING_KICK, struct.pack("<Q", queue), [self._kick_of(queue)])
+        if not self._plain:
+            self._send(SET_VRING_ENABLE, struct.pack("<II", queue, 1), ack=True)
+
+    def enabled(self, queue=0):
+        """The answer, and the first kick."""
+        if not self._plain:
+            check_equal(self._reply(SET_VRING_ENABLE), 0, "the back-end's answer to SET_VRING_ENABLE")
+        self.kick(queue)
+
+    def check_ended(self):
+        """The answer does not come: the connection ends instead."""
+        try:
+            self._reply(SET_VRING_ENABLE)
+        except (Failure, OSError):
+            return
+        raise Failure("an answer from nobody")
+
+    def kick(self, queue=0):
+        os.eventfd_write(self._kick_of(queue), 1)
 
     def _kick_of(self, queue):
         while len(self._kicks) <= queue:
