@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """postcopyd between a VMM and a back-end of which one does not make sense, by chance (POSTCOPY_TESTS_SEED).
 
-Frames come in pieces, with bits changed, with descriptors at the wrong byte, too many, too few, or another's.  Whatever comes:
-the daemon lives and keeps no descriptor, who behaves is served at once afterwards, and the memory is the source's.  (F03, F21)
+Frames come in pieces, with bits changed, with descriptors at the wrong byte, too many, too few, or another's.
+Whatever comes: the daemon lives and keeps no descriptor, who behaves is served at once afterwards, and the memory is the
+source's.  (F03, F21)
 """
 import array
 import collections

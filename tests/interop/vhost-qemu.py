@@ -67,14 +67,14 @@ def by_itself(case, binary):
         check("VHOST_USER_ADD_MEM_REG received 0 fds" in outcome, f"these two are known to fail, but: {outcome}")
 
 
-def interposed(case, binary, capabilities, option=""):
+def interposed(case, binary, capabilities, option="", after_switch=None):
     """postcopyd serves the destination, and stands between it and its storage daemon."""
     scenario = Scenario("interposed", capabilities, when="at-once", machine=Machine(136, disk="vhost-user"),
-                        backend="file", bandwidth=SLOW // 8)
-    migration, trace = run_served(case, binary, scenario, Setup(interposed=option), after_switch=reads_on)
+                        backend="file", bandwidth=SLOW // (8 if capabilities is PLAIN else 32))
+    migration, trace = run_served(case, binary, scenario, Setup(interposed=option),
+                                  after_switch=after_switch or reads_on)
     check_ended_well(migration, trace)
-    storage = next(child for child in case.children if child.name.startswith("storage-destination"))
-    check_equal(panic_of(storage), None, "the back-end")
+    check_equal(panic_of(migration.destination.storage.child), None, "the back-end")
     faults = migration.destination.faults_of_storage()
     case.note(f"{faults} faults of the storage daemon")
     check(faults > 0, "the storage daemon met no missing page")
@@ -87,6 +87,14 @@ def reads_on(migration):
     migration.source.set_parameters(max_postcopy_bandwidth=0)
 
 
+def killed(migration):
+    """While most of the memory is missing; QEMU connects again, and what was in flight is done by the next one."""
+    migration.destination.wait_phase("running")
+    migration.destination.vm.wait_reads(READS)
+    migration.destination.storage.start_again()
+    reads_on(migration)
+
+
 def cases():
     for binary in vm.binaries():
         label = os.path.basename(binary) if binary == vm.SYSTEM_QEMU else binary
@@ -95,6 +103,8 @@ def cases():
                                            ("the text's dialect", PREEMPT, ",dialect=spec")):
             yield f"P15 F21 {label}: {name}", functools.partial(
                 interposed, binary=binary, capabilities=capabilities, option=option)
+        yield f"F15 F17 {label}: the storage daemon is killed", functools.partial(
+            interposed, binary=binary, capabilities=PREEMPT, after_switch=killed)
 
 
 if __name__ == "__main__":

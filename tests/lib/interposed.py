@@ -37,7 +37,9 @@ class Interposed:
         self.source, self._page = None, page
 
     def front(self, name="disk", regions=None, also=0, plain=False):
-        """A VMM connects, as far as it goes before its guest runs.  @also: features of the protocol; @plain: it knows of none."""
+        """A VMM connects, as far as it goes before its guest runs.  @also: features of the protocol; @plain: it
+        knows of none.
+        """
         front = FrontEnd(self._fronts[name], self.memory, regions or [(0, self.size)])
         self.case.defer(front.close)
         if plain:
@@ -53,7 +55,8 @@ class Interposed:
     def begin(self, *options):
         with open(self._image_path, "wb") as image:
             image.write(self.image)
-        self.source = self.service.source(*options, blocks=[f"{BLOCK},size={self.size},file={self._image_path},page={self._page}"])
+        block = f"{BLOCK},size={self.size},file={self._image_path},page={self._page}"
+        self.source = self.service.source(*options, blocks=[block])
         self.vm.event("listening")
 
     def pause(self):

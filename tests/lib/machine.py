@@ -4,6 +4,7 @@
 What may differ (where the RAM lies, what is preloaded, which version) is vm.Vm's.
 """
 import dataclasses
+import functools
 import os
 
 import guestmem
@@ -71,7 +72,7 @@ class Machine:
             return ["-blockdev", f"driver=file,node-name=d,filename={path},read-only=on",
                     "-device", "virtio-blk-pci,drive=d,disable-legacy=on"]
         if self.disk == "vhost-user":
-            return ["-chardev", f"socket,id=storage,path={storage.path}",
+            return ["-chardev", f"socket,id=storage,path={storage.path}{storage.chardev}",
                     "-device", "vhost-user-blk-pci,chardev=storage,disable-legacy=on"]
         return []
 
@@ -80,6 +81,7 @@ class Storage:
     """A qemu-storage-daemon that serves the pattern disk to one QEMU by vhost-user-blk."""
 
     path = None
+    chardev = ""                        # more of QEMU's connection to it
 
     def __init__(self, case, name, env=None, path=None):
         self.path = path
@@ -90,13 +92,24 @@ class Storage:
             "--export", f"type=vhost-user-blk,id=e,node-name=f,addr.type=unix,addr.path={self.path}"], env)
 
     def _begin(self, case, name, words, env=None):
-        self.path = self.path or case.path(name + ".vhost")
-        self.child = case.spawn(name, words(guestmem.pattern_disk(case)), env=env)
+        self.path = self._socket = self.path or case.path(name + ".vhost")
+        self._spawn = functools.partial(case.spawn, argv=words(guestmem.pattern_disk(case)), env=env)
+        self._start(name)
+
+    def _start(self, name):
+        self.child = self._spawn(name)
         wait_for(f"{name} to listen", self._listens, 20)
+
+    def start_again(self):
+        """It is killed, and another process takes its place."""
+        self.child.kill()
+        self.child.wait()
+        os.unlink(self._socket)
+        self._start(self.child.name + "-again")
 
     def _listens(self):
         self.child.check_running()
-        return os.path.exists(self.path)
+        return os.path.exists(self._socket)
 
 
 class ExampleStorage(Storage):

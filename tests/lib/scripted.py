@@ -95,7 +95,8 @@ class Traffic:
 
     def done(self, memory):
         """@memory: a descriptor.  Looking does not fill holes."""
-        return all(os.pread(memory, 2, ring.used + 2) == struct.pack("<H", self._times * len(ring.reads)) for ring in self.rings)
+        return all(os.pread(memory, 2, ring.used + 2) == struct.pack("<H", self._times * len(ring.reads))
+                   for ring in self.rings)
 
     def again(self, memory):
         """The same requests once more, of which everything is there by now."""

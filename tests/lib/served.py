@@ -17,7 +17,7 @@ from harness import Failure, built, check, check_equal, for_everybody, wait_for
 from machine import ExampleStorage, Storage
 from relay import S2D
 from scenario import Migration
-from vm import SYSTEM_QEMU, Vm
+from vm import SYSTEM_QEMU, Vm, version_of
 
 PRELOAD = ".libs/libpostcopy-preload.so"
 MAIN, SHARER = "vm", "storage"
@@ -94,6 +94,8 @@ class ServedQemu(Postcopyd):
         if self.setup.interposed is not None:
             storage = Storage(self.case, name, path=self.case.path(f"back{self.tag}.vhost"))
             storage.path = self.case.path(f"front{self.tag}.vhost")     # where QEMU looks for it
+            old = version_of(self.setup.binary or self.source.binary) < (9, 2)
+            storage.chardev = ",reconnect=1" if old else ",reconnect-ms=1000"
             return storage
         env = self._preloaded(SHARER, "role=sharer,maps=on") if self.setup.maps else None
         return Storage(self.case, name, env=env)

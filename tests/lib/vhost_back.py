@@ -314,7 +314,8 @@ class Device:
         say("inflight_back", inode=os.fstat(fds[0]).st_ino)
 
     TABLE = {GET_FEATURES: _get_features, SET_FEATURES: _set_features, GET_PROTOCOL: _get_protocol,
-             SET_PROTOCOL: _set_protocol, GET_QUEUE_NUM: _queue_num, GET_CONFIG: _config, SET_MEM_TABLE: _mem_table, ADD_SLOT: _add_slot, DROP_SLOT: _drop_slot, MAX_SLOTS: _slots,
+             SET_PROTOCOL: _set_protocol, GET_QUEUE_NUM: _queue_num, GET_CONFIG: _config,
+             SET_MEM_TABLE: _mem_table, ADD_SLOT: _add_slot, DROP_SLOT: _drop_slot, MAX_SLOTS: _slots,
              ADVISE: _advise, LISTEN: _listen, END: _end, 8: _num, 9: _addr, 10: _base, GET_VRING_BASE: _stop, 12: _kick,
              13: _call, 18: _enable, GET_INFLIGHT: _get_inflight, SET_INFLIGHT: _set_inflight}
 
