@@ -30,6 +30,7 @@
 #include "sys/clock.h"
 #include "sys/fd.h"
 #include "sys/mem.h"
+#include "sys/sock.h"
 
 #define TELL_BYTES     (4u << 20)	/* placed, before others than contested pages are told */
 #define TELL_REPORTS   256
@@ -48,6 +49,7 @@ struct bulklane {
 	uint64_t duplicates;
 	bool dry;			/* atomic: a placement waits for the pool of huge pages */
 	bool stopping;
+	int beside;			/* atomic: the urgent lane's connection, borrowed; -1 */
 };
 
 /* --- reports ---------------------------------------------------------------------------------------- */
@@ -346,6 +348,20 @@ static bool drain(struct bulklane *b)
 	return step >= 0;
 }
 
+/*
+ * A source that leaves TCP_NODELAY alone (the preempt channel of QEMU 7.2) may hold a demanded page back
+ * until the one before it is acknowledged, and TCP takes 40 ms for that.  It goes on with the
+ * background meanwhile: with each receive of that, what has come beside it is acknowledged, too.
+ * For the fault thread it would be a system call a page.
+ */
+static void acknowledge_beside(const struct bulklane *b)
+{
+	int fd = __atomic_load_n(&b->beside, __ATOMIC_RELAXED);
+
+	if (fd >= 0)
+		sock_acknowledge(fd);
+}
+
 /* recv() with MSG_DONTWAIT first: only an empty socket is worth a report before sleeping. */
 static ssize_t receive(struct bulklane *b)
 {
@@ -373,6 +389,7 @@ static void *run(void *arg)
 			continue;
 		b->placer.now = clock_ns();
 		lane_received(&b->lane, n, b->placer.now);
+		acknowledge_beside(b);
 	}
 	if (b->lane.eof)
 		tell(b, BULK_CLOSED, (uint32_t)b->lane.error);
@@ -405,6 +422,7 @@ int bulklane_start(struct bulklane **out, struct lane *lane, struct engine *engi
 	b->placer.fallbacks = b->placer.again = b->placer.calls = 0;
 	b->lane.bytes = b->lane.batches = 0;
 	b->outbox = outbox;
+	b->beside = -1;
 	ret = -pthread_create(&b->thread, NULL, run, b);
 	if (ret < 0) {
 		free(b);
@@ -413,6 +431,16 @@ int bulklane_start(struct bulklane **out, struct lane *lane, struct engine *engi
 	*lane = (struct lane){ .fd = -1 };
 	*out = b;
 	return 0;
+}
+
+/**
+ * bulklane_beside - what comes on the urgent lane is to be acknowledged at once; NULL is fine
+ * @fd: its connection, -1: there is none yet; borrowed until bulklane_stop()
+ */
+void bulklane_beside(struct bulklane *b, int fd)
+{
+	if (b)
+		__atomic_store_n(&b->beside, fd, __ATOMIC_RELAXED);
 }
 
 /**

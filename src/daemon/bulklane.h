@@ -35,6 +35,8 @@ struct bulklane;
 /* Start the thread; takes @lane and @carrier over.  0 or -errno. */
 int bulklane_start(struct bulklane **out, struct lane *lane, struct engine *engine, const struct bulk_carrier *carrier,
 		   const struct placer *placer, struct mailbox *outbox);
+/* Acknowledge at once what comes on that connection of the urgent lane; borrowed, -1: none yet. */
+void bulklane_beside(struct bulklane *b, int fd);
 /* The decoder, for the reason of a broken stream; only after BULK_BROKEN. */
 const struct qstream *bulklane_stream(const struct bulklane *b);
 /* Does it wait for the pool of huge pages?  From any thread. */

@@ -59,6 +59,7 @@ static void on_lane(struct faultloop *f, const struct message *m)
 		ret = intake_urgent(f);
 	}
 	f->urgent.fd = m->lane.fd;
+	bulklane_beside(f->bulk, f->urgent.fd);
 	if (ret < 0)
 		verdict_halt(f, -ret, "no memory for the urgent lane's receive buffer");
 	if (f->urgent.fd >= 0 && (f->closing || f->engine.session.state == SESSION_FAILED))

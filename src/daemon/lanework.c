@@ -28,7 +28,8 @@ static bool stalled(const struct faultloop *f, const struct lane *l)
  * A source that leaves TCP_NODELAY alone (the preempt channel of QEMU 7.2) and has several pages to
  * send sends the next when the one before is acknowledged; where a page fits a segment (loopback,
  * jumbo frames) that may take 40 ms.  From outside nothing shows it but a page that comes so late.
- * To acknowledge at once costs a system call a page, so it is done only then.
+ * While the background stream runs its thread acknowledges for this one.  To do so here costs a system call a page, so it is done
+ * only then.
  */
 static bool came_late(const struct faultloop *f, const struct lane *l, const struct lane_page *p)
 {
@@ -213,4 +214,5 @@ void lanework_hand_over(struct faultloop *f)
 		close_fd(&carrier.main_uffd);
 		verdict_halt(f, -ret, "cannot start the bulk thread: %s", strerror(-ret));
 	}
+	bulklane_beside(f->bulk, f->urgent.fd);
 }
