@@ -8,7 +8,7 @@ of them by who is judged:
 
     gap      for how long the guest stood still (lib/heartbeat.py)
     switch   from the source's STOP event to the destination's RESUME
-    p50 ...  what the guest waited for pages (guest/probe.c): its touches that took SLOW_US and more
+    p50 ...  what the guest waited for pages (guest/probe.c): its touches that took SLOW_US and more, of all runs together
     total    of the source (query-migrate, total-time)
 
 Every run ends with the guest's own verdict on its memory.
@@ -39,6 +39,7 @@ CLOCK, HISTOGRAM, SUB_BITS = 0x8030, 0x8100, 4
 BUCKETS = 32 << SUB_BITS
 #: Less is no fault: a round trip through a userfaultfd alone takes more.
 SLOW_US = 16
+PERCENTILES = {"p50_us": 500, "p90_us": 900, "p99_us": 990}
 COLUMNS = ("gap_ms", "switch_ms", "faults", "faults_per_s", "p50_us", "p90_us", "p99_us", "max_us", "total_ms")
 #: text, column, what of QEMU's is allowed, and ms on top of it
 TARGETS = (("gap, beyond QEMU's by (ms)", "gap_ms", None, 25.0), ("p99: postcopyd / qemu", "p99_us", 1.0, None),
@@ -73,6 +74,16 @@ def bucket_us(bucket, rate):
     return (1 << log) * (1 + (sub + 0.5) / (1 << SUB_BITS)) / rate
 
 
+def percentile(slow, permille):
+    """Of (us, count), the smallest first."""
+    rank, seen = sum(n for _us, n in slow) * permille // 1000, 0
+    for us, n in slow:
+        seen += n
+        if seen > rank:
+            return us
+    return slow[-1][0] if slow else 0.0
+
+
 class Touches:
     """Of the destination, as (us, count), those that are slow."""
 
@@ -80,19 +91,11 @@ class Touches:
         counts = [(new - old) % (1 << 32) for old, new in zip(before, after)]
         self.all = sum(counts)
         self.slow = [(bucket_us(b, rate), n) for b, n in enumerate(counts) if n and bucket_us(b, rate) >= SLOW_US]
-        self.count = sum(n for _us, n in self.slow)
-
-    def percentile(self, permille):
-        rank, seen = self.count * permille // 1000, 0
-        for us, n in self.slow:
-            seen += n
-            if seen > rank:
-                return us
-        return self.slow[-1][0] if self.slow else 0.0
 
     def summary(self):
-        return {"faults": self.count, "p50_us": self.percentile(500), "p90_us": self.percentile(900),
-                "p99_us": self.percentile(990), "max_us": self.percentile(1000), "touches": self.all}
+        return {"faults": sum(n for _us, n in self.slow), "slow_us": self.slow, "touches": self.all,
+                **{column: percentile(self.slow, permille) for column, permille in PERCENTILES.items()},
+                "max_us": percentile(self.slow, 1000)}
 
 
 # --- one run ------------------------------------------------------------------------------------------
@@ -197,6 +200,12 @@ class Table:
     def median(self, side, column):
         return statistics.median(row[column] for row in self.rows[side])
 
+    def figure(self, side, column):
+        """Percentiles are those of the faults of all runs together: a run has too few of them for a p99."""
+        if column not in PERCENTILES:
+            return self.median(side, column)
+        return percentile(sorted(touch for row in self.rows[side] for touch in row["slow_us"]), PERCENTILES[column])
+
     def pairs(self, column):
         return [(ours[column], theirs[column]) for ours, theirs in zip(self.rows["postcopyd"], self.rows["qemu"])]
 
@@ -206,8 +215,12 @@ class Table:
         for text, column, factor, more in TARGETS:
             values = [a - b if factor is None else a / max(b, 0.001) for a, b in self.pairs(column)]
             limit = more if factor is None else factor
-            ours, theirs = self.median("postcopyd", column), self.median("qemu", column)
-            middle = ours - theirs if factor is None else statistics.median(values)
+            ours, theirs = self.figure("postcopyd", column), self.figure("qemu", column)
+            middle = statistics.median(values)
+            if factor is None:
+                middle = ours - theirs
+            elif column in PERCENTILES:
+                middle = ours / max(theirs, 0.001)
             found.append((text, middle, min(values), max(values), limit, middle <= limit))
         return found
 
@@ -230,7 +243,10 @@ def print_table(table):
     print(f"\nhandover: QEMU {version} into QEMU, {table.name}: its own postcopy, and postcopyd")
     print(f"{'':12}" + "".join(f"{column:>13}" for column in COLUMNS))
     for side in SIDES:
-        print(f"  {side:10}" + "".join(f"{table.median(side, column):>13.1f}" for column in COLUMNS))
+        print(f"  {side:10}" + "".join(f"{table.figure(side, column):>13.1f}" for column in COLUMNS))
+    for side in SIDES:
+        faults = sum(row["faults"] for row in table.rows[side])
+        print(f"  {side}: {faults} faults in {len(table.rows[side])} runs")
     for text, middle, low, high, limit, holds in table.verdicts():
         print(f"  {'PASS' if holds else 'MISS'}  {text}: {middle:.2f} ({low:.2f} to {high:.2f}), target <= {limit:g}")
     sys.stdout.flush()
