@@ -16,8 +16,9 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import vm
 from dest import QemuDestination
 from harness import check, check_equal, main, skip_all, wait_for
-from machine import STORAGE_DAEMON, Machine
+from machine import STORAGE_DAEMON, Machine, Storage
 from scenario import PLAIN, PREEMPT, Migration, Scenario
+from service import Service
 from served import ServedQemu, Setup, check_ended_well, run_served
 
 #: Bytes a second: the disk must be started again while memory is still missing.
@@ -87,6 +88,21 @@ def reads_on(migration):
     migration.source.set_parameters(max_postcopy_bandwidth=0)
 
 
+def repaired(case, binary):
+    """QEMU's own postcopy once more, with nothing but the addresses made true."""
+    front, back = case.path("front.vhost"), case.path("back.vhost")
+    Service(case, f"--vhost-user=name=disk,front={front},back={back},repair=on")
+    storage = Storage(case, "storage-destination", path=back)
+    storage.path = front
+    scenario = Scenario("repaired", PLAIN, when="at-once", machine=Machine(disk="vhost-user"), bandwidth=SLOW)
+    migration = Migration(case, binary, scenario, lambda uri, source: QemuDestination(
+        case, uri, source, scenario.capabilities, binary, storage=storage))
+    migration.run()
+    check_equal(panic_of(storage.child), None, "the back-end")
+    migration.destination.check_guest_goes_on()
+    check_equal(panic_of(storage.child), None, "the back-end")
+
+
 def killed(migration):
     """While most of the memory is missing; QEMU connects again, and what was in flight is done by the next one."""
     migration.destination.wait_phase("running")
@@ -103,6 +119,7 @@ def cases():
                                            ("the text's dialect", PREEMPT, ",dialect=spec")):
             yield f"P15 F21 {label}: {name}", functools.partial(
                 interposed, binary=binary, capabilities=capabilities, option=option)
+        yield f"P16 {label}: by QEMU's own postcopy, repaired", functools.partial(repaired, binary=binary)
         yield f"F15 F17 {label}: the storage daemon is killed", functools.partial(
             interposed, binary=binary, capabilities=PREEMPT, after_switch=killed)
 

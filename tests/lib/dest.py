@@ -78,13 +78,14 @@ class RefDestination:
 class QemuDestination:
     """QEMU's own destination, with the machine of the source; @binary may be another version."""
 
-    def __init__(self, case, uri, source, capabilities, binary, paused=False, before=()):
+    def __init__(self, case, uri, source, capabilities, binary, paused=False, before=(), storage=None):
         self.case = case
         self.uri = uri
-        user = source.machine.disk == "vhost-user"
+        if source.machine.disk == "vhost-user" and storage is None:
+            storage = Storage(case, "storage-destination")
         self.vm = Vm(case, binary, name="destination", machine=source.machine,
                      backend=source.backend, share=source.share, incoming=True,
-                     storage=Storage(case, "storage-destination") if user else None,
+                     storage=storage,
                      extra=["-S"] if paused else [], before=before)
         self.child = self.vm.child
         self.vm.set_capabilities(*capabilities)
