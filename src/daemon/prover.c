@@ -13,7 +13,8 @@
  * Reading /proc waits in a way that the end of this process interrupts, registering does not;
  * therefore a job begins with reading.
  *
- * All but the thread's function is the main thread's.
+ * All but the thread's function is the main thread's, GLib too.  The thread rings the question's own bell, which is the last that
+ * it does, and reading the bell takes the job back.
  */
 #include "config.h"
 #include "daemon/prover.h"
@@ -22,6 +23,10 @@
 #include <stdbool.h>
 
 #include <glib.h>
+#include <glib-unix.h>
+
+#include "daemon/mailbox.h"
+#include "sys/fd.h"
 
 #define OUT_MAX 128		/* threads; more than there may be sharers */
 
@@ -35,6 +40,7 @@ struct question {
 	struct prover *prover;	/* NULL: it has ended */
 	const struct prover_ops *ops;
 	void *job;
+	int bell;		/* rung when the work is over */
 	pid_t about;
 	guint deadline;		/* 0: it has passed */
 };
@@ -84,18 +90,27 @@ void prover_free(struct prover *p)
 	g_free(p);
 }
 
-static gboolean on_answer(gpointer data)
+static void question_free(struct question *q)
+{
+	q->ops->dispose(q->job);
+	close_fd(&q->bell);
+	g_free(q);
+}
+
+static gboolean on_answer(gint fd, GIOCondition condition, gpointer data)
 {
 	struct question *q = data;
 	struct prover *p = q->prover;
 
+	(void)condition;
+	if (doorbell_clear(fd) == 0)
+		return G_SOURCE_CONTINUE;
 	if (p) {
 		forget_deadline(q);
 		g_ptr_array_remove_fast(p->out, q);
 		q->ops->done(p->ctx, q->job);
 	}
-	q->ops->dispose(q->job);
-	g_free(q);
+	question_free(q);
 	return G_SOURCE_REMOVE;
 }
 
@@ -113,7 +128,7 @@ static gpointer run(gpointer data)
 	struct question *q = data;
 
 	q->ops->work(q->job);
-	g_idle_add_full(G_PRIORITY_DEFAULT, on_answer, q, NULL);
+	doorbell_ring(q->bell);
 	return NULL;
 }
 
@@ -138,23 +153,21 @@ static int may_ask(const struct prover *p, pid_t about)
  */
 int prover_ask(struct prover *p, const struct prover_ops *ops, void *job, pid_t about)
 {
+	struct question *q = g_new0(struct question, 1);
+	GThread *thread = NULL;
 	int ret = may_ask(p, about);
-	struct question *q;
-	GThread *thread;
 
-	if (ret < 0) {
-		ops->dispose(job);
-		return ret;
-	}
-	q = g_new0(struct question, 1);
-	*q = (struct question){ .prover = p, .ops = ops, .job = job, .about = about };
-	thread = g_thread_try_new("postcopyd-prove", run, q, NULL);
+	*q = (struct question){ .prover = p, .ops = ops, .job = job, .bell = -1, .about = about };
+	if (ret == 0)
+		q->bell = doorbell_new();
+	if (q->bell >= 0)
+		thread = g_thread_try_new("postcopyd-prove", run, q, NULL);
 	if (!thread) {
-		ops->dispose(job);
-		g_free(q);
-		return -EAGAIN;
+		question_free(q);
+		return ret < 0 ? ret : -EAGAIN;
 	}
 	/* The answer cannot come in between: it comes through the main loop. */
+	g_unix_fd_add(q->bell, G_IO_IN, on_answer, q);
 	g_ptr_array_add(p->out, q);
 	q->deadline = g_timeout_add_seconds(p->deadline_s, on_deadline, q);
 	g_thread_unref(thread);
