@@ -33,13 +33,14 @@ def on_term(*_):
         sys.exit(3)
 count = [0]
 signal.signal(signal.SIGTERM, on_term)
-if me == "daemon":
-    if os.path.exists(os.path.join(there, "daemon.mute")):
-        sys.exit(2)
-    os.write(3, b"READY tcp:[::]:4711\n")
-    os.close(3)
+if os.path.exists(os.path.join(there, me + ".mute")):
+    sys.exit(2)
 note(me + ".started", json.dumps({"args": sys.argv[1:], "pid": os.getpid(), "group": os.getpgrp(),
      "env": {k: os.environ.get(k) for k in ("LD_PRELOAD", "POSTCOPY_PRELOAD")}}))
+# Afterwards, for what follows from READY may be that it is ended.
+if me == "daemon":
+    os.write(3, b"READY tcp:[::]:4711\n")
+    os.close(3)
 while not os.path.exists(os.path.join(there, me + ".end")):
     time.sleep(0.01)
 with open(os.path.join(there, me + ".end")) as f:
