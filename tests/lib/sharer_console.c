@@ -40,9 +40,10 @@ static void *look(void *arg)
 	uint64_t start = sharer_report_now_ns(), word;
 	char name[600];
 
+	/* Of guest memory, which others touch at the same time. */
 	if (s->store)
-		*(volatile uint64_t *)s->page = SHARER_STORED;
-	word = *(volatile uint64_t *)s->page;
+		__atomic_store_n((uint64_t *)s->page, SHARER_STORED, __ATOMIC_RELAXED);
+	word = __atomic_load_n((uint64_t *)s->page, __ATOMIC_RELAXED);
 	sharer_report("saw",
 		      ",\"block\":%s,\"offset\":%" PRIu64 ",\"alias\":%s,\"word\":\"%016" PRIx64
 		      "\",\"us\":%.3f",
@@ -109,7 +110,7 @@ static int poke(struct sharer_options *o, char **word)
 
 	if (!b)
 		return -EINVAL;
-	*(volatile uint64_t *)(b->address + offset) = SHARER_STORED;
+	__atomic_store_n((uint64_t *)(b->address + offset), SHARER_STORED, __ATOMIC_RELAXED);
 	return 0;
 }
 
