@@ -336,6 +336,15 @@ static uint64_t wait_of_main(struct stage *s, unsigned page)
 	return now - before;
 }
 
+/* TSan has its own part in a fork(), of another length. */
+#define FORKS_AS_THEY_DO 1
+#ifdef __has_feature
+#if __has_feature(thread_sanitizer)
+#undef FORKS_AS_THEY_DO
+#define FORKS_AS_THEY_DO 0
+#endif
+#endif
+
 static void who_forks_delays_nobody_else(void)
 {
 	uint64_t old_way[SAMPLES], now[SAMPLES], through_it, through_main;
@@ -352,7 +361,7 @@ static void who_forks_delays_nobody_else(void)
 	through_main = most(now);
 	tap_note("the main sharer's wait for a page, three in four: %.1f us placed through who forks and waited first, %.1f us as it is",
 		 (double)through_it / 1000, (double)through_main / 1000);
-	expect(through_it > TIMES * through_main);
+	expect(through_it > TIMES * through_main || !FORKS_AS_THEY_DO);
 	k.old_way = false;
 	stage_send(&s, false, 0, STAGE_PAGES);
 	end(&s);
