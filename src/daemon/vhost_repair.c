@@ -9,6 +9,9 @@
  * have in common is that the mapping ends where the region ends; where none does, as when the kernel has
  * joined neighbours, the smallest that shows all of it is taken.
  *
+ * A process that is several back-ends maps everything once for each.  Theirs look alike but for this: who
+ * asks registers its own only when the VMM has accepted the addresses, and the others' are registered.
+ *
  * /proc may keep its reader waiting for as long as somebody keeps that address space locked, so a
  * thread of the prover reads it, about data of its own.
  */
@@ -72,6 +75,23 @@ uint64_t vhost_repair_address(const struct vhost_region *told, const struct maps
 	return best ? best->start + (told->offset - best->offset) : 0;
 }
 
+/* Put first what is not registered yet.  How many. */
+static unsigned sort_fresh(const struct search *s, struct maps_vma *vma, unsigned n)
+{
+	unsigned fresh = 0;
+
+	for (unsigned i = 0; i < n && n > 1; i++) {
+		const struct maps_vma v = vma[i];
+		uint64_t at;
+
+		if (maps_proven(s->pid, v.start, v.end, &at) != 0)
+			continue;
+		vma[i] = vma[fresh];
+		vma[fresh++] = v;
+	}
+	return fresh;
+}
+
 static bool search_one(struct search *s, unsigned i)
 {
 	const struct vhost_region *t = &s->told[i];
@@ -83,7 +103,9 @@ static bool search_one(struct search *s, unsigned i)
 			 (int)s->pid, strerror(-n));
 		return false;
 	}
-	s->address[i] = vhost_repair_address(t, vma, (unsigned)n);
+	s->address[i] = vhost_repair_address(t, vma, sort_fresh(s, vma, (unsigned)n));
+	if (!s->address[i])
+		s->address[i] = vhost_repair_address(t, vma, (unsigned)n);
 	if (!s->address[i])
 		snprintf(s->problem, sizeof(s->problem),
 			 "process %d does not map what it was told of: is the back-end another process "

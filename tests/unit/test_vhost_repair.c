@@ -6,9 +6,14 @@
 
 #include "daemon/vhost_repair.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <criterion/criterion.h>
 
 #include "core/guard.h"
+#include "sys/mem.h"
+#include "sys/uffd.h"
 
 #define K UINT64_C(1024)
 
@@ -55,4 +60,59 @@ Test(vhost_repair, P19_nowhere)
 
 	cr_assert_eq(vhost_repair_address(&high, v, 2), 0, "only a part of it");
 	cr_assert_eq(vhost_repair_address(&low, v, 0), 0);
+}
+
+/* --- of a process ------------------------------------------------------------------------------------ */
+
+static uint64_t found_at;
+
+static void found(void *ctx, const char *wrong, const uint64_t *address)
+{
+	(void)ctx;
+	cr_assert_null(wrong, "%s", wrong);
+	found_at = *address;
+}
+
+static uint64_t ask_of_ourselves(struct vhost_repair *r, const struct vhost_region *told)
+{
+	found_at = 0;
+	vhost_repair_find(r, getpid(), told, 1);
+	while (!found_at)
+		g_main_context_iteration(NULL, TRUE);
+	return found_at;
+}
+
+static uint64_t map_all(int file)
+{
+	return (uint64_t)(uintptr_t)mmap(NULL, 1024 * K, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+}
+
+/* Whichever of the two is another back-end's, which is registered; alone it may be registered itself. */
+Test(vhost_repair, P19_of_two_back_ends, .timeout = 30)
+{
+	static const struct vhost_repair_ops ops = { .found = found };
+	struct vhost_repair *r = vhost_repair_new(10, &ops, NULL);
+	int file = memfd_create("guest", MFD_CLOEXEC);
+	uint64_t at[2];
+	struct mem_identity id;
+
+	cr_assert_eq(ftruncate(file, 1024 * K), 0);
+	cr_assert_eq(mem_identify(file, &id), 0);
+	at[0] = map_all(file);
+	at[1] = map_all(file);
+	for (unsigned other = 0; other < 2; other++) {
+		const struct vhost_region told = { .dev = id.dev, .inode = id.inode, .length = 1024 * K };
+		int uffd = uffd_open(0, false);
+		unsigned can;
+
+		if (uffd < 0)
+			cr_skip_test("no userfaultfd here: %d", uffd);
+		cr_assert_eq(uffd_register(uffd, at[other], 1024 * K, &can), 0);
+		cr_assert_eq(ask_of_ourselves(r, &told), at[!other]);
+		cr_assert_eq(uffd_register(uffd, at[!other], 1024 * K, &can), 0);
+		ask_of_ourselves(r, &told);
+		close(uffd);
+	}
+	vhost_repair_free(r);
+	close(file);
 }
