@@ -85,11 +85,11 @@ links_with_libc_only()
 }
 
 # What it stands before, and nothing that could meet a symbol of the program.
-stands_before_mmap_only()
+stands_before_mapping_only()
 {
 	shows=$(nm -D --defined-only "$preload" | awk '{ print $3 }' | sort | tr '\n' ' ')
 	echo "exported: $shows"
-	test "$shows" = "mmap mmap64 "
+	test "$shows" = "mmap mmap64 mremap "
 }
 
 # Linked instead of preloaded: the same constructor, and quiet when nothing is asked.
@@ -189,7 +189,7 @@ check "every symbol is of version LIBPOSTCOPY_0.1" one_version_node
 check "the soname carries the ABI" soname
 check_plain "NEEDED is libc alone" needs_libc_only "$lib"
 check_plain "NEEDED of the preload is libc alone" needs_libc_only "$preload"
-check_plain "the preload stands before mmap and mmap64, nothing else" stands_before_mmap_only
+check_plain "the preload stands before mmap, mmap64 and mremap, nothing else" stands_before_mapping_only
 check_plain "the preload can be linked, too" can_be_linked
 check_plain "a program links with libc alone" links_with_libc_only
 check_plain "there is no writable data at file scope" no_writable_data
