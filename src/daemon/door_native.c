@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The conversation with sharers: connections, requests, and how each of them ends.
+ * Connections of sharers, and how each of them ends.
  *
  * A sharer has three lines to us, and they tell different things when they break: its socket (it
  * has nothing more to say), its process (the pidfd: its threads are gone), its userfaultfd (never
@@ -8,17 +8,13 @@
  * has not been polled yet, so it lingers for a moment; a living process that just hung up keeps its
  * userfaultfd open, because closing it would turn missing pages into zeroes (O11).
  *
- * Peers are not trusted.  Who they are is SO_PEERCRED's to say; a packet is taken apart by
- * regmsg_check() first; what does not fit the client's state ends the connection with its reason,
- * and nobody else's.
+ * Peers are not trusted.  Who they are is SO_PEERCRED's to say.  What they say, door_request.c
+ * hears.
  */
 #include "config.h"
 #include "daemon/door_parts.h"
 
 #include <errno.h>
-#include <inttypes.h>
-#include <poll.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/random.h>
@@ -31,13 +27,13 @@
 #include "sys/clock.h"
 #include "sys/fd.h"
 #include "sys/fdpass.h"
-#include "sys/uffd.h"
 
 #define ACCEPT_PAUSE_US 10000
-#define LINGER_MS 100		/* between a closed socket and the verdict, so that a death is told from a departure */
+/* between a closed socket and the verdict, so that a death is told from a departure */
+#define LINGER_MS 100
 #define SILENT_MAX 32		/* connections that have not said HELLO */
 
-/* --- answers ------------------------------------------------------------------------------------------- */
+/* --- answers ---------------------------------------------------------------------------------- */
 
 /**
  * door_send - one packet to a sharer, never waiting
@@ -54,14 +50,16 @@ void door_send(struct peer *p, const union regmsg *m, size_t len, int fd)
 	n = fdpass_send(p->sock, m, len, &fd, fd >= 0 ? 1 : 0);
 	if (n >= 0 || n == -EPIPE || n == -ECONNRESET)
 		return;
-	g_warning("sharer %s: cannot send %s: %s", p->client->name, regmsg_type_name(m->head.type), strerror((int)-n));
+	g_warning("sharer %s: cannot send %s: %s", p->client->name, regmsg_type_name(m->head.type),
+		  strerror((int)-n));
 	shutdown(p->sock, SHUT_RDWR);
 }
 
 /**
  * door_send_text - a packet of a type that carries an error (positive errno) and its text
  */
-void door_send_text(struct peer *p, enum regmsg_type type, uint32_t serial, int error, const char *text)
+void door_send_text(struct peer *p, enum regmsg_type type, uint32_t serial, int error,
+		    const char *text)
 {
 	union regmsg m;
 	size_t len = regmsg_text(&m, type, serial, error, "%s", text);
@@ -69,7 +67,10 @@ void door_send_text(struct peer *p, enum regmsg_type type, uint32_t serial, int 
 	door_send(p, &m, len, -1);
 }
 
-static void result(struct peer *p, uint32_t serial, int error, const char *text)
+/**
+ * door_result - the answer to a request; @error: 0, or an errno of either sign
+ */
+void door_result(struct peer *p, uint32_t serial, int error, const char *text)
 {
 	door_send_text(p, REGMSG_RESULT, serial, error < 0 ? -error : error, text);
 }
@@ -113,13 +114,13 @@ void door_answer(struct door *d, struct client *c, int error, const char *text)
 	struct peer *p = door_peer_of(d, c);
 
 	if (p->awaited)
-		result(p, p->awaited, error, error ? text : "");
+		door_result(p, p->awaited, error, error ? text : "");
 	p->awaited = 0;
 	if (!p->watch && p->sock >= 0)
 		p->watch = g_unix_fd_add(p->sock, G_IO_IN | G_IO_HUP, on_readable, p);
 }
 
-/* --- ends ---------------------------------------------------------------------------------------------- */
+/* --- ends ------------------------------------------------------------------------------------- */
 
 /*
  * A client is over as a sharer.  The fault thread knows only those that joined; of them one that is
@@ -170,7 +171,8 @@ static void peer_free(gpointer data)
 }
 
 /**
- * door_maybe_forget - nothing refers to it any more: no socket, and a process that is gone or never mattered?
+ * door_maybe_forget - nothing refers to it any more: no socket, and a process that is gone or never
+ * mattered?
  */
 void door_maybe_forget(struct peer *p)
 {
@@ -216,12 +218,17 @@ static gboolean on_linger(gpointer data)
 static void hung_up(struct peer *p)
 {
 	close_socket(p);
-	if (p->client->state == CLIENT_JOINED && !(p->client->told & (TOLD_COMPLETE | TOLD_FAILED))) {
+	if (p->client->state == CLIENT_JOINED &&
+	    !(p->client->told & (TOLD_COMPLETE | TOLD_FAILED))) {
 		p->linger = g_timeout_add(LINGER_MS, on_linger, p);
 		return;
 	}
-	/* Of a refused one with registered memory the userfaultfd is kept as long as its process lives (O11). */
-	if (p->client->state != CLIENT_REFUSED || (p->client->n_proven == 0 && !p->client->asked) || !p->death)
+	/*
+	 * Of a refused one with registered memory the userfaultfd is kept as long as its process
+	 * lives (O11).
+	 */
+	if (p->client->state != CLIENT_REFUSED || (p->client->n_proven == 0 && !p->client->asked) ||
+	    !p->death)
 		p->client->state = CLIENT_ENDED;
 	p->door->epoch++;
 	p->door->ops.changed(p->door->ops.ctx);
@@ -251,221 +258,7 @@ void door_reconsider(struct door *d, struct client *c)
 	door_maybe_forget(p);
 }
 
-/* --- requests -------------------------------------------------------------------------------------------- */
-
-/* A refusal ends the connection: there is no second try on the same socket. */
-static int on_hello(struct peer *p, const union regmsg *m, struct fdpass *fds)
-{
-	struct client *c = p->client;
-	union regmsg welcome;
-	int error = EPROTO;
-	const char *problem = "hello was said before";
-	size_t len;
-
-	if (c->state == CLIENT_NEW)
-		problem = door_hello_problem(p->door, &m->hello, fds->fd[0], &error);
-	if (problem) {
-		g_message("sharer %s (process %d) refused: %s", m->hello.name, (int)c->pid, problem);
-		door_send_text(p, REGMSG_REFUSED, m->head.serial, error, problem);
-		return -EPERM;
-	}
-	c->uffd = fdpass_steal(fds, 0);
-	c->main = m->hello.role == REGMSG_ROLE_MAIN;
-	c->policy = m->hello.policy;
-	c->needs_kernel = m->hello.flags & REGMSG_HELLO_KERNEL;
-	c->unaware = m->hello.flags & REGMSG_HELLO_UNAWARE;
-	if (door_is_heir(p->door, &m->hello))
-		c->token = m->hello.token;
-	g_strlcpy(c->name, m->hello.name, sizeof(c->name));
-	/* A main sharer that declares nothing is declared by somebody else; the memory of the others is looked for. */
-	c->state = c->unaware && !c->main ? CLIENT_READY : CLIENT_DECLARING;
-	len = regmsg_init(&welcome, REGMSG_WELCOME, m->head.serial);
-	welcome.welcome.sharer = c->id;
-	welcome.welcome.generation = 1;
-	welcome.welcome.token = c->token;
-	door_send(p, &welcome, len, -1);
-	/* Somebody here may wait for it, to speak for it. */
-	if (c->unaware)
-		p->door->ops.changed(p->door->ops.ctx);
-	return 0;
-}
-
-/* Who is spoken for, or looked at, has no say in what it has. */
-static bool speaks_for_itself(struct peer *p, const union regmsg *m)
-{
-	if (p->client->unaware)
-		result(p, m->head.serial, EPERM, "said UNAWARE in its hello: its memory is declared for it");
-	return !p->client->unaware;
-}
-
-static int on_block(struct peer *p, const union regmsg *m, struct fdpass *fds)
-{
-	const struct regmsg_block *b = &m->block;
-	struct door_block declared = {
-		.name = b->name, .length = b->length, .page_size = b->page_size, .file_offset = b->file_offset,
-		.file = -1,
-	};
-	const char *why;
-	int ret;
-
-	if (!speaks_for_itself(p, m))
-		return 0;
-	if (!(b->flags & REGMSG_BLOCK_PRIVATE))
-		declared.file = fdpass_steal(fds, 0);
-	ret = door_declare(p->door, p->client, &declared, &why);
-	result(p, m->head.serial, ret, ret < 0 ? why : "");
-	return 0;
-}
-
-static int on_mapping(struct peer *p, const union regmsg *m, struct fdpass *fds)
-{
-	const struct regmsg_mapping *g = &m->mapping;
-	const struct door_mapping declared = {
-		.block = g->name, .address = g->address, .length = g->length, .block_offset = g->block_offset,
-	};
-	const char *why;
-	int ret;
-
-	(void)fds;
-	if (!speaks_for_itself(p, m))
-		return 0;
-	ret = door_declare_mapping(p->client, &declared, &why);
-	result(p, m->head.serial, ret, ret < 0 ? why : "");
-	return 0;
-}
-
-static int on_ready(struct peer *p, const union regmsg *m, struct fdpass *fds)
-{
-	int ret;
-
-	(void)fds;
-	if (!speaks_for_itself(p, m))
-		return 0;
-	p->awaited = m->head.serial;
-	ret = door_ready(p->door, p->client);
-	if (ret < 0)
-		door_answer(p->door, p->client, ret, p->client->problem);
-	return 0;
-}
-
-/* A hint: it is answered when it was taken, not when the pages are there. */
-static int on_want(struct peer *p, const union regmsg *m, struct fdpass *fds)
-{
-	const struct matched *b = door_find_matched(p->door, m->want.name);
-	struct message want = { .kind = MESSAGE_WANT };
-
-	(void)fds;
-	if (!b || !range_inside(m->want.block_offset, m->want.length, b->offer.length)) {
-		result(p, m->head.serial, EINVAL, "no such range");
-		return 0;
-	}
-	want.want.block = (unsigned)(b - p->door->matched);
-	want.want.offset = m->want.block_offset;
-	want.want.length = m->want.length;
-	want.want.class = (enum request_class)m->want.klass;
-	faultloop_post(p->door->loop, &want);
-	result(p, m->head.serial, 0, "");
-	return 0;
-}
-
-/* Only of who declares nothing: the others are told at LISTENING what they may touch, and map before. */
-static int on_mapped(struct peer *p, const union regmsg *m, struct fdpass *fds)
-{
-	if (p->client->unaware)
-		door_mapped(p->door, p->client, &m->mapped, fdpass_steal(fds, 0));
-	else
-		result(p, m->head.serial, EPERM, "for a program that said UNAWARE in its hello");
-	return 0;
-}
-
-/* For a process that may not open it itself.  Who may connect here may have it: see postcopy-protocol(7). */
-static int on_ask_device(struct peer *p, const union regmsg *m, struct fdpass *fds)
-{
-	cleanup_fd int dev = uffd_device();
-	union regmsg device;
-	size_t len;
-
-	(void)fds;
-	if (dev < 0) {
-		result(p, m->head.serial, dev, "postcopyd cannot open /dev/userfaultfd (Linux 6.1 or later, and the right to it)");
-		return 0;
-	}
-	len = regmsg_init(&device, REGMSG_DEVICE, m->head.serial);
-	door_send(p, &device, len, dev);
-	return 0;
-}
-
-/* Neither has an answer; of who may not say it, it is not heard. */
-static int on_loaded(struct peer *p, const union regmsg *m, struct fdpass *fds)
-{
-	(void)m;
-	(void)fds;
-	if (!p->client->unaware)
-		(void)door_loaded(p->door, p->client);
-	return 0;
-}
-
-static int on_load_failed(struct peer *p, const union regmsg *m, struct fdpass *fds)
-{
-	(void)fds;
-	if (!p->client->unaware)
-		(void)door_load_failed(p->door, p->client, m->text.text);
-	return 0;
-}
-
-/*
- * Leaving needs no pages: who unmapped everything cannot fault, so its userfaultfd may be closed.
- */
-static int on_leave(struct peer *p, const union regmsg *m, struct fdpass *fds)
-{
-	int ret;
-
-	(void)fds;
-	p->awaited = m->head.serial;
-	ret = door_ask(p->door, p->client, DOOR_MAY_LEAVE, NULL);
-	if (ret < 0)
-		door_answer(p->door, p->client, ret, p->client->problem);
-	return 0;
-}
-
-typedef int request_handler(struct peer *p, const union regmsg *m, struct fdpass *fds);
-
-/* Which requests are legal in which state of the client. */
-static const struct {
-	request_handler *handler;
-	unsigned states;
-} requests[] = {
-	[REGMSG_HELLO] = { on_hello, 1u << CLIENT_NEW | 1u << CLIENT_DECLARING },
-	[REGMSG_BLOCK] = { on_block, 1u << CLIENT_DECLARING },
-	[REGMSG_MAPPING] = { on_mapping, 1u << CLIENT_DECLARING },
-	[REGMSG_READY] = { on_ready, 1u << CLIENT_DECLARING },
-	[REGMSG_WANT] = { on_want, 1u << CLIENT_JOINED },
-	[REGMSG_LOADED] = { on_loaded, 1u << CLIENT_JOINED },
-	[REGMSG_LOAD_FAILED] = { on_load_failed, 1u << CLIENT_JOINED },
-	[REGMSG_LEAVE] = { on_leave, 1u << CLIENT_DECLARING | 1u << CLIENT_READY | 1u << CLIENT_JOINED },
-	[REGMSG_MAPPED] = { on_mapped, 1u << CLIENT_DECLARING | 1u << CLIENT_READY | 1u << CLIENT_JOINED | 1u << CLIENT_REFUSED },
-	[REGMSG_ASK_DEVICE] = { on_ask_device, 1u << CLIENT_NEW },
-};
-
-/* 0, or a negative code when the connection must end. */
-static int handle(struct peer *p, union regmsg *m, size_t len, struct fdpass *fds)
-{
-	const char *why = "";
-	int ret = regmsg_check(m, len, &why);
-
-	if (ret == 0 && (m->head.type >= ARRAY_LEN(requests) || !requests[m->head.type].handler))
-		ret = -EPROTO, why = "not a request";
-	if (ret == 0 && fds->n != regmsg_fds(m))
-		ret = -EBADMSG, why = "wrong number of descriptors";
-	if (ret == 0 && !(requests[m->head.type].states & 1u << p->client->state))
-		ret = -EPROTO, why = "not possible now";
-	if (ret == 0)
-		return requests[m->head.type].handler(p, m, fds);
-	g_message("process %d on the register socket: %s (%s)", (int)p->client->pid, why, strerror(-ret));
-	if (len >= sizeof(m->head))
-		door_send_text(p, p->client->state == CLIENT_NEW ? REGMSG_REFUSED : REGMSG_RESULT, m->head.serial, -ret, why);
-	return ret;
-}
+/* --- what comes ------------------------------------------------------------------------------- */
 
 static gboolean on_readable(gint fd, GIOCondition condition, gpointer data)
 {
@@ -479,7 +272,7 @@ static gboolean on_readable(gint fd, GIOCondition condition, gpointer data)
 	n = fdpass_recv(fd, &m, sizeof(m), &fds);
 	if (n == -EAGAIN)
 		return G_SOURCE_CONTINUE;
-	if (n <= 0 || handle(p, &m, (size_t)n, &fds) < 0) {
+	if (n <= 0 || door_handle(p, &m, (size_t)n, &fds) < 0) {
 		p->watch = 0;
 		hung_up(p);
 		return G_SOURCE_REMOVE;
@@ -541,7 +334,10 @@ static gboolean on_connection(gint fd, GIOCondition condition, gpointer data)
 	struct fdpass_peer cred;
 
 	(void)condition;
-	/* Out of descriptors: the connection stays in the backlog, and must not be looked at all the time. */
+	/*
+	 * Out of descriptors: the connection stays in the backlog, and must not be looked at all
+	 * the time.
+	 */
 	if (sock < 0 && (errno == EMFILE || errno == ENFILE))
 		g_usleep(ACCEPT_PAUSE_US);
 	if (sock < 0 || fdpass_peer(sock, &cred) < 0)
@@ -556,7 +352,8 @@ static gboolean on_connection(gint fd, GIOCondition condition, gpointer data)
  * @listen_fd: a listening SOCK_SEQPACKET socket, owned from here on
  * @ops: copied; called from the main loop
  */
-struct door *door_new(int listen_fd, const struct door_limits *limits, struct faultloop *loop, const struct door_ops *ops)
+struct door *door_new(int listen_fd, const struct door_limits *limits, struct faultloop *loop,
+		      const struct door_ops *ops)
 {
 	struct door *d = g_new0(struct door, 1);
 

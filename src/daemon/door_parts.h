@@ -2,14 +2,16 @@
 #ifndef PC_DAEMON_DOOR_PARTS_H
 #define PC_DAEMON_DOOR_PARTS_H
 /*
- * What the files of the native door share: door_native.c talks, door_hello.c lets in, door_declare.c takes what sharers have, door_session.c knows
- * where the session stands, door_mapped.c proves what programs that are unaware of us map, door_prove.c asks what others have
- * mapped.
+ * What the files of the native door share: door_native.c has the connections, door_request.c hears
+ * what comes on them, door_hello.c lets in, door_declare.c takes what sharers have, door_session.c
+ * knows where the session stands, door_mapped.c proves what programs that are unaware of us map,
+ * door_prove.c asks what others have mapped.
  */
 #include "daemon/door_native.h"
 #include "daemon/prove.h"
 #include "daemon/prover.h"
 #include "daemon/remap.h"
+#include "sys/fdpass.h"
 #include "wire/regmsg.h"
 
 /* A block of the source, as the sharers' offers were matched with it. */
@@ -40,7 +42,8 @@ struct door {
 	GPtrArray *peers;		/* struct peer */
 	bool ran;			/* a VM was told to run */
 	bool is_matched;
-	bool released;			/* the session is complete: nothing is registered any more */
+	/* the session is complete: nothing is registered any more */
+	bool released;
 	uint64_t unmaps_posted, unmaps_seen;
 	unsigned n_notes;
 	struct door_note note[DOOR_NOTES];
@@ -62,31 +65,48 @@ struct peer {
 	struct client *client;
 	int sock;
 	guint watch, death, linger;
-	uint32_t awaited;		/* the serial of the request that waits for a proof; 0: none */
+	/* the serial of the request that waits for a proof; 0: none */
+	uint32_t awaited;
 };
 
 void door_send(struct peer *p, const union regmsg *m, size_t len, int fd);
-void door_send_text(struct peer *p, enum regmsg_type type, uint32_t serial, int error, const char *text);
+void door_send_text(struct peer *p, enum regmsg_type type, uint32_t serial, int error,
+		    const char *text);
+/* The answer to a request; @error: 0, or an errno of either sign. */
+void door_result(struct peer *p, uint32_t serial, int error, const char *text);
+/* A packet of @len bytes.  0, or a negative code when the connection must end. */
+int door_handle(struct peer *p, union regmsg *m, size_t len, struct fdpass *fds);
 const struct matched *door_find_matched(const struct door *d, const char *name);
 /* Why no sharer of this name and role can come in now, or NULL. */
 const char *door_place_taken(struct door *d, const char *name, bool main);
 /* Why one that says hello cannot be a sharer, with the error to tell it, or NULL. */
 const char *door_hello_problem(struct door *d, const struct regmsg_hello *h, int uffd, int *error);
 
-/* Says hello from a child, with the token of a client that is there: the token is then its own, too. */
+/*
+ * Says hello from a child, with the token of a client that is there: the token is then its own,
+ * too.
+ */
 bool door_is_heir(struct door *d, const struct regmsg_hello *h);
 
-/* One more, with the process at the other end; @sock: -1: it has none, somebody here speaks for it. */
+/*
+ * One more, with the process at the other end; @sock: -1: it has none, somebody here speaks for it.
+ */
 struct peer *door_add_peer(struct door *d, pid_t pid, int sock);
 /* It is over as a sharer: the fault thread is told. */
 void door_end(struct peer *p, enum snapshot_sharer_state how, int error, const char *reason);
 struct peer *door_peer_of(const struct door *d, const struct client *c);
-/* Free it when nothing refers to it any more: no socket, and a process that is gone or never mattered. */
+/*
+ * Free it when nothing refers to it any more: no socket, and a process that is gone or never
+ * mattered.
+ */
 void door_maybe_forget(struct peer *p);
 struct client *door_find_client(const struct door *d, uint32_t id);
 /* Do what wards wait for, as far as it can be done. */
 void door_wards_continue(struct door *d);
-/* What others of its process have had registered through userfaultfds of their own, for a copy of it. */
+/*
+ * What others of its process have had registered through userfaultfds of their own, for a copy of
+ * it.
+ */
 void door_note_elsewhere(const struct door *d, const struct client *c, struct client *copy);
 
 /* The shared blocks to look for in who declares nothing; @out: BLOCK_MAX.  Number. */
@@ -96,9 +116,20 @@ void door_mapped(struct door *d, struct client *c, const struct regmsg_mapped *m
 /* The fault thread has forgotten so many mappings. */
 void door_mapped_continue(struct door *d, uint64_t unmaps);
 void door_mapped_forget(struct door *d, const struct client *c);
-void door_mapped_answered(struct door *d, struct client *c, const struct remap *r, int ret, const char *why);
-enum door_question { DOOR_IS_PROVEN, DOOR_MAY_JOIN, DOOR_MAY_LEAVE, DOOR_IS_RELEASED, DOOR_MAY_MAP, DOOR_MAPS_NOTHING };
-/* The answer comes through the main loop, and what follows from it is done then.  0, or -errno with c->problem. */
+void door_mapped_answered(struct door *d, struct client *c, const struct remap *r, int ret,
+			  const char *why);
+enum door_question {
+	DOOR_IS_PROVEN,
+	DOOR_MAY_JOIN,
+	DOOR_MAY_LEAVE,
+	DOOR_IS_RELEASED,
+	DOOR_MAY_MAP,
+	DOOR_MAPS_NOTHING
+};
+/*
+ * The answer comes through the main loop, and what follows from it is done then.  0, or -errno with
+ * c->problem.
+ */
 int door_ask(struct door *d, struct client *c, enum door_question what, const unsigned *number);
 /* The same for a MAPPED. */
 int door_ask_mapped(struct door *d, struct client *c, const struct regmsg_mapped *m);

@@ -30,26 +30,18 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <sched.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "core/guard.h"
 #include "core/probe.h"
 #include "sys/clock.h"
-#include "sys/fd.h"
 #include "sys/sock.h"
-#include "wire/regmsg.h"
 
 #define RING_ENTRIES	256
 #define COMPLETIONS	64
 #define TICK_NS		1000000
 #define PUSH_PAGES	32		/* stored pages handed over in a turn */
-#define INBOX_SLOTS	256
-#define REPORT_SLOTS	1024
 
 /**
  * faultloop_feed - feed the session; a change is told to the main thread
@@ -67,7 +59,7 @@ int faultloop_feed(struct faultloop *f, enum session_event event)
 	return ret;
 }
 
-/* --- faults ---------------------------------------------------------------------------------------------- */
+/* --- faults ----------------------------------------------------------------------------------- */
 
 /* Without data, WAKE makes the thread try its access again.  One that cannot be woken has gone. */
 static void fault_again(struct faultloop *f, struct member *m, uint64_t address)
@@ -76,7 +68,8 @@ static void fault_again(struct faultloop *f, struct member *m, uint64_t address)
 	struct uffd_result result;
 
 	f->engine.stats.other_syscalls++;
-	(void)uffd_place(f->placer.ops, m->uffd, UFFD_WAKE, address & ~(page - 1), page, NULL, true, &result);
+	(void)uffd_place(f->placer.ops, m->uffd, UFFD_WAKE, address & ~(page - 1), page, NULL, true,
+			 &result);
 }
 
 /*
@@ -85,12 +78,14 @@ static void fault_again(struct faultloop *f, struct member *m, uint64_t address)
  * the kernel holds the owner's madvise() until we did.  Of FORK the child's descriptor must not
  * leak.
  */
-static void take_event(struct faultloop *f, struct member *m, const struct uffd_event *e, uint64_t now)
+static void take_event(struct faultloop *f, struct member *m, const struct uffd_event *e,
+		       uint64_t now)
 {
 	enum engine_outcome outcome;
 
 	if (e->kind == UFFD_FORK && !roster_keep_child(&f->roster, e->fd))
-		verdict_member(f, m, SHARER_DISABLED, EMFILE, "it forks too often: use MADV_DONTFORK on guest memory");
+		verdict_member(f, m, SHARER_DISABLED, EMFILE,
+			       "it forks too often: use MADV_DONTFORK on guest memory");
 	if (e->kind != UFFD_FAULT)
 		return;
 	PROBE3(fault, m->ref.slot, e->address, e->tid);
@@ -99,12 +94,17 @@ static void take_event(struct faultloop *f, struct member *m, const struct uffd_
 	outcome = engine_fault(&f->engine, m->ref, e->address, e->tid, e->flags, now);
 	if (outcome != ENGINE_OUTSIDE)
 		return;
-	/* What was told before it was touched may still lie in the inbox: it is to fault once more, behind that. */
+	/*
+	 * What was told before it was touched may still lie in the inbox: it is to fault once more,
+	 * behind that.
+	 */
 	if (!mailbox_empty(&f->inbox))
 		fault_again(f, m, e->address);
 	else
-		verdict_member(f, m, SHARER_DISABLED, EFAULT, "fault at 0x%" PRIx64 ", outside of every mapping it "
-				     "declared", e->address);
+		verdict_member(f, m, SHARER_DISABLED, EFAULT,
+			       "fault at 0x%" PRIx64 ", outside of every mapping it "
+			       "declared",
+			       e->address);
 }
 
 /*
@@ -124,7 +124,7 @@ static void read_faults(struct faultloop *f, struct member *m)
 	f->engine.stats.other_syscalls++;
 	if (n < 0) {
 		verdict_member(f, m, SHARER_DISABLED, -n, "reading its userfaultfd: %s",
-				     n == -EBADMSG ? "short message, alignment lost" : strerror(-n));
+			       n == -EBADMSG ? "short message, alignment lost" : strerror(-n));
 		return;
 	}
 	if (n == 0)
@@ -139,7 +139,8 @@ static void read_faults(struct faultloop *f, struct member *m)
 /* Are there messages that could be read now? */
 static bool faults_wait(const struct faultloop *f)
 {
-	if (!faultloop_serving(f) || engine_room(&f->engine) == 0 || f->n_pending == FAULTLOOP_PENDING)
+	if (!faultloop_serving(f) || engine_room(&f->engine) == 0 ||
+	    f->n_pending == FAULTLOOP_PENDING)
 		return false;
 	for (unsigned i = 0; i < f->roster.used; i++)
 		if (f->roster.member[i].ready && f->roster.member[i].state == SHARER_ACTIVE)
@@ -160,7 +161,10 @@ static void serve_faults(struct faultloop *f)
 
 		if (m->state == SHARER_ACTIVE && m->ready)
 			read_faults(f, m);
-		/* Room may run out here: the one behind whoever took it last is then the first to get some. */
+		/*
+		 * Room may run out here: the one behind whoever took it last is then the first to
+		 * get some.
+		 */
 		if (engine_room(&f->engine) < room)
 			f->next_member = (first + i + 1) % used;
 	}
@@ -175,12 +179,14 @@ static void arm_members(struct faultloop *f)
 		struct member *m = &f->roster.member[i];
 
 		if (m->id && m->state == SHARER_ACTIVE && !m->armed && !m->maps_due)
-			m->armed = ring_poll(f->ring, m->uffd, (struct ring_cookie){ COOKIE_UFFD, 0, m->ref.slot,
-										    m->ref.generation }) == 0;
+			m->armed = ring_poll(f->ring, m->uffd,
+					     (struct ring_cookie){ COOKIE_UFFD, 0, m->ref.slot,
+								   m->ref.generation }) == 0;
 	}
 }
 
-static void arm_receive(struct faultloop *f, struct lane *l, bool *receiving, enum faultloop_cookie kind)
+static void arm_receive(struct faultloop *f, struct lane *l, bool *receiving,
+			enum faultloop_cookie kind)
 {
 	const struct ring_cookie cookie = { (uint8_t)kind, 0, 0, 0 };
 	size_t room;
@@ -220,25 +226,26 @@ static void note_pool(struct faultloop *f)
 }
 
 /*
- * Somebody may wait for what we hold ourselves: the last page of it is told, whichever lane brought it.  Looked for until then
- * only.
+ * Somebody may wait for what we hold ourselves: the last page of it is told, whichever lane brought
+ * it.  Looked for until then only.
  */
 static void note_held(struct faultloop *f)
 {
 	if (!f->held_left)
 		return;
 	for (unsigned i = 0; i < f->engine.blocks.n; i++)
-		if (f->engine.blocks.block[i].kind == BLOCK_HELD && f->engine.blocks.block[i].missing)
+		if (f->engine.blocks.block[i].kind == BLOCK_HELD &&
+		    f->engine.blocks.block[i].missing)
 			return;
 	f->held_left = false;
 	faultloop_changed(f);
 }
 
-/* --- one turn ------------------------------------------------------------------------------------------- */
+/* --- one turn --------------------------------------------------------------------------------- */
 
 /*
- * A request usually fits the socket: sending it directly saves a completion, which would cost another round through the wait.
- * What does not fit is left to the ring, one send at a time.
+ * A request usually fits the socket: sending it directly saves a completion, which would cost
+ * another round through the wait.  What does not fit is left to the ring, one send at a time.
  */
 static void flush(struct faultloop *f)
 {
@@ -249,16 +256,23 @@ static void flush(struct faultloop *f)
 		return;
 	n = sock_send(f->return_fd, mem_ring_read(q), mem_ring_used(q));
 	f->engine.stats.other_syscalls++;
-	/* What the source sent before it went is still to be read, perhaps a whole package: only then is it lost. */
+	/*
+	 * What the source sent before it went is still to be read, perhaps a whole package: only
+	 * then is it lost.
+	 */
 	f->outbox.broken = n < 0;
 	if (n >= 0)
 		outbox_took(&f->outbox, (size_t)n);
 	if (n >= 0 && !outbox_empty(&f->outbox))
-		f->outbox.sending = ring_send(f->ring, f->return_fd, mem_ring_read(q), mem_ring_used(q),
+		f->outbox.sending = ring_send(f->ring, f->return_fd, mem_ring_read(q),
+					      mem_ring_used(q),
 					      (struct ring_cookie){ COOKIE_SEND, 0, 0, 0 }) == 0;
 }
 
-/* Known zeroes that a device wants are placed on the way to the next request, as far as the kernel takes them now. */
+/*
+ * Known zeroes that a device wants are placed on the way to the next request, as far as the kernel
+ * takes them now.
+ */
 static bool next_request(struct faultloop *f, struct engine_request *r)
 {
 	bool found, queued;
@@ -272,8 +286,8 @@ static bool next_request(struct faultloop *f, struct engine_request *r)
 }
 
 /*
- * Nobody sleeps for a page before faults are served, but once the package is here the source gives pages, and what is ours
- * alone may be asked for: the hand-over does.
+ * Nobody sleeps for a page before faults are served, but once the package is here the source gives
+ * pages, and what is ours alone may be asked for: the hand-over does.
  */
 static bool may_ask(const struct faultloop *f)
 {
@@ -307,7 +321,10 @@ static bool turn(struct faultloop *f)
 	bool more, main_more;
 
 	f->placer.now = 0;
-	/* First, for a lane that stood still goes on in this turn: nothing else would wake us for the bytes it has. */
+	/*
+	 * First, for a lane that stood still goes on in this turn: nothing else would wake us for
+	 * the bytes it has.
+	 */
 	perform_pending(f);
 	serve_faults(f);
 	more = lanework_run(f, &f->urgent);
@@ -325,18 +342,23 @@ static bool turn(struct faultloop *f)
 	arm_members(f);
 	arm_receive(f, &f->urgent, &f->urgent_receiving, COOKIE_URGENT);
 	/*
-	 * The bulk thread's, or about to be; a tail stays ours.  Large receives are what makes it fast: not before its buffer
-	 * is worked off.
+	 * The bulk thread's, or about to be; a tail stays ours.  Large receives are what makes it
+	 * fast: not before its buffer is worked off.
 	 */
 	if (!main_more && (!(f->has_urgent && faultloop_serving(f)) || f->tail))
 		arm_receive(f, &f->main, &f->main_receiving, COOKIE_MAIN);
-	/* Looked at last: the lanes may have made the room that a message of before waits for, and no completion tells. */
+	/*
+	 * Looked at last: the lanes may have made the room that a message of before waits for, and
+	 * no completion tells.
+	 */
 	more |= faults_wait(f);
-	return more || (faultloop_serving(f) && f->engine.stored_left && !f->retry_ns && !faultloop_halted(f));
+	return more || (faultloop_serving(f) && f->engine.stored_left && !f->retry_ns &&
+			!faultloop_halted(f));
 }
 
 /**
- * faultloop_tell_main - fill the snapshot in hand, and ring: what changed is in it, or in the next one
+ * faultloop_tell_main - fill the snapshot in hand, and ring: what changed is in it, or in the next
+ * one
  */
 void faultloop_tell_main(struct faultloop *f)
 {
@@ -351,7 +373,7 @@ void faultloop_tell_main(struct faultloop *f)
 	f->dirty = false;
 }
 
-/* --- completions ----------------------------------------------------------------------------------------- */
+/* --- completions ------------------------------------------------------------------------------ */
 
 static void on_doorbell(struct faultloop *f, const struct ring_done *d)
 {
@@ -365,14 +387,16 @@ static void on_doorbell(struct faultloop *f, const struct ring_done *d)
 /* A poll that found something, or ended; what comes of an earlier generation is dropped (O10). */
 static void on_uffd(struct faultloop *f, const struct ring_done *d)
 {
-	struct member *m = roster_active(&f->roster, (struct sharer_ref){ d->cookie.index, d->cookie.generation });
+	struct member *m = roster_active(
+		&f->roster, (struct sharer_ref){ d->cookie.index, d->cookie.generation });
 
 	if (!m)
 		return;
 	m->armed = d->more;
 	if (d->result < 0 || d->result & POLLERR)
-		verdict_member(f, m, SHARER_DISABLED, EBADF, "its userfaultfd was made blocking, or closed under us "
-				     "(POLLERR); it must stay O_NONBLOCK");
+		verdict_member(f, m, SHARER_DISABLED, EBADF,
+			       "its userfaultfd was made blocking, or closed under us "
+			       "(POLLERR); it must stay O_NONBLOCK");
 	else
 		m->ready = true;
 }
@@ -399,8 +423,9 @@ static void on_sent(struct faultloop *f, const struct ring_done *d)
 static void dispatch(struct faultloop *f, const struct ring_done *d)
 {
 	static void (*const handlers[])(struct faultloop *, const struct ring_done *) = {
-		[COOKIE_DOORBELL] = on_doorbell, [COOKIE_UFFD] = on_uffd, [COOKIE_MAIN] = on_received,
-		[COOKIE_URGENT] = on_received, [COOKIE_SEND] = on_sent,
+		[COOKIE_DOORBELL] = on_doorbell, [COOKIE_UFFD] = on_uffd,
+		[COOKIE_MAIN] = on_received,	 [COOKIE_URGENT] = on_received,
+		[COOKIE_SEND] = on_sent,
 	};
 
 	if (d->cookie.kind < ARRAY_LEN(handlers) && handlers[d->cookie.kind])
@@ -421,8 +446,8 @@ static int64_t patience(const struct faultloop *f, bool more)
 }
 
 /*
- * Busy-poll for a while before sleeping, when asked to: saves the wake-up of another CPU.  Whoever else wants this CPU may have
- * it; it may be the one we wait for.
+ * Busy-poll for a while before sleeping, when asked to: saves the wake-up of another CPU.  Whoever
+ * else wants this CPU may have it; it may be the one we wait for.
  */
 static void spin(struct faultloop *f)
 {
@@ -444,8 +469,9 @@ static int loop(struct faultloop *f)
 		if (f->snapshot || f->dirty)
 			faultloop_tell_main(f);
 		if (!f->doorbell_armed)
-			f->doorbell_armed =
-				ring_poll(f->ring, f->doorbell, (struct ring_cookie){ COOKIE_DOORBELL, 0, 0, 0 }) == 0;
+			f->doorbell_armed = ring_poll(f->ring, f->doorbell,
+						      (struct ring_cookie){ COOKIE_DOORBELL, 0, 0,
+									    0 }) == 0;
 		if (f->options.spin_us && wait != 0 && faultloop_serving(f)) {
 			n = ring_wait(f->ring, done, COMPLETIONS, 0);
 			if (n == 0)
@@ -468,7 +494,10 @@ static int loop(struct faultloop *f)
 	return 0;
 }
 
-static void *run(void *arg)
+/**
+ * faultloop_run - the thread: turns until it is told to quit, or its ring fails
+ */
+void *faultloop_run(void *arg)
 {
 	struct faultloop *f = arg;
 	int ret = ring_new(&f->ring, RING_ENTRIES);
@@ -486,97 +515,4 @@ static void *run(void *arg)
 	__atomic_store_n(&f->over, ret < 0, __ATOMIC_RELEASE);
 	doorbell_ring(f->notify);
 	return NULL;
-}
-
-/* --- for the main thread ------------------------------------------------------------------------------- */
-
-static int set_up(struct faultloop *f, const struct faultloop_options *options)
-{
-	struct engine_limits limits = { .waiters = options->max_waiters, .window = 512 };
-	int ret;
-
-	f->options = *options;
-	f->placer.ops = options->uffd_ops ? options->uffd_ops : &uffd_kernel_ops;
-	f->placer.page_size = 4096;
-	f->placer.stall = &f->stall;
-	f->placer.thread = LANE_URGENT;
-	f->doorbell = doorbell_new();
-	f->notify = doorbell_new();
-	f->own_uffd = uffd_open(0, false);
-	if (f->doorbell < 0 || f->notify < 0)
-		return -EMFILE;
-	if (f->own_uffd < 0)
-		return f->own_uffd;
-	ret = engine_init(&f->engine, &limits);
-	if (ret == 0)
-		ret = outbox_init(&f->outbox);
-	if (ret == 0)
-		ret = mailbox_init(&f->inbox, sizeof(struct message), INBOX_SLOTS, f->doorbell);
-	if (ret == 0)
-		ret = mailbox_init(&f->reports, sizeof(struct bulk_message), REPORT_SLOTS, f->doorbell);
-	return ret;
-}
-
-static void tear_down(struct faultloop *f)
-{
-	bulklane_stop(f->bulk);
-	for (unsigned i = 0; i < f->n_backings; i++)
-		backing_close(&f->backing[i]);
-	lane_close(&f->main);
-	lane_close(&f->urgent);
-	roster_deinit(&f->roster);
-	outbox_deinit(&f->outbox);
-	engine_deinit(&f->engine);
-	mailbox_deinit(&f->inbox);
-	mailbox_deinit(&f->reports);
-	if (f->ledger_memory)
-		mem_unmap(f->ledger_memory, f->ledger_size);
-	if (f->zeroes)
-		mem_unmap(f->zeroes, f->zeroes_size);
-	free(f->body);
-	close_fd(&f->return_fd);
-	close_fd(&f->package_fd);
-	close_fd(&f->own_uffd);
-	close_fd(&f->doorbell);
-	close_fd(&f->notify);
-	free(f);
-}
-
-/**
- * faultloop_start - make everything and start the thread
- * @options: copied
- *
- * Return: 0 or -errno.
- */
-int faultloop_start(struct faultloop **out, const struct faultloop_options *options)
-{
-	struct faultloop *f = calloc(1, sizeof(*f));
-	int ret;
-
-	if (!f)
-		return -ENOMEM;
-	f->main.fd = f->urgent.fd = f->return_fd = f->package_fd = f->own_uffd = -1;
-	f->urgent.id = LANE_URGENT;
-	roster_init(&f->roster);
-	ret = set_up(f, options);
-	if (ret == 0)
-		ret = -pthread_create(&f->thread, NULL, run, f);
-	if (ret < 0) {
-		tear_down(f);
-		return ret;
-	}
-	*out = f;
-	return 0;
-}
-
-/**
- * faultloop_stop - end the thread and free everything, the userfaultfds included (O11)
- */
-void faultloop_stop(struct faultloop *f)
-{
-	const struct message quit = { .kind = MESSAGE_QUIT };
-
-	faultloop_post(f, &quit);
-	pthread_join(f->thread, NULL);
-	tear_down(f);
 }

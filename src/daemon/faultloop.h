@@ -2,8 +2,9 @@
 #ifndef PC_DAEMON_FAULTLOOP_H
 #define PC_DAEMON_FAULTLOOP_H
 /*
- * The fault thread.  It owns the engine, the ring, the sharers' userfaultfds, the return path and, without an urgent lane, the main
- * lane; everything here but the functions for the main thread belongs to it.  See faultloop.c for the theory.
+ * The fault thread.  It owns the engine, the ring, the sharers' userfaultfds, the return path and,
+ * without an urgent lane, the main lane; everything here but the functions for the main thread
+ * belongs to it.  See faultloop.c for the theory.
  */
 #include <pthread.h>
 #include <stdbool.h>
@@ -31,13 +32,15 @@ struct faultloop_options {
 	uint64_t max_package;		/* bytes */
 	uint32_t max_waiters;
 	bool switchover_ack;
-	uint32_t quiet_ms;		/* how long the urgent lane may bring nothing that is owed behind the end; 0: the default */
+	/* how long the urgent lane may bring nothing that is owed behind the end; 0: the default */
+	uint32_t quiet_ms;
 	const struct uffd_ops *uffd_ops;	/* NULL: the kernel */
 };
 
 /* Marks in the life of a session, CLOCK_MONOTONIC; 0: not yet. */
 struct faultloop_times {
-	uint64_t state, started, switchover, listening, first_fault, first_served, running, complete;
+	uint64_t state, started, switchover, listening, first_fault, first_served, running,
+		complete;
 };
 
 struct faultloop {
@@ -46,8 +49,10 @@ struct faultloop {
 	struct mailbox inbox;		/* struct message, from the main thread */
 	struct mailbox reports;		/* struct bulk_message */
 	int doorbell;			/* rung by both writers */
-	int notify;			/* rung for the main thread: the state changed, or the snapshot is back */
-	bool over;			/* atomic: the thread gave up, and what was its own is the main thread's to read */
+	/* rung for the main thread: the state changed, or the snapshot is back */
+	int notify;
+	/* atomic: the thread gave up, and what was its own is the main thread's to read */
+	bool over;
 	struct snapshot *filled;	/* the way back of the snapshot (atomic exchange) */
 
 	/* --- the fault thread's own from here on --- */
@@ -67,32 +72,40 @@ struct faultloop {
 	bool has_main, has_urgent;
 	bool main_eof;			/* the stream's own end was decoded */
 	bool main_closed;		/* the connection ended */
-	bool closing;			/* SHUT is on its way: nothing is asked any more, and nothing refused */
-	uint64_t arrears_ns, arrears_bytes;	/* see arrears.c: since when the urgent lane is quiet (0: none), and what it had brought */
+	/* SHUT is on its way: nothing is asked any more, and nothing refused */
+	bool closing;
+	/* see arrears.c: since when the urgent lane is quiet (0: none), and what it had brought */
+	uint64_t arrears_ns, arrears_bytes;
 	bool arrears_asked;
-	uint64_t answer_mark, shut_mark;	/* in the outbox: the end of our answer to the package, of SHUT */
+	/* in the outbox: the end of our answer to the package, of SHUT */
+	uint64_t answer_mark, shut_mark;
 	struct bulklane *bulk;
 	struct bulk_message bulk_seen;	/* counters last taken over */
 	struct placer placer;
 	uint8_t *zeroes;
 	uint64_t zeroes_size;
-	struct engine_action pending[FAULTLOOP_PENDING];	/* placements to try again when time has passed */
+	/* placements to try again when time has passed */
+	struct engine_action pending[FAULTLOOP_PENDING];
 	unsigned n_pending;
-	bool stalled_main, stalled_urgent;	/* a page of that lane is pending: its buffer must not move */
+	/* a page of that lane is pending: its buffer must not move */
+	bool stalled_main, stalled_urgent;
 	bool given_back;		/* content of ours waits for another try, in the engine */
-	uint64_t pool_waits;		/* pages of these that want a huge page, and the pool has none */
+	/* pages of these that want a huge page, and the pool has none */
+	uint64_t pool_waits;
 	uint64_t retry_ns;		/* when to try these again; 0: there is nothing */
 	struct stall stall;		/* of the main sharer; the bulk thread's, too */
 	bool doorbell_armed;		/* the doorbell's poll is armed */
 
 	enum snapshot_need need;
-	struct qstream_block listed[BLOCK_MAX];	/* the source's list, until the main thread matched it */
+	/* the source's list, until the main thread matched it */
+	struct qstream_block listed[BLOCK_MAX];
 	unsigned n_listed;
 	char machine[256], peer[128];
 	uint32_t page_bits, ram_section;	/* of its stream; see snapshot.h */
 	bool held_left;			/* pages of held blocks are missing, as far as was looked */
 	/* the package (or the naked tail of a precopy) */
-	uint8_t *body;			/* of the package or tail, while it is being received; heap */
+	/* of the package or tail, while it is being received; heap */
+	uint8_t *body;
 	uint64_t body_size, body_have;
 	bool tail;			/* it finished as precopy */
 	int package_fd;
@@ -101,7 +114,8 @@ struct faultloop {
 	unsigned n_pings;
 
 	uint64_t strays;
-	bool pool_told;			/* the main thread knows that pages wait for the pool, or that none do */
+	/* the main thread knows that pages wait for the pool, or that none do */
+	bool pool_told;
 	uint64_t unmaps;		/* mappings forgotten on request */
 	bool running_told;		/* the source has our answer: the VM may run */
 	bool ownership_unknown;
@@ -114,7 +128,7 @@ struct faultloop {
 	struct snapshot *snapshot;	/* in hand, to be filled; NULL */
 };
 
-/* --- for the main thread -------------------------------------------------------------------------- */
+/* --- for the main thread ---------------------------------------------------------------------- */
 
 /* Starts the thread.  0 or -errno. */
 int faultloop_start(struct faultloop **out, const struct faultloop_options *options);
@@ -127,20 +141,26 @@ struct snapshot *faultloop_collect(struct faultloop *f, bool *stale);
 /* Ends the thread and frees everything. */
 void faultloop_stop(struct faultloop *f);
 
-/* --- between the files of the fault thread ------------------------------------------------------ */
+/* --- between the files of the fault thread ---------------------------------------------------- */
 
+/* The thread itself. */
+void *faultloop_run(void *arg);
 /* Fill the snapshot in hand, if there is one, and ring for the main thread. */
 void faultloop_tell_main(struct faultloop *f);
 /* Feed the session; a change is told to the main thread.  As session_feed(). */
 int faultloop_feed(struct faultloop *f, enum session_event event);
 static inline bool faultloop_halted(const struct faultloop *f)
 {
-	return f->engine.session.state == SESSION_FAILED || f->engine.session.state == SESSION_PAUSED;
+	return f->engine.session.state == SESSION_FAILED ||
+	       f->engine.session.state == SESSION_PAUSED;
 }
-/* Are faults answered (as far as pages are here)?  To the end: a late message must not find nobody. */
+/*
+ * Are faults answered (as far as pages are here)?  To the end: a late message must not find nobody.
+ */
 static inline bool faultloop_serving(const struct faultloop *f)
 {
-	return f->engine.session.state >= SESSION_LOADING && f->engine.session.state <= SESSION_COMPLETE;
+	return f->engine.session.state >= SESSION_LOADING &&
+	       f->engine.session.state <= SESSION_COMPLETE;
 }
 /* Pages at hand, on either side, that wait for the pool of huge pages. */
 static inline uint64_t faultloop_pool_waits(const struct faultloop *f)
@@ -161,7 +181,8 @@ static inline uint64_t faultloop_now(struct faultloop *f)
 
 /* verdict.c: how a session ends. */
 /* It cannot go on: refused while the source then resumes its VM, held (PAUSED) afterwards. */
-void verdict_halt(struct faultloop *f, int error, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void verdict_halt(struct faultloop *f, int error, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
 /* A connection of the source broke: error 0 at EOF. */
 void verdict_lost(struct faultloop *f, int error);
 /* The main connection's end. */
@@ -171,19 +192,27 @@ void verdict_end(struct faultloop *f);
 /* Has our answer left?  Then the VM may run. */
 void verdict_tell_running(struct faultloop *f);
 /* A sharer ends; by its policy the session may end with it. */
-void verdict_member(struct faultloop *f, struct member *m, enum snapshot_sharer_state how, int error,
-		    const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+void verdict_member(struct faultloop *f, struct member *m, enum snapshot_sharer_state how,
+		    int error, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 
-/* arrears.c: pages that are owed behind the end of the main stream.  When to look again, nanoseconds; -1: there are none. */
+/*
+ * arrears.c: pages that are owed behind the end of the main stream.  When to look again,
+ * nanoseconds; -1: there are none.
+ */
 void arrears_chase(struct faultloop *f, uint64_t now);
 int64_t arrears_wait(const struct faultloop *f);
 
 /* lanework.c: the receive buffers.  True when there is more than one turn may take. */
 bool lanework_run(struct faultloop *f, struct lane *l);
-/* As soon as faults are served and an urgent lane is there, the main lane goes to its own thread. */
+/*
+ * As soon as faults are served and an urgent lane is there, the main lane goes to its own thread.
+ */
 void lanework_hand_over(struct faultloop *f);
 
-/* intake.c: the main lane until faults are served.  Handles the record at hand; false: read no further now. */
+/*
+ * intake.c: the main lane until faults are served.  Handles the record at hand; false: read no
+ * further now.
+ */
 bool intake_record(struct faultloop *f, struct lane *l);
 /* Takes bytes of a package or tail out of the lane's buffer. */
 void intake_body(struct faultloop *f, struct lane *l);
