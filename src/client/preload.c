@@ -5,20 +5,21 @@
  * All that has to happen inside such a program is that a userfaultfd is opened, since that belongs
  * to the address space of whoever opens it; everything else postcopyd does from outside.  So before
  * main() the library opens one, hands it over with a HELLO that says "unaware", and keeps still.
- * With maps=on it also stands before mmap() (preload_map.c) and mremap() (preload_remap.c), for programs
- * that map guest memory while it is being migrated.
+ * With maps=on it also stands before mmap() (preload_map.c) and mremap() (preload_remap.c), for
+ * programs that map guest memory while it is being migrated.
  *
  * What processes do to that:
  *
- *   fork   The userfaultfd is that of the parent's address space, so a child is nothing to the daemon
- *          until it has said hello for itself.  While the VM's memory is not served yet it does that
- *          at once, for it may be the program that goes into the background.  Later forks are for
- *          helpers: those say hello only should they map something.  No child keeps the parent's
- *          descriptors, and what a child starts is not asked for anything (preload_env.c).
+ *   fork   The userfaultfd is that of the parent's address space, so a child is nothing to the
+ *          daemon until it has said hello for itself.  While the VM's memory is not served yet it
+ *          does that at once, for it may be the program that goes into the background.  Later forks
+ *          are for helpers: those say hello only should they map something.  No child keeps the
+ *          parent's descriptors, and what a child starts is not asked for anything (preload_env.c).
  *   exec   The descriptors are closed by it, so the daemon sees the connection end, whatever comes
  *          next: a wrapper's hello is over when it becomes the program, which says its own.
  *   seccomp, setuid, chroot   come later than we do.  What is done afterwards is recvmsg, sendmsg,
- *          socketpair, poll, fstat, fstatfs, madvise, mprotect, munmap, open, read, close: what any program does.
+ *          socketpair, poll, fstat, fstatfs, madvise, mprotect, munmap, open, read, close: what any
+ *          program does.
  *
  * Who cannot be served does not run: without a hello the program ends before main(), a mapping that
  * cannot be proven fails.  required=no lifts the first, for a program that may run without a
@@ -105,13 +106,19 @@ static struct preload_line *line_in_use(int *err, char *why)
 	struct preload_line *l = &self.line;
 
 	if (self.pid != getpid())
-		return unusable(err, -ECHILD, "this process was made by other means than fork(): postcopyd does not know it", why);
+		return unusable(
+			err, -ECHILD,
+			"this process was made by other means than fork(): postcopyd does not know it",
+			why);
 	if (!atomic_load(&l->complete) && !atomic_load(&l->ended))
 		preload_line_hear(l);
 	if (atomic_load(&l->complete))
 		return NULL;
 	if (atomic_load(&l->ended))
-		return unusable(err, -EIO, "the connection to postcopyd ended before all memory was here: nobody would serve it", why);
+		return unusable(
+			err, -EIO,
+			"the connection to postcopyd ended before all memory was here: nobody would serve it",
+			why);
 	return l;
 }
 
@@ -190,8 +197,11 @@ __attribute__((constructor)) static void begin(void)
 	}
 	if (ret < 0) {
 		atomic_store(&self.duty, DUTY_NONE);
-		preload_complain("%s%s", why[0] ? why : strerror(-ret),
-				 self.options.required ? "; the program does not run without it (required=no lets it)" : "");
+		preload_complain(
+			"%s%s", why[0] ? why : strerror(-ret),
+			self.options.required ?
+				"; the program does not run without it (required=no lets it)" :
+				"");
 	}
 	if (ret < 0 && self.options.required)
 		_exit(1);

@@ -79,7 +79,8 @@ static int take_words(struct keyval *kv, struct preload_options *o, char *why)
 	o->policy = main ? REGMSG_POLICY_FAIL : REGMSG_POLICY_DISABLE;
 	if (policy && !look_up(policies, policy, &o->policy))
 		return wrong(why, "policy", "ignore, disable or fail");
-	if (keyval_bool(kv, "maps", &o->maps) < 0 || keyval_bool(kv, "required", &o->required) < 0) {
+	if (keyval_bool(kv, "maps", &o->maps) < 0 ||
+	    keyval_bool(kv, "required", &o->required) < 0) {
 		snprintf(why, PRELOAD_WHY, VARIABLE ": %s", kv->error);
 		return -EINVAL;
 	}
@@ -106,7 +107,8 @@ static bool is_ours(const char *library, size_t len)
 
 	while (name > library && name[-1] != '/')
 		name--;
-	return (size_t)(library + len - name) >= strlen(OURSELF) && strncmp(name, OURSELF, strlen(OURSELF)) == 0;
+	return (size_t)(library + len - name) >= strlen(OURSELF) &&
+	       strncmp(name, OURSELF, strlen(OURSELF)) == 0;
 }
 
 /* What LD_PRELOAD would be without us.  The words are parted by spaces or colons. */
@@ -145,7 +147,8 @@ static void find_others(void)
  */
 int preload_env_read(struct preload_options *o, char *why)
 {
-	static const char *const known[] = { "register", "name", "role", "policy", "maps", "program", "required", NULL };
+	static const char *const known[] = { "register", "name",    "role",	"policy",
+					     "maps",	 "program", "required", NULL };
 	const char *text = getenv(VARIABLE), *program;
 	cleanup_keyval struct keyval kv = { 0 };
 	int ret;
@@ -156,7 +159,8 @@ int preload_env_read(struct preload_options *o, char *why)
 	find_others();
 	ret = keyval_parse(&kv, text, known, NULL);
 	if (ret < 0) {
-		snprintf(why, PRELOAD_WHY, VARIABLE ": %s", ret == -ENOMEM ? "no memory" : kv.error);
+		snprintf(why, PRELOAD_WHY, VARIABLE ": %s",
+			 ret == -ENOMEM ? "no memory" : kv.error);
 		return ret;
 	}
 	program = keyval_get(&kv, "program");

@@ -7,9 +7,9 @@
  * read the socket at any time, and a thread that asks brings the socket for its own answer.  So
  * there is no lock, and nothing is allocated.
  *
- * The descriptors are kept out of the way of numbers that a program has its own ideas about, and the
- * socket is looked at before it is used: one that closes all it does not know, and opens something
- * else, must not find that we write into it.
+ * The descriptors are kept out of the way of numbers that a program has its own ideas about, and
+ * the socket is looked at before it is used: one that closes all it does not know, and opens
+ * something else, must not find that we write into it.
  */
 #include "config.h"
 
@@ -30,9 +30,11 @@
 #include "sys/fdpass.h"
 #include "sys/uffd_open.h"
 
-#define FIRST_FD   200			/* descriptors of ours have at least this number, where the limit allows it */
+/* descriptors of ours have at least this number, where the limit allows it */
+#define FIRST_FD   200
 #define HELLO_MS   30000
-#define MAPPED_MS  60000		/* the daemon looks into /proc and may wait for its fault thread */
+/* the daemon looks into /proc and may wait for its fault thread */
+#define MAPPED_MS  60000
 #define FEATURES   (UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MISSING_HUGETLBFS)
 
 /**
@@ -152,7 +154,10 @@ static int no_answer(int err, const char *to, char *why)
 	return err;
 }
 
-/* A program without privilege borrows the device; the userfaultfd that comes of it is its own all the same. */
+/*
+ * A program without privilege borrows the device; the userfaultfd that comes of it is its own all
+ * the same.
+ */
 static int borrow_uffd(int sock, char *why)
 {
 	cleanup_fdpass struct fdpass fds;
@@ -165,14 +170,19 @@ static int borrow_uffd(int sock, char *why)
 	if (ret < 0)
 		return no_answer(ret, "ASK_DEVICE", why);
 	if (m.head.type != REGMSG_DEVICE) {
-		ret = m.head.type == REGMSG_RESULT || m.head.type == REGMSG_REFUSED ? -m.text.error : -EPROTO;
+		ret = m.head.type == REGMSG_RESULT || m.head.type == REGMSG_REFUSED ?
+			      -m.text.error :
+			      -EPROTO;
 		snprintf(why, PRELOAD_WHY, "no right to a userfaultfd here, and none to borrow: %s",
-			 ret == -EPROTO ? "postcopyd gave an answer to something else" : m.text.text);
+			 ret == -EPROTO ? "postcopyd gave an answer to something else" :
+					  m.text.text);
 		return ret ? ret : -EPROTO;
 	}
 	ret = uffd_create_from(fds.fd[0], false);
 	if (ret < 0)
-		snprintf(why, PRELOAD_WHY, "cannot make a userfaultfd from the borrowed /dev/userfaultfd: %s", strerror(-ret));
+		snprintf(why, PRELOAD_WHY,
+			 "cannot make a userfaultfd from the borrowed /dev/userfaultfd: %s",
+			 strerror(-ret));
 	return ret;
 }
 
@@ -193,13 +203,16 @@ static int open_uffd(int sock, char *why)
 	if (ret == -EINVAL)
 		ret = uffd_handshake(uffd, FEATURES, NULL);
 	if (ret < 0) {
-		snprintf(why, PRELOAD_WHY, "this kernel's userfaultfd cannot serve shared memory: %s", strerror(-ret));
+		snprintf(why, PRELOAD_WHY,
+			 "this kernel's userfaultfd cannot serve shared memory: %s",
+			 strerror(-ret));
 		return ret;
 	}
 	return steal_fd(&uffd);
 }
 
-static int say_hello(struct preload_line *l, const struct preload_options *o, uint64_t parent, char *why)
+static int say_hello(struct preload_line *l, const struct preload_options *o, uint64_t parent,
+		     char *why)
 {
 	cleanup_fdpass struct fdpass fds;
 	union regmsg m;
@@ -230,11 +243,13 @@ static uint64_t inode_of(int fd)
 	return fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode) ? st.st_ino : 0;
 }
 
-static int open_both(struct preload_line *l, const struct preload_options *o, uint64_t parent, char *why)
+static int open_both(struct preload_line *l, const struct preload_options *o, uint64_t parent,
+		     char *why)
 {
 	l->sock = fdpass_connect(o->path, HELLO_MS);
 	if (l->sock < 0) {
-		snprintf(why, PRELOAD_WHY, "cannot connect to postcopyd at %s: %s", o->path, strerror(-l->sock));
+		snprintf(why, PRELOAD_WHY, "cannot connect to postcopyd at %s: %s", o->path,
+			 strerror(-l->sock));
 		return l->sock;
 	}
 	move_up(&l->sock);
@@ -256,7 +271,8 @@ static int open_both(struct preload_line *l, const struct preload_options *o, ui
  *
  * Return: 0; else -errno, and nothing is open.
  */
-int preload_line_open(struct preload_line *l, const struct preload_options *o, uint64_t parent, char *why)
+int preload_line_open(struct preload_line *l, const struct preload_options *o, uint64_t parent,
+		      char *why)
 {
 	int ret;
 

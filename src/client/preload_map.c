@@ -3,11 +3,11 @@
  * mmap(), in between: a mapping of guest memory is not given to the program before the daemon has
  * registered it and seen that it is.
  *
- * Until then it is PROT_NONE, so that nobody can touch it: neither another thread, nor the kernel on
- * behalf of MAP_POPULATE, MAP_LOCKED or an earlier mlockall(MCL_FUTURE), which would fill every hole
- * with a page of zeroes, for all who share the memory (MAP_POPULATE is left out for good: the pages
- * of a mapping that is served come by themselves).  Afterwards it gets the protection that was asked
- * for, and is not inherited by forks: in a child's address space nothing is registered.
+ * Until then it is PROT_NONE, so that nobody can touch it: neither another thread, nor the kernel
+ * on behalf of MAP_POPULATE, MAP_LOCKED or an earlier mlockall(MCL_FUTURE), which would fill every
+ * hole with a page of zeroes, for all who share the memory (MAP_POPULATE is left out for good: the
+ * pages of a mapping that is served come by themselves).  Afterwards it gets the protection that
+ * was asked for, and is not inherited by forks: in a child's address space nothing is registered.
  *
  * Only files that userfaultfd can serve are looked at, however they are mapped: also a private
  * mapping would instantiate pages, and the daemon refuses it.  Everything else goes straight to the
@@ -30,11 +30,13 @@
 
 #define PUBLIC __attribute__((visibility("default")))
 
-_Static_assert(sizeof(off_t) == 8 && sizeof(long) == 8, "the system call takes the offset in bytes");
+_Static_assert(sizeof(off_t) == 8 && sizeof(long) == 8,
+	       "the system call takes the offset in bytes");
 
-PUBLIC void *preload_mmap(void *at, size_t length, int prot, int flags, int fd, off_t offset) __asm__("mmap");
-PUBLIC void *preload_mmap64(void *at, size_t length, int prot, int flags, int fd, off_t offset) __asm__("mmap64")
-	__attribute__((alias("mmap")));
+PUBLIC void *preload_mmap(void *at, size_t length, int prot, int flags, int fd,
+			  off_t offset) __asm__("mmap");
+PUBLIC void *preload_mmap64(void *at, size_t length, int prot, int flags, int fd,
+			    off_t offset) __asm__("mmap64") __attribute__((alias("mmap")));
 
 static void *map(void *at, size_t length, int prot, int flags, int fd, off_t offset)
 {
@@ -57,7 +59,8 @@ static bool may_be_guest(int fd, struct preload_mapping *m)
 /* What could not be had before it was known whose memory it is. */
 static void populate(const struct preload_mapping *m, int prot)
 {
-	(void)madvise(m->address, m->length, prot & PROT_WRITE ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
+	(void)madvise(m->address, m->length,
+		      prot & PROT_WRITE ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
 }
 
 /**
@@ -75,7 +78,8 @@ int preload_map_open(const struct preload_mapping *m, int prot, int flags, bool 
 }
 
 /* The mapping is there and closed: have it proven, then open it.  0 or -errno. */
-static int have_it_served(struct preload_line *l, const struct preload_mapping *m, int prot, int flags)
+static int have_it_served(struct preload_line *l, const struct preload_mapping *m, int prot,
+			  int flags)
 {
 	char why[PRELOAD_WHY] = "";
 	int ret = preload_line_mapped(l, m, why);

@@ -2,13 +2,14 @@
 /*
  * mremap(), in between.
  *
- * The kernel drops the registration of what it moves, without a word, and of what is grown in place the daemon does not know the
- * new end (tests/kernel/remapping.c).  So guest memory is closed before it is moved or grown, and opened again when the daemon
- * has registered it as it is then.  Closed, because nobody may touch it meanwhile: neither another thread, nor the kernel, which
+ * The kernel drops the registration of what it moves, without a word, and of what is grown in place
+ * the daemon does not know the new end (tests/kernel/remapping.c).  So guest memory is closed
+ * before it is moved or grown, and opened again when the daemon has registered it as it is then.
+ * Closed, because nobody may touch it meanwhile: neither another thread, nor the kernel, which
  * fills what is grown of a locked mapping.
  *
- * Whose memory it is stands in /proc/self/maps, and whether it is guest memory the daemon knows.  As in preload_map.c there is no
- * lock and no heap.
+ * Whose memory it is stands in /proc/self/maps, and whether it is guest memory the daemon knows.
+ * As in preload_map.c there is no lock and no heap.
  */
 #include "config.h"
 
@@ -34,7 +35,8 @@
 #define MREMAP_DONTUNMAP 4
 #endif
 
-PUBLIC void *preload_mremap(void *old, size_t old_size, size_t new_size, int flags, ...) __asm__("mremap");
+PUBLIC void *preload_mremap(void *old, size_t old_size, size_t new_size, int flags,
+			    ...) __asm__("mremap");
 
 struct move {
 	void *from, *to;		/* @to: with MREMAP_FIXED */
@@ -59,12 +61,13 @@ static bool read_head(const char *line, struct vma *v)
 	char perms[5];
 	uint64_t offset;
 
-	if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %4s %" SCNx64 " %x:%x %" SCNu64, &v->start, &v->end, perms, &offset, &major,
-		   &minor, &v->file.inode) != 7)
+	if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %4s %" SCNx64 " %x:%x %" SCNu64, &v->start,
+		   &v->end, perms, &offset, &major, &minor, &v->file.inode) != 7)
 		return false;
 	v->file.dev = makedev(major, minor);
 	v->file.offset = (off_t)offset;
-	v->prot = (perms[0] == 'r' ? PROT_READ : 0) | (perms[1] == 'w' ? PROT_WRITE : 0) | (perms[2] == 'x' ? PROT_EXEC : 0);
+	v->prot = (perms[0] == 'r' ? PROT_READ : 0) | (perms[1] == 'w' ? PROT_WRITE : 0) |
+		  (perms[2] == 'x' ? PROT_EXEC : 0);
 	return true;
 }
 
@@ -98,7 +101,8 @@ static int find_vma(uintptr_t at, struct vma *v)
 		return -errno;
 	while ((n = read(fd, text, sizeof(text))) > 0)
 		for (ssize_t i = 0; i < n; i++)
-			if (take(&head, text[i]) && read_head(head.text, v) && at >= v->start && at < v->end)
+			if (take(&head, text[i]) && read_head(head.text, v) && at >= v->start &&
+			    at < v->end)
 				return 1;
 	return n < 0 ? -errno : 0;
 }
@@ -117,7 +121,8 @@ static int allow(const struct preload_line *l, const struct move *m, const struc
 	if (m->old_size > v->end - (uintptr_t)m->from)
 		return refuse(m, -EFAULT, "more than one mapping");
 	if (l->main && atomic_load(&l->listening))
-		return refuse(m, -EBUSY, "the memory of a VM stays where it is while it is moving here");
+		return refuse(m, -EBUSY,
+			      "the memory of a VM stays where it is while it is moving here");
 	return 0;
 }
 
@@ -126,7 +131,8 @@ static int undo(const struct move *m, void *now, int prot, int err)
 {
 	if (now != m->from)
 		munmap(now, m->new_size);
-	else if (syscall(SYS_mremap, now, m->new_size, m->old_size, 0) != (long)now || mprotect(now, m->old_size, prot) < 0)
+	else if (syscall(SYS_mremap, now, m->new_size, m->old_size, 0) != (long)now ||
+		 mprotect(now, m->old_size, prot) < 0)
 		munmap(now, m->new_size);
 	return err;
 }
@@ -165,7 +171,8 @@ static int remap(const struct move *m, void **out)
 	struct vma v;
 
 	/* The end of a mapping can go: that is noticed. */
-	if (m->new_size && m->new_size <= m->old_size && !(m->flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)))
+	if (m->new_size && m->new_size <= m->old_size &&
+	    !(m->flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)))
 		return 1;
 	l = preload_line(&err, why);
 	if (err < 0)

@@ -29,8 +29,8 @@
  * A new connection to a back-end that died is told all that was kept, by the same way: what is fed
  * is heard like the VMM's own words, so it is advised before its table and proven before its rings.
  *
- * Before the session serves faults memory is being emptied, and what is there is stale: a back-end that
- * comes so early is told everything and proven, but its rings are held.
+ * Before the session serves faults memory is being emptied, and what is there is stale: a back-end
+ * that comes so early is told everything and proven, but its rings are held.
  *
  * In repair mode the VMM drives its own postcopy: its messages pass, the addresses in the answer to
  * the table are made true, and rings wait for the proof all the same.

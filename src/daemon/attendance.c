@@ -14,11 +14,15 @@ static void miss_expected(struct blockers *b, struct door *door, const char *nam
 
 	snprintf(blocker, sizeof(blocker), "sharer:%s", name);
 	if (problem)
-		blockers_add(b, blocker, "listening", "sharer %s (--expect) was refused: %s", name, problem);
+		blockers_add(b, blocker, "listening", "sharer %s (--expect) was refused: %s", name,
+			     problem);
 	else if (door_is_proving(door, name))
 		blockers_add(b, blocker, "listening", "sharer %s (--expect) is being proven", name);
 	else
-		blockers_add(b, blocker, "listening", "sharer %s (--expect) has not registered: start it, or drop the option", name);
+		blockers_add(
+			b, blocker, "listening",
+			"sharer %s (--expect) has not registered: start it, or drop the option",
+			name);
 }
 
 static void miss_main(struct blockers *b, const struct options *o, const struct handover *handover)
@@ -29,14 +33,16 @@ static void miss_main(struct blockers *b, const struct options *o, const struct 
 		blockers_add(b, "main-sharer", "listening", "the hand-over to QEMU waits for %s",
 			     handover_waits(handover, waits, sizeof(waits)));
 	else
-		blockers_add(b, "main-sharer", "listening", "no main sharer (the VMM) has registered on %s",
+		blockers_add(b, "main-sharer", "listening",
+			     "no main sharer (the VMM) has registered on %s",
 			     o->register_path ? o->register_path : "the register socket");
 }
 
 /**
  * attendance_take - name everybody who is missing
  */
-void attendance_take(struct blockers *b, struct door *door, const struct options *o, const struct handover *handover)
+void attendance_take(struct blockers *b, struct door *door, const struct options *o,
+		     const struct handover *handover)
 {
 	for (char **e = o->expect; *e; e++)
 		if (!door_has(door, *e))

@@ -8,6 +8,7 @@
 #include "daemon/options.h"
 
 /* A blocker for each.  @handover: who speaks for the main sharer; NULL. */
-void attendance_take(struct blockers *b, struct door *door, const struct options *o, const struct handover *handover);
+void attendance_take(struct blockers *b, struct door *door, const struct options *o,
+		     const struct handover *handover);
 
 #endif

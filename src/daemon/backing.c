@@ -6,9 +6,9 @@
  * its file, through a mapping of ours without huge pages, so that one 4 KiB page instantiates one
  * page and a discard leaves a hole.
  *
- * A hole is what faults, and what zero pages are left as.  So the file's range is emptied before anything else, discards punch,
- * whole pages of zeroes stay holes, and what is found in the file at LISTENING that did not come
- * from the source is punched again.
+ * A hole is what faults, and what zero pages are left as.  So the file's range is emptied before
+ * anything else, discards punch, whole pages of zeroes stay holes, and what is found in the file at
+ * LISTENING that did not come from the source is punched again.
  */
 #include "config.h"
 #include "daemon/backing.h"
@@ -23,7 +23,8 @@
 #include "sys/uffd.h"
 #include "wire/qstream.h"
 
-#define TARGET_PAGE 4096u		/* content comes in pieces of this size, whatever the block's pages are */
+/* content comes in pieces of this size, whatever the block's pages are */
+#define TARGET_PAGE 4096u
 
 static int open_shared(struct backing *b, uint64_t file_offset)
 {
@@ -32,7 +33,8 @@ static int open_shared(struct backing *b, uint64_t file_offset)
 
 	if (ret < 0)
 		return ret;
-	if (id.page_size != b->page_size || !range_inside(file_offset, b->length, id.size) || file_offset % b->page_size)
+	if (id.page_size != b->page_size || !range_inside(file_offset, b->length, id.size) ||
+	    file_offset % b->page_size)
 		return -EINVAL;
 	b->hugetlb = id.hugetlb;
 	b->file_offset = file_offset;
@@ -56,7 +58,10 @@ static int open_shared(struct backing *b, uint64_t file_offset)
 int backing_open(struct backing *b, const struct block *block, int file, uint64_t file_offset)
 {
 	*b = (struct backing){
-		.kind = block->kind, .file = file, .length = block->length, .page_size = block->page_size,
+		.kind = block->kind,
+		.file = file,
+		.length = block->length,
+		.page_size = block->page_size,
 	};
 	if (b->kind == BLOCK_SHARED)
 		return open_shared(b, file_offset);
@@ -95,7 +100,8 @@ static int store(struct backing *b, uint64_t offset, const uint8_t *data, uint64
  *
  * Return: 0 or -errno.
  */
-int backing_write(struct backing *b, uint64_t offset, const uint8_t *data, uint64_t len, bool had_data)
+int backing_write(struct backing *b, uint64_t offset, const uint8_t *data, uint64_t len,
+		  bool had_data)
 {
 	if (data)
 		return store(b, offset, data, len);
@@ -125,7 +131,8 @@ int backing_discard(struct backing *b, uint64_t offset, uint64_t len)
  *
  * Return: 0, -EPROTO as qstream_xbzrle(), or -EFAULT as backing_write().
  */
-int backing_delta(struct backing *b, uint64_t offset, uint64_t page, const uint8_t *delta, uint64_t len)
+int backing_delta(struct backing *b, uint64_t offset, uint64_t page, const uint8_t *delta,
+		  uint64_t len)
 {
 	uint8_t copy[TARGET_PAGE];
 	int ret = 0;
@@ -160,7 +167,8 @@ static int sweep_extent(void *ctx, uint64_t start, uint64_t length)
 		page += ledger_run(s->ledger, page, end, PAGE_PRESENT);
 		if (page >= end)
 			break;
-		ret = backing_discard(s->backing, block_offset(s->block, page), s->block->page_size);
+		ret = backing_discard(s->backing, block_offset(s->block, page),
+				      s->block->page_size);
 		if (ret < 0)
 			return ret;
 		s->strays++;
@@ -178,7 +186,8 @@ static int sweep_extent(void *ctx, uint64_t start, uint64_t length)
  *
  * Return: 0 or -errno.
  */
-int backing_sweep(struct backing *b, const struct block *block, const struct ledger *ledger, uint64_t *strays)
+int backing_sweep(struct backing *b, const struct block *block, const struct ledger *ledger,
+		  uint64_t *strays)
 {
 	struct sweep s = { .backing = b, .block = block, .ledger = ledger };
 	int ret = 0;
@@ -194,8 +203,8 @@ int backing_sweep(struct backing *b, const struct block *block, const struct led
  * @b: a sparse one
  * @offset, @len: bytes in the block, whole pages
  *
- * A page that a stranger wrote and the kernel has swapped out since is overlooked, as one that he writes a moment later: such
- * a one is found (EEXIST) when it is touched.
+ * A page that a stranger wrote and the kernel has swapped out since is overlooked, as one that he
+ * writes a moment later: such a one is found (EEXIST) when it is touched.
  */
 bool backing_is_hole(const struct backing *b, uint64_t offset, uint64_t len)
 {
@@ -203,8 +212,8 @@ bool backing_is_hole(const struct backing *b, uint64_t offset, uint64_t len)
 }
 
 /*
- * Punching a huge page gives its reservation back to the pool, where anybody may take it: a new mapping reserves again what
- * the discards gave away, or tells now that the pool is too small.
+ * Punching a huge page gives its reservation back to the pool, where anybody may take it: a new
+ * mapping reserves again what the discards gave away, or tells now that the pool is too small.
  */
 static int reserve_again(struct backing *b)
 {

@@ -2,12 +2,13 @@
 #ifndef PC_DAEMON_BACKING_H
 #define PC_DAEMON_BACKING_H
 /*
- * Where a block's content lives on our side: the file of a shared block with our own mapping of it, or a store for a block that
- * is private to its sharer, or that nobody registered.
+ * Where a block's content lives on our side: the file of a shared block with our own mapping of it,
+ * or a store for a block that is private to its sharer, or that nobody registered.
  *
- * Before LISTENING a shared block is written and punched here.  From then on our mapping is registered with a userfaultfd of
- * our own, so that nothing but UFFDIO_* writes guest memory (O14), not even a bug of ours, and so that a page can be
- * placed through it when no sharer's address space will do.
+ * Before LISTENING a shared block is written and punched here.  From then on our mapping is
+ * registered with a userfaultfd of our own, so that nothing but UFFDIO_* writes guest memory (O14),
+ * not even a bug of ours, and so that a page can be placed through it when no sharer's address
+ * space will do.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -29,12 +30,15 @@ struct backing {
 int backing_open(struct backing *b, const struct block *block, int file, uint64_t file_offset);
 void backing_close(struct backing *b);
 /* Precopy content; @data NULL: zeroes.  0 or -errno. */
-int backing_write(struct backing *b, uint64_t offset, const uint8_t *data, uint64_t len, bool had_data);
+int backing_write(struct backing *b, uint64_t offset, const uint8_t *data, uint64_t len,
+		  bool had_data);
 int backing_discard(struct backing *b, uint64_t offset, uint64_t len);
 /* Precopy delta (XBZRLE) onto the target page at @offset. */
-int backing_delta(struct backing *b, uint64_t offset, uint64_t page, const uint8_t *delta, uint64_t len);
+int backing_delta(struct backing *b, uint64_t offset, uint64_t page, const uint8_t *delta,
+		  uint64_t len);
 /* Punch pages that have data and were not received, counted in *strays (not on hugetlbfs). */
-int backing_sweep(struct backing *b, const struct block *block, const struct ledger *ledger, uint64_t *strays);
+int backing_sweep(struct backing *b, const struct block *block, const struct ledger *ledger,
+		  uint64_t *strays);
 /* Can its holes be told from data (backing_is_hole())? */
 static inline bool backing_sparse(const struct backing *b)
 {

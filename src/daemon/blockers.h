@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #ifndef PC_DAEMON_BLOCKERS_H
 #define PC_DAEMON_BLOCKERS_H
-/* What keeps the session from its next step, by name: listed anew at every look, so that none outlives its reason.  Main thread. */
+/*
+ * What keeps the session from its next step, by name: listed anew at every look, so that none
+ * outlives its reason.  Main thread.
+ */
 #include <stdbool.h>
 #include <stdint.h>
 #include "daemon/control.h"

@@ -11,7 +11,8 @@
  *
  * It may wait for everything: for bytes, for room in the mailbox, for the kernel's memory.  While
  * the kernel wants a placement retried nothing further is received, which is how a destination
- * without memory slows its source down.  Of its waits in the main sharer's address space the fault thread knows (stall.c).
+ * without memory slows its source down.  Of its waits in the main sharer's address space the fault
+ * thread knows (stall.c).
  */
 #include "config.h"
 #include "daemon/bulklane.h"
@@ -52,7 +53,7 @@ struct bulklane {
 	int beside;			/* atomic: the urgent lane's connection, borrowed; -1 */
 };
 
-/* --- reports ---------------------------------------------------------------------------------------- */
+/* --- reports ---------------------------------------------------------------------------------- */
 
 /*
  * Waits while the mailbox is full.  When the session is over nobody empties it any more, hence
@@ -100,9 +101,9 @@ static void flush_all(struct bulklane *b)
 }
 
 /*
- * Add a placed page to the run, or begin another.  Somebody waits for a contested page, so it is told
- * at once.  The others only count: to wake the fault thread for each run of them would cost more than
- * to place it.
+ * Add a placed page to the run, or begin another.  Somebody waits for a contested page, so it is
+ * told at once.  The others only count: to wake the fault thread for each run of them would cost
+ * more than to place it.
  */
 static void report(struct bulklane *b, const struct engine_report *r)
 {
@@ -136,10 +137,11 @@ static void tell(struct bulklane *b, enum bulk_kind kind, uint32_t value)
 	ring_now(b);
 }
 
-/* --- placing ------------------------------------------------------------------------------------------- */
+/* --- placing ---------------------------------------------------------------------------------- */
 
 /* The main sharer's address space first: guest memory is the VMM's to pay for. */
-static void add_main(const struct bulklane *b, struct placer_job *job, unsigned block, uint64_t offset)
+static void add_main(const struct bulklane *b, struct placer_job *job, unsigned block,
+		     uint64_t offset)
 {
 	const struct bulk_carrier *c = &b->carrier;
 
@@ -161,7 +163,8 @@ static void add_main(const struct bulklane *b, struct placer_job *job, unsigned 
  * Waiters are not looked for: this thread does not know them.  A contested page is woken by the
  * fault thread's answer to the report.
  */
-static void make_job(const struct bulklane *b, struct placer_job *job, unsigned block, uint64_t offset)
+static void make_job(const struct bulklane *b, struct placer_job *job, unsigned block,
+		     uint64_t offset)
 {
 	const struct bulk_carrier *c = &b->carrier;
 
@@ -169,8 +172,10 @@ static void make_job(const struct bulklane *b, struct placer_job *job, unsigned 
 	add_main(b, job, block, offset);
 	if (c->own[block].address)
 		job->rung[job->n++] = (struct placer_rung){
-			.uffd = c->own_uffd, .address = c->own[block].address + offset,
-			.room = b->engine->blocks.block[block].length - offset, .can_zero = c->own[block].can_zero,
+			.uffd = c->own_uffd,
+			.address = c->own[block].address + offset,
+			.room = b->engine->blocks.block[block].length - offset,
+			.can_zero = c->own[block].can_zero,
 		};
 }
 
@@ -183,7 +188,10 @@ static void publish(struct bulklane *b, struct engine_report *r, uint64_t done, 
 	for (uint64_t i = 0; i < done; i++, r->page++) {
 		r->carrier.address = address + i * page_size;
 		r->contested = ledger_publish(&b->engine->ledger, r->page);
-		/* When it was placed matters to those who waited; reading the clock costs as much as all this. */
+		/*
+		 * When it was placed matters to those who waited; reading the clock costs as much
+		 * as all this.
+		 */
 		r->placed_ns = r->contested ? clock_ns() : 0;
 		PROBE2(bulk_placed, r->page, r->contested);
 		report(b, r);
@@ -192,7 +200,8 @@ static void publish(struct bulklane *b, struct engine_report *r, uint64_t done, 
 }
 
 /* Nobody mapped the block: its content stays in our store, and zeroes are what is there already. */
-static void keep(struct bulklane *b, struct engine_report *r, const struct lane_page *p, uint64_t n, unsigned block)
+static void keep(struct bulklane *b, struct engine_report *r, const struct lane_page *p, uint64_t n,
+		 unsigned block)
 {
 	const struct block *bl = &b->engine->blocks.block[block];
 	uint8_t *to = b->carrier.own[block].store + block_offset(bl, r->page);
@@ -211,14 +220,18 @@ static void note_dry(struct bulklane *b, bool dry)
 	mailbox_ring(b->outbox);
 }
 
-/* Through the kernel, up to @end, however long it takes; what cannot be placed is reported as that. */
-static void place_all(struct bulklane *b, struct engine_report *r, uint64_t end, const uint8_t *data)
+/*
+ * Through the kernel, up to @end, however long it takes; what cannot be placed is reported as that.
+ */
+static void place_all(struct bulklane *b, struct engine_report *r, uint64_t end,
+		      const uint8_t *data)
 {
 	const struct block *bl = block_of_page(&b->engine->blocks, r->page);
 	unsigned block = (unsigned)(bl - b->engine->blocks.block);
 
 	while (r->page < end && !__atomic_load_n(&b->stopping, __ATOMIC_RELAXED)) {
-		struct placer_job job = { .data = data, .length = (end - r->page) << bl->page_shift };
+		struct placer_job job = { .data = data,
+					  .length = (end - r->page) << bl->page_shift };
 		enum placer_outcome outcome;
 		uint64_t done;
 		int used;
@@ -227,7 +240,8 @@ static void place_all(struct bulklane *b, struct engine_report *r, uint64_t end,
 		outcome = placer_run(&b->placer, &job, &done, &used);
 		r->carrier = (struct engine_carrier){ 0 };
 		if (used >= 0 && job.rung[used].is_sharer)
-			r->carrier = (struct engine_carrier){ true, job.rung[used].sharer, job.rung[used].address };
+			r->carrier = (struct engine_carrier){ true, job.rung[used].sharer,
+							      job.rung[used].address };
 		publish(b, r, done >> bl->page_shift, bl->page_size);
 		note_dry(b, outcome == PLACER_RETRY && b->placer.dry);
 		if (outcome == PLACER_RETRY && done == 0) {
@@ -257,8 +271,8 @@ static void tell_noted(struct bulklane *b, struct engine_report *r, uint64_t n)
 }
 
 /*
- * Zeroes that nobody asked for, for a file that has holes there: it keeps them.  A page that somebody
- * came to wait for since it was claimed is placed.
+ * Zeroes that nobody asked for, for a file that has holes there: it keeps them.  A page that
+ * somebody came to wait for since it was claimed is placed.
  */
 static void note_claimed(struct bulklane *b, struct engine_report *r, uint64_t end)
 {
@@ -278,16 +292,22 @@ static bool is_hole(const struct bulklane *b, const struct block *bl, uint64_t p
 {
 	uint64_t map = b->carrier.own[bl - b->engine->blocks.block].address;
 
-	return map && mem_is_hole((uint8_t *)(uintptr_t)map + block_offset(bl, page), n << bl->page_shift);
+	return map &&
+	       mem_is_hole((uint8_t *)(uintptr_t)map + block_offset(bl, page), n << bl->page_shift);
 }
 
 /* Claimed pages [page, page+n), all from the same state: kept, noted or placed. */
-static void place_claimed(struct bulklane *b, const struct lane_page *p, uint64_t page, uint64_t n, enum page_state from)
+static void place_claimed(struct bulklane *b, const struct lane_page *p, uint64_t page, uint64_t n,
+			  enum page_state from)
 {
 	const struct block *bl = block_of_page(&b->engine->blocks, page);
 	struct engine_report r = {
-		.page = page, .lane = LANE_MAIN, .how = p->data ? HOW_COPY : HOW_ZERO, .from = (uint8_t)from,
-		.result = PLACED, .arrived_ns = b->lane.arrived_ns,
+		.page = page,
+		.lane = LANE_MAIN,
+		.how = p->data ? HOW_COPY : HOW_ZERO,
+		.from = (uint8_t)from,
+		.result = PLACED,
+		.arrived_ns = b->lane.arrived_ns,
 	};
 
 	if (page == bl->first)
@@ -302,8 +322,9 @@ static void place_claimed(struct bulklane *b, const struct lane_page *p, uint64_
 }
 
 /*
- * Claim what is still owed of the pages that came, and place (or note) it.  Runs of pages that nobody asked
- * for go in one piece; one that was asked for goes alone, so that its report is about nothing else.
+ * Claim what is still owed of the pages that came, and place (or note) it.  Runs of pages that
+ * nobody asked for go in one piece; one that was asked for goes alone, so that its report is about
+ * nothing else.
  */
 static void take_pages(struct bulklane *b, const struct lane_page *p)
 {
@@ -326,7 +347,7 @@ static void take_pages(struct bulklane *b, const struct lane_page *p)
 		place_claimed(b, p, start, end - start, PAGE_MISSING);
 }
 
-/* --- the thread -------------------------------------------------------------------------------------------- */
+/* --- the thread ------------------------------------------------------------------------------- */
 
 /* Everything that is complete in the buffer.  False when the stream is broken. */
 static bool drain(struct bulklane *b)
@@ -349,8 +370,8 @@ static bool drain(struct bulklane *b)
 }
 
 /*
- * A source that leaves TCP_NODELAY alone (the preempt channel of QEMU 7.2) may hold a demanded page back
- * until the one before it is acknowledged, and TCP takes 40 ms for that.  It goes on with the
+ * A source that leaves TCP_NODELAY alone (the preempt channel of QEMU 7.2) may hold a demanded page
+ * back until the one before it is acknowledged, and TCP takes 40 ms for that.  It goes on with the
  * background meanwhile: with each receive of that, what has come beside it is acknowledged, too.
  * For the fault thread it would be a system call a page.
  */
@@ -405,8 +426,9 @@ static void *run(void *arg)
  *
  * Return: 0 or -errno; after a failure everything is still the caller's.
  */
-int bulklane_start(struct bulklane **out, struct lane *lane, struct engine *engine, const struct bulk_carrier *carrier,
-		   const struct placer *placer, struct mailbox *outbox)
+int bulklane_start(struct bulklane **out, struct lane *lane, struct engine *engine,
+		   const struct bulk_carrier *carrier, const struct placer *placer,
+		   struct mailbox *outbox)
 {
 	struct bulklane *b = calloc(1, sizeof(*b));
 	int ret;

@@ -2,11 +2,13 @@
 #ifndef PC_DAEMON_BULKLANE_H
 #define PC_DAEMON_BULKLANE_H
 /*
- * The bulk lane: a thread that receives and places the background stream beside an urgent lane, so that demanded pages never
- * queue behind it.  It claims each page in the ledger, has the kernel place it and publishes it, or notes that it is zero; the fault thread hears of it in
- * reports: at once when somebody waits for the page, else at 4 MiB or an empty socket, whichever is first.
+ * The bulk lane: a thread that receives and places the background stream beside an urgent lane, so
+ * that demanded pages never queue behind it.  It claims each page in the ledger, has the kernel
+ * place it and publishes it, or notes that it is zero; the fault thread hears of it in reports: at
+ * once when somebody waits for the page, else at 4 MiB or an empty socket, whichever is first.
  *
- * It may wait (for bytes, for room in the mailbox, for the kernel's memory); the fault thread never waits for it.
+ * It may wait (for bytes, for room in the mailbox, for the kernel's memory); the fault thread never
+ * waits for it.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -33,15 +35,19 @@ struct bulk_carrier {
 struct bulklane;
 
 /* Start the thread; takes @lane and @carrier over.  0 or -errno. */
-int bulklane_start(struct bulklane **out, struct lane *lane, struct engine *engine, const struct bulk_carrier *carrier,
-		   const struct placer *placer, struct mailbox *outbox);
+int bulklane_start(struct bulklane **out, struct lane *lane, struct engine *engine,
+		   const struct bulk_carrier *carrier, const struct placer *placer,
+		   struct mailbox *outbox);
 /* Acknowledge at once what comes on that connection of the urgent lane; borrowed, -1: none yet. */
 void bulklane_beside(struct bulklane *b, int fd);
 /* The decoder, for the reason of a broken stream; only after BULK_BROKEN. */
 const struct qstream *bulklane_stream(const struct bulklane *b);
 /* Does it wait for the pool of huge pages?  From any thread. */
 bool bulklane_dry(const struct bulklane *b);
-/* Ends the thread (its socket is shut down for reading) and joins it.  Only when the session is over. */
+/*
+ * Ends the thread (its socket is shut down for reading) and joins it.  Only when the session is
+ * over.
+ */
 void bulklane_stop(struct bulklane *b);
 
 #endif

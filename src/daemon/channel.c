@@ -2,20 +2,23 @@
 /*
  * An acceptor that lets connections speak for themselves.
  *
- * The main channel begins with the magic.  The urgent one begins with a page, maybe minutes later: a source from 8.0 on dials it
- * at the switch-over, 7.2 at once, before or after the main one, and neither says anything on it until a page is asked for.  So a
- * connection that says nothing is a candidate, and stays one until the first bytes of some candidate are those of an urgent
- * channel, about a page that there is.  Bytes are only peeked at: they belong to the decoder.  The fault thread learns at once that
- * an urgent lane is to be expected, and gets the connection when it has spoken.
+ * The main channel begins with the magic.  The urgent one begins with a page, maybe minutes later:
+ * a source from 8.0 on dials it at the switch-over, 7.2 at once, before or after the main one, and
+ * neither says anything on it until a page is asked for.  So a connection that says nothing is a
+ * candidate, and stays one until the first bytes of some candidate are those of an urgent channel,
+ * about a page that there is.  Bytes are only peeked at: they belong to the decoder.  The fault
+ * thread learns at once that an urgent lane is to be expected, and gets the connection when it has
+ * spoken.
  *
- * A candidate comes from where the main channel does: the same address, on a UNIX socket the same user.  There are a few dozen at
- * a time.  While no main channel is known the one that is silent for longest makes room, and none is silent for long; afterwards the
- * first stays (7.2's, which may never speak) and the second of them makes room, so that one more can always come.  More strangers
+ * A candidate comes from where the main channel does: the same address, on a UNIX socket the same
+ * user.  There are a few dozen at a time.  While no main channel is known the one that is silent
+ * for longest makes room, and none is silent for long; afterwards the first stays (7.2's, which may
+ * never speak) and the second of them makes room, so that one more can always come.  More strangers
  * than that, from where the source is and behind its urgent channel, cost the source that channel.
  *
- * Nobody here is authenticated: whoever speaks as a source does from where the source is, is believed.  Where the network is not
- * trusted, the address to listen on is what keeps strangers out.  Once main and urgent are there every further connection is
- * refused with its reason.
+ * Nobody here is authenticated: whoever speaks as a source does from where the source is, is
+ * believed.  Where the network is not trusted, the address to listen on is what keeps strangers
+ * out.  Once main and urgent are there every further connection is refused with its reason.
  */
 #include "config.h"
 #include "daemon/channel.h"
@@ -76,7 +79,8 @@ static void drop(struct candidate *u)
 	while (i < c->n && c->candidate[i] != u)
 		i++;
 	if (i < c->n)
-		memmove(&c->candidate[i], &c->candidate[i + 1], (--c->n - i) * sizeof(c->candidate[0]));
+		memmove(&c->candidate[i], &c->candidate[i + 1],
+			(--c->n - i) * sizeof(c->candidate[0]));
 	if (u->watch)
 		g_source_remove(u->watch);
 	if (u->age)
@@ -110,12 +114,16 @@ static const char *unfit(const struct channel *c, const struct candidate *u)
 	if (c->has_urgent)
 		return "a migration is running already";
 	if (memcmp(&u->origin, &c->origin, sizeof(u->origin)) != 0)
-		return c->origin.family == AF_UNIX ? "it is another user's than the main channel, and a migration is running already" :
-						     "it comes from another address than the main channel, and a migration is running already";
+		return c->origin.family == AF_UNIX ?
+			       "it is another user's than the main channel, and a migration is running already" :
+			       "it comes from another address than the main channel, and a migration is running already";
 	return NULL;
 }
 
-/* With the main channel known: who cannot be the urgent one goes; if anybody is left, one is to be expected. */
+/*
+ * With the main channel known: who cannot be the urgent one goes; if anybody is left, one is to be
+ * expected.
+ */
 static void settle(struct channel *c)
 {
 	for (unsigned i = c->has_main ? c->n : 0; i-- > 0;) {
@@ -163,7 +171,8 @@ static bool has_page(const struct channel *c, const struct qstream_opening_page 
 }
 
 /* Why a connection that begins like this is refused; NULL: it is what it says. */
-static const char *problem_of(const struct channel *c, enum qstream_opening what, const struct qstream_opening_page *page)
+static const char *problem_of(const struct channel *c, enum qstream_opening what,
+			      const struct qstream_opening_page *page)
 {
 	if (what == QSTREAM_OPENS_MULTIFD)
 		return "it is a multifd channel: turn the source's multifd capability off";
@@ -177,20 +186,24 @@ static const char *problem_of(const struct channel *c, enum qstream_opening what
 }
 
 /*
- * Faults are served, and nobody else is left who could be the urgent channel: then what is wrong with it is for the decoder to
- * say, which does not let the session wait for a lane that will never be there.
+ * Faults are served, and nobody else is left who could be the urgent channel: then what is wrong
+ * with it is for the decoder to say, which does not let the session wait for a lane that will never
+ * be there.
  */
 static bool is_last_hope(const struct channel *c, enum qstream_opening what)
 {
 	const struct snapshot *s = c->ops.snapshot(c->ops.ctx);
 
-	return c->has_main && c->n == 1 && s && s->state >= SESSION_LOADING && what != QSTREAM_OPENS_MAIN &&
-	       what != QSTREAM_OPENS_MULTIFD;
+	return c->has_main && c->n == 1 && s && s->state >= SESSION_LOADING &&
+	       what != QSTREAM_OPENS_MAIN && what != QSTREAM_OPENS_MULTIFD;
 }
 
 static gboolean on_bytes(gint fd, GIOCondition condition, gpointer data);
 
-/* Bytes that do not tell yet stay readable whether more come or not, so polling for them would spin. */
+/*
+ * Bytes that do not tell yet stay readable whether more come or not, so polling for them would
+ * spin.
+ */
 static gboolean look_again(gpointer data)
 {
 	struct candidate *u = data;
@@ -267,7 +280,8 @@ static void describe_peer(int fd, char *out, size_t len)
 	socklen_t addr_len = sizeof(addr);
 	char host[96], port[16];
 
-	if (getpeername(fd, (struct sockaddr *)&addr, &addr_len) == 0 && addr.ss_family != AF_UNIX &&
+	if (getpeername(fd, (struct sockaddr *)&addr, &addr_len) == 0 &&
+	    addr.ss_family != AF_UNIX &&
 	    getnameinfo((struct sockaddr *)&addr, addr_len, host, sizeof(host), port, sizeof(port),
 			NI_NUMERICHOST | NI_NUMERICSERV) == 0)
 		snprintf(out, len, "%s port %s", host, port);
@@ -289,7 +303,10 @@ static gboolean on_connection(gint listen_fd, GIOCondition condition, gpointer d
 	struct candidate *u;
 
 	(void)condition;
-	/* Out of descriptors: the connection stays in the backlog, and must not be looked at all the time. */
+	/*
+	 * Out of descriptors: the connection stays in the backlog, and must not be looked at all
+	 * the time.
+	 */
 	if (fd < 0 && (errno == EMFILE || errno == ENFILE))
 		g_usleep(ACCEPT_PAUSE_US);
 	if (fd < 0)
@@ -317,7 +334,8 @@ static gboolean on_connection(gint listen_fd, GIOCondition condition, gpointer d
 /**
  * channel_new - accept a source's connections
  * @listen_fd: a listening stream socket, owned from here on
- * @loop: gets a MESSAGE_LANE for each that is accepted, and one without a descriptor when an urgent one is to be expected
+ * @loop: gets a MESSAGE_LANE for each that is accepted, and one without a descriptor when an urgent
+ * one is to be expected
  * @ops: copied
  */
 struct channel *channel_new(int listen_fd, struct faultloop *loop, const struct channel_ops *ops)

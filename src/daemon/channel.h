@@ -4,8 +4,9 @@
 /*
  * The source's connections: which is the main channel, which the urgent one.  Main thread only.
  *
- * The source says nothing that tells them apart but the magic at the start of the main channel; the urgent channel is silent
- * until its first page, and may arrive before the main channel has spoken.  So a connection is held until its first bytes tell.
+ * The source says nothing that tells them apart but the magic at the start of the main channel; the
+ * urgent channel is silent until its first page, and may arrive before the main channel has spoken.
+ * So a connection is held until its first bytes tell.
  */
 #include <glib.h>
 #include "daemon/faultloop.h"
@@ -18,7 +19,8 @@ struct channel_ops {
 	/* The last snapshot, for the blocks that there are; NULL: none yet. */
 	const struct snapshot *(*snapshot)(void *ctx);
 	void *ctx;
-	unsigned silent_ms;		/* that a connection may say nothing while no main channel is known; 0: the default */
+	/* that a connection may say nothing while no main channel is known; 0: the default */
+	unsigned silent_ms;
 };
 
 /* @listen_fd: listening stream socket, owned from here on. */

@@ -134,7 +134,8 @@ static void answer_handover(struct client *c, const struct request *r)
 	if (c->control->ops->handover(c->control->ctx, w, "return"))
 		send_reply(c, w);
 	else
-		reply_error(c, r->id, "Unavailable", "nothing is handed over to a QEMU (--qemu was not given)");
+		reply_error(c, r->id, "Unavailable",
+			    "nothing is handed over to a QEMU (--qemu was not given)");
 }
 
 static void answer_vhosts(struct client *c, const struct request *r)
@@ -145,7 +146,8 @@ static void answer_vhosts(struct client *c, const struct request *r)
 	send_reply(c, w);
 }
 
-static void change_vhosts(struct client *c, const struct request *r, const struct jsonmsg *arguments)
+static void change_vhosts(struct client *c, const struct request *r,
+			  const struct jsonmsg *arguments)
 {
 	struct jsonmsg_writer *w cleanup_jsonmsg_writer = NULL;
 	g_autoptr(GError) error = NULL;
@@ -220,18 +222,19 @@ static void answer_quit(struct client *c, const struct request *r, const struct 
 static const char *const no_arguments[] = {NULL};
 
 static const struct command commands[] = {
-	{"status", no_arguments, report_status, NULL, NULL},
-	{"sharers", no_arguments, report_sharers, NULL, NULL},
-	{"blocks", no_arguments, report_blocks, NULL, NULL},
-	{"stats", no_arguments, report_stats, NULL, NULL},
-	{"blockers", no_arguments, NULL, answer_blockers, NULL},
-	{"handover", no_arguments, NULL, answer_handover, NULL},
-	{"vhost-user", no_arguments, NULL, answer_vhosts, NULL},
-	{"vhost-user-add", (const char *const[]){"device", NULL}, NULL, NULL, change_vhosts},
-	{"vhost-user-remove", (const char *const[]){"name", "force", NULL}, NULL, NULL, change_vhosts},
-	{"events", (const char *const[]){"enable", NULL}, NULL, NULL, answer_events},
-	{"quit", (const char *const[]){"force", NULL}, NULL, NULL, answer_quit},
-	{"capabilities", no_arguments, NULL, NULL, answer_capabilities},
+	{ "status", no_arguments, report_status, NULL, NULL },
+	{ "sharers", no_arguments, report_sharers, NULL, NULL },
+	{ "blocks", no_arguments, report_blocks, NULL, NULL },
+	{ "stats", no_arguments, report_stats, NULL, NULL },
+	{ "blockers", no_arguments, NULL, answer_blockers, NULL },
+	{ "handover", no_arguments, NULL, answer_handover, NULL },
+	{ "vhost-user", no_arguments, NULL, answer_vhosts, NULL },
+	{ "vhost-user-add", (const char *const[]){ "device", NULL }, NULL, NULL, change_vhosts },
+	{ "vhost-user-remove", (const char *const[]){ "name", "force", NULL }, NULL, NULL,
+	  change_vhosts },
+	{ "events", (const char *const[]){ "enable", NULL }, NULL, NULL, answer_events },
+	{ "quit", (const char *const[]){ "force", NULL }, NULL, NULL, answer_quit },
+	{ "capabilities", no_arguments, NULL, NULL, answer_capabilities },
 };
 
 static const struct command *find_command(const char *name)

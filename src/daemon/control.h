@@ -26,7 +26,10 @@ struct control_ops {
 	/* The last snapshot, valid until the caller returns to the main loop; NULL: none yet. */
 	const struct snapshot *(*snapshot)(void *ctx);
 	unsigned (*blockers)(void *ctx, struct control_blocker *out, unsigned max);
-	/* Write the hand-over as member @key of the object that is open in @w; false: there is none. */
+	/*
+	 * Write the hand-over as member @key of the object that is open in @w; false: there is
+	 * none.
+	 */
 	bool (*handover)(void *ctx, struct jsonmsg_writer *w, const char *key);
 	/*
 	 * Stop the daemon soon (the reply is still to be sent, so not from inside this call):
@@ -36,7 +39,8 @@ struct control_ops {
 	/* Write the vhost-user devices as member @key of the object that is open in @w. */
 	void (*vhosts)(void *ctx, struct jsonmsg_writer *w, const char *key);
 	/* @command: "vhost-user-add", "vhost-user-remove".  False with *error. */
-	bool (*change_vhosts)(void *ctx, const char *command, const struct jsonmsg *arguments, GError **error);
+	bool (*change_vhosts)(void *ctx, const char *command, const struct jsonmsg *arguments,
+			      GError **error);
 };
 
 /* @listen_fd: a listening UNIX stream socket, owned from here on. */

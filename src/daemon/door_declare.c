@@ -35,11 +35,12 @@ const char *door_place_taken(struct door *d, const char *name, bool main)
 }
 
 /**
- * door_unaware_main - the main sharer that does not speak for itself and has not been declared, or NULL
+ * door_unaware_main - the main sharer that does not speak for itself and has not been declared, or
+ * NULL
  *
  * The newest, when there are several: a program that goes into the background says hello again from
- * its child, a wrapper and the program that it becomes do so one after the other.  It belongs to the
- * door and may be gone after any turn of the main loop, so ask again instead of keeping it.
+ * its child, a wrapper and the program that it becomes do so one after the other.  It belongs to
+ * the door and may be gone after any turn of the main loop, so ask again instead of keeping it.
  */
 struct client *door_unaware_main(struct door *d)
 {
@@ -68,7 +69,10 @@ static const char *conflict_with(const struct client *other, const struct offer 
 	return NULL;
 }
 
-/* An offer of a block that somebody offered before must be the same bytes; after the match it must be known and shared. */
+/*
+ * An offer of a block that somebody offered before must be the same bytes; after the match it must
+ * be known and shared.
+ */
 static const char *conflict(const struct door *d, const struct offer *o)
 {
 	const struct matched *m = d->is_matched ? door_find_matched(d, o->name) : NULL;
@@ -78,7 +82,8 @@ static const char *conflict(const struct door *d, const struct offer *o)
 	if (m && m->kind == BLOCK_HELD)
 		return "the daemon holds this block already: register it before the migration starts";
 	if (m)
-		return offer_same(o, &m->offer) ? NULL : "not the memory that others share as this block";
+		return offer_same(o, &m->offer) ? NULL :
+						  "not the memory that others share as this block";
 	for (unsigned i = 0; i < d->clients->len; i++) {
 		const struct client *other = g_ptr_array_index(d->clients, i);
 		const char *why = other->state == CLIENT_ENDED ? NULL : conflict_with(other, o);
@@ -127,7 +132,8 @@ int door_declare(struct door *d, struct client *c, const struct door_block *b, c
 	if (private)
 		ret = client_offer_private(c, b->name, b->length, b->page_size);
 	else
-		ret = client_offer(c, b->name, b->length, b->page_size, b->file_offset, steal_fd(&file));
+		ret = client_offer(c, b->name, b->length, b->page_size, b->file_offset,
+				   steal_fd(&file));
 	*why = ret < 0 ? offer_error(ret) : conflict(d, &c->offer[c->n_offers - 1]);
 	if (ret < 0 || !*why)
 		return ret;
@@ -149,10 +155,14 @@ int door_declare_mapping(struct client *c, const struct door_mapping *m, const c
 	if (c->state != CLIENT_DECLARING)
 		return -EPROTO;
 	*why = "a mapping of a block that was not declared, or outside of it";
-	if (at < 0 || !range_inside(m->block_offset, m->length, c->offer[at].length) || c->n_given == SHARER_MAPPINGS)
+	if (at < 0 || !range_inside(m->block_offset, m->length, c->offer[at].length) ||
+	    c->n_given == SHARER_MAPPINGS)
 		return -EINVAL;
 	c->given[c->n_given++] = (struct given_mapping){
-		.offer = (unsigned)at, .address = m->address, .length = m->length, .block_offset = m->block_offset,
+		.offer = (unsigned)at,
+		.address = m->address,
+		.length = m->length,
+		.block_offset = m->block_offset,
 	};
 	return 0;
 }
@@ -217,8 +227,8 @@ int door_load_failed(struct door *d, struct client *c, const char *text)
 
 	if (c->state != CLIENT_JOINED || !c->main)
 		return -EPROTO;
-	snprintf(stop.stop.reason, sizeof(stop.stop.reason), "the main sharer %s could not load the device state: %s",
-		 c->name, text);
+	snprintf(stop.stop.reason, sizeof(stop.stop.reason),
+		 "the main sharer %s could not load the device state: %s", c->name, text);
 	faultloop_post(d->loop, &stop);
 	return 0;
 }

@@ -27,13 +27,14 @@ static unsigned count_sharers(const struct door *d)
  * door_is_heir - is it the child of somebody who is there?
  *
  * A program that is unaware of us and forks says hello again from the child, with the token of the
- * parent: which of the two goes on as the program nobody can tell, so both may be there, of one name.
- * The token is that of the family: a parent in between may be gone before its child has said hello.
- * Not beside a main sharer that was declared: there is one.
+ * parent: which of the two goes on as the program nobody can tell, so both may be there, of one
+ * name.  The token is that of the family: a parent in between may be gone before its child has said
+ * hello.  Not beside a main sharer that was declared: there is one.
  */
 bool door_is_heir(struct door *d, const struct regmsg_hello *h)
 {
-	if (!(h->flags & REGMSG_HELLO_UNAWARE) || !h->token || (h->role == REGMSG_ROLE_MAIN && door_has_main(d)))
+	if (!(h->flags & REGMSG_HELLO_UNAWARE) || !h->token ||
+	    (h->role == REGMSG_ROLE_MAIN && door_has_main(d)))
 		return false;
 	for (unsigned i = 0; i < d->clients->len; i++) {
 		const struct client *c = g_ptr_array_index(d->clients, i);
@@ -52,7 +53,9 @@ bool door_is_heir(struct door *d, const struct regmsg_hello *h)
  */
 const char *door_hello_problem(struct door *d, const struct regmsg_hello *h, int uffd, int *error)
 {
-	const char *taken = door_is_heir(d, h) ? NULL : door_place_taken(d, h->name, h->role == REGMSG_ROLE_MAIN);
+	const char *taken = door_is_heir(d, h) ?
+				    NULL :
+				    door_place_taken(d, h->name, h->role == REGMSG_ROLE_MAIN);
 	bool was_blocking = false;
 	enum uffd_fitness fit;
 
@@ -67,7 +70,9 @@ const char *door_hello_problem(struct door *d, const struct regmsg_hello *h, int
 	if (fit != UFFD_FIT)
 		return uffd_fitness_text(fit);
 	if (was_blocking)
-		g_warning("sharer %s: its userfaultfd was blocking; made O_NONBLOCK (it must stay so)", h->name);
+		g_warning(
+			"sharer %s: its userfaultfd was blocking; made O_NONBLOCK (it must stay so)",
+			h->name);
 	*error = 0;
 	return NULL;
 }

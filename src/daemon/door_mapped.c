@@ -2,11 +2,11 @@
 /*
  * Mappings that come and go while the session is on, of programs that are unaware of us.
  *
- * Such a program declares nothing.  What it maps of the shared blocks is found in /proc, when faults
- * begin to be served and then each time it says MAPPED, which something that was loaded into it says
- * before the program gets the address.  So the answer means: whoever touches this now waits for its
- * pages.  Where that cannot be had the answer is an error, and the mapping is undone before anybody
- * has seen it.
+ * Such a program declares nothing.  What it maps of the shared blocks is found in /proc, when
+ * faults begin to be served and then each time it says MAPPED, which something that was loaded into
+ * it says before the program gets the address.  So the answer means: whoever touches this now waits
+ * for its pages.  Where that cannot be had the answer is an error, and the mapping is undone before
+ * anybody has seen it.
  *
  * What went away is noticed at the next MAPPED only, and until then nothing bad can come of it: a
  * COPY or a WAKE to a place that is not mapped, or not with this userfaultfd, finds nothing.  But a
@@ -30,7 +30,10 @@
 #include "sys/fd.h"
 #include "sys/fdpass.h"
 
-/* What becomes of a mapping, when nothing is wrong with it; or what has to be done before that is known. */
+/*
+ * What becomes of a mapping, when nothing is wrong with it; or what has to be done before that is
+ * known.
+ */
 enum { OTHERS = 0, SERVED = 1, LATER = 2, LOOK = 3 };
 
 /**
@@ -47,16 +50,21 @@ unsigned door_known_blocks(const struct door *d, struct prove_block *out)
 
 	for (unsigned i = 0; d->is_matched && i < d->n_matched; i++)
 		if (d->matched[i].kind == BLOCK_SHARED)
-			out[n++] = (struct prove_block){ .offer = &d->matched[i].offer, .number = i };
+			out[n++] = (struct prove_block){ .offer = &d->matched[i].offer,
+							 .number = i };
 	for (unsigned i = 0; !d->is_matched && i < d->clients->len; i++) {
 		const struct client *c = g_ptr_array_index(d->clients, i);
 
-		for (unsigned j = 0; c->state != CLIENT_ENDED && j < c->n_offers && n < BLOCK_MAX; j++) {
+		for (unsigned j = 0; c->state != CLIENT_ENDED && j < c->n_offers && n < BLOCK_MAX;
+		     j++) {
 			bool twice = c->offer[j].private;
 
 			for (unsigned k = 0; k < n && !twice; k++)
 				twice = offer_same(out[k].offer, &c->offer[j]);
-			/* Before the match a block has no number, and nobody is told of its mappings. */
+			/*
+			 * Before the match a block has no number, and nobody is told of its
+			 * mappings.
+			 */
 			if (!twice)
 				out[n++] = (struct prove_block){ .offer = &c->offer[j] };
 		}
@@ -67,12 +75,14 @@ unsigned door_known_blocks(const struct door *d, struct prove_block *out)
 static bool is_known(const struct prove_block *known, unsigned n, const struct regmsg_mapped *m)
 {
 	for (unsigned i = 0; i < n; i++)
-		if (known[i].offer->identity.dev == m->dev && known[i].offer->identity.inode == m->inode)
+		if (known[i].offer->identity.dev == m->dev &&
+		    known[i].offer->identity.inode == m->inode)
 			return true;
 	return false;
 }
 
-static void post_map(struct door *d, const struct client *c, enum message_kind kind, const struct mapping *m)
+static void post_map(struct door *d, const struct client *c, enum message_kind kind,
+		     const struct mapping *m)
 {
 	struct message map = { .kind = kind, .map = { .id = c->id, .mapping = *m } };
 
@@ -108,29 +118,44 @@ static void add_new(struct door *d, struct client *c, const struct remap *r)
 	}
 }
 
-/* What is known without looking: OTHERS, none of our business; LATER; LOOK; or -errno with @why (256 bytes). */
-static int judge(const struct door *d, const struct client *c, const struct regmsg_mapped *m, char *why)
+/*
+ * What is known without looking: OTHERS, none of our business; LATER; LOOK; or -errno with @why
+ * (256 bytes).
+ */
+static int judge(const struct door *d, const struct client *c, const struct regmsg_mapped *m,
+		 char *why)
 {
 	struct prove_block known[BLOCK_MAX];
 	bool served = c->state == CLIENT_READY || c->state == CLIENT_JOINED;
 
-	/* All memory is here.  What was registered meanwhile is not any more as soon as that is undone. */
+	/*
+	 * All memory is here.  What was registered meanwhile is not any more as soon as that is
+	 * undone.
+	 */
 	if (d->released)
 		return served && !c->released ? LATER : OTHERS;
-	/* A proof that is out finds this one, too, or began too early to: it is looked for behind it. */
+	/*
+	 * A proof that is out finds this one, too, or began too early to: it is looked for behind
+	 * it.
+	 */
 	if (c->asked && !c->overdue)
 		return LATER;
 	if (!is_known(known, door_known_blocks(d, known), m))
 		return OTHERS;
-	/* Whatever it has is found when it is declared, and proven then; who declares it may need its answers until then. */
+	/*
+	 * Whatever it has is found when it is declared, and proven then; who declares it may need
+	 * its answers until then.
+	 */
 	if (c->main && c->state == CLIENT_DECLARING)
 		return OTHERS;
 	if (c->told & TOLD_FAILED) {
-		g_strlcpy(why, "the migration failed: this memory has holes that nobody fills", 256);
+		g_strlcpy(why, "the migration failed: this memory has holes that nobody fills",
+			  256);
 		return -ECONNABORTED;
 	}
 	if (c->state >= CLIENT_REFUSED || c->told & TOLD_DISABLED) {
-		snprintf(why, 256, "not served any more%s%.200s", c->problem[0] ? ": " : "", c->problem);
+		snprintf(why, 256, "not served any more%s%.200s", c->problem[0] ? ": " : "",
+			 c->problem);
 		return -EACCES;
 	}
 	return LOOK;
@@ -150,8 +175,9 @@ static void answer(struct door_note *note, int ret, const char *why)
 	(void)fdpass_send(note->reply, &m, len, NULL, 0);
 	close_fd(&note->reply);
 	if (ret < 0)
-		g_warning("sharer %s (process %d) may not map 0x%" PRIx64 "+0x%" PRIx64 ": %s", note->client->name,
-			  (int)note->client->pid, note->mapped.address, note->mapped.length, why);
+		g_warning("sharer %s (process %d) may not map 0x%" PRIx64 "+0x%" PRIx64 ": %s",
+			  note->client->name, (int)note->client->pid, note->mapped.address,
+			  note->mapped.length, why);
 }
 
 /* True when it was answered. */
@@ -189,7 +215,8 @@ static struct door_note *find_asked(struct door *d, const struct client *c)
  *
  * What was registered is told to the fault thread in any case.
  */
-void door_mapped_answered(struct door *d, struct client *c, const struct remap *r, int ret, const char *why)
+void door_mapped_answered(struct door *d, struct client *c, const struct remap *r, int ret,
+			  const char *why)
 {
 	struct door_note *note = find_asked(d, c);
 
@@ -222,7 +249,8 @@ void door_mapped(struct door *d, struct client *c, const struct regmsg_mapped *m
 }
 
 /**
- * door_mapped_continue - the fault thread has forgotten @unmaps mappings so far: answer who waited for that
+ * door_mapped_continue - the fault thread has forgotten @unmaps mappings so far: answer who waited
+ * for that
  */
 void door_mapped_continue(struct door *d, uint64_t unmaps)
 {
@@ -254,8 +282,8 @@ void door_mapped_forget(struct door *d, const struct client *c)
 
 /**
  * door_lingered - it hung up, its process lives on, and it was looked at
- * @maps_nothing: nothing of the known blocks.  Then it can be missed, whatever its policy says: it is a
- *   child that became another program, or a parent that left the rest to its child
+ * @maps_nothing: nothing of the known blocks.  Then it can be missed, whatever its policy says: it
+ *   is a child that became another program, or a parent that left the rest to its child
  *
  * A sharer of policy `ignore' is served on, as nothing but its faults is needed for that.
  * The caller does not use @c any more.
@@ -272,9 +300,11 @@ void door_lingered(struct door *d, struct client *c, bool maps_nothing)
 		return;
 	}
 	if (c->policy == REGMSG_POLICY_IGNORE) {
-		g_message("sharer %s closed its registration; it is served on (policy ignore)", c->name);
+		g_message("sharer %s closed its registration; it is served on (policy ignore)",
+			  c->name);
 		return;
 	}
-	door_end(p, SHARER_DISABLED, ECONNRESET, "closed its registration without leaving; its threads stay blocked");
+	door_end(p, SHARER_DISABLED, ECONNRESET,
+		 "closed its registration without leaving; its threads stay blocked");
 	door_maybe_forget(p);
 }

@@ -2,8 +2,8 @@
 #ifndef PC_DAEMON_DOOR_NATIVE_H
 #define PC_DAEMON_DOOR_NATIVE_H
 /*
- * The door of libpostcopy: the `register` socket.  Speaks regmsg with every sharer, keeps the registry, and tells sharers what the
- * session does.  Main thread only.
+ * The door of libpostcopy: the `register` socket.  Speaks regmsg with every sharer, keeps the
+ * registry, and tells sharers what the session does.  Main thread only.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -26,7 +26,8 @@ struct door_limits {
 };
 
 /* @listen_fd: a listening SOCK_SEQPACKET socket, owned from here on. */
-struct door *door_new(int listen_fd, const struct door_limits *limits, struct faultloop *loop, const struct door_ops *ops);
+struct door *door_new(int listen_fd, const struct door_limits *limits, struct faultloop *loop,
+		      const struct door_ops *ops);
 void door_free(struct door *d);
 /* struct client, in order of arrival. */
 GPtrArray *door_clients(struct door *d);
@@ -38,13 +39,14 @@ bool door_is_proving(struct door *d, const char *name);
 /* Why the named sharer was refused, or NULL. */
 const char *door_problem(struct door *d, const char *name);
 
-/* --- what a sharer has: said by itself on the socket, or by who speaks for one that is unaware of us ---- */
+/* --- what a sharer has: said by itself, or by who speaks for one that is unaware of us ------ */
 
 struct door_block {
 	const char *name;
 	uint64_t length, page_size;	/* bytes; page_size 0: that of the file */
 	uint64_t file_offset;
-	int file;			/* -1: private memory of the main sharer, whose place door_declare_mapping() tells */
+	/* -1: private memory of the main sharer, whose place door_declare_mapping() tells */
+	int file;
 };
 
 struct door_mapping {
@@ -58,15 +60,16 @@ struct client *door_unaware_main(struct door *d);
 int door_declare(struct door *d, struct client *c, const struct door_block *b, const char **why);
 int door_declare_mapping(struct client *c, const struct door_mapping *m, const char **why);
 /*
- * Everything is declared: has it proven.  0: the client is PROVING, and READY or REFUSED when ops.changed is called, unless it has
- * ended meanwhile; -errno: refused at once.  A refused one's reason is in c->problem.
+ * Everything is declared: has it proven.  0: the client is PROVING, and READY or REFUSED when
+ * ops.changed is called, unless it has ended meanwhile; -errno: refused at once.  A refused one's
+ * reason is in c->problem.
  */
 int door_ready(struct door *d, struct client *c);
 /* The device state is, or cannot be, loaded.  0, or -EPROTO when that makes no sense now. */
 int door_loaded(struct door *d, struct client *c);
 int door_load_failed(struct door *d, struct client *c, const char *text);
 
-/* --- sharers that somebody here speaks for altogether: door_ward.c -------------------------------------------- */
+/* --- sharers that somebody here speaks for altogether: door_ward.c ---------------------------- */
 
 struct door_ward;
 
@@ -89,8 +92,8 @@ struct door_ward_about {
 };
 
 /* The userfaultfd is owned from here on, in any case.  NULL with *why (static text). */
-struct door_ward *door_ward_new(struct door *d, const struct door_ward_about *about, const struct door_ward_ops *ops, void *ctx,
-				const char **why);
+struct door_ward *door_ward_new(struct door *d, const struct door_ward_about *about,
+				const struct door_ward_ops *ops, void *ctx, const char **why);
 /* Nobody speaks for it any more; its userfaultfd stays open as long as its process lives. */
 void door_ward_free(struct door_ward *w);
 /* Is nobody looking at what this process has mapped, and is it not changing? */
@@ -104,22 +107,28 @@ void door_ward_disable(struct door_ward *w, const char *reason);
 /* The registry's id; 0: it has ended. */
 uint32_t door_ward_id(const struct door_ward *w);
 
-/* --- the session ------------------------------------------------------------------------------------- */
+/* --- the session ------------------------------------------------------------------------------ */
 
 /* What backs each block of the source's list?  0, or -EINVAL with @why (512 bytes). */
 int door_match(struct door *d, const struct snapshot *s, uint64_t max_held, char *why);
 /* Tell the fault thread what was matched: BLOCK for each, BLOCKS_DONE. */
 void door_announce(struct door *d);
 /*
- * Have every READY sharer proven once more, and handed over then.  0: none is left; 1 with @why (512 bytes): it is being done;
- * -errno: the session fails, @why.
+ * Have every READY sharer proven once more, and handed over then.  0: none is left; 1 with @why
+ * (512 bytes): it is being done; -errno: the session fails, @why.
  */
 int door_join(struct door *d, char *why);
-/* Does anybody unproven map the memory?  1 with @why (256 bytes): somebody does, or may; 2: not known yet; 0; -errno. */
+/*
+ * Does anybody unproven map the memory?  1 with @why (256 bytes): somebody does, or may; 2: not
+ * known yet; 0; -errno.
+ */
 int door_strangers(struct door *d, char *why);
 /* Tell every sharer what it has not been told of @s. */
 void door_tell(struct door *d, const struct snapshot *s);
-/* The session is complete: undo the registrations, which takes its time; who is told of the end is released.  Harmless again. */
+/*
+ * The session is complete: undo the registrations, which takes its time; who is told of the end is
+ * released.  Harmless again.
+ */
 void door_release(struct door *d);
 /* Is that done? */
 bool door_released(const struct door *d);

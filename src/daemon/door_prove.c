@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * What the door has to ask of the address spaces of others, and what follows from the answers:
- * may it be served (at READY, and again when it is handed over), what has it mapped since (MAPPED), has
- * it unmapped everything (at LEAVE, or when it hung up), is it registered no more (at the end), and does
- * anybody else map the memory.
+ * may it be served (at READY, and again when it is handed over), what has it mapped since (MAPPED),
+ * has it unmapped everything (at LEAVE, or when it hung up), is it registered no more (at the end),
+ * and does anybody else map the memory.
  *
  * Each is asked by a thread of the prover, about a copy: the thread has the client's data as they
  * were, with a userfaultfd of its own, and never sees the client.  The copy is found its client
@@ -33,7 +33,7 @@
 #include "sys/fd.h"
 #include "sys/maps.h"
 
-/* --- about a client --------------------------------------------------------------------------------------- */
+/* --- about a client --------------------------------------------------------------------------- */
 
 struct proof {
 	/* never changes */
@@ -58,7 +58,9 @@ static int maps_nothing(struct client *c, const struct proof *p)
 	return prove_find(c->pid, p->known, p->n_known, found, c->problem) == 0 ? 0 : -EBUSY;
 }
 
-/* The mapping is undone when its MAPPED has had no answer, and then something else may lie there. */
+/*
+ * The mapping is undone when its MAPPED has had no answer, and then something else may lie there.
+ */
 static int is_mapped(struct client *c, struct proof *p)
 {
 	const struct prove_note note = { p->mapped, p->known, p->n_known };
@@ -170,7 +172,9 @@ static void released(struct door *d, struct client *c, int ret, const struct pro
 static void mapped(struct door *d, struct client *c, int ret, const struct proof *p)
 {
 	if (p->given_up)
-		door_mapped_answered(d, c, NULL, ret, "its address space is locked: it could not be looked at in time");
+		door_mapped_answered(
+			d, c, NULL, ret,
+			"its address space is locked: it could not be looked at in time");
 	else
 		door_mapped_answered(d, c, &p->remap, ret, p->copy->problem);
 	door_answer(d, c, 0, "");
@@ -183,15 +187,17 @@ static void lingered(struct door *d, struct client *c, int ret, const struct pro
 }
 
 /* What follows from an answer; @ret -ETIMEDOUT: there is none yet. */
-static void (*const conclusions[])(struct door *d, struct client *c, int ret, const struct proof *p) = {
-	[DOOR_IS_PROVEN] = proven, [DOOR_MAY_JOIN] = joined, [DOOR_MAY_LEAVE] = left, [DOOR_IS_RELEASED] = released,
-	[DOOR_MAY_MAP] = mapped, [DOOR_MAPS_NOTHING] = lingered,
+static void (*const conclusions[])(struct door *d, struct client *c, int ret,
+				   const struct proof *p) = {
+	[DOOR_IS_PROVEN] = proven,     [DOOR_MAY_JOIN] = joined, [DOOR_MAY_LEAVE] = left,
+	[DOOR_IS_RELEASED] = released, [DOOR_MAY_MAP] = mapped,	 [DOOR_MAPS_NOTHING] = lingered,
 };
 
 /* Is everything that it maps registered by the answer to this question? */
 static bool fills_proven(const struct client *c, enum door_question what)
 {
-	return what == DOOR_IS_PROVEN || what == DOOR_MAY_JOIN || (what == DOOR_MAY_MAP && c->state != CLIENT_JOINED);
+	return what == DOOR_IS_PROVEN || what == DOOR_MAY_JOIN ||
+	       (what == DOOR_MAY_MAP && c->state != CLIENT_JOINED);
 }
 
 /* What the thread found, which is true whether or not it came in time. */
@@ -218,7 +224,10 @@ static void on_done(void *ctx, void *job)
 	c->asked = c->overdue = false;
 	if (fills_proven(c, p->what))
 		learn(c, p);
-	/* Who is registered now was not when the last look began; one that maps more was, and programs map all the time. */
+	/*
+	 * Who is registered now was not when the last look began; one that maps more was, and
+	 * programs map all the time.
+	 */
 	if (p->what != DOOR_MAY_MAP || !c->registered)
 		d->epoch++;
 	/* What was registered too late is no less registered. */
@@ -242,9 +251,10 @@ static void on_overdue(void *ctx, void *job)
 	if (!c)
 		return;
 	c->overdue = true;
-	snprintf(why, sizeof(why), "process %d does not let its mappings be seen: no answer of /proc/%d/smaps in "
-		 "%u s; something keeps its address space locked (see /proc/%d/task/*/stack)", (int)c->pid, (int)c->pid,
-		 prover_deadline(d->prover), (int)c->pid);
+	snprintf(why, sizeof(why),
+		 "process %d does not let its mappings be seen: no answer of /proc/%d/smaps in "
+		 "%u s; something keeps its address space locked (see /proc/%d/task/*/stack)",
+		 (int)c->pid, (int)c->pid, prover_deadline(d->prover), (int)c->pid);
 	if (p->what == DOOR_IS_PROVEN || p->what == DOOR_MAY_JOIN)
 		g_strlcpy(c->problem, why, sizeof(c->problem));
 	if (p->what == DOOR_MAY_LEAVE)
@@ -254,8 +264,8 @@ static void on_overdue(void *ctx, void *job)
 	d->ops.changed(d->ops.ctx);
 }
 
-static struct proof *proof_new(const struct door *d, const struct client *c, enum door_question what,
-			       const unsigned *number)
+static struct proof *proof_new(const struct door *d, const struct client *c,
+			       enum door_question what, const unsigned *number)
 {
 	struct proof *p = g_new0(struct proof, 1);
 
@@ -281,14 +291,17 @@ static int ask(struct door *d, struct client *c, struct proof *p)
 	int ret;
 
 	if (c->asked) {
-		g_strlcpy(c->problem, "an earlier question about its mappings has no answer yet", sizeof(c->problem));
+		g_strlcpy(c->problem, "an earlier question about its mappings has no answer yet",
+			  sizeof(c->problem));
 		dispose(p);
 		return -EBUSY;
 	}
 	ret = prover_ask(d->prover, &ops, p, c->pid);
 	if (ret < 0)
-		snprintf(c->problem, sizeof(c->problem), "%s", ret == -EBUSY ? "its address space is locked, and was when it "
-			 "was looked at before" : "too many sharers keep their address spaces locked");
+		snprintf(c->problem, sizeof(c->problem), "%s",
+			 ret == -EBUSY ? "its address space is locked, and was when it "
+					 "was looked at before" :
+					 "too many sharers keep their address spaces locked");
 	c->asked = ret == 0;
 	if (ret == 0 && what != DOOR_IS_RELEASED)
 		door_wait(d, c);
@@ -319,7 +332,7 @@ int door_ask_mapped(struct door *d, struct client *c, const struct regmsg_mapped
 	return ask(d, c, p);
 }
 
-/* --- about everybody else ------------------------------------------------------------------------------------ */
+/* --- about everybody else --------------------------------------------------------------------- */
 
 struct look {
 	_Atomic pid_t at;		/* whose mappings are being read */
@@ -338,7 +351,8 @@ static void look_work(void *job)
 	unsigned hidden = 0;
 
 	for (unsigned i = 0; i < l->n; i++)
-		l->users[i] = maps_users(l->offer[i].identity.dev, l->offer[i].identity.inode, &l->pid[i], &hidden, &l->at);
+		l->users[i] = maps_users(l->offer[i].identity.dev, l->offer[i].identity.inode,
+					 &l->pid[i], &hidden, &l->at);
 }
 
 static void look_dispose(void *job)
@@ -360,7 +374,8 @@ static void look_done(void *ctx, void *job)
 	d->strangers = 0;
 	d->looked = true;
 	for (unsigned i = 0; i < l->n && d->strangers == 0; i++)
-		d->strangers = prove_strangers(&l->offer[i], d->clients, l->pid[i], l->users[i], d->stranger);
+		d->strangers = prove_strangers(&l->offer[i], d->clients, l->pid[i], l->users[i],
+					       d->stranger);
 	d->ops.changed(d->ops.ctx);
 }
 
@@ -372,9 +387,10 @@ static void look_overdue(void *ctx, void *job)
 	char name[32] = "?";
 
 	maps_name(at, name, sizeof(name));
-	snprintf(d->stranger, sizeof(d->stranger), "process %d (%s) does not let its mappings be seen: no answer of /proc/%d/maps "
-		 "for %u s; it may map the memory without being served: end it", (int)at, name, (int)at,
-		 prover_deadline(d->prover));
+	snprintf(d->stranger, sizeof(d->stranger),
+		 "process %d (%s) does not let its mappings be seen: no answer of /proc/%d/maps "
+		 "for %u s; it may map the memory without being served: end it",
+		 (int)at, name, (int)at, prover_deadline(d->prover));
 	d->ops.changed(d->ops.ctx);
 }
 

@@ -144,11 +144,15 @@ static int match_block(struct door *d, const struct snapshot_block *b, char *why
 	struct matched *m = &d->matched[d->n_matched];
 
 	if (o && (o->length != b->length || o->page_size != b->page_size)) {
-		snprintf(why, 512, "block %s: the source has %" PRIu64 " bytes in pages of %" PRIu64 ", sharers registered %" PRIu64
-			 " in pages of %" PRIu64, b->name, b->length, b->page_size, o->length, o->page_size);
+		snprintf(why, 512,
+			 "block %s: the source has %" PRIu64 " bytes in pages of %" PRIu64
+			 ", sharers registered %" PRIu64 " in pages of %" PRIu64,
+			 b->name, b->length, b->page_size, o->length, o->page_size);
 		return -EINVAL;
 	}
-	*m = (struct matched){ .kind = !o ? BLOCK_HELD : o->private ? BLOCK_PRIVATE : BLOCK_SHARED };
+	*m = (struct matched){ .kind = !o	  ? BLOCK_HELD :
+				       o->private ? BLOCK_PRIVATE :
+						    BLOCK_SHARED };
 	if (o)
 		m->offer = *o;
 	g_strlcpy(m->offer.name, b->name, sizeof(m->offer.name));
@@ -164,8 +168,11 @@ static int check_surplus(const struct door *d, char *why)
 
 		for (unsigned j = 0; present(c) && j < c->n_offers; j++)
 			if (!door_find_matched(d, c->offer[j].name)) {
-				snprintf(why, 512, "sharer %s registered block %s, which the source does not have (idstr "
-					 "as in `info ramblock` of its monitor)", c->name, c->offer[j].name);
+				snprintf(
+					why, 512,
+					"sharer %s registered block %s, which the source does not have (idstr "
+					"as in `info ramblock` of its monitor)",
+					c->name, c->offer[j].name);
 				return -EINVAL;
 			}
 	}
@@ -173,8 +180,9 @@ static int check_surplus(const struct door *d, char *why)
 }
 
 /*
- * What nobody registered is kept by us, as much of it as is not zero.  ROMs and video memory are small; guest memory that somebody
- * forgot to register, or misspelled, is not, and we would grow by all of it where nobody could ever use it.
+ * What nobody registered is kept by us, as much of it as is not zero.  ROMs and video memory are
+ * small; guest memory that somebody forgot to register, or misspelled, is not, and we would grow by
+ * all of it where nobody could ever use it.
  */
 static int check_held(const struct door *d, const struct snapshot *s, uint64_t max_held, char *why)
 {
@@ -192,8 +200,11 @@ static int check_held(const struct door *d, const struct snapshot *s, uint64_t m
 	}
 	if (sum <= max_held)
 		return 0;
-	snprintf(why, 512, "block %s of %" PRIu64 " bytes is registered by no sharer, and would be kept by this daemon: %" PRIu64
-		 " bytes with all such blocks, where --max-held allows %" PRIu64 "; register it, or raise --max-held",
+	snprintf(why, 512,
+		 "block %s of %" PRIu64
+		 " bytes is registered by no sharer, and would be kept by this daemon: %" PRIu64
+		 " bytes with all such blocks, where --max-held allows %" PRIu64
+		 "; register it, or raise --max-held",
 		 largest->name, largest->length, sum, max_held);
 	return -EFBIG;
 }
@@ -263,7 +274,8 @@ void door_hand_over(struct door *d, struct client *c)
 	g_strlcpy(join.join.name, c->name, sizeof(join.join.name));
 	faultloop_post(d->loop, &join);
 	for (unsigned i = 0; i < c->n_proven; i++) {
-		struct message map = { .kind = MESSAGE_MAP, .map = { .id = c->id, .mapping = c->proven[i] } };
+		struct message map = { .kind = MESSAGE_MAP,
+				       .map = { .id = c->id, .mapping = c->proven[i] } };
 
 		faultloop_post(d->loop, &map);
 	}
@@ -281,7 +293,8 @@ static int prove_again(struct door *d, struct client *c)
 		const struct matched *m = door_find_matched(d, c->offer[i].name);
 
 		if (!m || m->kind == BLOCK_HELD) {
-			g_strlcpy(c->problem, "it shares a block that came too late", sizeof(c->problem));
+			g_strlcpy(c->problem, "it shares a block that came too late",
+				  sizeof(c->problem));
 			return -EINVAL;
 		}
 		number[i] = (unsigned)(m - d->matched);
@@ -385,7 +398,10 @@ static void tell(struct peer *p, const struct snapshot *s)
 	bool joined = c->state == CLIENT_JOINED && known;
 	bool serving = s->state >= SESSION_LOADING && s->state <= SESSION_COMPLETE;
 	bool complete = s->state == SESSION_COMPLETE && s->running_told;
-	/* Who comes after the end finds all the memory there: nothing to serve, nothing to wait for. */
+	/*
+	 * Who comes after the end finds all the memory there: nothing to serve, nothing to wait
+	 * for.
+	 */
 	bool late = complete && c->state == CLIENT_READY && c->released;
 
 	if (due(c, TOLD_LISTENING, (joined && serving) || late))
@@ -435,7 +451,8 @@ void door_release(struct door *d)
 	for (unsigned i = 0; i < d->clients->len; i++) {
 		struct client *c = g_ptr_array_index(d->clients, i);
 
-		if ((c->state != CLIENT_JOINED && c->state != CLIENT_READY) || c->released || c->asked)
+		if ((c->state != CLIENT_JOINED && c->state != CLIENT_READY) || c->released ||
+		    c->asked)
 			continue;
 		/* It is not to wait for ever for us to be able to ask. */
 		if (door_ask(d, c, DOOR_IS_RELEASED, NULL) < 0)
@@ -469,10 +486,15 @@ void door_fill(struct door *d, struct snapshot *s)
 		const struct client *c = g_ptr_array_index(d->clients, i);
 		struct snapshot_sharer *to = &s->sharer[s->n_sharers];
 
-		if (c->state < CLIENT_DECLARING || c->state == CLIENT_JOINED || c->state > CLIENT_REFUSED)
+		if (c->state < CLIENT_DECLARING || c->state == CLIENT_JOINED ||
+		    c->state > CLIENT_REFUSED)
 			continue;
 		*to = (struct snapshot_sharer){
-			.id = c->id, .generation = 1, .pid = c->pid, .main = c->main, .policy = c->policy,
+			.id = c->id,
+			.generation = 1,
+			.pid = c->pid,
+			.main = c->main,
+			.policy = c->policy,
 			.state = c->state == CLIENT_REFUSED ? SHARER_DISABLED : SHARER_JOINING,
 			.error = c->state == CLIENT_REFUSED ? EACCES : 0,
 		};

@@ -2,19 +2,20 @@
 /*
  * Sharers that know nothing of us and have nothing of ours in them: a vhost-user back-end gives its
  * userfaultfd to whoever is its front-end, and somebody in this daemon is.  Who brought such a ward
- * says when what it maps has changed, and has to be told when all of it is proven, for it holds back
- * what would make the back-end touch it.
+ * says when what it maps has changed, and has to be told when all of it is proven, for it holds
+ * back what would make the back-end touch it.
  *
- * A proof goes in three steps, because of one danger: a COPY goes to an address, and the kernel does
- * not ask through whose userfaultfd that was registered.  Where a part of memory was mapped and another
- * part is now, the fault thread would place the former's pages into the latter.  So first a thread
- * looks; what is not mapped any more, of whichever sharer in that process, the fault thread is told to
- * forget; when it has, what is there is registered and verified, and only then made known to it.
+ * A proof goes in three steps, because of one danger: a COPY goes to an address, and the kernel
+ * does not ask through whose userfaultfd that was registered.  Where a part of memory was mapped
+ * and another part is now, the fault thread would place the former's pages into the latter.  So
+ * first a thread looks; what is not mapped any more, of whichever sharer in that process, the fault
+ * thread is told to forget; when it has, what is there is registered and verified, and only then
+ * made known to it.
  *
  * Nothing of that holds if mappings change meanwhile, so they do not: a ward that is to be told of
- * memory is `changing' until it is proven, and in one process one thing happens at a time, a change or
- * a look (door_ward_may_change).  Several back-ends in one process are several wards, each with the
- * mappings that were registered through its own userfaultfd.
+ * memory is `changing' until it is proven, and in one process one thing happens at a time, a change
+ * or a look (door_ward_may_change).  Several back-ends in one process are several wards, each with
+ * the mappings that were registered through its own userfaultfd.
  */
 #include "config.h"
 #include "daemon/door_parts.h"
@@ -72,7 +73,7 @@ struct inquiry {
 	int ret;
 };
 
-/* --- in the thread ----------------------------------------------------------------------------------------- */
+/* --- in the thread ---------------------------------------------------------------------------- */
 
 /* Does some mapping of @m show every byte of the block from @lo to @hi? */
 static bool shows(const struct mapping *m, unsigned n, uint64_t lo, uint64_t hi)
@@ -89,10 +90,11 @@ static bool shows(const struct mapping *m, unsigned n, uint64_t lo, uint64_t hi)
 }
 
 /*
- * It was told of memory and said that it has it, so this process must map it.  Else the one that does
- * is another, which nobody would have registered.
+ * It was told of memory and said that it has it, so this process must map it.  Else the one that
+ * does is another, which nobody would have registered.
  */
-static int check_told(const struct inquiry *q, const struct offer *o, const struct mapping *m, unsigned n, char *why)
+static int check_told(const struct inquiry *q, const struct offer *o, const struct mapping *m,
+		      unsigned n, char *why)
 {
 	for (unsigned i = 0; i < q->n_told; i++) {
 		const struct door_region *t = &q->told[i];
@@ -104,8 +106,11 @@ static int check_told(const struct inquiry *q, const struct offer *o, const stru
 			continue;
 		if (shows(m, n, lo - o->file_offset, hi - o->file_offset))
 			continue;
-		snprintf(why, 256, "process %d does not map all of block %.96s, which it was told of: is the back-end another "
-			 "process than the one that made its socket, or in another pid namespace?", (int)q->copy->pid, o->name);
+		snprintf(
+			why, 256,
+			"process %d does not map all of block %.96s, which it was told of: is the back-end another "
+			"process than the one that made its socket, or in another pid namespace?",
+			(int)q->copy->pid, o->name);
 		return -ENOENT;
 	}
 	return 0;
@@ -150,7 +155,8 @@ static int register_all(struct inquiry *q)
 		struct remap r;
 
 		if (!remap_compare(&r, m, 1, q->expected, q->n_expected) || r.n_gone) {
-			g_strlcpy(q->copy->problem, "its mappings change while they are looked at", sizeof(q->copy->problem));
+			g_strlcpy(q->copy->problem, "its mappings change while they are looked at",
+				  sizeof(q->copy->problem));
 			return -EAGAIN;
 		}
 	}
@@ -175,7 +181,7 @@ static void dispose(void *job)
 	g_free(q);
 }
 
-/* --- what follows ------------------------------------------------------------------------------------------ */
+/* --- what follows ----------------------------------------------------------------------------- */
 
 static struct door_ward *find(const struct door *d, uint32_t id)
 {
@@ -199,7 +205,8 @@ static void answer(struct door_ward *w, const char *wrong)
 	w->ops->proved(w->ctx, wrong ? w->problem : NULL);
 }
 
-static void post(struct door *d, const struct client *c, enum message_kind kind, const struct mapping *m)
+static void post(struct door *d, const struct client *c, enum message_kind kind,
+		 const struct mapping *m)
 {
 	struct message map = { .kind = kind, .map = { .id = c->id, .mapping = *m } };
 
@@ -231,7 +238,10 @@ static void looked(struct door_ward *w, struct client *c, const struct inquiry *
 	for (unsigned i = 0; i < d->clients->len; i++) {
 		struct client *other = g_ptr_array_index(d->clients, i);
 
-		/* A main sharer's mappings are of blocks that may be private, and never change under a back-end. */
+		/*
+		 * A main sharer's mappings are of blocks that may be private, and never change
+		 * under a back-end.
+		 */
 		if (other->pid == c->pid && !other->main && other->state == CLIENT_JOINED)
 			forget_gone(d, other, q->found, q->n_found);
 	}
@@ -314,8 +324,11 @@ static void on_overdue(void *ctx, void *job)
 	if (!c)
 		return;
 	c->overdue = true;
-	snprintf(why, sizeof(why), "process %d does not let its mappings be seen: no answer of /proc/%d/maps in %u s; something "
-		 "keeps its address space locked", (int)c->pid, (int)c->pid, prover_deadline(d->prover));
+	snprintf(
+		why, sizeof(why),
+		"process %d does not let its mappings be seen: no answer of /proc/%d/maps in %u s; something "
+		"keeps its address space locked",
+		(int)c->pid, (int)c->pid, prover_deadline(d->prover));
 	if (w)
 		fail(w, c, why);
 	d->ops.changed(d->ops.ctx);
@@ -348,7 +361,7 @@ static void ask(struct door_ward *w, struct client *c, bool registers)
 	fail(w, c, "its address space is locked, or those of too many are");
 }
 
-/* --- one thing at a time in one process -------------------------------------------------------------------- */
+/* --- one thing at a time in one process ------------------------------------------------------- */
 
 /* Who looks and is overdue hangs, and changes nothing any more. */
 static bool is_busy(const struct client *c)
@@ -406,12 +419,13 @@ void door_note_elsewhere(const struct door *d, const struct client *c, struct cl
 
 		if (other == c || other->pid != c->pid || other->state == CLIENT_ENDED)
 			continue;
-		for (unsigned k = 0; k < other->n_proven && copy->n_elsewhere < SHARER_MAPPINGS; k++)
+		for (unsigned k = 0; k < other->n_proven && copy->n_elsewhere < SHARER_MAPPINGS;
+		     k++)
 			copy->elsewhere[copy->n_elsewhere++] = other->proven[k];
 	}
 }
 
-/* --- for the door ------------------------------------------------------------------------------------------ */
+/* --- for the door ----------------------------------------------------------------------------- */
 
 static const char *end_of(const struct client *c)
 {
@@ -450,7 +464,7 @@ void door_wards_continue(struct door *d)
 		go_on(g_ptr_array_index(d->wards, i));
 }
 
-/* --- for who speaks for them ------------------------------------------------------------------------------- */
+/* --- for who speaks for them ------------------------------------------------------------------ */
 
 static unsigned count(const struct door *d)
 {
@@ -471,8 +485,8 @@ static unsigned count(const struct door *d)
  *
  * Return: NULL with *why when it cannot be a sharer.
  */
-struct door_ward *door_ward_new(struct door *d, const struct door_ward_about *about, const struct door_ward_ops *ops, void *ctx,
-				const char **why)
+struct door_ward *door_ward_new(struct door *d, const struct door_ward_about *about,
+				const struct door_ward_ops *ops, void *ctx, const char **why)
 {
 	cleanup_fd int owned = about->uffd;
 	bool was_blocking = false;
@@ -530,8 +544,8 @@ void door_ward_prove(struct door_ward *w, const struct door_region *told, unsign
 /**
  * door_ward_disable - nobody talks to it any more
  *
- * With the policy `ignore' its threads go on being served, so that it can end what it was doing; else
- * they sleep.  Its userfaultfd stays open in any case (O11).
+ * With the policy `ignore' its threads go on being served, so that it can end what it was doing;
+ * else they sleep.  Its userfaultfd stays open in any case (O11).
  */
 void door_ward_disable(struct door_ward *w, const char *reason)
 {

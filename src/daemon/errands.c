@@ -42,8 +42,9 @@ static void on_main_lane(struct faultloop *f, const struct message *m)
 }
 
 /*
- * The urgent lane may come before or after the block list; intake_urgent() needs both.  It comes twice: without a descriptor, so that
- * all is prepared and the main lane has its own thread in time, and with it when it has spoken.
+ * The urgent lane may come before or after the block list; intake_urgent() needs both.  It comes
+ * twice: without a descriptor, so that all is prepared and the main lane has its own thread in
+ * time, and with it when it has spoken.
  */
 static void on_lane(struct faultloop *f, const struct message *m)
 {
@@ -76,17 +77,20 @@ static void on_block(struct faultloop *f, const struct message *m)
 	const struct qstream_block *listed = &f->listed[m->block.index];
 	int file = m->block.file, index, ret;
 
-	index = block_add(&f->engine.blocks, listed->name, listed->length, listed->page_size, m->block.kind);
+	index = block_add(&f->engine.blocks, listed->name, listed->length, listed->page_size,
+			  m->block.kind);
 	if (index < 0) {
 		close_fd(&file);
-		verdict_halt(f, -index, "block %s of %" PRIu64 " bytes: %s", listed->name, listed->length,
-			       strerror(-index));
+		verdict_halt(f, -index, "block %s of %" PRIu64 " bytes: %s", listed->name,
+			     listed->length, strerror(-index));
 		return;
 	}
-	ret = backing_open(&f->backing[index], &f->engine.blocks.block[index], file, m->block.file_offset);
+	ret = backing_open(&f->backing[index], &f->engine.blocks.block[index], file,
+			   m->block.file_offset);
 	f->n_backings = f->engine.blocks.n;
 	if (ret < 0)
-		verdict_halt(f, -ret, "block %s cannot be backed: %s", listed->name, strerror(-ret));
+		verdict_halt(f, -ret, "block %s cannot be backed: %s", listed->name,
+			     strerror(-ret));
 	f->engine.blocks.block[index].sparse = backing_sparse(&f->backing[index]);
 	if (m->block.kind != BLOCK_SHARED)
 		f->engine.blocks.block[index].store = f->backing[index].map;
@@ -141,11 +145,15 @@ static void on_map(struct faultloop *f, const struct message *m)
 	if (member && member->maps_due && --member->maps_due == 0)
 		member->ready = true;
 	if (ret < 0 && member)
-		verdict_member(f, member, SHARER_DISABLED, -ret, "mapping at 0x%" PRIx64 " of block %u: %s",
-				     m->map.mapping.address, m->map.mapping.block, strerror(-ret));
+		verdict_member(f, member, SHARER_DISABLED, -ret,
+			       "mapping at 0x%" PRIx64 " of block %u: %s", m->map.mapping.address,
+			       m->map.mapping.block, strerror(-ret));
 }
 
-/* Counted whatever comes of it: whoever waits for it must be told, also when the sharer has ended since. */
+/*
+ * Counted whatever comes of it: whoever waits for it must be told, also when the sharer has ended
+ * since.
+ */
 static void on_unmap(struct faultloop *f, const struct message *m)
 {
 	struct member *member = roster_find(&f->roster, m->map.id);
@@ -226,11 +234,19 @@ static void on_quit(struct faultloop *f, const struct message *m)
 void errands_inbox(struct faultloop *f)
 {
 	static errand *const handlers[] = {
-		[MESSAGE_LANE] = on_lane, [MESSAGE_BLOCK] = on_block, [MESSAGE_BLOCKS_DONE] = on_blocks_done,
-		[MESSAGE_JOIN] = on_join, [MESSAGE_MAP] = on_map, [MESSAGE_UNMAP] = on_unmap,
+		[MESSAGE_LANE] = on_lane,
+		[MESSAGE_BLOCK] = on_block,
+		[MESSAGE_BLOCKS_DONE] = on_blocks_done,
+		[MESSAGE_JOIN] = on_join,
+		[MESSAGE_MAP] = on_map,
+		[MESSAGE_UNMAP] = on_unmap,
 		[MESSAGE_ARMED] = on_armed,
-		[MESSAGE_LOADED] = on_loaded, [MESSAGE_GONE] = on_gone, [MESSAGE_WANT] = on_want,
-		[MESSAGE_STOP] = on_stop, [MESSAGE_SNAPSHOT] = on_snapshot, [MESSAGE_QUIT] = on_quit,
+		[MESSAGE_LOADED] = on_loaded,
+		[MESSAGE_GONE] = on_gone,
+		[MESSAGE_WANT] = on_want,
+		[MESSAGE_STOP] = on_stop,
+		[MESSAGE_SNAPSHOT] = on_snapshot,
+		[MESSAGE_QUIT] = on_quit,
 	};
 	struct message m;
 
@@ -302,8 +318,8 @@ void errands_reports(struct faultloop *f)
 		case BULK_BROKEN: {
 			const struct qstream *q = bulklane_stream(f->bulk);
 
-			verdict_halt(f, EPROTO, "main channel, byte %" PRIu64 ": %s%s%s", q->position, q->reason,
-				       q->detail[0] ? ": " : "", q->detail);
+			verdict_halt(f, EPROTO, "main channel, byte %" PRIu64 ": %s%s%s",
+				     q->position, q->reason, q->detail[0] ? ": " : "", q->detail);
 			break;
 		}
 		}

@@ -2,9 +2,10 @@
 /*
  * The main thread's side of the fault thread: what it says to it and hears of it.
  *
- * The fault thread ends by itself only when its ring fails, which leaves it no way to wait for anything.  Its verdict is spoken then
- * (refused, or held), it touches nothing any more, and what it knew stays to be asked for: messages find an end here instead of
- * nobody, so the main thread can tell what happened, and go on to end or to stay.
+ * The fault thread ends by itself only when its ring fails, which leaves it no way to wait for
+ * anything.  Its verdict is spoken then (refused, or held), it touches nothing any more, and what
+ * it knew stays to be asked for: messages find an end here instead of nobody, so the main thread
+ * can tell what happened, and go on to end or to stay.
  */
 #include "config.h"
 #include "daemon/faultloop.h"
@@ -12,8 +13,8 @@
 #include <unistd.h>
 
 /*
- * Has the fault thread given up?  Then nobody reads the mailbox but we: what is in it is ended, and the state as it was left stays
- * to be asked for.
+ * Has the fault thread given up?  Then nobody reads the mailbox but we: what is in it is ended, and
+ * the state as it was left stays to be asked for.
  */
 static bool bury(struct faultloop *f)
 {

@@ -53,8 +53,8 @@ static void count_pages(const struct faultloop *f, const struct block *b, struct
 }
 
 /*
- * A fault may have had a page placed that the bulk lane noted and has not told of yet: it is counted as present, still as missing,
- * and in the known zeroes as one too few.
+ * A fault may have had a page placed that the bulk lane noted and has not told of yet: it is
+ * counted as present, still as missing, and in the known zeroes as one too few.
  */
 static void settle_untold(struct snapshot_block *to)
 {
@@ -78,9 +78,18 @@ static void fill_blocks(const struct faultloop *f, struct snapshot *s)
 		struct snapshot_block *to = &s->block[i];
 
 		*to = (struct snapshot_block){
-			.kind = b->kind, .length = b->length, .page_size = b->page_size, .pages = b->pages,
-			.owed = b->owed, .present = b->present, .missing = b->missing, .requested = b->requested,
-			.stored = b->stored, .zero = b->zero, .lost = b->lost, .sharers = count_sharers(f, i),
+			.kind = b->kind,
+			.length = b->length,
+			.page_size = b->page_size,
+			.pages = b->pages,
+			.owed = b->owed,
+			.present = b->present,
+			.missing = b->missing,
+			.requested = b->requested,
+			.stored = b->stored,
+			.zero = b->zero,
+			.lost = b->lost,
+			.sharers = count_sharers(f, i),
 			.store = b->kind == BLOCK_HELD ? b->store : NULL,
 		};
 		memcpy(to->name, b->name, sizeof(to->name));
@@ -91,15 +100,24 @@ static void fill_blocks(const struct faultloop *f, struct snapshot *s)
 	}
 }
 
-static void fill_sharer(const struct faultloop *f, const struct member *m, struct snapshot_sharer *to, uint64_t now)
+static void fill_sharer(const struct faultloop *f, const struct member *m,
+			struct snapshot_sharer *to, uint64_t now)
 {
 	const struct sharer *s = &f->engine.sharers.sharer[m->ref.slot];
 	uint64_t oldest = s->waiting ? waiter_oldest(&f->engine.waiters, m->ref.slot) : 0;
 
 	*to = (struct snapshot_sharer){
-		.id = m->id, .generation = m->ref.generation, .pid = m->pid, .main = m->main, .policy = m->policy,
-		.state = m->state, .error = m->error, .state_ns = m->state_ns, .mappings = s->n_mappings,
-		.waiting = m->state == SHARER_ACTIVE ? s->waiting : 0, .stats = s->stats,
+		.id = m->id,
+		.generation = m->ref.generation,
+		.pid = m->pid,
+		.main = m->main,
+		.policy = m->policy,
+		.state = m->state,
+		.error = m->error,
+		.state_ns = m->state_ns,
+		.mappings = s->n_mappings,
+		.waiting = m->state == SHARER_ACTIVE ? s->waiting : 0,
+		.stats = s->stats,
 		.oldest_wait_ns = oldest ? now - oldest : 0,
 	};
 	memcpy(to->name, m->name, sizeof(to->name));

@@ -37,7 +37,8 @@
 
 #define WHY		512
 #define SMALL		(1u << 20)	/* bytes: fetched as a whole sooner than by faults */
-#define STREAM_MOST	(256u << 20)	/* bytes: a VM that stands still for more has not been migrated live */
+/* bytes: a VM that stands still for more has not been migrated live */
+#define STREAM_MOST	(256u << 20)
 
 /**
  * handover_class_name - the word for it on the control socket
@@ -45,7 +46,9 @@
 const char *handover_class_name(enum handover_class class)
 {
 	static const char *const names[] = {
-		[HANDOVER_SHARED] = "shared", [HANDOVER_LAZY] = "lazy", [HANDOVER_STREAMED] = "in-stream",
+		[HANDOVER_SHARED] = "shared",
+		[HANDOVER_LAZY] = "lazy",
+		[HANDOVER_STREAMED] = "in-stream",
 	};
 
 	return names[class];
@@ -68,8 +71,12 @@ static void stream_it(struct handover_block *b, const char *why)
 	g_strlcpy(b->why, why, sizeof(b->why));
 }
 
-/* What lies at an address of QEMU: the first mapping, when all of the block is of one piece; 0 or -errno with @why. */
-static int look(pid_t pid, const struct qmonitor_block *row, uint64_t length, struct maps_vma *first, char *why)
+/*
+ * What lies at an address of QEMU: the first mapping, when all of the block is of one piece; 0 or
+ * -errno with @why.
+ */
+static int look(pid_t pid, const struct qmonitor_block *row, uint64_t length,
+		struct maps_vma *first, char *why)
 {
 	uint64_t at = row->address, end = row->address + length;
 	struct maps_vma vma;
@@ -78,32 +85,44 @@ static int look(pid_t pid, const struct qmonitor_block *row, uint64_t length, st
 		int ret = maps_at(pid, at, &vma);
 
 		if (ret <= 0)
-			return refuse(why, "block %s: QEMU's monitor says it is at 0x%" PRIx64 ", where process %d has %s", row->name,
-				      row->address, (int)pid, ret < 0 ? strerror(-ret) : "nothing mapped");
+			return refuse(why,
+				      "block %s: QEMU's monitor says it is at 0x%" PRIx64
+				      ", where process %d has %s",
+				      row->name, row->address, (int)pid,
+				      ret < 0 ? strerror(-ret) : "nothing mapped");
 		if (at == row->address)
 			*first = vma;
-		if (vma.inode != first->inode || vma.dev != first->dev || vma.shared != first->shared ||
-		    (vma.inode && vma.offset + (at - vma.start) != first->offset + (at - first->start)))
-			return refuse(why, "block %s: the mappings of process %d at 0x%" PRIx64 " are not of one piece", row->name,
-				      (int)pid, at);
+		if (vma.inode != first->inode || vma.dev != first->dev ||
+		    vma.shared != first->shared ||
+		    (vma.inode &&
+		     vma.offset + (at - vma.start) != first->offset + (at - first->start)))
+			return refuse(why,
+				      "block %s: the mappings of process %d at 0x%" PRIx64
+				      " are not of one piece",
+				      row->name, (int)pid, at);
 	}
 	return 0;
 }
 
-static int find_file(struct handover_block *b, pid_t pid, const struct qmonitor_block *row, const struct maps_vma *vma,
-		     char *why)
+static int find_file(struct handover_block *b, pid_t pid, const struct qmonitor_block *row,
+		     const struct maps_vma *vma, char *why)
 {
 	cleanup_fd int fd = maps_open(pid, vma);
 	struct mem_identity id;
 	struct stat st;
 
 	if (fd < 0 || fstat(fd, &st) < 0)
-		return refuse(why, "block %s: the file that process %d maps at 0x%" PRIx64 " cannot be opened: %s (postcopyd needs "
-			      "CAP_SYS_ADMIN, or the right to look into that process)", b->name, (int)pid, row->address,
-			      strerror(fd < 0 ? -fd : errno));
+		return refuse(why,
+			      "block %s: the file that process %d maps at 0x%" PRIx64
+			      " cannot be opened: %s (postcopyd needs "
+			      "CAP_SYS_ADMIN, or the right to look into that process)",
+			      b->name, (int)pid, row->address, strerror(fd < 0 ? -fd : errno));
 	if (mem_identify(fd, &id) < 0)
-		return refuse(why, "block %s is a file whose page faults cannot be served: its memory-backend must be on tmpfs "
-			      "(/dev/shm) or hugetlbfs, or a memory-backend-memfd", b->name);
+		return refuse(
+			why,
+			"block %s is a file whose page faults cannot be served: its memory-backend must be on tmpfs "
+			"(/dev/shm) or hugetlbfs, or a memory-backend-memfd",
+			b->name);
 	b->class = HANDOVER_SHARED;
 	b->page_size = id.page_size;
 	b->file_offset = vma->offset + (row->address - vma->start);
@@ -112,15 +131,18 @@ static int find_file(struct handover_block *b, pid_t pid, const struct qmonitor_
 	return 0;
 }
 
-static int find_private(struct handover_block *b, pid_t pid, const struct qmonitor_block *row, char *why)
+static int find_private(struct handover_block *b, pid_t pid, const struct qmonitor_block *row,
+			char *why)
 {
 	uint64_t pages = 0;
 	int ret = maps_present(pid, row->address, row->address + b->length, &pages);
 
 	if (ret < 0)
-		return refuse(why, "block %s: cannot tell which pages process %d has: %s", b->name, (int)pid, strerror(-ret));
+		return refuse(why, "block %s: cannot tell which pages process %d has: %s", b->name,
+			      (int)pid, strerror(-ret));
 	if (pages) {
-		stream_it(b, "has pages already (prealloc or mem-lock?), which cannot be taken away");
+		stream_it(b,
+			  "has pages already (prealloc or mem-lock?), which cannot be taken away");
 		return 0;
 	}
 	b->class = HANDOVER_LAZY;
@@ -129,7 +151,8 @@ static int find_private(struct handover_block *b, pid_t pid, const struct qmonit
 }
 
 /* By what it is made of. */
-static int classify(struct handover_block *b, pid_t pid, const struct qmonitor_block *row, char *why)
+static int classify(struct handover_block *b, pid_t pid, const struct qmonitor_block *row,
+		    char *why)
 {
 	struct maps_vma vma;
 	int ret;
@@ -160,8 +183,8 @@ static const struct qmonitor_block *find_row(const struct ram_list *ram, const c
 	return NULL;
 }
 
-static int find_block(struct handover_block *b, const struct snapshot_block *source, const struct ram_list *ram, pid_t pid,
-		      char *why)
+static int find_block(struct handover_block *b, const struct snapshot_block *source,
+		      const struct ram_list *ram, pid_t pid, char *why)
 {
 	const struct qmonitor_block *row = find_row(ram, source->name);
 	int ret;
@@ -169,17 +192,30 @@ static int find_block(struct handover_block *b, const struct snapshot_block *sou
 	*b = (struct handover_block){ .length = source->length, .file = -1 };
 	g_strlcpy(b->name, source->name, sizeof(b->name));
 	if (!row)
-		return refuse(why, "the source has a block %s and the QEMU here has none of that name (`info ramblock` of its monitor "
-			      "lists them): it needs the same machine, devices and ids of memory-backends", b->name);
+		return refuse(
+			why,
+			"the source has a block %s and the QEMU here has none of that name (`info ramblock` of its monitor "
+			"lists them): it needs the same machine, devices and ids of memory-backends",
+			b->name);
 	b->page_size = row->page_size;
 	ret = row->total < b->length ? 0 : classify(b, pid, row, why);
-	/* What QEMU writes itself it also resizes, as far as there is room: tables that grew with their QEMU. */
-	if (ret == 0 && row->used != b->length && (row->total < b->length || b->class != HANDOVER_STREAMED))
-		return refuse(why, "block %s has %" PRIu64 " bytes at the source and %" PRIu64 " here: give the QEMU here the same "
-			      "memory", b->name, b->length, row->used);
+	/*
+	 * What QEMU writes itself it also resizes, as far as there is room: tables that grew with
+	 * their QEMU.
+	 */
+	if (ret == 0 && row->used != b->length &&
+	    (row->total < b->length || b->class != HANDOVER_STREAMED))
+		return refuse(why,
+			      "block %s has %" PRIu64 " bytes at the source and %" PRIu64
+			      " here: give the QEMU here the same "
+			      "memory",
+			      b->name, b->length, row->used);
 	if (ret == 0 && b->class == HANDOVER_STREAMED && b->length > STREAM_MOST)
-		return refuse(why, "block %s: %" PRIu64 " MiB would have to be here before the VM can go on: %s; give it a "
-			      "memory-backend with share=on", b->name, b->length >> 20, b->why);
+		return refuse(why,
+			      "block %s: %" PRIu64
+			      " MiB would have to be here before the VM can go on: %s; give it a "
+			      "memory-backend with share=on",
+			      b->name, b->length >> 20, b->why);
 	return ret;
 }
 
@@ -207,8 +243,11 @@ static int check_surplus(const struct snapshot *s, const struct ram_list *ram, p
 			at++;
 		if (at < s->n_blocks || !row->has_address || !is_memory_file(pid, row->address))
 			continue;
-		return refuse(why, "the QEMU here has a block %s of shared memory and the source has none of that name: nothing would "
-			      "ever fill it; give both the same ids of memory-backends", row->name);
+		return refuse(
+			why,
+			"the QEMU here has a block %s of shared memory and the source has none of that name: nothing would "
+			"ever fill it; give both the same ids of memory-backends",
+			row->name);
 	}
 	return 0;
 }
@@ -221,8 +260,8 @@ static int check_surplus(const struct snapshot *s, const struct ram_list *ram, p
  *
  * Opens the files of shared blocks; handover_blocks_clear() after either.
  */
-int handover_blocks_find(struct handover_blocks *out, const struct snapshot *s, const struct ram_list *ram, pid_t pid,
-			 char *why)
+int handover_blocks_find(struct handover_blocks *out, const struct snapshot *s,
+			 const struct ram_list *ram, pid_t pid, char *why)
 {
 	out->n = 0;
 	for (unsigned i = 0; i < s->n_blocks; i++) {
@@ -252,7 +291,8 @@ void handover_blocks_clear(struct handover_blocks *b)
 const struct handover_block *handover_blocks_mortal(const struct handover_blocks *b)
 {
 	for (unsigned i = 0; i < b->n; i++)
-		if (b->block[i].class == HANDOVER_LAZY || (b->block[i].class == HANDOVER_SHARED && !b->block[i].named))
+		if (b->block[i].class == HANDOVER_LAZY ||
+		    (b->block[i].class == HANDOVER_SHARED && !b->block[i].named))
 			return &b->block[i];
 	return NULL;
 }

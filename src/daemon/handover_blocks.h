@@ -2,7 +2,8 @@
 #ifndef PC_DAEMON_HANDOVER_BLOCKS_H
 #define PC_DAEMON_HANDOVER_BLOCKS_H
 /*
- * How each block of the source gets into a QEMU: its list, what the monitor says, and what the process has mapped.
+ * How each block of the source gets into a QEMU: its list, what the monitor says, and what the
+ * process has mapped.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -23,7 +24,8 @@ struct handover_block {
 	uint64_t address;		/* LAZY: in its process */
 	int file;			/* SHARED: owned; -1 */
 	uint64_t file_offset;
-	bool named;			/* SHARED: the file has a name, so that another QEMU can map it */
+	/* SHARED: the file has a name, so that another QEMU can map it */
+	bool named;
 	char why[96];			/* STREAMED: why */
 };
 
@@ -32,12 +34,18 @@ struct handover_blocks {
 	struct handover_block block[SNAPSHOT_BLOCKS];	/* in the order of the source's list */
 };
 
-/* Waits as long as somebody keeps that process's mappings locked.  0, or -errno with @why (512 bytes): the block, what is wrong with it, what to do. */
-int handover_blocks_find(struct handover_blocks *out, const struct snapshot *s, const struct ram_list *ram, pid_t pid,
-			 char *why);
+/*
+ * Waits as long as somebody keeps that process's mappings locked.  0, or -errno with @why (512
+ * bytes): the block, what is wrong with it, what to do.
+ */
+int handover_blocks_find(struct handover_blocks *out, const struct snapshot *s,
+			 const struct ram_list *ram, pid_t pid, char *why);
 /* Close the files that are left. */
 void handover_blocks_clear(struct handover_blocks *b);
-/* Could another QEMU take the VM over, when this one is gone?  Else the first block that died with it. */
+/*
+ * Could another QEMU take the VM over, when this one is gone?  Else the first block that died with
+ * it.
+ */
 const struct handover_block *handover_blocks_mortal(const struct handover_blocks *b);
 const char *handover_class_name(enum handover_class class);
 

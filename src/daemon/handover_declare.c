@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The phase INMIGRATE: when QEMU is prepared and the source has listed its blocks, QEMU is asked what
- * memory it has, and that is declared at the door, as a program that knows us would do it itself.
+ * The phase INMIGRATE: when QEMU is prepared and the source has listed its blocks, QEMU is asked
+ * what memory it has, and that is declared at the door, as a program that knows us would do it
+ * itself.
  *
  * Asked then and not before: memory may be plugged in as long as no migration has begun.
  */
@@ -13,16 +14,22 @@
 #include "core/guard.h"
 #include "sys/fd.h"
 
-static const char same_text[] = "the QEMU of the destination needs the machine, the memory and the devices of the source";
+static const char same_text[] =
+	"the QEMU of the destination needs the machine, the memory and the devices of the source";
 
 /* NULL, or what is wrong with it. */
 static const char *declare_block(struct handover *h, struct client *c, struct handover_block *b)
 {
 	struct door_block block = {
-		.name = b->name, .length = b->length, .page_size = b->class == HANDOVER_SHARED ? 0 : b->page_size,
-		.file_offset = b->file_offset, .file = steal_fd(&b->file),
+		.name = b->name,
+		.length = b->length,
+		.page_size = b->class == HANDOVER_SHARED ? 0 : b->page_size,
+		.file_offset = b->file_offset,
+		.file = steal_fd(&b->file),
 	};
-	struct door_mapping mapping = { .block = b->name, .address = b->address, .length = b->length };
+	struct door_mapping mapping = { .block = b->name,
+					.address = b->address,
+					.length = b->length };
 	const char *why = "";
 
 	/* Not declared, hence held by the daemon. */
@@ -41,16 +48,18 @@ static bool declare_all(struct handover *h, struct client *c)
 		struct handover_block *b = &h->blocks.block[i];
 		const char *problem = declare_block(h, c, b);
 
-		g_info("block %s: %s%s%s", b->name, handover_class_name(b->class), *b->why ? ", " : "", b->why);
+		g_info("block %s: %s%s%s", b->name, handover_class_name(b->class),
+		       *b->why ? ", " : "", b->why);
 		if (!problem)
 			continue;
-		handover_fail(h, EINVAL, same_text, "block %s of QEMU (process %d): %s", b->name, (int)h->pid, problem);
+		handover_fail(h, EINVAL, same_text, "block %s of QEMU (process %d): %s", b->name,
+			      (int)h->pid, problem);
 		return false;
 	}
 	return true;
 }
 
-/* --- a look at what QEMU has mapped, which may take for ever (prover.c) ---------------------------------------- */
+/* --- a look at what QEMU has mapped, which may take for ever (prover.c) ----------------------- */
 
 struct look {
 	/* never changes */
@@ -105,10 +114,13 @@ static void declare(struct handover *h, struct look *l)
 	}
 }
 
-/* Is it still the answer that is waited for?  QEMU may have been lost meanwhile, and another come. */
+/*
+ * Is it still the answer that is waited for?  QEMU may have been lost meanwhile, and another come.
+ */
 static bool look_is_over(struct handover *h, const struct look *l)
 {
-	bool over = h->state == HANDOVER_INMIGRATE && h->looked_at == l->client && h->client == l->client;
+	bool over = h->state == HANDOVER_INMIGRATE && h->looked_at == l->client &&
+		    h->client == l->client;
 
 	if (h->looked_at == l->client)
 		h->looked_at = 0;
@@ -129,9 +141,11 @@ static void look_overdue(void *ctx, void *job)
 	struct handover *h = ctx;
 
 	if (look_is_over(h, job))
-		handover_fail(h, ETIMEDOUT, "the daemon must be able to look into QEMU", "QEMU (process %d) does not let its mappings be "
-			      "seen: no answer of /proc/%d/maps in %u s; something keeps its address space locked", (int)h->pid,
-			      (int)h->pid, prover_deadline(h->prover));
+		handover_fail(
+			h, ETIMEDOUT, "the daemon must be able to look into QEMU",
+			"QEMU (process %d) does not let its mappings be "
+			"seen: no answer of /proc/%d/maps in %u s; something keeps its address space locked",
+			(int)h->pid, (int)h->pid, prover_deadline(h->prover));
 	handover_step(h);
 }
 
@@ -148,8 +162,10 @@ static void look(struct handover *h, const struct ram_list *ram)
 	if (prover_ask(h->prover, &ops, l, h->pid) == 0)
 		return;
 	h->looked_at = 0;
-	handover_fail(h, EBUSY, "the daemon must be able to look into QEMU", "QEMU (process %d) could not be looked at: something keeps "
-		      "its address space locked", (int)h->pid);
+	handover_fail(h, EBUSY, "the daemon must be able to look into QEMU",
+		      "QEMU (process %d) could not be looked at: something keeps "
+		      "its address space locked",
+		      (int)h->pid);
 }
 
 static void on_ram(void *ctx, const struct ram_list *list, const char *why)
@@ -160,8 +176,12 @@ static void on_ram(void *ctx, const struct ram_list *list, const char *why)
 	if (h->state == HANDOVER_INMIGRATE && list)
 		look(h, list);
 	else if (h->state == HANDOVER_INMIGRATE)
-		handover_fail(h, EPROTO, "this version of QEMU may be unknown here: report its answers to `info ramblock' and `info "
-			      "mtree -f'", "QEMU %s (process %d) does not tell what memory it has: %s", h->version, (int)h->pid, why);
+		handover_fail(
+			h, EPROTO,
+			"this version of QEMU may be unknown here: report its answers to `info ramblock' and `info "
+			"mtree -f'",
+			"QEMU %s (process %d) does not tell what memory it has: %s", h->version,
+			(int)h->pid, why);
 	ram_query_free(query);
 	handover_step(h);
 }

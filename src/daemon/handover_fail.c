@@ -2,13 +2,15 @@
 /*
  * A QEMU was lost, or will not do: what now?
  *
- *   the source runs its VM           before the switch-over nothing is lost: wait for another QEMU, as for the first
- *   the source would run it again    from LISTENING on, PING 0x42 not answered (>= 10.2, or the end of a
- *                                    precopy): another QEMU may come for retry= seconds, else refuse
- *   nobody would                     the package of an older source is here: another QEMU may come at any
- *                                    time; where it cannot, hold what we have and say so
- *   it had loaded                    the commit is made, the VM may have run: it is over, and the source
- *                                    keeps its copy (verdict.c)
+ *   the source runs its VM         before the switch-over nothing is lost: wait for another QEMU,
+ *                                  as for the first
+ *   the source would run it again  from LISTENING on, PING 0x42 not answered (>= 10.2, or the end
+ *                                  of a precopy): another QEMU may come for retry= seconds, else
+ *                                  refuse
+ *   nobody would                   the package of an older source is here: another QEMU may come at
+ *                                  any time; where it cannot, hold what we have and say so
+ *   it had loaded                  the commit is made, the VM may have run: it is over, and the
+ *                                  source keeps its copy (verdict.c)
  *
  * Another QEMU can come only when nothing died with the first (handover_blocks_mortal()).
  */
@@ -22,7 +24,8 @@
 
 #include "sys/clock.h"
 
-static const char again_text[] = "start the QEMU of the destination again, with the same command line; what has come is kept";
+static const char again_text[] =
+	"start the QEMU of the destination again, with the same command line; what has come is kept";
 
 static void tell_session(struct handover *h, int error)
 {
@@ -82,18 +85,24 @@ static void retry_or_give_up(struct handover *h, const struct snapshot *s, const
 	unsigned limit = h->options->qemu.retry_s;
 
 	if (mortal) {
-		handover_fail(h, EOWNERDEAD, give_up_advice(s), "QEMU (process %d) is lost before it had loaded the device state: %s; "
-			      "no other can go on, as block %s was %s", (int)h->pid, how, mortal->name,
-			      mortal->class == HANDOVER_LAZY ? "its private memory" : "a file without a name");
+		handover_fail(
+			h, EOWNERDEAD, give_up_advice(s),
+			"QEMU (process %d) is lost before it had loaded the device state: %s; "
+			"no other can go on, as block %s was %s",
+			(int)h->pid, how, mortal->name,
+			mortal->class == HANDOVER_LAZY ? "its private memory" :
+							 "a file without a name");
 		return;
 	}
 	if (stands && !s->committed && !limit) {
-		handover_fail(h, EOWNERDEAD, give_up_advice(s), "QEMU (process %d) is lost before it had loaded the device state: %s",
+		handover_fail(h, EOWNERDEAD, give_up_advice(s),
+			      "QEMU (process %d) is lost before it had loaded the device state: %s",
 			      (int)h->pid, how);
 		return;
 	}
-	snprintf(h->reason, sizeof(h->reason), "QEMU (process %d) is lost before it had loaded the device state: %s",
-		 (int)h->pid, how);
+	snprintf(h->reason, sizeof(h->reason),
+		 "QEMU (process %d) is lost before it had loaded the device state: %s", (int)h->pid,
+		 how);
 	g_strlcpy(h->advice, again_text, sizeof(h->advice));
 	h->retrying = true;
 	h->retry_until_ns = stands && !s->committed ? clock_ns() + limit * 1000000000ull : 0;
@@ -108,9 +117,12 @@ static void retry_or_give_up(struct handover *h, const struct snapshot *s, const
 void handover_lost(struct handover *h, const struct snapshot *s, const char *how)
 {
 	if (h->state >= HANDOVER_LOADED && h->state != HANDOVER_RETRY) {
-		handover_fail(h, EOWNERDEAD, "its memory is as it left it, here and at the source: decide where the VM is started "
-			      "again, and start it in one place only", "QEMU (process %d) ended after it had loaded the device state: %s",
-			      (int)h->pid, how);
+		handover_fail(
+			h, EOWNERDEAD,
+			"its memory is as it left it, here and at the source: decide where the VM is started "
+			"again, and start it in one place only",
+			"QEMU (process %d) ended after it had loaded the device state: %s",
+			(int)h->pid, how);
 	} else if (h->state < HANDOVER_DECLARED && !h->retrying) {
 		g_message("QEMU (process %d) is gone: %s", (int)h->pid, how);
 		begin_again(h);

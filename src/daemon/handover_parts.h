@@ -2,10 +2,11 @@
 #ifndef PC_DAEMON_HANDOVER_PARTS_H
 #define PC_DAEMON_HANDOVER_PARTS_H
 /*
- * What the files of the hand-over share: handover_qemu.c knows how far it is, handover_prepare.c makes QEMU ready to take a
- * stream, handover_ram.c asks it what memory it has, handover_blocks.c decides how each block gets there,
- * handover_declare.c says so at the door, handover_stream.c sends
- * the stream, handover_fail.c decides what becomes of it when a QEMU is lost, handover_report.c tells.
+ * What the files of the hand-over share: handover_qemu.c knows how far it is, handover_prepare.c
+ * makes QEMU ready to take a stream, handover_ram.c asks it what memory it has, handover_blocks.c
+ * decides how each block gets there, handover_declare.c says so at the door, handover_stream.c
+ * sends the stream, handover_fail.c decides what becomes of it when a QEMU is lost,
+ * handover_report.c tells.
  */
 #include <glib.h>
 #include "daemon/handover_blocks.h"
@@ -29,7 +30,8 @@ enum handover_state {
 	HANDOVER_RUNNING,	/* or left paused, as it was at the source or as was asked */
 	HANDOVER_COMPLETE,
 	HANDOVER_FAILED,
-	HANDOVER_RETRY,		/* the QEMU is gone before it had loaded: another may take its place */
+	/* the QEMU is gone before it had loaded: another may take its place */
+	HANDOVER_RETRY,
 	HANDOVER_STATES,
 };
 
@@ -50,7 +52,8 @@ struct handover {
 	enum handover_state state;
 	uint64_t since_ns;
 	uint64_t retry_until_ns;	/* for the next QEMU to be declared; 0: no limit */
-	bool retrying;			/* an earlier QEMU was lost after the source's list was matched */
+	/* an earlier QEMU was lost after the source's list was matched */
+	bool retrying;
 	unsigned n_moments;
 	struct handover_moment moment[HANDOVER_TIMELINE];
 	unsigned attempt;		/* of a QEMU, from 1 */
@@ -67,10 +70,12 @@ struct handover {
 	char version[32], status[32];
 	unsigned preparation;		/* how many steps of handover_prepare.c are done */
 	bool prepared;
-	bool asked, again;		/* what this state asks is out; ask once more when it is answered */
+	/* what this state asks is out; ask once more when it is answered */
+	bool asked, again;
 	uint64_t asked_ns;
 	struct ram_query *query;	/* owned; NULL */
-	uint32_t looked_at;		/* the door's id of the QEMU whose mappings are being looked at; 0 */
+	/* the door's id of the QEMU whose mappings are being looked at; 0 */
+	uint32_t looked_at;
 	struct handover_stream *stream;	/* owned; NULL */
 	bool sent, closed;		/* all of the stream; by QEMU, behind its end */
 	uint64_t stream_bytes;		/* of the last stream, once it is over */

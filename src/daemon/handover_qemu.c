@@ -3,15 +3,15 @@
  * Theory of operation
  *
  * QEMU is started with a preload that lends us its userfaultfd, and with -incoming defer.  It knows
- * of us no more than that somebody talks to its monitor and then migrates a VM to it: a small stream
- * that looks finished as precopy, with every block in its list, the pages of a few, and the device
- * state.  Its faults on all the rest come to us as anybody's would.  So at the door it is a main
- * sharer like others, and this file says for it what it cannot say itself: which blocks it has and
- * where, that it is ready, that it has loaded.
+ * of us no more than that somebody talks to its monitor and then migrates a VM to it: a small
+ * stream that looks finished as precopy, with every block in its list, the pages of a few, and the
+ * device state.  Its faults on all the rest come to us as anybody's would.  So at the door it is a
+ * main sharer like others, and this file says for it what it cannot say itself: which blocks it has
+ * and where, that it is ready, that it has loaded.
  *
- * handover_step() looks at the last snapshot and at what the monitor said since, does what is due in
- * the phase it is in, and goes on to the next as far as it can; so, as in phases.c, nothing depends
- * on having seen every state, and a step too many is harmless.
+ * handover_step() looks at the last snapshot and at what the monitor said since, does what is due
+ * in the phase it is in, and goes on to the next as far as it can; so, as in phases.c, nothing
+ * depends on having seen every state, and a step too many is harmless.
  *
  * Two rules come from faults being served by the same process that drives the monitor.  QEMU's main
  * thread sleeps when it touches a page that is missing, while it loads too, and answers nothing
@@ -44,12 +44,19 @@ static const struct {
 	const char *name;
 	unsigned tick_ms;
 } states[HANDOVER_STATES] = {
-	[HANDOVER_WAIT_QMP] = { "wait-qmp", 100 }, [HANDOVER_WAIT_PRELOAD] = { "wait-preload", 20 },
-	[HANDOVER_INMIGRATE] = { "inmigrate", 100 }, [HANDOVER_DECLARED] = { "declared", 0 },
-	[HANDOVER_PRIVATE] = { "private", 50 }, [HANDOVER_STREAMING] = { "streaming", 0 },
-	[HANDOVER_LOADING] = { "loading", 20 }, [HANDOVER_LOADED] = { "loaded", 0 }, [HANDOVER_CONT] = { "cont", 20 },
-	[HANDOVER_RUNNING] = { "running", 0 }, [HANDOVER_COMPLETE] = { "complete", 0 },
-	[HANDOVER_FAILED] = { "failed", 0 }, [HANDOVER_RETRY] = { "retry", 100 },
+	[HANDOVER_WAIT_QMP] = { "wait-qmp", 100 },
+	[HANDOVER_WAIT_PRELOAD] = { "wait-preload", 20 },
+	[HANDOVER_INMIGRATE] = { "inmigrate", 100 },
+	[HANDOVER_DECLARED] = { "declared", 0 },
+	[HANDOVER_PRIVATE] = { "private", 50 },
+	[HANDOVER_STREAMING] = { "streaming", 0 },
+	[HANDOVER_LOADING] = { "loading", 20 },
+	[HANDOVER_LOADED] = { "loaded", 0 },
+	[HANDOVER_CONT] = { "cont", 20 },
+	[HANDOVER_RUNNING] = { "running", 0 },
+	[HANDOVER_COMPLETE] = { "complete", 0 },
+	[HANDOVER_FAILED] = { "failed", 0 },
+	[HANDOVER_RETRY] = { "retry", 100 },
 };
 
 /**
@@ -60,7 +67,7 @@ const char *handover_state_name(enum handover_state state)
 	return states[state].name;
 }
 
-/* --- phases ---------------------------------------------------------------------------------------------- */
+/* --- phases ----------------------------------------------------------------------------------- */
 
 static gboolean on_tick(gpointer data)
 {
@@ -145,7 +152,7 @@ void handover_drop_qemu(struct handover *h)
 	h->version[0] = h->status[0] = '\0';
 }
 
-/* --- the monitor ------------------------------------------------------------------------------------------ */
+/* --- the monitor ------------------------------------------------------------------------------ */
 
 static void on_ready(void *ctx)
 {
@@ -164,9 +171,10 @@ static void on_event(void *ctx, const struct qmp_event *e)
 }
 
 /*
- * Most often QEMU has ended, which its pidfd tells, too; one that is ending may still take a connection, and closes it.  One that
- * lives on is asked for another connection, and what was asked on the old one is asked again.  So the end of a connection never
- * ends more than that: who waits for QEMU is told what its monitor last said, and gives up when it likes.
+ * Most often QEMU has ended, which its pidfd tells, too; one that is ending may still take a
+ * connection, and closes it.  One that lives on is asked for another connection, and what was asked
+ * on the old one is asked again.  So the end of a connection never ends more than that: who waits
+ * for QEMU is told what its monitor last said, and gives up when it likes.
  */
 static void on_closed(void *ctx, const char *why)
 {
@@ -197,7 +205,7 @@ bool handover_asks(struct handover *h)
 	return qmp_is_ready(h->qmp);
 }
 
-/* --- WAIT-QMP, WAIT-PRELOAD, RETRY --------------------------------------------------------------------------- */
+/* --- WAIT-QMP, WAIT-PRELOAD, RETRY ------------------------------------------------------------ */
 
 static void at_wait_qmp(struct handover *h, const struct snapshot *s)
 {
@@ -226,7 +234,7 @@ static void at_wait_preload(struct handover *h, const struct snapshot *s)
 	}
 }
 
-/* --- DECLARED, PRIVATE: what has to be in the stream --------------------------------------------------------------- */
+/* --- DECLARED, PRIVATE: what has to be in the stream ------------------------------------------ */
 
 /* Of blocks that we hold: the pages that are not here, and whether any of them was asked for. */
 static uint64_t held_missing(const struct snapshot *s, bool *asked)
@@ -263,11 +271,14 @@ static void at_declared(struct handover *h, const struct snapshot *s)
 	const struct client *c = handover_client(h);
 
 	if (c && c->state == CLIENT_REFUSED) {
-		handover_fail(h, EACCES, "the daemon must be able to look into QEMU", "QEMU (process %d) cannot be served: %s",
-			      (int)h->pid, c->problem);
+		handover_fail(h, EACCES, "the daemon must be able to look into QEMU",
+			      "QEMU (process %d) cannot be served: %s", (int)h->pid, c->problem);
 		return;
 	}
-	/* While everybody is proven: what nothing has to be proven for is on its way then, and not behind all that the source sends. */
+	/*
+	 * While everybody is proven: what nothing has to be proven for is on its way then, and not
+	 * behind all that the source sends.
+	 */
 	if (s->need == NEED_ARM && !h->wanted_ns)
 		want_held(h, s, CLASS_PREFETCH);
 	if (s->state != SESSION_LOADING || !c || c->state != CLIENT_JOINED)
@@ -293,7 +304,7 @@ static void at_private(struct handover *h, const struct snapshot *s)
 		want_held(h, s, CLASS_DMA);
 }
 
-/* --- STREAMING, LOADING ------------------------------------------------------------------------------------------- */
+/* --- STREAMING, LOADING ----------------------------------------------------------------------- */
 
 static void on_sent(void *ctx)
 {
@@ -351,7 +362,8 @@ static void on_migrate(void *ctx, const struct qmp_answer *a)
 	h->asked = false;
 	if (h->state != HANDOVER_LOADING || a->outcome != QMP_OK || strcmp(qmp_status(a), "failed"))
 		return;
-	how = g_strdup_printf("it could not load the stream: %s", jsonmsg_text(a->value, "error-desc", "see its own messages"));
+	how = g_strdup_printf("it could not load the stream: %s",
+			      jsonmsg_text(a->value, "error-desc", "see its own messages"));
 	handover_lost(h, h->ops.snapshot(h->ops.ctx), how);
 	handover_step(h);
 }
@@ -372,7 +384,9 @@ static void on_status(void *ctx, const struct qmp_answer *a)
 		return;
 	}
 	if (!strcmp(h->status, "running"))
-		g_warning("QEMU (process %d) runs the VM before it was told to: somebody else said cont", (int)h->pid);
+		g_warning(
+			"QEMU (process %d) runs the VM before it was told to: somebody else said cont",
+			(int)h->pid);
 	handover_enter(h, HANDOVER_LOADED);
 	handover_step(h);
 }
@@ -391,7 +405,7 @@ static void at_loading(struct handover *h, const struct snapshot *s)
 	qmp_query_status(h->qmp, call);
 }
 
-/* --- LOADED, CONT, RUNNING ------------------------------------------------------------------------------------------ */
+/* --- LOADED, CONT, RUNNING -------------------------------------------------------------------- */
 
 /* Said once; the session may have ended meanwhile, then it is not heard. */
 static void at_loaded(struct handover *h, const struct snapshot *s)
@@ -416,8 +430,10 @@ static bool may_continue(struct handover *h)
 	else if (cont == OPTIONS_CONT_AUTO && h->run.run == QGLOBALSTATE_STOPPED)
 		snprintf(h->left, sizeof(h->left), "it was %s at the source", h->run.text);
 	else if (cont == OPTIONS_CONT_AUTO && h->run.run == QGLOBALSTATE_UNKNOWN)
-		snprintf(h->left, sizeof(h->left), "the source did not tell whether it ran (%.60s): say cont at its monitor if it did",
-			 h->run.reason ? h->run.reason : "no globalstate");
+		snprintf(
+			h->left, sizeof(h->left),
+			"the source did not tell whether it ran (%.60s): say cont at its monitor if it did",
+			h->run.reason ? h->run.reason : "no globalstate");
 	return !h->left[0];
 }
 
@@ -455,7 +471,7 @@ static void at_running(struct handover *h, const struct snapshot *s)
 		handover_enter(h, HANDOVER_COMPLETE);
 }
 
-/* --- step ---------------------------------------------------------------------------------------------------- */
+/* --- step ------------------------------------------------------------------------------------- */
 
 /* Of a QEMU that is at the door: is it still? */
 static bool qemu_is_gone(const struct handover *h)
@@ -470,13 +486,17 @@ static bool is_hopeless(struct handover *h, const struct snapshot *s)
 {
 	if (s->state == SESSION_FAILED) {
 		h->stopped = true;
-		handover_fail(h, ECANCELED, "the source keeps its VM; end this QEMU", "the migration was refused: %.440s", s->reason);
+		handover_fail(h, ECANCELED, "the source keeps its VM; end this QEMU",
+			      "the migration was refused: %.440s", s->reason);
 		return true;
 	}
 	if (h->retry_until_ns && clock_ns() > h->retry_until_ns) {
 		h->retry_until_ns = 0;
-		handover_fail(h, ETIMEDOUT, "the source goes on running its VM; migrate again when the cause is removed",
-			      "no other QEMU came within %u s (retry= of --qemu)", h->options->qemu.retry_s);
+		handover_fail(
+			h, ETIMEDOUT,
+			"the source goes on running its VM; migrate again when the cause is removed",
+			"no other QEMU came within %u s (retry= of --qemu)",
+			h->options->qemu.retry_s);
 		return true;
 	}
 	return false;
@@ -486,10 +506,17 @@ static bool is_hopeless(struct handover *h, const struct snapshot *s)
 static void run_phases(struct handover *h, const struct snapshot *s)
 {
 	static void (*const phases[HANDOVER_STATES])(struct handover *, const struct snapshot *) = {
-		[HANDOVER_WAIT_QMP] = at_wait_qmp, [HANDOVER_WAIT_PRELOAD] = at_wait_preload,
-		[HANDOVER_INMIGRATE] = handover_at_inmigrate, [HANDOVER_DECLARED] = at_declared, [HANDOVER_PRIVATE] = at_private,
-		[HANDOVER_STREAMING] = at_streaming, [HANDOVER_LOADING] = at_loading, [HANDOVER_LOADED] = at_loaded,
-		[HANDOVER_CONT] = at_cont, [HANDOVER_RUNNING] = at_running, [HANDOVER_FAILED] = handover_at_failed,
+		[HANDOVER_WAIT_QMP] = at_wait_qmp,
+		[HANDOVER_WAIT_PRELOAD] = at_wait_preload,
+		[HANDOVER_INMIGRATE] = handover_at_inmigrate,
+		[HANDOVER_DECLARED] = at_declared,
+		[HANDOVER_PRIVATE] = at_private,
+		[HANDOVER_STREAMING] = at_streaming,
+		[HANDOVER_LOADING] = at_loading,
+		[HANDOVER_LOADED] = at_loaded,
+		[HANDOVER_CONT] = at_cont,
+		[HANDOVER_RUNNING] = at_running,
+		[HANDOVER_FAILED] = handover_at_failed,
 		[HANDOVER_RETRY] = at_wait_qmp,
 	};
 	enum handover_state before;
@@ -514,7 +541,9 @@ void handover_step(struct handover *h)
 		return;
 	if (h->state < HANDOVER_COMPLETE || h->state == HANDOVER_RETRY) {
 		if (qemu_is_gone(h))
-			handover_lost(h, s, "its process ended, or the preload in it closed its connection");
+			handover_lost(
+				h, s,
+				"its process ended, or the preload in it closed its connection");
 		if (h->state != HANDOVER_FAILED && is_hopeless(h, s))
 			return;
 	}
@@ -529,7 +558,7 @@ bool handover_over(const struct handover *h)
 	return h->state == HANDOVER_COMPLETE || h->state == HANDOVER_FAILED;
 }
 
-/* --- life ----------------------------------------------------------------------------------------------------- */
+/* --- life ------------------------------------------------------------------------------------- */
 
 /**
  * handover_new - begin to look for QEMU

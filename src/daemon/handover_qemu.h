@@ -2,8 +2,8 @@
 #ifndef PC_DAEMON_HANDOVER_QEMU_H
 #define PC_DAEMON_HANDOVER_QEMU_H
 /*
- * Hands a VM over to an unmodified QEMU (--qemu): speaks at the door for a main sharer that does not know of us, and drives its
- * monitor.  Main thread only; see handover_qemu.c for the theory.
+ * Hands a VM over to an unmodified QEMU (--qemu): speaks at the door for a main sharer that does
+ * not know of us, and drives its monitor.  Main thread only; see handover_qemu.c for the theory.
  */
 #include <stdbool.h>
 #include <stddef.h>

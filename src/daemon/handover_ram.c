@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * From 8.1 on `info ramblock` has an address for every block.  Before, only what the guest has mapped
- * can be found: a flat view says which block lies where in the guest's memory, and gpa2hva where such
- * a place is in the process.  What cannot be found has no address in the list; that is no error, but
- * less than one would like to know (handover_blocks.c decides what it means).
+ * From 8.1 on `info ramblock` has an address for every block.  Before, only what the guest has
+ * mapped can be found: a flat view says which block lies where in the guest's memory, and gpa2hva
+ * where such a place is in the process.  What cannot be found has no address in the list; that is
+ * no error, but less than one would like to know (handover_blocks.c decides what it means).
  *
  * Nothing here is taken on trust later: an address from a text made for people is looked up in the
  * process's own mappings before anything is registered there.
@@ -76,7 +76,8 @@ static int block_of_region(const struct ram_list *list, const char *region)
 static const struct qmonitor_range *find_range(const struct ram_query *r, int block)
 {
 	for (int i = 0; i < r->n_view; i++)
-		if (r->view[i].kind != QMONITOR_OTHER && block_of_region(&r->list, r->view[i].name) == block)
+		if (r->view[i].kind != QMONITOR_OTHER &&
+		    block_of_region(&r->list, r->view[i].name) == block)
 			return &r->view[i];
 	return NULL;
 }
@@ -92,7 +93,10 @@ static void on_place(void *ctx, const struct qmp_answer *a)
 
 	if (is_over(r, a, "gpa2hva"))
 		return;
-	/* What lies there can be something that is only seen through the block's name: then it has no address. */
+	/*
+	 * What lies there can be something that is only seen through the block's name: then it has
+	 * no address.
+	 */
 	if (qmonitor_gpa2hva(qmp_text(a), strlen(qmp_text(a)), &place, &why) == 0 &&
 	    block_of_region(&r->list, place.name) == r->asked && place.address >= r->in_region) {
 		b->address = place.address - r->in_region;
@@ -160,8 +164,9 @@ static void on_blocks(void *ctx, const struct qmp_answer *a)
  * ram_query_new - ask a QEMU for its blocks
  * @q: ready; freed before the query, or not before @done was called
  */
-struct ram_query *ram_query_new(struct qmp *q, void (*done)(void *ctx, const struct ram_list *list, const char *why),
-				void *ctx)
+struct ram_query *
+ram_query_new(struct qmp *q, void (*done)(void *ctx, const struct ram_list *list, const char *why),
+	      void *ctx)
 {
 	struct ram_query *r = g_new0(struct ram_query, 1);
 	struct qmp_call call = { on_blocks, r, QMP_PATIENCE_MS };

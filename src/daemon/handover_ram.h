@@ -2,7 +2,8 @@
 #ifndef PC_DAEMON_HANDOVER_RAM_H
 #define PC_DAEMON_HANDOVER_RAM_H
 /*
- * What RAM a QEMU has, asked of its monitor: every block by name and, as far as it tells, by address in its process.
+ * What RAM a QEMU has, asked of its monitor: every block by name and, as far as it tells, by
+ * address in its process.
  */
 #include "daemon/qmp.h"
 #include "wire/qmonitor.h"
@@ -17,11 +18,16 @@ struct ram_list {
 struct ram_query;
 
 /*
- * @done: once, from the main loop: the list, or NULL with @why; it may free the query.  Not when the monitor closed.
+ * @done: once, from the main loop: the list, or NULL with @why; it may free the query.  Not when
+ * the monitor closed.
  */
-struct ram_query *ram_query_new(struct qmp *q, void (*done)(void *ctx, const struct ram_list *list, const char *why),
-				void *ctx);
-/* After @done was called, or after the monitor's client was freed: its answers come here.  NULL is fine. */
+struct ram_query *
+ram_query_new(struct qmp *q, void (*done)(void *ctx, const struct ram_list *list, const char *why),
+	      void *ctx);
+/*
+ * After @done was called, or after the monitor's client was freed: its answers come here.  NULL is
+ * fine.
+ */
 void ram_query_free(struct ram_query *r);
 
 #endif

@@ -11,7 +11,7 @@
 
 #include "sys/clock.h"
 
-/* --- what it waits for -------------------------------------------------------------------------------- */
+/* --- what it waits for ------------------------------------------------------------------------ */
 
 static uint64_t held_missing(const struct snapshot *s)
 {
@@ -25,11 +25,16 @@ static uint64_t held_missing(const struct snapshot *s)
 static void wait_preload(const struct handover *h, char *out, size_t len)
 {
 	if (h->stranger)
-		snprintf(out, len, "one QEMU: the preload said hello from process %d, but process %d answers at %s", (int)h->stranger,
-			 h->qmp ? (int)qmp_peer_pid(h->qmp) : 0, h->options->qemu.monitor);
+		snprintf(
+			out, len,
+			"one QEMU: the preload said hello from process %d, but process %d answers at %s",
+			(int)h->stranger, h->qmp ? (int)qmp_peer_pid(h->qmp) : 0,
+			h->options->qemu.monitor);
 	else
-		snprintf(out, len, "the preload in the QEMU at %s (LD_PRELOAD=libpostcopy-preload.so, role=main)",
-			 h->options->qemu.monitor);
+		snprintf(
+			out, len,
+			"the preload in the QEMU at %s (LD_PRELOAD=libpostcopy-preload.so, role=main)",
+			h->options->qemu.monitor);
 }
 
 /**
@@ -49,11 +54,15 @@ const char *handover_waits(const struct handover *h, char *out, size_t len)
 	else if (h->state == HANDOVER_WAIT_PRELOAD)
 		wait_preload(h, out, len);
 	else if (h->state == HANDOVER_INMIGRATE)
-		snprintf(out, len, h->prepared ? "the source's list of blocks" : "QEMU (process %d) to get ready for a migration", pid);
+		snprintf(out, len,
+			 h->prepared ? "the source's list of blocks" :
+				       "QEMU (process %d) to get ready for a migration",
+			 pid);
 	else if (h->state == HANDOVER_DECLARED)
 		snprintf(out, len, "the source to switch over");
 	else if (h->state == HANDOVER_PRIVATE)
-		snprintf(out, len, "%" PRIu64 " pages that must be here before QEMU can load", held_missing(s));
+		snprintf(out, len, "%" PRIu64 " pages that must be here before QEMU can load",
+			 held_missing(s));
 	else if (h->state == HANDOVER_STREAMING || h->state == HANDOVER_LOADING)
 		snprintf(out, len, "QEMU (process %d) to load the device state", pid);
 	else if (h->state == HANDOVER_LOADED)
@@ -69,7 +78,8 @@ const char *handover_waits(const struct handover *h, char *out, size_t len)
 
 static bool is_loading(const struct handover *h)
 {
-	return h->state == HANDOVER_PRIVATE || h->state == HANDOVER_STREAMING || h->state == HANDOVER_LOADING;
+	return h->state == HANDOVER_PRIVATE || h->state == HANDOVER_STREAMING ||
+	       h->state == HANDOVER_LOADING;
 }
 
 /* When the attempt is given up; 0: there is no limit. */
@@ -84,8 +94,10 @@ static uint64_t deadline(const struct handover *h, const struct snapshot *s)
 static const char *deadline_reason(const struct handover *h, const struct snapshot *s)
 {
 	static const char *const reasons[HANDOVER_STATES] = {
-		[HANDOVER_WAIT_QMP] = "the source runs its VM meanwhile; --expect-timeout refuses one that waits",
-		[HANDOVER_WAIT_PRELOAD] = "the source runs its VM meanwhile; --expect-timeout refuses one that waits",
+		[HANDOVER_WAIT_QMP] =
+			"the source runs its VM meanwhile; --expect-timeout refuses one that waits",
+		[HANDOVER_WAIT_PRELOAD] =
+			"the source runs its VM meanwhile; --expect-timeout refuses one that waits",
 		[HANDOVER_INMIGRATE] = "the source runs its VM meanwhile",
 		[HANDOVER_DECLARED] = "the source decides when it switches over",
 		[HANDOVER_LOADED] = "until the source has our answer it may run the VM",
@@ -97,11 +109,13 @@ static const char *deadline_reason(const struct handover *h, const struct snapsh
 	if (deadline(h, s))
 		return is_loading(h) ? "--load-timeout" : "retry= of --qemu";
 	if (is_loading(h))
-		return s && s->committed ? "the source has given the VM away: giving up would leave none" : "no --load-timeout was given";
+		return s && s->committed ?
+			       "the source has given the VM away: giving up would leave none" :
+			       "no --load-timeout was given";
 	return reasons[h->state];
 }
 
-/* --- as JSON ------------------------------------------------------------------------------------------------ */
+/* --- as JSON ---------------------------------------------------------------------------------- */
 
 static void put_moment(struct jsonmsg_writer *w, const char *key, uint64_t ns)
 {
@@ -152,7 +166,8 @@ static void put_qemu(struct jsonmsg_writer *w, const struct handover *h)
 	put_text(w, "version", h->version);
 	put_text(w, "status", h->status);
 	put_text(w, "ran_at_source", h->run.text);
-	jsonmsg_put_u64(w, "stream_bytes", h->stream ? handover_stream_bytes(h->stream) : h->stream_bytes);
+	jsonmsg_put_u64(w, "stream_bytes",
+			h->stream ? handover_stream_bytes(h->stream) : h->stream_bytes);
 	jsonmsg_end(w);
 }
 

@@ -63,7 +63,7 @@ static int give_page(void *ctx, unsigned block, uint64_t offset, const uint8_t *
 	return 0;
 }
 
-/* --- sending ---------------------------------------------------------------------------------------- */
+/* --- sending ---------------------------------------------------------------------------------- */
 
 /* The end, told once; nothing of the stream is touched after it. */
 static void over(struct handover_stream *t, const char *why)
@@ -127,11 +127,12 @@ static gboolean on_readable(gint fd, GIOCondition condition, gpointer data)
 	if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
 		return G_SOURCE_CONTINUE;
 	t->readable = 0;
-	over(t, t->all_sent ? NULL : "QEMU closed its incoming connection in the middle of the stream");
+	over(t, t->all_sent ? NULL :
+			      "QEMU closed its incoming connection in the middle of the stream");
 	return G_SOURCE_REMOVE;
 }
 
-/* --- connecting --------------------------------------------------------------------------------------- */
+/* --- connecting ------------------------------------------------------------------------------- */
 
 G_GNUC_PRINTF(2, 3)
 static int fail(char *why, const char *fmt, ...)
@@ -153,15 +154,20 @@ static int dial(const struct handover_target *to, char *why)
 	socklen_t len = sizeof(peer);
 
 	g_strlcpy(addr.sun_path, to->path, sizeof(addr.sun_path));
-	/* A UNIX socket connects at once or not at all; QEMU accepts when its main thread gets there. */
+	/*
+	 * A UNIX socket connects at once or not at all; QEMU accepts when its main thread gets
+	 * there.
+	 */
 	if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
-		return fail(why, "cannot connect to the incoming socket %s of QEMU: %s", to->path, g_strerror(errno));
+		return fail(why, "cannot connect to the incoming socket %s of QEMU: %s", to->path,
+			    g_strerror(errno));
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0 || peer.pid != to->pid)
-		return fail(why, "process %d listens on %s, not QEMU (process %d)", (int)peer.pid, to->path, (int)to->pid);
+		return fail(why, "process %d listens on %s, not QEMU (process %d)", (int)peer.pid,
+			    to->path, (int)to->pid);
 	return steal_fd(&fd);
 }
 
-/* --- the plan -------------------------------------------------------------------------------------------- */
+/* --- the plan --------------------------------------------------------------------------------- */
 
 static void plan_block(struct handover_stream *t, unsigned i, const struct snapshot_block *b)
 {
@@ -186,9 +192,16 @@ static int make_plan(struct handover_stream *t, const struct snapshot *s, char *
 		plan_block(t, i, &s->block[i]);
 	g_strlcpy(t->machine, s->machine, sizeof(t->machine));
 	t->plan = (struct qprecopy_plan){
-		.machine = t->machine, .page_bits = s->page_bits, .ram_section = s->ram_section, .target_page = TARGET_PAGE,
-		.blocks = t->block, .n_blocks = s->n_blocks, .device = t->package + s->package_device_offset,
-		.device_len = s->package_device_bytes, .page = give_page, .ctx = t,
+		.machine = t->machine,
+		.page_bits = s->page_bits,
+		.ram_section = s->ram_section,
+		.target_page = TARGET_PAGE,
+		.blocks = t->block,
+		.n_blocks = s->n_blocks,
+		.device = t->package + s->package_device_offset,
+		.device_len = s->package_device_bytes,
+		.page = give_page,
+		.ctx = t,
 	};
 	if (qprecopy_init(&t->writer, &t->plan, &problem) < 0)
 		return fail(why, "no stream can be made of what the source sent: %s", problem);
@@ -201,7 +214,8 @@ static int make_plan(struct handover_stream *t, const struct snapshot *s, char *
  *
  * Return: NULL with @why when there is nobody to send it to.
  */
-struct handover_stream *handover_stream_new(const struct handover_target *to, const struct snapshot *s,
+struct handover_stream *handover_stream_new(const struct handover_target *to,
+					    const struct snapshot *s,
 					    const struct handover_stream_ops *ops, char *why)
 {
 	struct handover_stream *t = g_new0(struct handover_stream, 1);

@@ -2,8 +2,9 @@
 #ifndef PC_DAEMON_HANDOVER_STREAM_H
 #define PC_DAEMON_HANDOVER_STREAM_H
 /*
- * The connection to the incoming socket of QEMU, and the stream that goes through it: everything that is there already, with no
- * page of a block that is served by faults.  On the main loop, as fast as QEMU reads.
+ * The connection to the incoming socket of QEMU, and the stream that goes through it: everything
+ * that is there already, with no page of a block that is served by faults.  On the main loop, as
+ * fast as QEMU reads.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,8 +18,8 @@ struct handover_stream_ops {
 	/* QEMU has taken the last byte. */
 	void (*sent)(void *ctx);
 	/*
-	 * QEMU closed its end, with @why (static text) before it had everything; NULL after: it has loaded, or failed to.  Called
-	 * once, from the main loop; the callee may free the stream.
+	 * QEMU closed its end, with @why (static text) before it had everything; NULL after: it has
+	 * loaded, or failed to.  Called once, from the main loop; the callee may free the stream.
 	 */
 	void (*closed)(void *ctx, const char *why);
 	void *ctx;
@@ -30,10 +31,11 @@ struct handover_target {
 };
 
 /*
- * @s: serving, and every HELD block complete.  Its package and stores are read until the stream is freed.
- * NULL with @why (512 bytes).
+ * @s: serving, and every HELD block complete.  Its package and stores are read until the stream is
+ * freed.  NULL with @why (512 bytes).
  */
-struct handover_stream *handover_stream_new(const struct handover_target *to, const struct snapshot *s,
+struct handover_stream *handover_stream_new(const struct handover_target *to,
+					    const struct snapshot *s,
 					    const struct handover_stream_ops *ops, char *why);
 /* Closes the connection: not before QEMU has loaded.  NULL is fine. */
 void handover_stream_free(struct handover_stream *t);

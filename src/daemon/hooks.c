@@ -4,15 +4,17 @@
  *
  *	PROGRAM EVENT
  *
- * with what a script wants to know first in its environment; the rest it asks postcopyctl.  Runs come one after the other in the
- * order of the events, so that a slow one is never overtaken by the next.  Nothing waits for them but the probe, and the daemon
- * before it exits: page faults are served whatever the program does.
+ * with what a script wants to know first in its environment; the rest it asks postcopyctl.  Runs
+ * come one after the other in the order of the events, so that a slow one is never overtaken by the
+ * next.  Nothing waits for them but the probe, and the daemon before it exits: page faults are
+ * served whatever the program does.
  *
- * Events are read off snapshots: each is a fact that stays true, told once.  Two that became true between two snapshots are told in
- * the order of the table.
+ * Events are read off snapshots: each is a fact that stays true, told once.  Two that became true
+ * between two snapshots are told in the order of the table.
  *
- * Only the probe's status means something: 0 lets the session be, anything else refuses it, with what the program wrote as the
- * reason.  One that cannot be run, or does not end in time, is a veto too: whoever asked to be asked is not passed over.
+ * Only the probe's status means something: 0 lets the session be, anything else refuses it, with
+ * what the program wrote as the reason.  One that cannot be run, or does not end in time, is a veto
+ * too: whoever asked to be asked is not passed over.
  */
 #include "config.h"
 #include "daemon/hooks.h"
@@ -53,7 +55,7 @@ struct hooks {
 
 static const char probe[] = "probe";
 
-/* --- what there is to tell ---------------------------------------------------------------------------- */
+/* --- what there is to tell -------------------------------------------------------------------- */
 
 static bool is_listening(const struct snapshot *s)
 {
@@ -90,11 +92,12 @@ static const struct {
 	bool (*is)(const struct snapshot *s);
 	bool is_state;			/* the control socket has it as a change of state already */
 } events[] = {
-	{"listening", is_listening, true}, {"loaded", is_loaded, false}, {"commit", is_committed, false},
-	{"paused", is_paused, true}, {"completed", is_completed, true}, {"failed", is_failed, true},
+	{ "listening", is_listening, true }, { "loaded", is_loaded, false },
+	{ "commit", is_committed, false },   { "paused", is_paused, true },
+	{ "completed", is_completed, true }, { "failed", is_failed, true },
 };
 
-/* --- running -------------------------------------------------------------------------------------------- */
+/* --- running ---------------------------------------------------------------------------------- */
 
 static void run_free(struct run *r)
 {
@@ -127,11 +130,13 @@ static void judge(struct hooks *h, bool ran, int status, const char *said)
 	if (ran && status == 0)
 		h->probe = PROBE_GO;
 	else if (h->expired)
-		set_veto(h, "the hook %s did not answer within %u s (--hook-timeout)", h->program, h->timeout_s);
+		set_veto(h, "the hook %s did not answer within %u s (--hook-timeout)", h->program,
+			 h->timeout_s);
 	else if (!ran)
 		set_veto(h, "the hook %s cannot be asked: %s", h->program, text);
 	else
-		set_veto(h, "the hook %s refuses it (status %d)%s%s", h->program, status, *text ? ": " : "", text);
+		set_veto(h, "the hook %s refuses it (status %d)%s%s", h->program, status,
+			 *text ? ": " : "", text);
 }
 
 static int status_of(GSubprocess *child)
@@ -148,9 +153,11 @@ static void settle(struct hooks *h, bool ran, int status, const char *said)
 	if (r->event == probe)
 		judge(h, ran, status, said);
 	else if (h->expired)
-		g_warning("hook %s %s: ended after %u s (--hook-timeout)", h->program, r->event, h->timeout_s);
+		g_warning("hook %s %s: ended after %u s (--hook-timeout)", h->program, r->event,
+			  h->timeout_s);
 	else if (!ran || status != 0)
-		g_warning("hook %s %s: %s (status %d)", h->program, r->event, said ? said : "failed", status);
+		g_warning("hook %s %s: %s (status %d)", h->program, r->event,
+			  said ? said : "failed", status);
 	run_free(r);
 	start_next(h);
 	h->ops.ended(h->ops.ctx);
@@ -194,22 +201,27 @@ static void on_done(GObject *object, GAsyncResult *result, gpointer data)
 
 static GSubprocess *spawn(const struct hooks *h, const struct run *r, GError **error)
 {
-	g_autoptr(GSubprocessLauncher) launcher =
-		g_subprocess_launcher_new(G_SUBPROCESS_FLAGS_STDOUT_PIPE | G_SUBPROCESS_FLAGS_STDERR_MERGE);
+	g_autoptr(GSubprocessLauncher) launcher = g_subprocess_launcher_new(
+		G_SUBPROCESS_FLAGS_STDOUT_PIPE | G_SUBPROCESS_FLAGS_STDERR_MERGE);
 	const struct {
 		const char *name, *value;
 	} environment[] = {
-		{"POSTCOPY_EVENT", r->event}, {"POSTCOPY_RUN_DIR", h->run_dir}, {"POSTCOPY_STATE", r->state},
-		{"POSTCOPY_SOURCE", r->source}, {"POSTCOPY_MACHINE", r->machine}, {"POSTCOPY_REASON", r->reason},
+		{ "POSTCOPY_EVENT", r->event },	    { "POSTCOPY_RUN_DIR", h->run_dir },
+		{ "POSTCOPY_STATE", r->state },	    { "POSTCOPY_SOURCE", r->source },
+		{ "POSTCOPY_MACHINE", r->machine }, { "POSTCOPY_REASON", r->reason },
 	};
 
 	for (size_t i = 0; i < G_N_ELEMENTS(environment); i++)
-		g_subprocess_launcher_setenv(launcher, environment[i].name, environment[i].value ? environment[i].value : "",
+		g_subprocess_launcher_setenv(launcher, environment[i].name,
+					     environment[i].value ? environment[i].value : "",
 					     TRUE);
 	return g_subprocess_launcher_spawn(launcher, error, h->program, r->event, NULL);
 }
 
-/* @ops are not told of a failure from here: a caller that waits looks at the answer, not at the moment. */
+/*
+ * @ops are not told of a failure from here: a caller that waits looks at the answer, not at the
+ * moment.
+ */
 static void start_next(struct hooks *h)
 {
 	struct run *r = g_queue_peek_head(&h->waiting);
@@ -243,14 +255,15 @@ static void enqueue(struct hooks *h, const char *event, const struct snapshot *s
 	start_next(h);
 }
 
-/* --- the outside ------------------------------------------------------------------------------------------ */
+/* --- the outside ------------------------------------------------------------------------------ */
 
 /**
  * hooks_new - nothing is run yet
  * @program: path of the program, or NULL
  * @run_dir: given to it, so that it can ask postcopyctl; may be NULL
  */
-struct hooks *hooks_new(const char *program, const char *run_dir, unsigned timeout_s, const struct hooks_ops *ops)
+struct hooks *hooks_new(const char *program, const char *run_dir, unsigned timeout_s,
+			const struct hooks_ops *ops)
 {
 	struct hooks *h = g_new0(struct hooks, 1);
 

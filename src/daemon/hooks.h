@@ -2,8 +2,9 @@
 #ifndef PC_DAEMON_HOOKS_H
 #define PC_DAEMON_HOOKS_H
 /*
- * Tells a program of the operator (--hook) what happens to the session, and asks it once whether the session may be: its veto
- * refuses the migration while the source still has the VM.  Main thread only.
+ * Tells a program of the operator (--hook) what happens to the session, and asks it once whether
+ * the session may be: its veto refuses the migration while the source still has the VM.  Main
+ * thread only.
  */
 #include <stdbool.h>
 #include "daemon/snapshot.h"
@@ -11,7 +12,10 @@
 struct hooks;
 
 struct hooks_ops {
-	/* A run of the program has ended: the answer to the probe may be there, or nothing is left to run. */
+	/*
+	 * A run of the program has ended: the answer to the probe may be there, or nothing is left
+	 * to run.
+	 */
 	void (*ended)(void *ctx);
 	/* The same for those who listen on the control socket. */
 	void (*event)(void *ctx, const char *name, const char *text);
@@ -20,8 +24,12 @@ struct hooks_ops {
 
 enum hooks_answer { HOOKS_WAIT, HOOKS_GO, HOOKS_VETO };
 
-/* @program: NULL: nobody is told, and every probe may go.  @timeout_s: for one run.  @ops is copied. */
-struct hooks *hooks_new(const char *program, const char *run_dir, unsigned timeout_s, const struct hooks_ops *ops);
+/*
+ * @program: NULL: nobody is told, and every probe may go.  @timeout_s: for one run.  @ops is
+ * copied.
+ */
+struct hooks *hooks_new(const char *program, const char *run_dir, unsigned timeout_s,
+			const struct hooks_ops *ops);
 void hooks_free(struct hooks *h);
 /* May this session be?  Asked again until the answer is there.  VETO with @why (512 bytes). */
 enum hooks_answer hooks_probe(struct hooks *h, const struct snapshot *s, char *why);

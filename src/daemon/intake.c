@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The main lane until faults are served: the source's blocks, what precopy brings, what the switch-over takes back, and the
- * package.  One handler per record; a record that has no business here halts the session with its position.
+ * The main lane until faults are served: the source's blocks, what precopy brings, what the
+ * switch-over takes back, and the package.  One handler per record; a record that has no business
+ * here halts the session with its position.
  *
- * The lane stands still twice, while the main thread does what only it can do: matching the block list with what sharers
- * registered (NEED_BLOCKS), and proving every sharer once the package is here (NEED_ARM).  The source just waits; before the package it
- * also goes on running its VM.
+ * The lane stands still twice, while the main thread does what only it can do: matching the block
+ * list with what sharers registered (NEED_BLOCKS), and proving every sharer once the package is
+ * here (NEED_ARM).  The source just waits; before the package it also goes on running its VM.
  */
 #include "config.h"
 #include "daemon/faultloop.h"
@@ -22,7 +23,8 @@
 #include "wire/qstream.h"
 
 #define TARGET_PAGE	4096u
-#define TAIL_FIRST	(1u << 20)	/* bytes reserved for the tail of a precopy, doubled as it grows */
+/* bytes reserved for the tail of a precopy, doubled as it grows */
+#define TAIL_FIRST	(1u << 20)
 
 static void need(struct faultloop *f, enum snapshot_need what)
 {
@@ -30,7 +32,7 @@ static void need(struct faultloop *f, enum snapshot_need what)
 	faultloop_changed(f);
 }
 
-/* --- records ------------------------------------------------------------------------------------------ */
+/* --- records ---------------------------------------------------------------------------------- */
 
 static int on_header(struct faultloop *f, const struct lane *l)
 {
@@ -49,7 +51,9 @@ static int on_open_return_path(struct faultloop *f, const struct lane *l)
 	if (!f->options.switchover_ack)
 		return 0;
 	if (!outbox_room(&f->outbox)) {
-		verdict_halt(f, EPROTO, "the source opens its return path again and again, and does not read it");
+		verdict_halt(
+			f, EPROTO,
+			"the source opens its return path again and again, and does not read it");
 		return -EPROTO;
 	}
 	outbox_switchover_ack(&f->outbox);
@@ -64,14 +68,18 @@ static int refuse_never_sent(struct faultloop *f, uint64_t page)
 	if (page == f->engine.blocks.pages)
 		return 0;
 	b = block_of_page(&f->engine.blocks, page);
-	verdict_halt(f, ENODATA, "block %s offset 0x%" PRIx64 " was neither sent nor discarded before the switch-over (a "
-		       "virtio-mem device's unplugged range is not supported yet): refused", b->name, block_offset(b, page));
+	verdict_halt(f, ENODATA,
+		     "block %s offset 0x%" PRIx64
+		     " was neither sent nor discarded before the switch-over (a "
+		     "virtio-mem device's unplugged range is not supported yet): refused",
+		     b->name, block_offset(b, page));
 	return -ENODATA;
 }
 
 /*
- * A source older than 10.2 has no way back once its package is sent, so what engine_package() would refuse is looked for as soon as
- * the discards are over: QEMU has a PING there, and saves its devices only then.
+ * A source older than 10.2 has no way back once its package is sent, so what engine_package() would
+ * refuse is looked for as soon as the discards are over: QEMU has a PING there, and saves its
+ * devices only then.
  */
 static int check_named(struct faultloop *f)
 {
@@ -97,8 +105,10 @@ static int on_ping(struct faultloop *f, const struct lane *l)
 static int on_advise(struct faultloop *f, const struct lane *l)
 {
 	if (l->rec.advise.page_size != TARGET_PAGE) {
-		verdict_halt(f, EPROTO, "the source's target pages are %" PRIu64 " bytes; only %u is supported",
-			       l->rec.advise.page_size, TARGET_PAGE);
+		verdict_halt(f, EPROTO,
+			     "the source's target pages are %" PRIu64
+			     " bytes; only %u is supported",
+			     l->rec.advise.page_size, TARGET_PAGE);
 		return -EPROTO;
 	}
 	return faultloop_feed(f, SESSION_ADVISE) < 0 ? -EPROTO : 0;
@@ -119,7 +129,8 @@ static int on_blocks_end(struct faultloop *f, const struct lane *l)
 
 static bool has_data(const struct faultloop *f, unsigned block, uint64_t offset)
 {
-	enum page_state state = ledger_get(&f->engine.ledger, block_page(&f->engine.blocks.block[block], offset));
+	enum page_state state = ledger_get(&f->engine.ledger,
+					   block_page(&f->engine.blocks.block[block], offset));
 
 	return state == PAGE_PRESENT || state == PAGE_STORED;
 }
@@ -137,14 +148,16 @@ static int on_page(struct faultloop *f, const struct lane *l)
 	int ret;
 
 	if (l->event == QSTREAM_XBZRLE)
-		ret = backing_delta(&f->backing[block], offset, TARGET_PAGE, l->rec.page.data, l->rec.page.len);
+		ret = backing_delta(&f->backing[block], offset, TARGET_PAGE, l->rec.page.data,
+				    l->rec.page.len);
 	else
-		ret = backing_write(&f->backing[block], offset, zero ? NULL : l->rec.page.data, TARGET_PAGE,
-				    has_data(f, block, offset));
+		ret = backing_write(&f->backing[block], offset, zero ? NULL : l->rec.page.data,
+				    TARGET_PAGE, has_data(f, block, offset));
 	if (ret < 0) {
 		verdict_halt(f, -ret, "block %s offset 0x%" PRIx64 ": cannot take precopy data: %s",
-			       f->engine.blocks.block[block].name, offset,
-			       ret == -EFAULT ? "its file was truncated, or has no room" : strerror(-ret));
+			     f->engine.blocks.block[block].name, offset,
+			     ret == -EFAULT ? "its file was truncated, or has no room" :
+					      strerror(-ret));
 		return ret;
 	}
 	engine_received(&f->engine, block, offset, TARGET_PAGE, zero);
@@ -162,11 +175,16 @@ static int on_discard(struct faultloop *f, const struct lane *l)
 	int ret = engine_discard(&f->engine, block, l->rec.discard.start, l->rec.discard.length);
 
 	if (ret == 0)
-		ret = backing_discard(&f->backing[block], l->rec.discard.start, l->rec.discard.length);
+		ret = backing_discard(&f->backing[block], l->rec.discard.start,
+				      l->rec.discard.length);
 	if (ret < 0) {
-		verdict_halt(f, -ret, "discard of block %s, 0x%" PRIx64 " bytes at 0x%" PRIx64 " is not possible in "
-			       "state %s: %s", f->engine.blocks.block[block].name, l->rec.discard.length,
-			       l->rec.discard.start, session_state_name(f->engine.session.state), strerror(-ret));
+		verdict_halt(f, -ret,
+			     "discard of block %s, 0x%" PRIx64 " bytes at 0x%" PRIx64
+			     " is not possible in "
+			     "state %s: %s",
+			     f->engine.blocks.block[block].name, l->rec.discard.length,
+			     l->rec.discard.start, session_state_name(f->engine.session.state),
+			     strerror(-ret));
 		return ret;
 	}
 	if (first) {
@@ -192,8 +210,9 @@ static int on_packaged(struct faultloop *f, const struct lane *l)
 	if (ret < 0)
 		return ret;
 	if (size == 0 || size > f->options.max_package) {
-		verdict_halt(f, EFBIG, "the package has %" PRIu32 " bytes; --max-package allows %" PRIu64, size,
-			       f->options.max_package);
+		verdict_halt(f, EFBIG,
+			     "the package has %" PRIu32 " bytes; --max-package allows %" PRIu64,
+			     size, f->options.max_package);
 		return -EFBIG;
 	}
 	f->body = malloc(size);
@@ -206,7 +225,10 @@ static int on_packaged(struct faultloop *f, const struct lane *l)
 	return 0;
 }
 
-/* It finished as precopy: from here on there is device state without lengths, up to the end that only its own tail shows. */
+/*
+ * It finished as precopy: from here on there is device state without lengths, up to the end that
+ * only its own tail shows.
+ */
 static int on_tail(struct faultloop *f, const struct lane *l)
 {
 	(void)l;
@@ -243,17 +265,21 @@ typedef int record_handler(struct faultloop *f, const struct lane *l);
 bool intake_record(struct faultloop *f, struct lane *l)
 {
 	static record_handler *const handlers[] = {
-		[QSTREAM_HEADER] = on_header, [QSTREAM_OPEN_RETURN_PATH] = on_open_return_path,
-		[QSTREAM_PING] = on_ping, [QSTREAM_ADVISE] = on_advise, [QSTREAM_BLOCK] = on_block,
-		[QSTREAM_BLOCKS_END] = on_blocks_end, [QSTREAM_PAGE] = on_page, [QSTREAM_ZERO] = on_page,
-		[QSTREAM_XBZRLE] = on_page, [QSTREAM_DISCARD] = on_discard, [QSTREAM_SECTION] = on_nothing,
-		[QSTREAM_SWITCHOVER_START] = on_nothing, [QSTREAM_PACKAGED] = on_packaged,
-		[QSTREAM_RAM_END] = on_nothing, [QSTREAM_TAIL] = on_tail, [QSTREAM_EOF] = on_eof,
+		[QSTREAM_HEADER] = on_header,	  [QSTREAM_OPEN_RETURN_PATH] = on_open_return_path,
+		[QSTREAM_PING] = on_ping,	  [QSTREAM_ADVISE] = on_advise,
+		[QSTREAM_BLOCK] = on_block,	  [QSTREAM_BLOCKS_END] = on_blocks_end,
+		[QSTREAM_PAGE] = on_page,	  [QSTREAM_ZERO] = on_page,
+		[QSTREAM_XBZRLE] = on_page,	  [QSTREAM_DISCARD] = on_discard,
+		[QSTREAM_SECTION] = on_nothing,	  [QSTREAM_SWITCHOVER_START] = on_nothing,
+		[QSTREAM_PACKAGED] = on_packaged, [QSTREAM_RAM_END] = on_nothing,
+		[QSTREAM_TAIL] = on_tail,	  [QSTREAM_EOF] = on_eof,
 	};
-	record_handler *handler = (unsigned)l->event < ARRAY_LEN(handlers) ? handlers[l->event] : NULL;
+	record_handler *handler = (unsigned)l->event < ARRAY_LEN(handlers) ? handlers[l->event] :
+									     NULL;
 
 	if (!handler) {
-		verdict_halt(f, EPROTO, "unexpected record at byte %" PRIu64 " of the stream", l->stream.position);
+		verdict_halt(f, EPROTO, "unexpected record at byte %" PRIu64 " of the stream",
+			     l->stream.position);
 		return false;
 	}
 	if (handler(f, l) < 0)
@@ -261,7 +287,7 @@ bool intake_record(struct faultloop *f, struct lane *l)
 	return f->need == NEED_NOTHING;
 }
 
-/* --- the package --------------------------------------------------------------------------------------- */
+/* --- the package ------------------------------------------------------------------------------ */
 
 /* Everything of the switch-over is here: the session listens as soon as every sharer is proven. */
 static void package_complete(struct faultloop *f)
@@ -274,7 +300,8 @@ static void package_complete(struct faultloop *f)
 		return;
 	}
 	if (ret < 0) {
-		verdict_halt(f, -ret, "a package in state %s", session_state_name(f->engine.session.state));
+		verdict_halt(f, -ret, "a package in state %s",
+			     session_state_name(f->engine.session.state));
 		return;
 	}
 	f->times.switchover = f->times.state = clock_ns();
@@ -282,8 +309,8 @@ static void package_complete(struct faultloop *f)
 }
 
 /*
- * What the main sharer will get: a copy, which was never mapped.  A mapping that can write would keep it from being sealed as
- * long as a child that was forked meanwhile has it, too.
+ * What the main sharer will get: a copy, which was never mapped.  A mapping that can write would
+ * keep it from being sealed as long as a child that was forked meanwhile has it, too.
  */
 static int blob_of(const char *name, const uint8_t *bytes, uint64_t len)
 {
@@ -315,7 +342,8 @@ static void split_package(struct faultloop *f)
 
 	f->package_size = f->body_size;
 	if (qstream_package(body, f->body_size, &p) < 0) {
-		verdict_halt(f, EPROTO, "the package is not LISTEN ... RUN: this is no QEMU migration source");
+		verdict_halt(f, EPROTO,
+			     "the package is not LISTEN ... RUN: this is no QEMU migration source");
 		return;
 	}
 	f->device_offset = (uint64_t)(p.device - body);
@@ -325,7 +353,8 @@ static void split_package(struct faultloop *f)
 	memcpy(f->pings, p.pings, p.n_pings * sizeof(p.pings[0]));
 	f->package_fd = blob_of("postcopy-package", body, f->body_size);
 	if (f->package_fd < 0)
-		verdict_halt(f, ENOMEM, "cannot keep the package of %" PRIu64 " bytes: %s", f->body_size, strerror(-f->package_fd));
+		verdict_halt(f, ENOMEM, "cannot keep the package of %" PRIu64 " bytes: %s",
+			     f->body_size, strerror(-f->package_fd));
 	else
 		package_complete(f);
 }
@@ -344,7 +373,10 @@ static void take_package(struct faultloop *f, struct lane *l)
 		split_package(f);
 }
 
-/* The last thing that a source sends before it waits for SHUT; so losing it until then makes it resume its VM. */
+/*
+ * The last thing that a source sends before it waits for SHUT; so losing it until then makes it
+ * resume its VM.
+ */
 static void tail_complete(struct faultloop *f, size_t device_len)
 {
 	cleanup_free uint8_t *body = steal_ptr(&f->body);
@@ -418,7 +450,8 @@ bool intake_holds_package(const struct lane *l)
 	int event;
 
 	/* At the tail of a precopy the decoder stops, and says so for ever; no package follows. */
-	while ((event = qstream_next(&ahead, at, left, &rec)) > QSTREAM_NEED_MORE && event != QSTREAM_TAIL) {
+	while ((event = qstream_next(&ahead, at, left, &rec)) > QSTREAM_NEED_MORE &&
+	       event != QSTREAM_TAIL) {
 		at += rec.used;
 		left -= rec.used;
 		if (event == QSTREAM_PACKAGED)
@@ -427,7 +460,7 @@ bool intake_holds_package(const struct lane *l)
 	return false;
 }
 
-/* --- what the main thread answered --------------------------------------------------------------------- */
+/* --- what the main thread answered ------------------------------------------------------------ */
 
 /* Untouched parts of it cost nothing: the memory is mapped without reserve and NEVER is zero. */
 static int make_ledger(struct faultloop *f)
@@ -503,8 +536,8 @@ int intake_armed(struct faultloop *f)
 		if (ret == 0)
 			ret = backing_arm(&f->backing[i], f->own_uffd);
 		if (ret < 0) {
-			verdict_halt(f, -ret, "block %s cannot be put under our own watch: %s", b->name,
-				       strerror(-ret));
+			verdict_halt(f, -ret, "block %s cannot be put under our own watch: %s",
+				     b->name, strerror(-ret));
 			return ret;
 		}
 	}

@@ -71,7 +71,8 @@ int lane_use_pages(struct lane *l, uint64_t page_size)
  */
 static int gather(struct lane *l, const struct block *b, const uint8_t *data, struct lane_page *out)
 {
-	uint64_t offset = l->rec.page.offset, page = block_page(b, offset), at = offset & (b->page_size - 1);
+	uint64_t offset = l->rec.page.offset, page = block_page(b, offset),
+		 at = offset & (b->page_size - 1);
 
 	if (at != l->gathered || (l->gathered && page != l->gather_page)) {
 		l->stream.reason = "pieces of a huge page out of order";
@@ -92,7 +93,9 @@ static int gather(struct lane *l, const struct block *b, const uint8_t *data, st
 	if (l->gathered < b->page_size)
 		return false;
 	l->gathered = 0;
-	*out = (struct lane_page){ .page = page, .n = 1, .data = l->gathered_data ? l->slot : NULL };
+	*out = (struct lane_page){ .page = page,
+				   .n = 1,
+				   .data = l->gathered_data ? l->slot : NULL };
 	return true;
 }
 
@@ -116,7 +119,10 @@ static int decode(struct lane *l)
 	return event;
 }
 
-/* Zero pages come in long rows; the kernel places a row in one call.  What ends the row is kept for the next step. */
+/*
+ * Zero pages come in long rows; the kernel places a row in one call.  What ends the row is kept for
+ * the next step.
+ */
 static void extend_zero_run(struct lane *l, const struct block *b, struct lane_page *page)
 {
 	unsigned block = l->rec.page.block;
@@ -125,7 +131,8 @@ static void extend_zero_run(struct lane *l, const struct block *b, struct lane_p
 	while (page->n < ENGINE_RUN) {
 		int event = decode(l);
 
-		if (event != QSTREAM_ZERO || l->rec.page.block != block || l->rec.page.offset != next) {
+		if (event != QSTREAM_ZERO || l->rec.page.block != block ||
+		    l->rec.page.offset != next) {
 			l->has_ahead = event > QSTREAM_NEED_MORE;
 			l->ahead_event = event;
 			l->ahead = l->rec;
@@ -147,7 +154,8 @@ static void extend_zero_run(struct lane *l, const struct block *b, struct lane_p
  *
  * Return: enum lane_step; -EPROTO with the reason in l->stream.
  */
-int lane_next(struct lane *l, const struct block_table *blocks, bool postcopy, struct lane_page *page)
+int lane_next(struct lane *l, const struct block_table *blocks, bool postcopy,
+	      struct lane_page *page)
 {
 	for (;;) {
 		int event = decode(l), ret;
@@ -164,7 +172,9 @@ int lane_next(struct lane *l, const struct block_table *blocks, bool postcopy, s
 		b = &blocks->block[l->rec.page.block];
 		data = event == QSTREAM_PAGE ? l->rec.page.data : NULL;
 		if (b->page_size == l->stream.target_page) {
-			*page = (struct lane_page){ .page = block_page(b, l->rec.page.offset), .n = 1, .data = data };
+			*page = (struct lane_page){ .page = block_page(b, l->rec.page.offset),
+						    .n = 1,
+						    .data = data };
 			if (!data)
 				extend_zero_run(l, b, page);
 			return LANE_PAGE;
@@ -204,9 +214,9 @@ void lane_received(struct lane *l, ssize_t n, uint64_t now)
 /**
  * lane_space - contiguous bytes that can be received into now
  *
- * All of it, for each receive costs acknowledgements, and on the back of those the kernel sends for the source.
- * An empty buffer begins anew, so that a lane that is kept up with stays in a few cache lines.
- * Not while a receive is under way: it was told another place.
+ * All of it, for each receive costs acknowledgements, and on the back of those the kernel sends for
+ * the source.  An empty buffer begins anew, so that a lane that is kept up with stays in a few
+ * cache lines.  Not while a receive is under way: it was told another place.
  */
 size_t lane_space(struct lane *l)
 {

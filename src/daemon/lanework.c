@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Working off the receive buffers of the fault thread's lanes, and handing the main lane to the bulk thread.
+ * Working off the receive buffers of the fault thread's lanes, and handing the main lane to the
+ * bulk thread.
  *
- * A lane takes a bounded number of steps each turn, so that faults are looked at in between.  It stands still while a page of it waits to
- * be placed, while the main thread does what the session needs, and for good once the session is halted.
+ * A lane takes a bounded number of steps each turn, so that faults are looked at in between.  It
+ * stands still while a page of it waits to be placed, while the main thread does what the session
+ * needs, and for good once the session is halted.
  */
 #include "config.h"
 #include "daemon/faultloop.h"
@@ -28,8 +30,8 @@ static bool stalled(const struct faultloop *f, const struct lane *l)
  * A source that leaves TCP_NODELAY alone (the preempt channel of QEMU 7.2) and has several pages to
  * send sends the next when the one before is acknowledged; where a page fits a segment (loopback,
  * jumbo frames) that may take 40 ms.  From outside nothing shows it but a page that comes so late.
- * While the background stream runs its thread acknowledges for this one.  To do so here costs a system call a page, so it is done
- * only then.
+ * While the background stream runs its thread acknowledges for this one.  To do so here costs a
+ * system call a page, so it is done only then.
  */
 static bool came_late(const struct faultloop *f, const struct lane *l, const struct lane_page *p)
 {
@@ -57,7 +59,8 @@ static bool take_page(struct faultloop *f, struct lane *l, const struct lane_pag
 static bool take_urgent_record(struct faultloop *f, struct lane *l)
 {
 	if (l->event != QSTREAM_EOF) {
-		verdict_halt(f, EPROTO, "urgent channel, byte %" PRIu64 ": not a page", l->stream.position);
+		verdict_halt(f, EPROTO, "urgent channel, byte %" PRIu64 ": not a page",
+			     l->stream.position);
 		return false;
 	}
 	l->ended = true;
@@ -82,8 +85,9 @@ static bool step_lane(struct faultloop *f, struct lane *l)
 	if (step == LANE_MORE)
 		return false;
 	if (step < 0) {
-		verdict_halt(f, EPROTO, "%s channel, byte %" PRIu64 ": %s%s%s", l->id == LANE_MAIN ? "main" : "urgent",
-			       l->stream.position, l->stream.reason, l->stream.detail[0] ? ": " : "", l->stream.detail);
+		verdict_halt(f, EPROTO, "%s channel, byte %" PRIu64 ": %s%s%s",
+			     l->id == LANE_MAIN ? "main" : "urgent", l->stream.position,
+			     l->stream.reason, l->stream.detail[0] ? ": " : "", l->stream.detail);
 		return false;
 	}
 	if (step == LANE_PAGE) {
@@ -99,7 +103,8 @@ static bool step_lane(struct faultloop *f, struct lane *l)
 
 /*
  * The main lane stands still while the main thread owes an answer.  The urgent lane is not looked
- * at before faults are served: what was asked for before (may_ask() in faultloop.c) is waited for by nobody yet.
+ * at before faults are served: what was asked for before (may_ask() in faultloop.c) is waited for
+ * by nobody yet.
  */
 static bool may_read(const struct faultloop *f, const struct lane *l)
 {
@@ -122,7 +127,9 @@ static void lane_ended(struct faultloop *f, struct lane *l)
 	}
 }
 
-/* While the lane stands still: do the bytes that are here change what the connection's end means? */
+/*
+ * While the lane stands still: do the bytes that are here change what the connection's end means?
+ */
 static bool tells_more(const struct faultloop *f, const struct lane *l)
 {
 	if (l->id != LANE_MAIN || l->holding)
@@ -154,7 +161,8 @@ bool lanework_run(struct faultloop *f, struct lane *l)
 		budget--;
 	}
 	/* Waiting for the main thread must not hide that the source is gone. */
-	if (l->eof && l->fd >= 0 && f->need != NEED_NOTHING && !faultloop_halted(f) && !tells_more(f, l))
+	if (l->eof && l->fd >= 0 && f->need != NEED_NOTHING && !faultloop_halted(f) &&
+	    !tells_more(f, l))
 		lane_ended(f, l);
 	return budget == 0;
 }
@@ -200,7 +208,8 @@ void lanework_hand_over(struct faultloop *f)
 	struct bulk_carrier carrier;
 	int ret;
 
-	if (f->bulk || !f->has_urgent || f->main.fd < 0 || !faultloop_serving(f) || faultloop_halted(f) || f->main.holding || f->tail)
+	if (f->bulk || !f->has_urgent || f->main.fd < 0 || !faultloop_serving(f) ||
+	    faultloop_halted(f) || f->main.holding || f->tail)
 		return;
 	if (f->main_receiving) {
 		ring_cancel(f->ring, (struct ring_cookie){ COOKIE_MAIN, 0, 0, 0 });

@@ -24,7 +24,8 @@
 
 static int fail(GError **error, const char *what, const char *where, int err)
 {
-	g_set_error(error, G_IO_ERROR, (gint)g_io_error_from_errno(err), "%s %s: %s", what, where, g_strerror(err));
+	g_set_error(error, G_IO_ERROR, (gint)g_io_error_from_errno(err), "%s %s: %s", what, where,
+		    g_strerror(err));
 	return -1;
 }
 
@@ -36,7 +37,8 @@ static gboolean is_served(const struct sockaddr_un *addr, int type)
 {
 	cleanup_fd int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
-	return fd >= 0 && (connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) == 0 || errno == EAGAIN);
+	return fd >= 0 &&
+	       (connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) == 0 || errno == EAGAIN);
 }
 
 static int set_group(const char *path, const char *group, GError **error)
@@ -113,7 +115,8 @@ static char *shown_tcp(int fd)
 
 static int listen_tcp(const struct options_address *a, char **shown, GError **error)
 {
-	struct addrinfo hints = { .ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM }, *list = NULL;
+	struct addrinfo hints = { .ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM },
+			*list = NULL;
 	int ret, fd = -1;
 
 	/* Every address: the IPv6 wildcard serves IPv4 as well. */
@@ -121,8 +124,8 @@ static int listen_tcp(const struct options_address *a, char **shown, GError **er
 		hints.ai_family = AF_INET6;
 	ret = getaddrinfo(a->host[0] ? a->host : NULL, a->port, &hints, &list);
 	if (ret != 0) {
-		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "cannot resolve %s port %s: %s", a->host, a->port,
-			    gai_strerror(ret));
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "cannot resolve %s port %s: %s",
+			    a->host, a->port, gai_strerror(ret));
 		return -1;
 	}
 	for (struct addrinfo *ai = list; ai && fd < 0; ai = ai->ai_next)

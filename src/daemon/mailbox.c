@@ -106,7 +106,9 @@ void doorbell_ring(int fd)
 {
 	uint64_t one = 1;
 
-	/* The counter cannot overflow in practice, and if it is full the reader is awake already. */
+	/*
+	 * The counter cannot overflow in practice, and if it is full the reader is awake already.
+	 */
 	if (write(fd, &one, sizeof(one)) < 0)
 		return;
 }

@@ -2,8 +2,9 @@
 #ifndef PC_DAEMON_MAILBOX_H
 #define PC_DAEMON_MAILBOX_H
 /*
- * A bounded queue of by-value messages from one thread to one other, with a doorbell (eventfd) that the reader may share
- * between several mailboxes.  No locks: the writer owns `tail`, the reader owns `head`.
+ * A bounded queue of by-value messages from one thread to one other, with a doorbell (eventfd) that
+ * the reader may share between several mailboxes.  No locks: the writer owns `tail`, the reader
+ * owns `head`.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -28,7 +29,9 @@ void mailbox_ring(const struct mailbox *m);
 bool mailbox_get(struct mailbox *m, void *message);
 bool mailbox_empty(const struct mailbox *m);
 
-/* An eventfd (non-blocking, CLOEXEC), and taking what was rung on it: how often, 0 when not at all. */
+/*
+ * An eventfd (non-blocking, CLOEXEC), and taking what was rung on it: how often, 0 when not at all.
+ */
 int doorbell_new(void);
 void doorbell_ring(int fd);
 uint64_t doorbell_clear(int fd);

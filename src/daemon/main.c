@@ -54,28 +54,32 @@ static int open_state(const char *path, GError **error)
 		return -1;
 	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
-		g_set_error(error, G_IO_ERROR, (gint)g_io_error_from_errno(errno), "--device-state %s: %s%s", path,
-			    g_strerror(errno), errno == EEXIST ? " (remove it, or name another)" : "");
+		g_set_error(error, G_IO_ERROR, (gint)g_io_error_from_errno(errno),
+			    "--device-state %s: %s%s", path, g_strerror(errno),
+			    errno == EEXIST ? " (remove it, or name another)" : "");
 	return fd;
 }
 
 static bool open_fds(const struct options *o, struct phases_fds *fds, char **shown, GError **error)
 {
 	if (o->run_dir && g_mkdir_with_parents(o->run_dir, 0700) < 0) {
-		g_set_error(error, G_IO_ERROR, (gint)g_io_error_from_errno(errno), "--run-dir %s: %s", o->run_dir,
-			    g_strerror(errno));
+		g_set_error(error, G_IO_ERROR, (gint)g_io_error_from_errno(errno),
+			    "--run-dir %s: %s", o->run_dir, g_strerror(errno));
 		return false;
 	}
 	if (o->incoming_fd >= 0)
 		*shown = g_strdup("passed descriptor");
-	fds->incoming = o->incoming_fd >= 0 ? o->incoming_fd : listen_incoming(&o->incoming, shown, error);
+	fds->incoming = o->incoming_fd >= 0 ? o->incoming_fd :
+					      listen_incoming(&o->incoming, shown, error);
 	if (fds->incoming < 0)
 		return false;
-	fds->door = o->register_fd >= 0 ? o->register_fd :
-					  listen_unix(o->register_path, SOCK_SEQPACKET, o->register_group, error);
+	fds->door = o->register_fd >= 0 ?
+			    o->register_fd :
+			    listen_unix(o->register_path, SOCK_SEQPACKET, o->register_group, error);
 	if (fds->door < 0)
 		return false;
-	fds->control = o->control_fd >= 0 ? o->control_fd : listen_unix(o->control_path, SOCK_STREAM, NULL, error);
+	fds->control = o->control_fd >= 0 ? o->control_fd :
+					    listen_unix(o->control_path, SOCK_STREAM, NULL, error);
 	if (fds->control < 0)
 		return false;
 	fds->state = open_state(o->device_state, error);

@@ -2,7 +2,8 @@
 #ifndef PC_DAEMON_MESSAGE_H
 #define PC_DAEMON_MESSAGE_H
 /*
- * What the main thread and the bulk lane tell the fault thread.  By value; a descriptor in a message belongs to the receiver.
+ * What the main thread and the bulk lane tell the fault thread.  By value; a descriptor in a
+ * message belongs to the receiver.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -47,7 +48,8 @@ struct message {
 			bool spoken_for;	/* roster.h */
 			uint32_t policy;
 			int uffd;
-			unsigned maps;		/* MAPs that follow, without which its faults mean nothing */
+			/* MAPs that follow, without which its faults mean nothing */
+			unsigned maps;
 		} join;
 		struct {
 			uint32_t id;
@@ -78,7 +80,8 @@ enum bulk_kind {
 	BULK_PING,		/* answer it */
 	BULK_ENDED,		/* the stream's own end */
 	BULK_CLOSED,		/* the connection's end: error 0 at EOF, else positive errno */
-	BULK_BROKEN,		/* the stream cannot be understood; the reason is in the lane's decoder */
+	/* the stream cannot be understood; the reason is in the lane's decoder */
+	BULK_BROKEN,
 };
 
 struct bulk_message {

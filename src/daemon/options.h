@@ -29,9 +29,11 @@ enum options_cont {
 /* The hand-over to an unmodified QEMU. */
 struct options_qemu {
 	char *monitor;	  /* path of its QMP socket; NULL: there is no hand-over */
-	char *incoming;	  /* path where QEMU listens for its stream; default RUN_DIR/qemu-incoming */
+	/* path where QEMU listens for its stream; default RUN_DIR/qemu-incoming */
+	char *incoming;
 	enum options_cont cont;
-	unsigned retry_s; /* how long to wait for a second QEMU while the source would resume its VM */
+	/* how long to wait for a second QEMU while the source would resume its VM */
+	unsigned retry_s;
 };
 
 /* A vhost-user back-end that we stand in front of. */
@@ -84,7 +86,8 @@ struct options_vhost *options_parse_vhost(const char *text, GError **error);
 struct options_vhost *options_copy_vhost(const struct options_vhost *v);
 void options_free_vhost(struct options_vhost *v);
 /* Do they want the same name or path?  With *error. */
-bool options_meet_vhost(const struct options_vhost *a, const struct options_vhost *b, GError **error);
+bool options_meet_vhost(const struct options_vhost *a, const struct options_vhost *b,
+			GError **error);
 /* "tcp:HOST:PORT", "tcp:[::1]:PORT", "unix:PATH" */
 bool options_parse_address(const char *text, struct options_address *out, GError **error);
 

@@ -2,8 +2,8 @@
 #ifndef PC_DAEMON_OPTIONS_PARTS_H
 #define PC_DAEMON_OPTIONS_PARTS_H
 /*
- * What the files of the options share: options.c reads them, options_address.c the addresses, options_qemu.c
- * the hand-over, options_vhost.c the vhost-user back-ends.
+ * What the files of the options share: options.c reads them, options_address.c the addresses,
+ * options_qemu.c the hand-over, options_vhost.c the vhost-user back-ends.
  */
 #include "daemon/options.h"
 

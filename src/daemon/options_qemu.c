@@ -23,7 +23,10 @@ static bool read_cont(const char *text, enum options_cont *cont, GError **error)
 	return !text || options_fail(error, "cont: '%s' is none of auto, yes, no", text);
 }
 
-/* An address, so that it can be told from other kinds that may come; only UNIX sockets tell us who listens. */
+/*
+ * An address, so that it can be told from other kinds that may come; only UNIX sockets tell us who
+ * listens.
+ */
 static bool read_incoming(const char *text, char **path, GError **error)
 {
 	if (!text)
@@ -44,7 +47,9 @@ static bool read_all(struct keyval *kv, struct options_qemu *q, GError **error)
 	uint64_t retry = 0;
 
 	if (!monitor)
-		return options_fail(error, "qmp=PATH is missing: the socket of QEMU's monitor (-qmp unix:PATH,server=on,wait=off)");
+		return options_fail(
+			error,
+			"qmp=PATH is missing: the socket of QEMU's monitor (-qmp unix:PATH,server=on,wait=off)");
 	if (!options_check_socket_path(monitor, error)) {
 		g_prefix_error(error, "qmp: ");
 		return false;

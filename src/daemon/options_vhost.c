@@ -13,7 +13,8 @@
 #define ANSWER_DEFAULT_S 30
 
 /* One of some words; *out stays when there is none. */
-static bool read_word(struct keyval *kv, const char *key, const char *const *words, unsigned n, unsigned *out, GError **error)
+static bool read_word(struct keyval *kv, const char *key, const char *const *words, unsigned n,
+		      unsigned *out, GError **error)
 {
 	const char *text = keyval_get(kv, key);
 	g_autoptr(GString) all = g_string_new("");
@@ -48,7 +49,9 @@ static bool read_name(struct keyval *kv, struct options_vhost *v, GError **error
 	const char *name = keyval_get(kv, "name");
 
 	if (!name || *name == '\0' || strlen(name) >= REGMSG_NAME)
-		return options_fail(error, "name=NAME is missing, or not a sharer's name (1 to %d bytes)", REGMSG_NAME - 1);
+		return options_fail(error,
+				    "name=NAME is missing, or not a sharer's name (1 to %d bytes)",
+				    REGMSG_NAME - 1);
 	v->name = g_strdup(name);
 	return true;
 }
@@ -56,7 +59,9 @@ static bool read_name(struct keyval *kv, struct options_vhost *v, GError **error
 static bool read_all(struct keyval *kv, struct options_vhost *v, GError **error)
 {
 	static const char *const policies[] = {
-		[REGMSG_POLICY_IGNORE] = "ignore", [REGMSG_POLICY_DISABLE] = "disable", [REGMSG_POLICY_FAIL] = "fail",
+		[REGMSG_POLICY_IGNORE] = "ignore",
+		[REGMSG_POLICY_DISABLE] = "disable",
+		[REGMSG_POLICY_FAIL] = "fail",
 	};
 	const char *dialects[VHOSTFRONT_DIALECTS];
 	uint64_t answer_s = ANSWER_DEFAULT_S;
@@ -64,18 +69,22 @@ static bool read_all(struct keyval *kv, struct options_vhost *v, GError **error)
 
 	for (unsigned i = 0; i < VHOSTFRONT_DIALECTS; i++)
 		dialects[i] = vhostfront_dialect_name((enum vhostfront_dialect)i);
-	if (!read_name(kv, v, error) || !read_path(kv, "front", &v->front, error) || !read_path(kv, "back", &v->back, error))
+	if (!read_name(kv, v, error) || !read_path(kv, "front", &v->front, error) ||
+	    !read_path(kv, "back", &v->back, error))
 		return false;
 	if (strcmp(v->front, v->back) == 0)
 		return options_fail(error, "front and back are the same socket: %s", v->front);
 	if (!read_word(kv, "dialect", dialects, VHOSTFRONT_DIALECTS, &dialect, error) ||
 	    !read_word(kv, "policy", policies, ARRAY_LEN(policies), &v->policy, error))
 		return false;
-	if (keyval_bool(kv, "gate", &v->may_gate) < 0 || keyval_bool(kv, "repair", &v->repair) < 0 ||
+	if (keyval_bool(kv, "gate", &v->may_gate) < 0 ||
+	    keyval_bool(kv, "repair", &v->repair) < 0 ||
 	    keyval_number(kv, "answer-timeout", 1, ANSWER_MAX_S, &answer_s) < 0)
 		return options_fail(error, "%s", kv->error);
 	if (v->repair && (v->may_gate || keyval_get(kv, "dialect")))
-		return options_fail(error, "repair: the VMM speaks its own dialect, and waits for nobody: neither dialect nor gate goes with it");
+		return options_fail(
+			error,
+			"repair: the VMM speaks its own dialect, and waits for nobody: neither dialect nor gate goes with it");
 	v->dialect = (enum vhostfront_dialect)dialect;
 	v->answer_s = (unsigned)answer_s;
 	v->group = g_strdup(keyval_get(kv, "group"));
@@ -89,8 +98,8 @@ static bool read_all(struct keyval *kv, struct options_vhost *v, GError **error)
  */
 struct options_vhost *options_parse_vhost(const char *text, GError **error)
 {
-	static const char *const known[] = { "name", "front", "back", "dialect", "gate", "policy", "answer-timeout",
-					     "group", "repair", NULL };
+	static const char *const known[] = { "name",   "front",		 "back",  "dialect", "gate",
+					     "policy", "answer-timeout", "group", "repair",  NULL };
 	struct options_vhost *v = g_new0(struct options_vhost, 1);
 	struct keyval kv cleanup_keyval;
 	bool ok = false;
@@ -109,11 +118,13 @@ struct options_vhost *options_parse_vhost(const char *text, GError **error)
 /**
  * options_meet_vhost - can both be there?
  */
-bool options_meet_vhost(const struct options_vhost *a, const struct options_vhost *b, GError **error)
+bool options_meet_vhost(const struct options_vhost *a, const struct options_vhost *b,
+			GError **error)
 {
 	if (strcmp(a->name, b->name) == 0)
 		return !options_fail(error, "two vhost-user back-ends are named %s", a->name);
-	if (strcmp(a->front, b->front) == 0 || strcmp(a->front, b->back) == 0 || strcmp(a->back, b->front) == 0)
+	if (strcmp(a->front, b->front) == 0 || strcmp(a->front, b->back) == 0 ||
+	    strcmp(a->back, b->front) == 0)
 		return !options_fail(error, "a path of %s is that of %s", b->name, a->name);
 	return false;
 }

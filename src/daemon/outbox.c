@@ -39,7 +39,10 @@ void outbox_reset(struct outbox *o)
 	qreturn_writer_init(&o->writer);
 }
 
-/* Where the next message may be written.  A PING storm is bounded by the 16 messages that outbox_room() keeps. */
+/*
+ * Where the next message may be written.  A PING storm is bounded by the 16 messages that
+ * outbox_room() keeps.
+ */
 static uint8_t *space(struct outbox *o)
 {
 	assert(mem_ring_room(&o->queue) >= QRETURN_MESSAGE_MAX);
@@ -49,9 +52,11 @@ static uint8_t *space(struct outbox *o)
 /**
  * outbox_request - ask for pages; outbox_room() must have said yes
  */
-void outbox_request(struct outbox *o, const struct block_table *blocks, const struct engine_request *r)
+void outbox_request(struct outbox *o, const struct block_table *blocks,
+		    const struct engine_request *r)
 {
-	o->queue.tail += qreturn_request(&o->writer, space(o), r->block, blocks->block[r->block].name, r->offset,
+	o->queue.tail += qreturn_request(&o->writer, space(o), r->block,
+					 blocks->block[r->block].name, r->offset,
 					 (uint32_t)r->length);
 }
 
@@ -93,8 +98,9 @@ void outbox_took(struct outbox *o, size_t n)
  * outbox_arrived - does the peer have everything up to @mark?
  * @fd: the connection
  *
- * What the kernel still holds (SIOCOUTQ) counts from the end, so what was sent behind the mark may still be on its way.  Bytes that
- * TCP has acknowledged, or that a local peer has read; a UNIX socket reports more than its bytes, never less.
+ * What the kernel still holds (SIOCOUTQ) counts from the end, so what was sent behind the mark may
+ * still be on its way.  Bytes that TCP has acknowledged, or that a local peer has read; a UNIX
+ * socket reports more than its bytes, never less.
  */
 bool outbox_arrived(const struct outbox *o, int fd, uint64_t mark)
 {

@@ -2,8 +2,9 @@
 #ifndef PC_DAEMON_OUTBOX_H
 #define PC_DAEMON_OUTBOX_H
 /*
- * Bytes on their way to the source: whole return-path messages in a bounded queue, sent by the ring, one send at a time.  A full
- * queue is back-pressure: requests wait in the ledger, where they are anyway.
+ * Bytes on their way to the source: whole return-path messages in a bounded queue, sent by the
+ * ring, one send at a time.  A full queue is back-pressure: requests wait in the ledger, where they
+ * are anyway.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,8 +18,10 @@ struct outbox {
 	struct mem_ring queue;
 	struct qreturn_writer writer;
 	uint64_t sent;			/* bytes */
-	bool broken;			/* the peer takes no more: nothing is sent; the receiving side tells when it ended */
-	bool sending;			/* a send is in the kernel's hands: its bytes stay where they are */
+	/* the peer takes no more: nothing is sent; the receiving side tells when it ended */
+	bool broken;
+	/* a send is in the kernel's hands: its bytes stay where they are */
+	bool sending;
 };
 
 int outbox_init(struct outbox *o);
@@ -34,7 +37,8 @@ static inline bool outbox_empty(const struct outbox *o)
 {
 	return mem_ring_used(&o->queue) == 0;
 }
-void outbox_request(struct outbox *o, const struct block_table *blocks, const struct engine_request *r);
+void outbox_request(struct outbox *o, const struct block_table *blocks,
+		    const struct engine_request *r);
 void outbox_pong(struct outbox *o, uint32_t value);
 void outbox_shut(struct outbox *o, uint32_t error);
 void outbox_switchover_ack(struct outbox *o);

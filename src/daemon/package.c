@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A copy for the operator (--device-state).  That it cannot be written is no reason to give a VM up.
+ * A copy for the operator (--device-state).  That it cannot be written is no reason to give a VM
+ * up.
  */
 #include "config.h"
 #include "daemon/package.h"
@@ -20,7 +21,8 @@ void package_save(const struct snapshot *s, int fd, const char *name)
 
 	while ((uint64_t)at < s->package_bytes)
 		if (sendfile(fd, s->package_fd, &at, s->package_bytes - (uint64_t)at) <= 0) {
-			g_warning("cannot write the device state to %s: %s", name, g_strerror(errno));
+			g_warning("cannot write the device state to %s: %s", name,
+				  g_strerror(errno));
 			return;
 		}
 	g_message("device state: %" PRIu64 " bytes written to %s", s->package_bytes, name);

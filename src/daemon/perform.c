@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Does what the engine decided: placements, wakes, alarms.  Nothing here waits; a placement that the kernel wants retried is kept
- * and its lane stands still until it is done, because the page's bytes are in that lane's buffer.
+ * Does what the engine decided: placements, wakes, alarms.  Nothing here waits; a placement that
+ * the kernel wants retried is kept and its lane stands still until it is done, because the page's
+ * bytes are in that lane's buffer.
  *
- * What can be kept is bounded, and when it is full faults and lanes stand still.  So only that is kept which exists nowhere else:
- * content that we hold goes back to where it was (engine_give_back()), and an answer that finds no room becomes a WAKE, behind which
- * the thread asks again if it has to.
+ * What can be kept is bounded, and when it is full faults and lanes stand still.  So only that is
+ * kept which exists nowhere else: content that we hold goes back to where it was
+ * (engine_give_back()), and an answer that finds no room becomes a WAKE, behind which the thread
+ * asks again if it has to.
  *
  * Theory: through whose address space
  *
@@ -15,15 +17,17 @@
  * And it charges the page to that owner's memory cgroup, reclaims there when the limit is near, and
  * kills there when that does not help.  WAKE does neither (tests/kernel/carrying.c has all of it).
  *
- * So a page never goes through a sharer because it waits for it: a back-end of many VMs has no limit
- * that fits a guest, and what it does to its own memory must not delay the others.  It goes through
- * the main sharer, whose memory this is, whose limit is made for it, and whose stalls are the VM's
- * own; whoever else waits costs a WAKE more.  Where the main sharer waits, its placement wakes it.
+ * So a page never goes through a sharer because it waits for it: a back-end of many VMs has no
+ * limit that fits a guest, and what it does to its own memory must not delay the others.  It goes
+ * through the main sharer, whose memory this is, whose limit is made for it, and whose stalls are
+ * the VM's own; whoever else waits costs a WAKE more.  Where the main sharer waits, its placement
+ * wakes it.
  *
  * Our own mapping is the only one that nobody can lock.  It comes second all the same: the pages
  * would be ours to pay for as long as the VM lives, and a limit on us would be met by killing the
  * one process that no VM survives.  It carries what the main sharer cannot, and what it is too slow
- * for: who made us wait is passed over for a while (stall.c).  A private block has no other address space.
+ * for: who made us wait is passed over for a while (stall.c).  A private block has no other address
+ * space.
  */
 #include "config.h"
 #include "daemon/faultloop.h"
@@ -38,7 +42,8 @@
 #define ANSWERS_KEPT (FAULTLOOP_PENDING / 2)
 
 /* One address space to try; one that ended, or does not show the page, is left out. */
-static void add_rung(struct faultloop *f, struct placer_job *job, struct sharer_ref ref, unsigned block, uint64_t offset)
+static void add_rung(struct faultloop *f, struct placer_job *job, struct sharer_ref ref,
+		     unsigned block, uint64_t offset)
 {
 	const struct member *m = roster_active(&f->roster, ref);
 	const struct sharer *s = m ? sharer_get(&f->engine.sharers, ref) : NULL;
@@ -81,7 +86,8 @@ static void make_job(struct faultloop *f, const struct engine_action *a, struct 
 }
 
 /* Run the job.  *@carrier: who is awake with what was placed. */
-static enum placer_outcome carry(struct faultloop *f, struct placer_job *job, uint64_t *done, struct engine_carrier *carrier)
+static enum placer_outcome carry(struct faultloop *f, struct placer_job *job, uint64_t *done,
+				 struct engine_carrier *carrier)
 {
 	enum placer_outcome outcome;
 	int used;
@@ -89,7 +95,8 @@ static enum placer_outcome carry(struct faultloop *f, struct placer_job *job, ui
 	outcome = placer_run(&f->placer, job, done, &used);
 	*carrier = (struct engine_carrier){ 0 };
 	if (used >= 0 && job->rung[used].is_sharer)
-		*carrier = (struct engine_carrier){ true, job->rung[used].sharer, job->rung[used].address };
+		*carrier = (struct engine_carrier){ true, job->rung[used].sharer,
+						    job->rung[used].address };
 	return outcome;
 }
 
@@ -105,15 +112,16 @@ static void keep(struct faultloop *f, struct engine_action *a)
 }
 
 /*
- * Zeroes that nobody waits for: where the file has a hole it stays one.  Something that is there is for a ZEROPAGE to
- * find, whose answer says what it means.
+ * Zeroes that nobody waits for: where the file has a hole it stays one.  Something that is there is
+ * for a ZEROPAGE to find, whose answer says what it means.
  */
 static bool note(struct faultloop *f, struct engine_action *a)
 {
 	const struct block *b = &f->engine.blocks.block[a->block];
 	const struct engine_carrier nobody = { 0 };
 
-	if (!backing_is_hole(&f->backing[a->block], block_offset(b, a->page), a->n << b->page_shift)) {
+	if (!backing_is_hole(&f->backing[a->block], block_offset(b, a->page),
+			     a->n << b->page_shift)) {
 		a->how = PLACE_ZERO;
 		return false;
 	}
@@ -123,8 +131,9 @@ static bool note(struct faultloop *f, struct engine_action *a)
 }
 
 /*
- * A fault on a page that is there (O3).  ZEROPAGE gives zeroes where an owner gave the page back, and EEXIST says that nothing
- * but a WAKE is missing.  Present or not is the file's state, so no more is asked of who faulted than for any other page.
+ * A fault on a page that is there (O3).  ZEROPAGE gives zeroes where an owner gave the page back,
+ * and EEXIST says that nothing but a WAKE is missing.  Present or not is the file's state, so no
+ * more is asked of who faulted than for any other page.
  */
 static bool answer(struct faultloop *f, struct engine_action *a)
 {
@@ -146,8 +155,9 @@ static bool answer(struct faultloop *f, struct engine_action *a)
 }
 
 /*
- * After the end the sharers are unregistered, and the kernel itself gives zeroes to who touches a page that is known to
- * be zero: a fault that was read just before finds it there, or nothing to place it through.
+ * After the end the sharers are unregistered, and the kernel itself gives zeroes to who touches a
+ * page that is known to be zero: a fault that was read just before finds it there, or nothing to
+ * place it through.
  */
 static bool kernel_gives(const struct faultloop *f, const struct engine_action *a)
 {
@@ -190,14 +200,15 @@ static bool place(struct faultloop *f, struct engine_action *a)
 			done = a->n << b->page_shift;
 		}
 		PROBE3(placed, a->page, done, result);
-		engine_placed(&f->engine, a, done >> b->page_shift, result, &carrier, f->placer.now);
+		engine_placed(&f->engine, a, done >> b->page_shift, result, &carrier,
+			      f->placer.now);
 	}
 	return true;
 }
 
 /*
- * True when the action is over.  A refused wake is said again, for the thread would sleep for ever; only where the address space is gone
- * nobody is there to hear it.
+ * True when the action is over.  A refused wake is said again, for the thread would sleep for ever;
+ * only where the address space is gone nobody is there to hear it.
  */
 static bool wake(struct faultloop *f, const struct engine_action *a)
 {
@@ -215,7 +226,8 @@ static bool wake(struct faultloop *f, const struct engine_action *a)
 
 		if (address == a->address)
 			continue;
-		outcome = uffd_place(f->placer.ops, m->uffd, UFFD_WAKE, address, b->page_size, NULL, true, &result);
+		outcome = uffd_place(f->placer.ops, m->uffd, UFFD_WAKE, address, b->page_size, NULL,
+				     true, &result);
 		s->stats.wakes++;
 		f->placer.calls++;
 		if (outcome != UFFD_DONE && outcome != UFFD_GONE && outcome != UFFD_UNMAPPED)
@@ -267,11 +279,17 @@ static void tell_unplaced(struct faultloop *f, const struct engine_action *a)
 	unsigned long long offset = block_offset(b, a->page);
 
 	if (a->verb == ENGINE_ALARM)
-		verdict_halt(f, EEXIST, "memory integrity lost: block %s offset 0x%llx had content that nobody placed: a process "
-			       "maps this memory without being served; find it with `grep -l` over /proc/*/maps and end it", b->name, offset);
+		verdict_halt(
+			f, EEXIST,
+			"memory integrity lost: block %s offset 0x%llx had content that nobody placed: a process "
+			"maps this memory without being served; find it with `grep -l` over /proc/*/maps and end it",
+			b->name, offset);
 	else
-		verdict_halt(f, EIO, "block %s offset 0x%llx could not be placed in any address space; its content "
-			       "is still at the source", b->name, offset);
+		verdict_halt(
+			f, EIO,
+			"block %s offset 0x%llx could not be placed in any address space; its content "
+			"is still at the source",
+			b->name, offset);
 }
 
 /* One action: done, or kept. */
@@ -309,7 +327,10 @@ void perform_actions(struct faultloop *f)
 	drain(f, FAULTLOOP_PENDING);
 }
 
-/* The content of ours that was given back; the rest of it in the next round, when it is more than is tried in one. */
+/*
+ * The content of ours that was given back; the rest of it in the next round, when it is more than
+ * is tried in one.
+ */
 static void retry_own(struct faultloop *f, uint64_t now)
 {
 	bool more;
@@ -347,7 +368,10 @@ void perform_pending(struct faultloop *f)
 	f->retry_ns = 0;
 	f->pool_waits = 0;
 	f->stalled_main = f->stalled_urgent = false;
-	/* What each wakes leaves the engine's queue before the next; the places of those still to come stay free. */
+	/*
+	 * What each wakes leaves the engine's queue before the next; the places of those still to
+	 * come stay free.
+	 */
 	for (unsigned i = 0; i < n; i++) {
 		perform(f, &again[i]);
 		drain(f, FAULTLOOP_PENDING - (n - i - 1));

@@ -34,7 +34,7 @@
 
 #define RETRY_MS	100		/* while something blocks */
 
-/* --- snapshots -------------------------------------------------------------------------------------- */
+/* --- snapshots -------------------------------------------------------------------------------- */
 
 /* Ask for a fresh snapshot, or remember to when the one we have is out. */
 void phases_refresh(void *ctx)
@@ -56,7 +56,7 @@ static const struct snapshot *last_snapshot(void *ctx)
 	return ((struct phases *)ctx)->snapshot;
 }
 
-/* --- blockers ----------------------------------------------------------------------------------------- */
+/* --- blockers --------------------------------------------------------------------------------- */
 
 static unsigned list_blockers(void *ctx, struct control_blocker *out, unsigned max)
 {
@@ -78,10 +78,14 @@ static void stop_session(void *ctx, int error, const char *reason)
 	faultloop_post(p->loop, &m);
 }
 
-/* For what is no reason to hold a VM that is ours: whether it is, the fault thread knows, and a snapshot only knew. */
+/*
+ * For what is no reason to hold a VM that is ours: whether it is, the fault thread knows, and a
+ * snapshot only knew.
+ */
 void phases_refuse(struct phases *p, int error, const char *reason)
 {
-	struct message m = { .kind = MESSAGE_STOP, .stop = { .error = error, .refuse_only = true } };
+	struct message m = { .kind = MESSAGE_STOP,
+			     .stop = { .error = error, .refuse_only = true } };
 
 	g_strlcpy(m.stop.reason, reason, sizeof(m.stop.reason));
 	faultloop_post(p->loop, &m);
@@ -109,17 +113,19 @@ static void wait_for_blockers(struct phases *p, const struct snapshot *s)
 	char reason[512];
 
 	if (expired(p, s)) {
-		snprintf(reason, sizeof(reason), "gave up after %u s (--expect-timeout): %s", p->options->expect_timeout_s,
-			 p->blockers.list[0].text);
+		snprintf(reason, sizeof(reason), "gave up after %u s (--expect-timeout): %s",
+			 p->options->expect_timeout_s, p->blockers.list[0].text);
 		phases_refuse(p, ETIMEDOUT, reason);
 	} else if (!p->retry) {
 		p->retry = g_timeout_add(RETRY_MS, on_retry, p);
 	}
 }
 
-/* --- needs ---------------------------------------------------------------------------------------------- */
+/* --- needs ------------------------------------------------------------------------------------ */
 
-/* The source's blocks are known: once everybody is there and nobody objects, say what backs each. */
+/*
+ * The source's blocks are known: once everybody is there and nobody objects, say what backs each.
+ */
 static void match_blocks(struct phases *p, const struct snapshot *s)
 {
 	enum hooks_answer answer;
@@ -128,7 +134,8 @@ static void match_blocks(struct phases *p, const struct snapshot *s)
 	find_missing(p);
 	answer = hooks_probe(p->hooks, s, why);
 	if (answer == HOOKS_WAIT)
-		blockers_add(&p->blockers, "hook", "listening", "%s probe has not ended", p->options->hook);
+		blockers_add(&p->blockers, "hook", "listening", "%s probe has not ended",
+			     p->options->hook);
 	if (p->blockers.n && answer != HOOKS_VETO) {
 		wait_for_blockers(p, s);
 		return;
@@ -162,9 +169,11 @@ static void arm(struct phases *p, const struct snapshot *s)
 	find_missing(p);
 	strangers = ret > 0 ? 0 : door_strangers(p->door, why);
 	if (strangers > 0)
-		blockers_add(&p->blockers, strangers > 1 ? "proof" : "stranger", "listening", "%s", why);
+		blockers_add(&p->blockers, strangers > 1 ? "proof" : "stranger", "listening", "%s",
+			     why);
 	else if (strangers < 0)
-		blockers_add(&p->blockers, "stranger", "listening", "cannot tell who maps the memory: %s", g_strerror(-strangers));
+		blockers_add(&p->blockers, "stranger", "listening",
+			     "cannot tell who maps the memory: %s", g_strerror(-strangers));
 	if (p->blockers.n) {
 		wait_for_blockers(p, s);
 		return;
@@ -191,7 +200,10 @@ static void write_state(struct phases *p, const struct snapshot *s)
 	package_save(s, p->state_fd, p->options->device_state);
 }
 
-/* A source that resumes its VM when we refuse need not wait for ever (--load-timeout); with any other, waiting is all there is. */
+/*
+ * A source that resumes its VM when we refuse need not wait for ever (--load-timeout); with any
+ * other, waiting is all there is.
+ */
 static void wait_for_load(struct phases *p, const struct snapshot *s)
 {
 	uint64_t limit = p->options->load_timeout_s * 1000000000ull;
@@ -199,14 +211,18 @@ static void wait_for_load(struct phases *p, const struct snapshot *s)
 
 	p->blockers.since_ns = s->state_ns;
 	if (p->handover)
-		blockers_add(&p->blockers, "load", "running", "the hand-over waits for %s", handover_waits(p->handover, waits, sizeof(waits)));
+		blockers_add(&p->blockers, "load", "running", "the hand-over waits for %s",
+			     handover_waits(p->handover, waits, sizeof(waits)));
 	else
-		blockers_add(&p->blockers, "load", "running", "the main sharer has not said that the device state is loaded");
+		blockers_add(&p->blockers, "load", "running",
+			     "the main sharer has not said that the device state is loaded");
 	if (!limit || s->committed)
 		return;
 	if (clock_ns() - s->state_ns > limit) {
-		snprintf(reason, sizeof(reason), "the main sharer did not load the device state within %u s (--load-timeout)",
-			 p->options->load_timeout_s);
+		snprintf(
+			reason, sizeof(reason),
+			"the main sharer did not load the device state within %u s (--load-timeout)",
+			p->options->load_timeout_s);
 		phases_refuse(p, ETIMEDOUT, reason);
 	} else if (!p->retry) {
 		p->retry = g_timeout_add(RETRY_MS, on_retry, p);
@@ -239,7 +255,7 @@ static void do_needed(struct phases *p, const struct snapshot *s)
 	blockers_running(&p->blockers, s);
 }
 
-/* --- a snapshot, as a whole --------------------------------------------------------------------------------- */
+/* --- a snapshot, as a whole ------------------------------------------------------------------- */
 
 static void hook_event(void *ctx, const char *name, const char *text)
 {
@@ -320,7 +336,7 @@ static void connection_refused(void *ctx, const char *text)
 	g_warning("%s", text);
 }
 
-/* --- the hand-over ---------------------------------------------------------------------------------------- */
+/* --- the hand-over ---------------------------------------------------------------------------- */
 
 static bool report_handover(void *ctx, struct jsonmsg_writer *w, const char *key)
 {
@@ -341,7 +357,9 @@ static bool start_vhosts(struct phases *p, GError **error)
 
 	p->vhosts = vhost_list_new(&ops);
 	for (unsigned i = 0; i < p->options->vhost->len; i++)
-		if (!vhost_list_add(p->vhosts, options_copy_vhost(g_ptr_array_index(p->options->vhost, i)), error))
+		if (!vhost_list_add(p->vhosts,
+				    options_copy_vhost(g_ptr_array_index(p->options->vhost, i)),
+				    error))
 			return false;
 	return true;
 }
@@ -351,14 +369,16 @@ static void report_vhosts(void *ctx, struct jsonmsg_writer *w, const char *key)
 	vhost_list_report(((struct phases *)ctx)->vhosts, w, key);
 }
 
-static bool change_vhosts(void *ctx, const char *command, const struct jsonmsg *arguments, GError **error)
+static bool change_vhosts(void *ctx, const char *command, const struct jsonmsg *arguments,
+			  GError **error)
 {
 	struct phases *p = ctx;
 	const char *name = jsonmsg_text(arguments, "name", "");
 	struct options_vhost *o;
 
 	if (strcmp(command, "vhost-user-remove") == 0)
-		return vhost_list_remove(p->vhosts, name, jsonmsg_bool(arguments, "force", false), error);
+		return vhost_list_remove(p->vhosts, name, jsonmsg_bool(arguments, "force", false),
+					 error);
 	o = options_parse_vhost(jsonmsg_text(arguments, "device", ""), error);
 	return o && vhost_list_add(p->vhosts, o, error);
 }
@@ -379,19 +399,23 @@ static void start_handover(struct phases *p)
  *
  * Return: NULL with *error.
  */
-struct phases *phases_new(const struct options *o, const struct phases_fds *fds, void (*ended)(void *ctx, int code),
-			  void *ctx, GError **error)
+struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
+			  void (*ended)(void *ctx, int code), void *ctx, GError **error)
 {
 	struct faultloop_options loop_options = {
 		.spin_us = o->spin_us, .max_package = o->max_package, .max_waiters = o->max_waiters,
 		.switchover_ack = o->switchover_ack,
 	};
-	static const struct control_ops control_ops = { phases_refresh, last_snapshot, list_blockers, report_handover,
-							 phases_control_quit, report_vhosts, change_vhosts };
+	static const struct control_ops control_ops = { phases_refresh,	     last_snapshot,
+							list_blockers,	     report_handover,
+							phases_control_quit, report_vhosts,
+							change_vhosts };
 	struct phases *p = g_new0(struct phases, 1);
 	struct door_ops door_ops = { door_changed, p };
 	struct door_limits door_limits = { o->max_sharers, o->prove_timeout_s };
-	struct channel_ops channel_ops = { .refused = connection_refused, .snapshot = last_snapshot, .ctx = p };
+	struct channel_ops channel_ops = { .refused = connection_refused,
+					   .snapshot = last_snapshot,
+					   .ctx = p };
 	struct hooks_ops hooks_ops = { phases_hook_ended, hook_event, p };
 	int ret;
 
@@ -404,8 +428,10 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 	p->hooks = hooks_new(o->hook, o->run_dir, o->hook_timeout_s, &hooks_ops);
 	ret = faultloop_start(&p->loop, &loop_options);
 	if (ret < 0) {
-		g_set_error(error, G_IO_ERROR, (gint)g_io_error_from_errno(-ret), "cannot start the fault thread: %s (it needs "
-			    "userfaultfd with kernel faults, and io_uring)", g_strerror(-ret));
+		g_set_error(error, G_IO_ERROR, (gint)g_io_error_from_errno(-ret),
+			    "cannot start the fault thread: %s (it needs "
+			    "userfaultfd with kernel faults, and io_uring)",
+			    g_strerror(-ret));
 		phases_free(p);
 		return NULL;
 	}
@@ -414,7 +440,8 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 	p->channel = channel_new(fds->incoming, p->loop, &channel_ops);
 	ret = control_new(&p->control, fds->control, &control_ops, p);
 	if (ret < 0) {
-		g_set_error(error, G_IO_ERROR, (gint)g_io_error_from_errno(-ret), "control socket: %s", g_strerror(-ret));
+		g_set_error(error, G_IO_ERROR, (gint)g_io_error_from_errno(-ret),
+			    "control socket: %s", g_strerror(-ret));
 		phases_free(p);
 		return NULL;
 	}
@@ -428,7 +455,8 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 }
 
 /**
- * phases_free - end it: sockets first, so that nobody new comes, then the fault thread; NULL is fine
+ * phases_free - end it: sockets first, so that nobody new comes, then the fault thread; NULL is
+ * fine
  */
 void phases_free(struct phases *p)
 {

@@ -2,8 +2,8 @@
 #ifndef PC_DAEMON_PHASES_H
 #define PC_DAEMON_PHASES_H
 /*
- * Drives a session from the main thread: reads what the fault thread's snapshot says it needs, does it or names the blocker, and
- * decides when the daemon may end.
+ * Drives a session from the main thread: reads what the fault thread's snapshot says it needs, does
+ * it or names the blocker, and decides when the daemon may end.
  */
 #include <glib.h>
 #include "daemon/control.h"
@@ -14,15 +14,16 @@
 struct phases;
 
 /*
- * @state_fd: file for the package (--device-state), owned from here on; -1.  Listening sockets are owned from here on too.
+ * @state_fd: file for the package (--device-state), owned from here on; -1.  Listening sockets are
+ * owned from here on too.
  */
 struct phases_fds {
 	int incoming, door, control, state;
 };
 
 /* @ended is called once, when the daemon should end, with its exit code. */
-struct phases *phases_new(const struct options *o, const struct phases_fds *fds, void (*ended)(void *ctx, int code),
-			  void *ctx, GError **error);
+struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
+			  void (*ended)(void *ctx, int code), void *ctx, GError **error);
 void phases_free(struct phases *p);
 /* A signal asks to stop.  False: refused, while a committed VM depends on us. */
 bool phases_stop(struct phases *p);

@@ -57,7 +57,8 @@ static void end_after(struct phases *p, unsigned ms)
 
 /*
  * A committed VM depends on this process until its last page is here: with it the missing pages
- * would be gone for good.  What stands between it and its devices it loses with us, too, at any time.
+ * would be gone for good.  What stands between it and its devices it loses with us, too, at any
+ * time.
  *
  * Return: why not, or NULL.
  */
@@ -85,13 +86,14 @@ static void go_on_leaving(struct phases *p, const struct snapshot *s)
 	} else if (s->committed) {
 		p->leaving = false;
 		p->stop_asked = clock_ns();
-		g_warning("%s; not stopping; ask again within 5 s to end it all the same", needed_for(p));
+		g_warning("%s; not stopping; ask again within 5 s to end it all the same",
+			  needed_for(p));
 	}
 }
 
 /*
- * Not at once: between a snapshot and now the VM may have become ours.  The session is refused first, by the thread
- * that knows.
+ * Not at once: between a snapshot and now the VM may have become ours.  The session is refused
+ * first, by the thread that knows.
  */
 static void leave(struct phases *p, int code)
 {
@@ -103,8 +105,8 @@ static void leave(struct phases *p, int code)
 
 /*
  * A failed session ends when the last words were read.  A complete one waits for sharers and source
- * to hang up, which they do by themselves, and for no longer than the grace time.  A VMM whose vhost-user
- * devices go through us is waited for as long as it lives.
+ * to hang up, which they do by themselves, and for no longer than the grace time.  A VMM whose
+ * vhost-user devices go through us is waited for as long as it lives.
  */
 void phases_maybe_end(struct phases *p, const struct snapshot *s)
 {
@@ -164,7 +166,8 @@ bool phases_stop(struct phases *p)
 	} else if (!needed_for(p)) {
 		leave(p, code);
 	} else {
-		g_warning("%s; not stopping; ask again within 5 s to end it all the same", needed_for(p));
+		g_warning("%s; not stopping; ask again within 5 s to end it all the same",
+			  needed_for(p));
 		return false;
 	}
 	return true;

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #ifndef PC_DAEMON_PHASES_PARTS_H
 #define PC_DAEMON_PHASES_PARTS_H
-/* Between phases.c, which drives a session, and phases_end.c, which decides when the daemon may end. */
+/*
+ * Between phases.c, which drives a session, and phases_end.c, which decides when the daemon may
+ * end.
+ */
 #include "daemon/phases.h"
 
 #include "daemon/blockers.h"
@@ -22,7 +25,8 @@ struct phases {
 	int state_fd;
 	struct snapshot *snapshot;	/* the last one; NULL: none yet */
 	struct snapshot *spare;		/* the one to send next; NULL while it is out */
-	struct snapshot *out;		/* the one that is out: not ours to look at, but ours to free at the end */
+	/* the one that is out: not ours to look at, but ours to free at the end */
+	struct snapshot *out;
 	bool refresh_again;
 	guint notify, retry, end_timer;
 	enum session_state seen;
@@ -38,7 +42,10 @@ struct phases {
 
 /* Ask for a fresh snapshot, or remember to when the one we have is out; @ctx is a struct phases. */
 void phases_refresh(void *ctx);
-/* For what is no reason to hold a VM that is ours: whether it is, the fault thread knows, and a snapshot only knew. */
+/*
+ * For what is no reason to hold a VM that is ours: whether it is, the fault thread knows, and a
+ * snapshot only knew.
+ */
 void phases_refuse(struct phases *p, int error, const char *reason);
 /* What the program of --hook and the control socket ask: @ctx is a struct phases. */
 void phases_hook_ended(void *ctx);

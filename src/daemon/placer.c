@@ -5,11 +5,11 @@
  * since it is about the page, not about the way there.
  *
  * On hugetlbfs EEXIST has a second meaning, an empty pool of huge pages (tests/kernel/hugetlb.c):
- * taking one for the other would lose a page, or raise an alarm over nothing.  See exists().  Whoever waits for the pool is told
- * (`dry'), so that it can be seen.
+ * taking one for the other would lose a page, or raise an alarm over nothing.  See exists().
+ * Whoever waits for the pool is told (`dry'), so that it can be seen.
  *
- * The order of the rungs is the caller's, but that a main sharer that is held up comes last (stall.c).  Mostly the first takes it,
- * and a placement is one ioctl.
+ * The order of the rungs is the caller's, but that a main sharer that is held up comes last
+ * (stall.c).  Mostly the first takes it, and a placement is one ioctl.
  */
 #include "config.h"
 #include "daemon/placer.h"
@@ -20,8 +20,9 @@
 #include "sys/mem.h"
 
 /* One call to the kernel: the next piece of the run, through one rung. */
-static enum uffd_outcome call(struct placer *p, const struct placer_job *job, const struct placer_rung *r,
-			      uint64_t done, struct uffd_result *result)
+static enum uffd_outcome call(struct placer *p, const struct placer_job *job,
+			      const struct placer_rung *r, uint64_t done,
+			      struct uffd_result *result)
 {
 	uint64_t len = job->length - done;
 	enum uffd_how how = job->data || !r->can_zero ? UFFD_COPY : UFFD_ZERO;
@@ -36,8 +37,8 @@ static enum uffd_outcome call(struct placer *p, const struct placer_job *job, co
 }
 
 /* Go on through one rung until the run is done or the kernel will not. */
-static enum uffd_outcome climb(struct placer *p, const struct placer_job *job, const struct placer_rung *r,
-			       uint64_t *done)
+static enum uffd_outcome climb(struct placer *p, const struct placer_job *job,
+			       const struct placer_rung *r, uint64_t *done)
 {
 	enum uffd_outcome outcome = UFFD_UNMAPPED;
 
@@ -48,7 +49,10 @@ static enum uffd_outcome climb(struct placer *p, const struct placer_job *job, c
 		*done += result.done;
 		if (outcome == UFFD_AGAIN)
 			p->again++;
-		/* A partial result resumes at the first byte not done; one that did nothing is for the next rung, or for later. */
+		/*
+		 * A partial result resumes at the first byte not done; one that did nothing is for
+		 * the next rung, or for later.
+		 */
 		if (outcome != UFFD_DONE && !(outcome == UFFD_AGAIN && result.done > 0))
 			return outcome;
 	}
@@ -67,18 +71,20 @@ static int is_there(struct placer *p, const struct placer_rung *r, uint64_t at)
 		return mapped < 0 ? -1 : mapped;
 	}
 	p->calls++;
-	outcome = uffd_place(p->ops, r->uffd, UFFD_CONTINUE, r->address + at, p->page_size, NULL, false, &result);
+	outcome = uffd_place(p->ops, r->uffd, UFFD_CONTINUE, r->address + at, p->page_size, NULL,
+			     false, &result);
 	if (outcome == UFFD_DONE || outcome == UFFD_EXISTS)
 		return 1;
 	return result.err == EFAULT ? 0 : -1;
 }
 
 /*
- * Of huge pages the kernel says EEXIST also when it has none left, which time may mend; a page that is there and that nobody
- * placed is an alarm, however empty the pool: one that is as large as the guest is empty for good.
+ * Of huge pages the kernel says EEXIST also when it has none left, which time may mend; a page that
+ * is there and that nobody placed is an alarm, however empty the pool: one that is as large as the
+ * guest is empty for good.
  *
- * Our own mapping asks the file; a private block has none of those, and the one page table that counts.  Where neither can be asked,
- * the pool's numbers decide.
+ * Our own mapping asks the file; a private block has none of those, and the one page table that
+ * counts.  Where neither can be asked, the pool's numbers decide.
  */
 static enum placer_outcome exists(struct placer *p, const struct placer_job *job, uint64_t at)
 {
@@ -94,7 +100,8 @@ static enum placer_outcome exists(struct placer *p, const struct placer_job *job
 	return p->dry ? PLACER_RETRY : PLACER_EXISTS;
 }
 
-static enum placer_outcome run(struct placer *p, const struct placer_job *job, uint64_t *done, int *used)
+static enum placer_outcome run(struct placer *p, const struct placer_job *job, uint64_t *done,
+			       int *used)
 {
 	bool later = false;
 
@@ -111,7 +118,10 @@ static enum placer_outcome run(struct placer *p, const struct placer_job *job, u
 			return PLACER_DONE;
 		if (outcome == UFFD_EXISTS)
 			return exists(p, job, *done);
-		/* What was placed through this rung must be told apart from what goes through the next. */
+		/*
+		 * What was placed through this rung must be told apart from what goes through the
+		 * next.
+		 */
 		if (*done > before)
 			return PLACER_RETRY;
 		later |= outcome == UFFD_AGAIN || outcome == UFFD_NOMEM;
@@ -138,7 +148,8 @@ static bool goes_through_main(struct placer *p, struct placer_job *job)
 /**
  * placer_run - put the pages of one job where they belong
  * @p: statistics are counted; page_size is that of the job's block
- * @job: the ladder, in the order to try; the other way round afterwards when the main sharer was passed over
+ * @job: the ladder, in the order to try; the other way round afterwards when the main sharer was
+ * passed over
  * @done: bytes placed
  * @used: the rung that placed the last of them, -1 when none did
  *

@@ -2,10 +2,11 @@
 #ifndef PC_DAEMON_PLACER_H
 #define PC_DAEMON_PLACER_H
 /*
- * Executes one placement: the ladder of address spaces through which the kernel can be asked to put a page where it belongs.
+ * Executes one placement: the ladder of address spaces through which the kernel can be asked to put
+ * a page where it belongs.
  *
- * There are two: the main sharer's, then our own mapping, which cannot die; a private block has the first only.  Never that of
- * another sharer: see perform.c.
+ * There are two: the main sharer's, then our own mapping, which cannot die; a private block has the
+ * first only.  Never that of another sharer: see perform.c.
  *
  * Used by the fault thread and by the bulk lane, each with a placer of its own.
  */
@@ -29,11 +30,13 @@ struct placer_rung {
 
 struct placer {
 	const struct uffd_ops *ops;
-	const uint8_t *zeroes;		/* as long as the longest page in use; for ranges without ZEROPAGE */
+	/* as long as the longest page in use; for ranges without ZEROPAGE */
+	const uint8_t *zeroes;
 	uint64_t page_size;		/* of the block at hand */
 	struct stall *stall;		/* of the main sharer; borrowed, NULL: nobody minds */
 	enum stats_lane thread;		/* who we are there */
-	uint64_t now;			/* CLOCK_MONOTONIC before a run, set by the owner or 0; after it, the time after it */
+	/* CLOCK_MONOTONIC before a run, set by the owner or 0; after it, the time after it */
+	uint64_t now;
 	bool dry;			/* the last RETRY is for want of a huge page */
 	uint64_t fallbacks, again, calls;	/* statistics, taken by the owner */
 };
@@ -41,7 +44,8 @@ struct placer {
 struct placer_job {
 	const uint8_t *data;		/* NULL: zeroes */
 	uint64_t length;		/* bytes, whole pages */
-	bool answer;			/* of a fault on a page that is there: EEXIST is what is expected */
+	/* of a fault on a page that is there: EEXIST is what is expected */
+	bool answer;
 	unsigned n;
 	struct placer_rung rung[PLACER_RUNGS];
 };
@@ -49,11 +53,15 @@ struct placer_job {
 enum placer_outcome {
 	PLACER_DONE,		/* all of it */
 	PLACER_EXISTS,		/* the page after *done is there already */
-	PLACER_RETRY,		/* nothing wrong that time does not mend: again from *done, in a while */
+	/* nothing wrong that time does not mend: again from *done, in a while */
+	PLACER_RETRY,
 	PLACER_NOWHERE,		/* no address space takes it */
 };
 
-/* Put the pages where they belong; *done bytes placed, the last of them through rung *used.  May change the order of the rungs. */
+/*
+ * Put the pages where they belong; *done bytes placed, the last of them through rung *used.  May
+ * change the order of the rungs.
+ */
 enum placer_outcome placer_run(struct placer *p, struct placer_job *job, uint64_t *done, int *used);
 
 #endif

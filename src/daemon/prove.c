@@ -40,17 +40,25 @@ int prove_mapping(const struct client *c, struct mapping *m, char *why)
 	unsigned can = 0;
 	int ret;
 
-	/* Again through the same userfaultfd is harmless, and tells what the range can do, so self-registered ones take it too. */
+	/*
+	 * Again through the same userfaultfd is harmless, and tells what the range can do, so
+	 * self-registered ones take it too.
+	 */
 	ret = uffd_register(c->uffd, m->address, m->length, &can);
 	if (ret < 0) {
-		snprintf(why, WHY, "cannot register 0x%" PRIx64 "+0x%" PRIx64 " of process %d: %s%s", m->address, m->length,
-			 (int)c->pid, strerror(-ret), ret == -EBUSY ? " (another userfaultfd has it)" : "");
+		snprintf(why, WHY,
+			 "cannot register 0x%" PRIx64 "+0x%" PRIx64 " of process %d: %s%s",
+			 m->address, m->length, (int)c->pid, strerror(-ret),
+			 ret == -EBUSY ? " (another userfaultfd has it)" : "");
 		return ret;
 	}
 	ret = maps_proven(c->pid, m->address, m->address + m->length, &at);
 	if (ret <= 0) {
-		snprintf(why, WHY, "0x%" PRIx64 " of process %d is not registered although the kernel said so (is the "
-			 "userfaultfd that of another process, or is /proc/%d hidden from us?)", at, (int)c->pid, (int)c->pid);
+		snprintf(why, WHY,
+			 "0x%" PRIx64
+			 " of process %d is not registered although the kernel said so (is the "
+			 "userfaultfd that of another process, or is /proc/%d hidden from us?)",
+			 at, (int)c->pid, (int)c->pid);
 		return ret < 0 ? ret : -EPERM;
 	}
 	m->can_zero = can & UFFD_CAN_ZERO;
@@ -64,8 +72,8 @@ static int too_many(char *why)
 }
 
 /*
- * Is all of it registered through another userfaultfd of ours?  A process that is several back-ends has one for each, and whatever
- * touches this mapping waits for us all the same.
+ * Is all of it registered through another userfaultfd of ours?  A process that is several back-ends
+ * has one for each, and whatever touches this mapping waits for us all the same.
  */
 static bool is_elsewhere(const struct client *c, const struct mapping *m)
 {
@@ -74,7 +82,8 @@ static bool is_elsewhere(const struct client *c, const struct mapping *m)
 	do {
 		from = at;
 		for (unsigned i = 0; i < c->n_elsewhere; i++)
-			if (c->elsewhere[i].address <= at && at - c->elsewhere[i].address < c->elsewhere[i].length)
+			if (c->elsewhere[i].address <= at &&
+			    at - c->elsewhere[i].address < c->elsewhere[i].length)
 				at = c->elsewhere[i].address + c->elsewhere[i].length;
 	} while (at < end && at > from);
 	return at >= end && maps_proven(c->pid, m->address, end, &from) > 0;
@@ -112,8 +121,11 @@ static bool clip(const struct offer *o, const struct maps_vma *v, struct mapping
 	return true;
 }
 
-/* Add where one block is mapped to @out, which has @n of them.  How many there are then, or -errno. */
-static int find_block(pid_t pid, const struct prove_block *b, struct mapping *out, unsigned n, char *why)
+/*
+ * Add where one block is mapped to @out, which has @n of them.  How many there are then, or -errno.
+ */
+static int find_block(pid_t pid, const struct prove_block *b, struct mapping *out, unsigned n,
+		      char *why)
 {
 	const struct offer *o = b->offer;
 	cleanup_free struct maps_vma *vma = NULL;
@@ -129,8 +141,11 @@ static int find_block(pid_t pid, const struct prove_block *b, struct mapping *ou
 		if (!clip(o, &vma[i], &m))
 			continue;
 		if (!vma[i].shared) {
-			snprintf(why, WHY, "block %.96s is mapped MAP_PRIVATE at 0x%" PRIx64 ": a copy-on-write view would never "
-				 "see later pages; map it MAP_SHARED", o->name, vma[i].start);
+			snprintf(why, WHY,
+				 "block %.96s is mapped MAP_PRIVATE at 0x%" PRIx64
+				 ": a copy-on-write view would never "
+				 "see later pages; map it MAP_SHARED",
+				 o->name, vma[i].start);
 			return -EINVAL;
 		}
 		if (n == SHARER_MAPPINGS)
@@ -181,7 +196,10 @@ static int prove_private(struct client *c, unsigned offer, unsigned number, char
 	for (unsigned i = 0; i < c->n_given; i++) {
 		const struct given_mapping *g = &c->given[i];
 		struct mapping m = {
-			.block = (uint16_t)number, .address = g->address, .length = g->length, .offset = g->block_offset,
+			.block = (uint16_t)number,
+			.address = g->address,
+			.length = g->length,
+			.offset = g->block_offset,
 		};
 		int ret;
 
@@ -190,18 +208,24 @@ static int prove_private(struct client *c, unsigned offer, unsigned number, char
 		ret = prove_range(c, m, why);
 		if (ret < 0)
 			return ret;
-		/* Only ranges of small pages can be zeroed in place, which tells them from huge ones. */
+		/*
+		 * Only ranges of small pages can be zeroed in place, which tells them from huge
+		 * ones.
+		 */
 		if (c->proven[c->n_proven - 1].can_zero != (c->offer[offer].page_size == 4096)) {
-			snprintf(why, WHY, "private block %s: its memory does not consist of pages of %" PRIu64 " bytes",
-				 c->offer[offer].name, c->offer[offer].page_size);
+			snprintf(
+				why, WHY,
+				"private block %s: its memory does not consist of pages of %" PRIu64
+				" bytes",
+				c->offer[offer].name, c->offer[offer].page_size);
 			return -EINVAL;
 		}
 		covered += g->length;
 	}
 	if (covered == c->offer[offer].length)
 		return 0;
-	snprintf(why, WHY, "private block %s: %" PRIu64 " of %" PRIu64 " bytes have an address", c->offer[offer].name,
-		 covered, c->offer[offer].length);
+	snprintf(why, WHY, "private block %s: %" PRIu64 " of %" PRIu64 " bytes have an address",
+		 c->offer[offer].name, covered, c->offer[offer].length);
 	return -EINVAL;
 }
 
@@ -227,8 +251,10 @@ static int prove_kernel(struct client *c, char *why)
 			if (c->kernel_waits || (ret < 0 && ret != -EEXIST))
 				return 0;
 			if (ret == UFFD_USER_ONLY) {
-				snprintf(why, WHY, "its userfaultfd is USER_MODE_ONLY: kernel accesses (KVM, read, O_DIRECT) would "
-					 "get EFAULT; open it with privilege or through /dev/userfaultfd");
+				snprintf(
+					why, WHY,
+					"its userfaultfd is USER_MODE_ONLY: kernel accesses (KVM, read, O_DIRECT) would "
+					"get EFAULT; open it with privilege or through /dev/userfaultfd");
 				return -EACCES;
 			}
 		}
@@ -254,7 +280,8 @@ int prove_client(struct client *c, const unsigned *number, char *why)
 	c->registered = false;
 	for (unsigned i = 0; i < c->n_offers; i++) {
 		const struct offer *o = &c->offer[i];
-		int ret = o->private ? prove_private(c, i, number[i], why) : prove_shared(c, o, number[i], why);
+		int ret = o->private ? prove_private(c, i, number[i], why) :
+				       prove_shared(c, o, number[i], why);
 
 		if (ret < 0)
 			return ret;
@@ -316,12 +343,13 @@ bool prove_unmapped(const struct client *c)
 	for (unsigned i = 0; i < c->n_offers; i++) {
 		cleanup_free struct maps_vma *vma = NULL;
 
-		if (!c->offer[i].private &&
-		    maps_of_file(c->pid, c->offer[i].identity.dev, c->offer[i].identity.inode, &vma) > 0)
+		if (!c->offer[i].private && maps_of_file(c->pid, c->offer[i].identity.dev,
+							 c->offer[i].identity.inode, &vma) > 0)
 			return false;
 	}
 	for (unsigned i = 0; i < c->n_given; i++)
-		if (maps_released(c->pid, c->given[i].address, c->given[i].address + c->given[i].length) == 0)
+		if (maps_released(c->pid, c->given[i].address,
+				  c->given[i].address + c->given[i].length) == 0)
 			return false;
 	return true;
 }
@@ -347,7 +375,8 @@ static bool known(const GPtrArray *clients, pid_t pid)
  *
  * Return: 1 with @why, 0 no, -errno when /proc cannot be read.
  */
-int prove_strangers(const struct offer *o, const GPtrArray *clients, const pid_t *pid, int n, char *why)
+int prove_strangers(const struct offer *o, const GPtrArray *clients, const pid_t *pid, int n,
+		    char *why)
 {
 	for (int i = 0; i < n; i++) {
 		char name[32] = "?";
@@ -355,8 +384,11 @@ int prove_strangers(const struct offer *o, const GPtrArray *clients, const pid_t
 		if (known(clients, pid[i]))
 			continue;
 		maps_name(pid[i], name, sizeof(name));
-		snprintf(why, WHY, "process %d (%s) maps block %.96s without being served: it would read zeroes and make them "
-			 "everybody's; register it or end it", (int)pid[i], name, o->name);
+		snprintf(
+			why, WHY,
+			"process %d (%s) maps block %.96s without being served: it would read zeroes and make them "
+			"everybody's; register it or end it",
+			(int)pid[i], name, o->name);
 		return 1;
 	}
 	return n < 0 ? n : 0;

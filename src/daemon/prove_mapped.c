@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What is new since the last look, and what is gone.  In a thread of the prover, on a copy of the client: every step here waits
- * for the lock of the program's address space.
+ * What is new since the last look, and what is gone.  In a thread of the prover, on a copy of the
+ * client: every step here waits for the lock of the program's address space.
  */
 #include "config.h"
 #include "daemon/prove_mapped.h"
@@ -11,11 +11,15 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Is what the program said it mapped among what was found?  Else it is not the process that we look at. */
+/*
+ * Is what the program said it mapped among what was found?  Else it is not the process that we look
+ * at.
+ */
 static bool was_found(const struct regmsg_mapped *m, const struct mapping *found, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++)
-		if (found[i].address < m->address + m->length && m->address < found[i].address + found[i].length)
+		if (found[i].address < m->address + m->length &&
+		    m->address < found[i].address + found[i].length)
 			return true;
 	return false;
 }
@@ -27,7 +31,8 @@ static bool shows_some(const struct prove_block *known, unsigned n, const struct
 		const struct offer *o = known[i].offer;
 
 		if (o->identity.dev == m->dev && o->identity.inode == m->inode &&
-		    m->file_offset < o->file_offset + o->length && o->file_offset < m->file_offset + m->length)
+		    m->file_offset < o->file_offset + o->length &&
+		    o->file_offset < m->file_offset + m->length)
 			return true;
 	}
 	return false;
@@ -48,7 +53,8 @@ static bool uses_again(const struct remap *r)
 }
 
 /* What it has of shared blocks; private ones have no file to be found by, and stay. */
-static unsigned shared_of(const struct client *c, const struct prove_note *note, struct mapping *out)
+static unsigned shared_of(const struct client *c, const struct prove_note *note,
+			  struct mapping *out)
 {
 	unsigned n = 0;
 
@@ -60,10 +66,11 @@ static unsigned shared_of(const struct client *c, const struct prove_note *note,
 }
 
 /*
- * A sharer that the fault thread serves.  Everything found is registered once more: it may have been
- * mapped anew in its old place.
+ * A sharer that the fault thread serves.  Everything found is registered once more: it may have
+ * been mapped anew in its old place.
  */
-static int prove_more(struct client *c, const struct prove_note *note, const struct mapping *found, unsigned n, struct remap *r)
+static int prove_more(struct client *c, const struct prove_note *note, const struct mapping *found,
+		      unsigned n, struct remap *r)
 {
 	struct mapping had[SHARER_MAPPINGS], again;
 	unsigned room = SHARER_MAPPINGS - c->n_proven;
@@ -75,8 +82,10 @@ static int prove_more(struct client *c, const struct prove_note *note, const str
 		return -ENOSPC;
 	}
 	if (c->main && uses_again(&now)) {
-		snprintf(c->problem, sizeof(c->problem), "the main sharer mapped another part of its memory where it had one before: "
-			 "that is not possible while its memory is moving here");
+		snprintf(
+			c->problem, sizeof(c->problem),
+			"the main sharer mapped another part of its memory where it had one before: "
+			"that is not possible while its memory is moving here");
 		return -EBUSY;
 	}
 	if (!c->main && now.n_gone) {
@@ -112,8 +121,11 @@ int prove_mapped(struct client *c, const struct prove_note *note, struct remap *
 	if (n < 0)
 		return n;
 	if (shows_some(note->known, note->n_known, m) && !was_found(m, found, (unsigned)n)) {
-		snprintf(c->problem, sizeof(c->problem), "0x%" PRIx64 " is not to be found in /proc/%d/maps: is it another process, or "
-			 "in another pid namespace?", m->address, (int)c->pid);
+		snprintf(c->problem, sizeof(c->problem),
+			 "0x%" PRIx64
+			 " is not to be found in /proc/%d/maps: is it another process, or "
+			 "in another pid namespace?",
+			 m->address, (int)c->pid);
 		return -ENOENT;
 	}
 	if (c->state == CLIENT_JOINED)

@@ -16,9 +16,9 @@ struct prove_note {
 };
 
 /*
- * Find and register what it maps now.  Of one that the fault thread serves c->proven stays, and r->added is what was registered
- * and is new, whatever comes back; of others c->proven is filled.  0; -EINPROGRESS: r->gone is to be forgotten first, nothing was
- * done; -errno with c->problem.
+ * Find and register what it maps now.  Of one that the fault thread serves c->proven stays, and
+ * r->added is what was registered and is new, whatever comes back; of others c->proven is filled.
+ * 0; -EINPROGRESS: r->gone is to be forgotten first, nothing was done; -errno with c->problem.
  */
 int prove_mapped(struct client *c, const struct prove_note *note, struct remap *r);
 

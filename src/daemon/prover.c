@@ -13,8 +13,8 @@
  * Reading /proc waits in a way that the end of this process interrupts, registering does not;
  * therefore a job begins with reading.
  *
- * All but the thread's function is the main thread's, GLib too.  The thread rings the question's own bell, which is the last that
- * it does, and reading the bell takes the job back.
+ * All but the thread's function is the main thread's, GLib too.  The thread rings the question's
+ * own bell, which is the last that it does, and reading the bell takes the job back.
  */
 #include "config.h"
 #include "daemon/prover.h"

@@ -74,7 +74,7 @@ static void set_waits(struct qmp *q, const char *format, const char *detail)
 	q->waits = g_strdup_printf("%s%s%s", format, detail ? ": " : "", detail ? detail : "");
 }
 
-/* --- answers and the end ------------------------------------------------------------------------ */
+/* --- answers and the end ---------------------------------------------------------------------- */
 
 /* Out of the queue, answered, freed. */
 static void answer(struct qmp *q, struct pending *p, const struct qmp_answer *a)
@@ -129,13 +129,13 @@ static void end(struct qmp *q, const char *format, ...)
 	q->over_source = g_idle_add_full(G_PRIORITY_DEFAULT, tell_over, q, NULL);
 }
 
-/* --- commands ------------------------------------------------------------------------------------ */
+/* --- commands --------------------------------------------------------------------------------- */
 
 static gboolean on_deadline(gpointer data)
 {
 	struct pending *p = data;
-	g_autofree char *text = g_strdup_printf("%s: QEMU has not answered within %u ms", p->command,
-						p->call.deadline_ms);
+	g_autofree char *text = g_strdup_printf("%s: QEMU has not answered within %u ms",
+						p->command, p->call.deadline_ms);
 
 	p->source = 0;
 	answer(p->qmp, p, &(struct qmp_answer){.outcome = QMP_DEADLINE, .text = text});
@@ -213,7 +213,7 @@ static struct pending *find_pending(struct qmp *q, int64_t id)
 	return NULL;
 }
 
-/* --- messages ------------------------------------------------------------------------------------ */
+/* --- messages --------------------------------------------------------------------------------- */
 
 static void take_refusal(struct qmp *q, struct pending *p, const struct jsonmsg *error)
 {
@@ -301,7 +301,8 @@ static void take_greeting(struct qmp *q, const struct jsonmsg *message)
 	unsigned minor = (unsigned)jsonmsg_u64(v, "minor", 0) % 100;
 
 	if (!v) {
-		end(q, "%s is no monitor of a QEMU: it greets with something else than QMP", q->path);
+		end(q, "%s is no monitor of a QEMU: it greets with something else than QMP",
+		    q->path);
 		return;
 	}
 	g_snprintf(q->version, sizeof(q->version), "%u.%u.%u", major, minor,
@@ -347,7 +348,10 @@ static void on_line(void *ctx, const char *line, size_t len)
 
 static void explain_failure(struct qmp *q, int error);
 
-/* A process that ends listens for a moment longer than it lives: nobody was there, and somebody may come. */
+/*
+ * A process that ends listens for a moment longer than it lives: nobody was there, and somebody may
+ * come.
+ */
 static bool met_nobody(const struct qmp *q)
 {
 	return q->state == GREETING && !lineconn_heard(q->conn);
@@ -380,7 +384,7 @@ static void on_conn_closed(void *ctx, const char *why)
 
 static const struct lineconn_ops conn_ops = {on_line, on_eof, on_conn_closed};
 
-/* --- the connection ------------------------------------------------------------------------------ */
+/* --- the connection --------------------------------------------------------------------------- */
 
 static gboolean on_retry(gpointer data);
 
@@ -413,8 +417,10 @@ static void adopt(struct qmp *q, int fd)
 	q->conn = lineconn_new(fd, &conn_ops, q);
 	lineconn_set_line_max(q->conn, QMP_LINE_MAX);
 	q->state = GREETING;
-	set_waits(q, "QEMU's greeting; it serves one client at a time, is there another on this monitor?",
-		  q->path);
+	set_waits(
+		q,
+		"QEMU's greeting; it serves one client at a time, is there another on this monitor?",
+		q->path);
 }
 
 static void try_connect(struct qmp *q)
@@ -502,7 +508,7 @@ void qmp_free(struct qmp *q)
 	q->bury_source = g_idle_add_full(G_PRIORITY_DEFAULT, bury, q, NULL);
 }
 
-/* --- what is known ------------------------------------------------------------------------------- */
+/* --- what is known ---------------------------------------------------------------------------- */
 
 bool qmp_is_ready(const struct qmp *q)
 {

@@ -7,8 +7,8 @@
  * never out of one of these functions.  Nothing here waits.
  *
  * QEMU's main thread may itself wait for a page of ours, so a command can be unanswered for as long
- * as the source is silent: a deadline says that a command was not answered in time, not that QEMU is
- * dead, and nothing that a page depends on may depend on an answer.
+ * as the source is silent: a deadline says that a command was not answered in time, not that QEMU
+ * is dead, and nothing that a page depends on may depend on an answer.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,7 +17,8 @@
 #include "wire/jsonmsg.h"
 
 #define QMP_LINE_MAX   (4u << 20) /* bytes of a reply or event; QEMU's longest are some 100 KiB */
-#define QMP_PATIENCE_MS 10000	  /* a deadline for commands that QEMU answers at once when it lives */
+/* a deadline for commands that QEMU answers at once when it lives */
+#define QMP_PATIENCE_MS 10000
 
 struct qmp;
 
@@ -42,15 +43,17 @@ struct qmp_ops {
 	void (*ready)(void *ctx);
 	void (*event)(void *ctx, const struct qmp_event *event);
 	/*
-	 * It is over, or will never be.  Once, after every command was answered with QMP_CLOSED; the
-	 * callee frees the client.  @why: belongs to it.
+	 * It is over, or will never be.  Once, after every command was answered with QMP_CLOSED;
+	 * the callee frees the client.  @why: belongs to it.
 	 */
 	void (*closed)(void *ctx, const char *why);
 };
 
 /* @path: the monitor's UNIX socket.  @ops, @ctx must outlive the client. */
 struct qmp *qmp_new(const char *path, const struct qmp_ops *ops, void *ctx);
-/* Any time, also from a callback; no callback comes after it, not even a command's.  NULL is fine. */
+/*
+ * Any time, also from a callback; no callback comes after it, not even a command's.  NULL is fine.
+ */
 void qmp_free(struct qmp *q);
 
 bool qmp_is_ready(const struct qmp *q);
@@ -70,7 +73,8 @@ enum qmp_outcome {
 	QMP_OK,	      /* .value */
 	QMP_REFUSED,  /* QEMU's own error: .class, .text */
 	QMP_DEADLINE, /* no answer in time; one that comes later is dropped */
-	QMP_CLOSED,   /* the monitor is gone, or was never there: it may or may not have been done */
+	/* the monitor is gone, or was never there: it may or may not have been done */
+	QMP_CLOSED,
 };
 
 struct qmp_answer {

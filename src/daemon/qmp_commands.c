@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The commands that a hand-over needs, with their arguments in QMP's spelling, and what is read from
- * their answers.
+ * The commands that a hand-over needs, with their arguments in QMP's spelling, and what is read
+ * from their answers.
  */
 #include "config.h"
 #include "daemon/qmp.h"

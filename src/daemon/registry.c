@@ -85,10 +85,11 @@ static int add_offer(struct client *c, const char *name, struct offer *o)
  * @file: owned from here on, in any case
  *
  * Return: 0; -EEXIST for a name declared before, -ENOSPC, -EINVAL when the file is no memory that
- * can be served or too short, -EACCES when it cannot be written through @file, another -errno of the
- * kernel.
+ * can be served or too short, -EACCES when it cannot be written through @file, another -errno of
+ * the kernel.
  */
-int client_offer(struct client *c, const char *name, uint64_t length, uint64_t page_size, uint64_t file_offset, int file)
+int client_offer(struct client *c, const char *name, uint64_t length, uint64_t page_size,
+		 uint64_t file_offset, int file)
 {
 	cleanup_fd int owned = file;
 	struct offer o = { .length = length, .file = file, .file_offset = file_offset };
@@ -131,7 +132,8 @@ int client_offer_private(struct client *c, const char *name, uint64_t length, ui
 bool offer_overlaps(const struct offer *a, const struct offer *b)
 {
 	return !a->private && !b->private && a->identity.dev == b->identity.dev &&
-	       a->identity.inode == b->identity.inode && a->file_offset < b->file_offset + b->length &&
+	       a->identity.inode == b->identity.inode &&
+	       a->file_offset < b->file_offset + b->length &&
 	       b->file_offset < a->file_offset + a->length;
 }
 
@@ -143,5 +145,6 @@ bool offer_overlaps(const struct offer *a, const struct offer *b)
 bool offer_same(const struct offer *a, const struct offer *b)
 {
 	return !a->private && !b->private && a->identity.dev == b->identity.dev &&
-	       a->identity.inode == b->identity.inode && a->file_offset == b->file_offset && a->length == b->length;
+	       a->identity.inode == b->identity.inode && a->file_offset == b->file_offset &&
+	       a->length == b->length;
 }

@@ -2,9 +2,11 @@
 #ifndef PC_DAEMON_REGISTRY_H
 #define PC_DAEMON_REGISTRY_H
 /*
- * Who wants to share which memory: what sharers declared at any door, before and after they are proven.  Main thread only.
+ * Who wants to share which memory: what sharers declared at any door, before and after they are
+ * proven.  Main thread only.
  *
- * A sharer is identified by the process at the other end of its socket (SO_PEERCRED), watched through a pidfd.
+ * A sharer is identified by the process at the other end of its socket (SO_PEERCRED), watched
+ * through a pidfd.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -26,8 +28,8 @@ struct offer {
 };
 
 /*
- * A mapping a sharer named itself (private memory, or self-registered).  Whether it registered it is not kept: registering once
- * more is harmless, and the proof is the same.
+ * A mapping a sharer named itself (private memory, or self-registered).  Whether it registered it
+ * is not kept: registering once more is harmless, and the proof is the same.
  */
 struct given_mapping {
 	unsigned offer;			/* index */
@@ -40,7 +42,8 @@ enum client_state {
 	CLIENT_PROVING,			/* everything declared, being proven for the first time */
 	CLIENT_READY,			/* proven; again when it joins */
 	CLIENT_JOINED,			/* proven and handed to the fault thread */
-	CLIENT_REFUSED,			/* cannot be served; its userfaultfd is kept so that what is registered sleeps */
+	/* cannot be served; its userfaultfd is kept so that what is registered sleeps */
+	CLIENT_REFUSED,
 	CLIENT_ENDED,			/* left, dead, or refused: kept for its socket only */
 };
 
@@ -55,15 +58,19 @@ struct client {
 	enum client_state state;
 	char name[64];
 	bool main, needs_kernel;
-	bool unaware;			/* the program says nothing itself: somebody here speaks for it, or the daemon looks */
+	/* the program says nothing itself: somebody here speaks for it, or the daemon looks */
+	bool unaware;
 	bool loaded;			/* it said so */
 	bool asked;			/* a question about its mappings is out (door_prove.c) */
 	bool overdue;			/* and has been for too long */
 	bool changing;			/* its mappings are: nobody looks at them (door_ward.c) */
-	bool joining;			/* READY, or refused for what was found since: proven again, to be handed over */
+	/* READY, or refused for what was found since: proven again, to be handed over */
+	bool joining;
 	bool released;			/* of its registrations, as far as they could be undone */
-	bool kernel_waits;		/* an access of the kernel was seen to wait for a page of its userfaultfd */
-	bool registered;		/* everything it maps of its blocks is registered and verified */
+	/* an access of the kernel was seen to wait for a page of its userfaultfd */
+	bool kernel_waits;
+	/* everything it maps of its blocks is registered and verified */
+	bool registered;
 	uint32_t policy;		/* enum regmsg_policy */
 	pid_t pid;
 	int pidfd;			/* owned */
@@ -72,18 +79,23 @@ struct client {
 	struct offer offer[REGISTRY_BLOCKS];
 	struct given_mapping given[SHARER_MAPPINGS];
 	struct mapping proven[SHARER_MAPPINGS];	/* what was handed to the fault thread */
-	unsigned n_elsewhere;			/* of a copy: in the same process, registered by others */
+	/* of a copy: in the same process, registered by others */
+	unsigned n_elsewhere;
 	struct mapping elsewhere[SHARER_MAPPINGS];
 	unsigned told;			/* enum client_told */
 	char problem[256];		/* why it cannot be served; "" */
 };
 
 struct client *client_new(void);
-/* What it declared, with a userfaultfd of its own (-1 when there are no more descriptors), and no other one. */
+/*
+ * What it declared, with a userfaultfd of its own (-1 when there are no more descriptors), and no
+ * other one.
+ */
 struct client *client_copy(const struct client *c);
 void client_free(struct client *c);
 /* A shared block.  0 or -errno; takes @file over in any case. */
-int client_offer(struct client *c, const char *name, uint64_t length, uint64_t page_size, uint64_t file_offset, int file);
+int client_offer(struct client *c, const char *name, uint64_t length, uint64_t page_size,
+		 uint64_t file_offset, int file);
 int client_offer_private(struct client *c, const char *name, uint64_t length, uint64_t page_size);
 /* The offer's index, or -ENOENT. */
 int client_find(const struct client *c, const char *name);

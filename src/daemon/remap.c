@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Two mappings show the same bytes at the same addresses when block and (address - offset) agree;
- * their ends need not.  The kernel joins neighbours and splits what somebody changes a part of, so a
- * mapping that stays is one whose every byte is still shown, by however many mappings now.
+ * their ends need not.  The kernel joins neighbours and splits what somebody changes a part of, so
+ * a mapping that stays is one whose every byte is still shown, by however many mappings now.
  */
 #include "config.h"
 #include "daemon/remap.h"
@@ -16,10 +16,11 @@ static bool aligned(const struct mapping *a, const struct mapping *b)
 }
 
 /*
- * How far the bytes of @m from @at on are shown by mappings of @by; @at itself when that byte is not.
- * Then *next is where the first of them begins that does, or the end of @m.
+ * How far the bytes of @m from @at on are shown by mappings of @by; @at itself when that byte is
+ * not.  Then *next is where the first of them begins that does, or the end of @m.
  */
-static uint64_t shown_to(const struct mapping *m, uint64_t at, const struct mapping *by, unsigned n, uint64_t *next)
+static uint64_t shown_to(const struct mapping *m, uint64_t at, const struct mapping *by, unsigned n,
+			 uint64_t *next)
 {
 	uint64_t end = m->address + m->length;
 
@@ -52,7 +53,8 @@ static bool all_shown(const struct mapping *m, const struct mapping *by, unsigne
 }
 
 /* The parts of @m that no mapping of @by shows. */
-static bool add_hidden(struct remap *r, const struct mapping *m, const struct mapping *by, unsigned n)
+static bool add_hidden(struct remap *r, const struct mapping *m, const struct mapping *by,
+		       unsigned n)
 {
 	uint64_t at = m->address, end = m->address + m->length, next;
 
@@ -82,7 +84,8 @@ static bool add_hidden(struct remap *r, const struct mapping *m, const struct ma
  *
  * Return: false when there are more new ones than there is room for.
  */
-bool remap_compare(struct remap *r, const struct mapping *had, unsigned n_had, const struct mapping *now, unsigned n_now)
+bool remap_compare(struct remap *r, const struct mapping *had, unsigned n_had,
+		   const struct mapping *now, unsigned n_now)
 {
 	struct mapping stay[SHARER_MAPPINGS];
 	unsigned n_stay = 0;

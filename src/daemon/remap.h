@@ -9,11 +9,13 @@
 
 struct remap {
 	unsigned n_gone, n_added;
-	struct mapping gone[SHARER_MAPPINGS];	/* of those it had: not, or not wholly, there any more */
+	/* of those it had: not, or not wholly, there any more */
+	struct mapping gone[SHARER_MAPPINGS];
 	struct mapping added[SHARER_MAPPINGS];	/* there, and not shown by any that stays */
 };
 
 /* False when there is more to add than there is room for. */
-bool remap_compare(struct remap *r, const struct mapping *had, unsigned n_had, const struct mapping *now, unsigned n_now);
+bool remap_compare(struct remap *r, const struct mapping *had, unsigned n_had,
+		   const struct mapping *now, unsigned n_now);
 
 #endif

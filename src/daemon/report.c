@@ -336,7 +336,8 @@ void report_blockers(struct jsonmsg_writer *w, const char *key, const struct con
 /**
  * report_event - something happened, in which state, when
  */
-void report_event(struct jsonmsg_writer *w, const char *name, const char *text, const struct snapshot *s)
+void report_event(struct jsonmsg_writer *w, const char *name, const char *text,
+		  const struct snapshot *s)
 {
 	gint64 now = g_get_real_time();
 

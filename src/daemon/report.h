@@ -17,6 +17,7 @@ void report_stats(struct jsonmsg_writer *w, const char *key, const struct snapsh
 void report_blockers(struct jsonmsg_writer *w, const char *key, const struct control_blocker *b,
 		     unsigned n);
 /* The members of an event, into the object that is open; @s: NULL: there is no snapshot. */
-void report_event(struct jsonmsg_writer *w, const char *name, const char *text, const struct snapshot *s);
+void report_event(struct jsonmsg_writer *w, const char *name, const char *text,
+		  const struct snapshot *s);
 
 #endif

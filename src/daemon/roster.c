@@ -75,15 +75,18 @@ struct member *roster_active(struct roster *r, struct sharer_ref ref)
 {
 	struct member *m = ref.slot < SHARER_MAX ? &r->member[ref.slot] : NULL;
 
-	return m && m->id && m->state == SHARER_ACTIVE && m->ref.generation == ref.generation ? m : NULL;
+	return m && m->id && m->state == SHARER_ACTIVE && m->ref.generation == ref.generation ?
+		       m :
+		       NULL;
 }
 
 /**
  * roster_keep_child - a sharer that asked for fork events forked
  * @uffd: of the child's address space, in which everything is registered as in the parent's
  *
- * Closed, the child would read zeroes where pages are missing, and in shared memory make them everybody's.  Kept and never
- * read, it makes the child sleep if it touches any.  One that is too many stays open without an owner, for the same reason.
+ * Closed, the child would read zeroes where pages are missing, and in shared memory make them
+ * everybody's.  Kept and never read, it makes the child sleep if it touches any.  One that is too
+ * many stays open without an owner, for the same reason.
  */
 bool roster_keep_child(struct roster *r, int uffd)
 {
@@ -99,7 +102,8 @@ bool roster_keep_child(struct roster *r, int uffd)
  *   it open, unread: its threads sleep, and do not read zeroes (O11)
  * @error, @reason: for people; @reason may be the entry's own
  */
-void roster_end(struct member *m, enum snapshot_sharer_state how, int error, const char *reason, uint64_t now)
+void roster_end(struct member *m, enum snapshot_sharer_state how, int error, const char *reason,
+		uint64_t now)
 {
 	if (how != SHARER_DISABLED)
 		close_fd(&m->uffd);

@@ -2,11 +2,12 @@
 #ifndef PC_DAEMON_ROSTER_H
 #define PC_DAEMON_ROSTER_H
 /*
- * The sharers as the fault thread holds them: who they are, their userfaultfds, and how they ended.  The engine knows the same
- * slots as address spaces; the main thread knows them by id.
+ * The sharers as the fault thread holds them: who they are, their userfaultfds, and how they ended.
+ * The engine knows the same slots as address spaces; the main thread knows them by id.
  *
- * A userfaultfd stays open until its process is gone or the session has ended: closing it earlier would turn the missing pages
- * of a living process into zeroes (O11).  An ended sharer's descriptor is therefore kept, unread; its threads sleep.
+ * A userfaultfd stays open until its process is gone or the session has ended: closing it earlier
+ * would turn the missing pages of a living process into zeroes (O11).  An ended sharer's descriptor
+ * is therefore kept, unread; its threads sleep.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -19,7 +20,8 @@ struct member {
 	char name[64];
 	pid_t pid;
 	bool main;
-	bool spoken_for;		/* who speaks for it decides what its end means, until it has loaded the device state */
+	/* who speaks for it decides what its end means, until it has loaded the device state */
+	bool spoken_for;
 	uint32_t policy;		/* enum regmsg_policy */
 	int uffd;			/* owned; -1 */
 	struct sharer_ref ref;
@@ -29,7 +31,8 @@ struct member {
 	uint64_t state_ns;
 	bool armed;			/* a poll is with the ring */
 	bool ready;			/* has more messages than were read */
-	unsigned maps_due;		/* of its JOIN, not here yet: its faults are not looked at */
+	/* of its JOIN, not here yet: its faults are not looked at */
+	unsigned maps_due;
 };
 
 #define ROSTER_CHILDREN 256
@@ -37,7 +40,8 @@ struct member {
 struct roster {
 	unsigned used;			/* slots from here on were never used */
 	unsigned n_children;
-	int child[ROSTER_CHILDREN];	/* userfaultfds of processes that sharers forked: open, unread */
+	/* userfaultfds of processes that sharers forked: open, unread */
+	int child[ROSTER_CHILDREN];
 	struct member member[SHARER_MAX];
 };
 
@@ -50,7 +54,10 @@ struct member *roster_find(struct roster *r, uint32_t id);
 struct member *roster_active(struct roster *r, struct sharer_ref ref);
 /* Owns the userfaultfd of a forked process from here on; false when there are too many. */
 bool roster_keep_child(struct roster *r, int uffd);
-/* It ends alone: recorded with its reason.  DEAD and LEFT close the descriptor, DISABLED keeps it. */
-void roster_end(struct member *m, enum snapshot_sharer_state how, int error, const char *reason, uint64_t now);
+/*
+ * It ends alone: recorded with its reason.  DEAD and LEFT close the descriptor, DISABLED keeps it.
+ */
+void roster_end(struct member *m, enum snapshot_sharer_state how, int error, const char *reason,
+		uint64_t now);
 
 #endif

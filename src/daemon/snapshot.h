@@ -2,9 +2,9 @@
 #ifndef PC_DAEMON_SNAPSHOT_H
 #define PC_DAEMON_SNAPSHOT_H
 /*
- * What the fault thread tells the main thread: state, not events.  There is one snapshot; it is owned by whoever
- * holds it (main sends it to the fault thread to be filled, the fault thread sends it back), so it
- * can neither overflow nor be read half-written.
+ * What the fault thread tells the main thread: state, not events.  There is one snapshot; it is
+ * owned by whoever holds it (main sends it to the fault thread to be filled, the fault thread sends
+ * it back), so it can neither overflow nor be read half-written.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -22,11 +22,13 @@ struct snapshot_block {
 	uint64_t length, page_size;	/* bytes */
 	uint64_t pages;			/* of page_size */
 	uint64_t owed;			/* discarded at the switch-over */
-	uint64_t present, missing, requested, stored, zero, lost;	/* pages by state, sum = pages */
+	/* pages by state, sum = pages */
+	uint64_t present, missing, requested, stored, zero, lost;
 	/*
-	 * HELD: the block's content, @length bytes.  The fault thread's (or the bulk lane's) to write as long as pages of it are
-	 * missing; from the snapshot on that shows the session serving and none missing or lost it is written by nobody any more, and
-	 * anybody may read it until the fault thread is stopped.  NULL: of another kind.
+	 * HELD: the block's content, @length bytes.  The fault thread's (or the bulk lane's) to
+	 * write as long as pages of it are missing; from the snapshot on that shows the session
+	 * serving and none missing or lost it is written by nobody any more, and anybody may read
+	 * it until the fault thread is stopped.  NULL: of another kind.
 	 */
 	const uint8_t *store;
 };
@@ -35,7 +37,8 @@ struct snapshot_block {
 enum snapshot_need {
 	NEED_NOTHING,
 	NEED_BLOCKS,		/* the source's block list is here: say what backs each block */
-	NEED_ARM,		/* the package is here: prove and hand over every sharer, then say so */
+	/* the package is here: prove and hand over every sharer, then say so */
+	NEED_ARM,
 };
 
 enum snapshot_sharer_state {
@@ -75,19 +78,25 @@ struct snapshot {
 	bool committed, commit_ping, urgent_lane;
 	bool ownership_unknown;		/* lost between the end of the stream and SHUT */
 	bool main_eof, shut_sent;
-	uint64_t arrears_ns;		/* behind the end of the stream pages are owed: since when the urgent lane brings none; 0 */
+	/* behind the end of the stream pages are owed: since when the urgent lane brings none; 0 */
+	uint64_t arrears_ns;
 	bool source_closed;		/* the main connection ended */
 	bool running_told;		/* our answer has left us: the main sharer may run its VM */
-	uint64_t strays;		/* pages found and punched at LISTENING that nobody may have written */
+	/* pages found and punched at LISTENING that nobody may have written */
+	uint64_t strays;
 	uint64_t pool_waits;		/* pages at hand that wait for the pool of huge pages */
-	uint64_t unmaps;		/* mappings that were forgotten since the start: see door_mapped.c */
+	/* mappings that were forgotten since the start: see door_mapped.c */
+	uint64_t unmaps;
 	int error;			/* positive errno of FAILED / PAUSED */
-	char reason[512];		/* of FAILED / PAUSED: what happened, what is left where, what to do */
+	/* of FAILED / PAUSED: what happened, what is left where, what to do */
+	char reason[512];
 	char machine[256];		/* machine type of the source */
-	uint32_t page_bits, ram_section;	/* of its stream: log2 of the target page size (0: not said), section id of ram */
+	/* of its stream: log2 of the target page size (0: not said), section id of ram */
+	uint32_t page_bits, ram_section;
 	char source[128];		/* its address */
 	uint64_t package_bytes, package_device_offset, package_device_bytes;
-	int package_fd;			/* sealed memfd, owned by the fault thread until the session ends; -1 */
+	/* sealed memfd, owned by the fault thread until the session ends; -1 */
+	int package_fd;
 	uint64_t owed, owed_left;	/* pages */
 	uint64_t faults_in_flight;	/* threads parked, all sharers */
 	uint64_t requests_in_flight;	/* pages asked for and not here */

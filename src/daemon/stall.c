@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Nothing tells beforehand whether an address space is locked: the thread that asks for a placement there waits as long as the
- * lock is held.  What can be had is that it happens to one of the two threads, once: who is held up is seen by the other before it
- * goes in there itself, and who comes out late passes it over for a hundred times as long, and so does the other.  A main sharer
- * that does nothing but fork takes a hundredth of our time.
+ * Nothing tells beforehand whether an address space is locked: the thread that asks for a placement
+ * there waits as long as the lock is held.  What can be had is that it happens to one of the two
+ * threads, once: who is held up is seen by the other before it goes in there itself, and who comes
+ * out late passes it over for a hundred times as long, and so does the other.  A main sharer that
+ * does nothing but fork takes a hundredth of our time.
  *
  * Plain atomic words: what one thread sees a little late costs it one more wait.
  */
 #include "config.h"
 #include "daemon/stall.h"
 
-#define SLOW_NS	   10000000	/* and a nanosecond for a byte: longer, and it was held up; a preemption is shorter */
+/* and a nanosecond for a byte: longer, and it was held up; a preemption is shorter */
+#define SLOW_NS	   10000000
 #define PASS_OVER  100		/* times as long as it was */
 
 /**

@@ -2,18 +2,21 @@
 #ifndef PC_DAEMON_STALL_H
 #define PC_DAEMON_STALL_H
 /*
- * How long the main sharer's address space keeps who places through it, as both lanes find: what holds one of them up is passed
- * over by both.  One for a session; written by the fault thread and the bulk thread without a lock.
+ * How long the main sharer's address space keeps who places through it, as both lanes find: what
+ * holds one of them up is passed over by both.  One for a session; written by the fault thread and
+ * the bulk thread without a lock.
  */
 #include <stdbool.h>
 #include <stdint.h>
 #include "core/stats.h"
 
-#define STALL_THREADS 2		/* LANE_MAIN: the bulk thread's; LANE_URGENT: the fault thread's, whatever it reads */
+/* LANE_MAIN: the bulk thread's; LANE_URGENT: the fault thread's, whatever it reads */
+#define STALL_THREADS 2
 
 struct stall {
 	uint64_t own_until;		/* atomic, CLOCK_MONOTONIC: our own mapping goes first */
-	uint64_t due[STALL_THREADS];	/* atomic: when a thread that is in there is held up; 0: it is not in there */
+	/* atomic: when a thread that is in there is held up; 0: it is not in there */
+	uint64_t due[STALL_THREADS];
 };
 
 /* Is the main sharer to be passed over now? */

@@ -2,9 +2,10 @@
 /*
  * How a session ends: refused, held, lost or complete, and what the operator is told of it.
  *
- * Before the commit we may refuse: the source then resumes its VM and nothing is lost.  From the commit on nothing is closed by us;
- * what cannot go on is held (PAUSED), its connection kept, so that the source keeps its copy.  SHUT(0) is the one
- * statement that lets the source drop it, and leaves only when nothing is owed.
+ * Before the commit we may refuse: the source then resumes its VM and nothing is lost.  From the
+ * commit on nothing is closed by us; what cannot go on is held (PAUSED), its connection kept, so
+ * that the source keeps its copy.  SHUT(0) is the one statement that lets the source drop it, and
+ * leaves only when nothing is owed.
  */
 #include "config.h"
 #include "daemon/faultloop.h"
@@ -38,12 +39,14 @@ static void hang_up(struct faultloop *f)
 		shutdown(f->urgent.fd, SHUT_RDWR);
 }
 
-static const char package_text[] = "a source older than 10.2 that had sent all of its package keeps its VM stopped "
-				   "(postcopy-paused); any other resumes its VM";
+static const char package_text[] =
+	"a source older than 10.2 that had sent all of its package keeps its VM stopped "
+	"(postcopy-paused); any other resumes its VM";
 
 /*
- * Has the package begun, or may it be among what is not read yet, and is not whole?  Whether it asks for PONG 0x42 nobody knows
- * then, and without that the source's way back ends when it has sent the last byte.
+ * Has the package begun, or may it be among what is not read yet, and is not whole?  Whether it
+ * asks for PONG 0x42 nobody knows then, and without that the source's way back ends when it has
+ * sent the last byte.
  */
 static bool package_begun(const struct faultloop *f)
 {
@@ -51,7 +54,8 @@ static bool package_begun(const struct faultloop *f)
 
 	if (s->committed || s->answer_commits)
 		return false;
-	return f->main.stream.packaged || (f->need == NEED_BLOCKS && intake_holds_package(&f->main));
+	return f->main.stream.packaged ||
+	       (f->need == NEED_BLOCKS && intake_holds_package(&f->main));
 }
 
 /*
@@ -108,8 +112,8 @@ void verdict_halt(struct faultloop *f, int error, const char *fmt, ...)
 }
 
 /*
- * Has the source what was said up to @mark?  Of one that hung up it is the lane's end that tells: a local peer that goes without
- * reading leaves nothing unsent either.
+ * Has the source what was said up to @mark?  Of one that hung up it is the lane's end that tells: a
+ * local peer that goes without reading leaves nothing unsent either.
  */
 static bool has_arrived(const struct faultloop *f, uint64_t mark)
 {
@@ -132,10 +136,14 @@ static bool nobody_knows_whose(const struct faultloop *f)
 	return !session_may_refuse(s) && (ended || (s->answer_commits && !f->running_told));
 }
 
-/* A session that was held with its connection kept loses that after all; the operator must know what it changes. */
+/*
+ * A session that was held with its connection kept loses that after all; the operator must know
+ * what it changes.
+ */
 static void lost_while_held(struct faultloop *f)
 {
-	if (f->engine.session.state != SESSION_PAUSED || f->ownership_unknown || !nobody_knows_whose(f))
+	if (f->engine.session.state != SESSION_PAUSED || f->ownership_unknown ||
+	    !nobody_knows_whose(f))
 		return;
 	f->ownership_unknown = true;
 	say_whereabouts(f, "; then the connection ended: ", whereabouts(f, true, true));
@@ -147,8 +155,8 @@ static void lost_while_held(struct faultloop *f)
  *
  * Two moments leave it open who has the VM, and then the operator has to decide
  * (`ownership-unknown'): from the end of the stream, which may have been sent and lost once
- * nothing is owed, until the source has our SHUT, one from 10.0 on restarts its VM; and while our answer that
- * commits is on its way nobody knows whether it arrived.
+ * nothing is owed, until the source has our SHUT, one from 10.0 on restarts its VM; and while our
+ * answer that commits is on its way nobody knows whether it arrived.
  */
 void verdict_lost(struct faultloop *f, int error)
 {
@@ -163,7 +171,8 @@ void verdict_lost(struct faultloop *f, int error)
 		return;
 	}
 	f->error = error ? error : ECONNRESET;
-	snprintf(f->reason, sizeof(f->reason), "source lost in state %s, %" PRIu64 " of %" PRIu64 " owed pages missing (%s)",
+	snprintf(f->reason, sizeof(f->reason),
+		 "source lost in state %s, %" PRIu64 " of %" PRIu64 " owed pages missing (%s)",
 		 session_state_name(s->state), f->engine.owed_left, f->engine.owed,
 		 error ? strerror(error) : "connection closed");
 	f->cause_len = strlen(f->reason);
@@ -189,10 +198,12 @@ void verdict_closed(struct faultloop *f, int error)
 }
 
 /*
- * Does the session end with it?  Of a main sharer that does not know of us who speaks for it decides, as long as it had loaded
- * nothing: another may take its place.  From then on the VM is lost with it, whatever its policy.
+ * Does the session end with it?  Of a main sharer that does not know of us who speaks for it
+ * decides, as long as it had loaded nothing: another may take its place.  From then on the VM is
+ * lost with it, whatever its policy.
  */
-static bool is_fatal(const struct faultloop *f, const struct member *m, enum snapshot_sharer_state how)
+static bool is_fatal(const struct faultloop *f, const struct member *m,
+		     enum snapshot_sharer_state how)
 {
 	enum session_state state = f->engine.session.state;
 
@@ -212,8 +223,8 @@ static bool is_fatal(const struct faultloop *f, const struct member *m, enum sna
  * session along when its policy is `fail' and the session is not complete.  A sharer ends once:
  * later verdicts on it are dropped (O6).
  */
-void verdict_member(struct faultloop *f, struct member *m, enum snapshot_sharer_state how, int error,
-			  const char *fmt, ...)
+void verdict_member(struct faultloop *f, struct member *m, enum snapshot_sharer_state how,
+		    int error, const char *fmt, ...)
 {
 	bool fatal = is_fatal(f, m, how);
 	char reason[256];
@@ -225,7 +236,8 @@ void verdict_member(struct faultloop *f, struct member *m, enum snapshot_sharer_
 	vsnprintf(reason, sizeof(reason), fmt, args);
 	va_end(args);
 	if (m->armed)
-		ring_cancel(f->ring, (struct ring_cookie){ COOKIE_UFFD, 0, m->ref.slot, m->ref.generation });
+		ring_cancel(f->ring,
+			    (struct ring_cookie){ COOKIE_UFFD, 0, m->ref.slot, m->ref.generation });
 	m->armed = false;
 	engine_gone(&f->engine, m->ref, clock_ns());
 	roster_end(m, how, error, reason, clock_ns());
@@ -248,8 +260,8 @@ static bool lanes_exhausted(const struct faultloop *f)
  * makes one from 10.0 on restart its VM; so complete is when it arrived, not when it was said.  The
  * sharer must have loaded the device state by then.
  *
- * A stream that ended with pages owed is no end: what an urgent lane can still bring is asked for (arrears.c), else it is held, so
- * that the source keeps what only it has.
+ * A stream that ended with pages owed is no end: what an urgent lane can still bring is asked for
+ * (arrears.c), else it is held, so that the source keeps what only it has.
  */
 void verdict_end(struct faultloop *f)
 {
@@ -271,13 +283,18 @@ void verdict_end(struct faultloop *f)
 		outbox_shut(&f->outbox, 0);
 		f->shut_mark = outbox_mark(&f->outbox);
 		f->closing = true;
-		/* No more requests: the urgent lane is ours to end (the source only waits for it). */
+		/*
+		 * No more requests: the urgent lane is ours to end (the source only waits for it).
+		 */
 		if (f->urgent.fd >= 0)
 			shutdown(f->urgent.fd, SHUT_RDWR);
 		faultloop_changed(f);
 	} else if (f->engine.owed_left && lanes_exhausted(f)) {
-		verdict_halt(f, EPROTO, "the source ended its stream with %" PRIu64 " pages still owed; its connection is kept "
-			       "open and no success is reported, so that it keeps its copy", f->engine.owed_left);
+		verdict_halt(f, EPROTO,
+			     "the source ended its stream with %" PRIu64
+			     " pages still owed; its connection is kept "
+			     "open and no success is reported, so that it keeps its copy",
+			     f->engine.owed_left);
 	} else if (f->engine.owed_left) {
 		arrears_chase(f, clock_ns());
 	}
@@ -286,9 +303,9 @@ void verdict_end(struct faultloop *f)
 /**
  * verdict_tell_running - does the source have our answer?  Then the VM may run
  *
- * Until then the source may resume its own.  Where our answer commits, its arrival is waited for; else the
- * commit was the package, and it is enough that the answer left.  After a precopy the answer is SHUT, hence
- * COMPLETE.
+ * Until then the source may resume its own.  Where our answer commits, its arrival is waited for;
+ * else the commit was the package, and it is enough that the answer left.  After a precopy the
+ * answer is SHUT, hence COMPLETE.
  */
 void verdict_tell_running(struct faultloop *f)
 {
@@ -296,8 +313,8 @@ void verdict_tell_running(struct faultloop *f)
 	bool answered = state == SESSION_COMPLETE;
 
 	if (state == SESSION_RUNNING && !f->tail)
-		answered = f->engine.session.answer_commits ?
-				   has_arrived(f, f->answer_mark) : f->outbox.sent >= f->answer_mark;
+		answered = f->engine.session.answer_commits ? has_arrived(f, f->answer_mark) :
+							      f->outbox.sent >= f->answer_mark;
 	if (f->running_told || !answered)
 		return;
 	f->running_told = true;

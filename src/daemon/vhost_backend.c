@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The process is the one that made the socket on which it listens (SO_PEERCRED): what it says of itself
- * is not asked.  Where it is another, or one in a pid namespace that we do not see, what it was told of
- * is not found in it, and it is refused.
+ * The process is the one that made the socket on which it listens (SO_PEERCRED): what it says of
+ * itself is not asked.  Where it is another, or one in a pid namespace that we do not see, what it
+ * was told of is not found in it, and it is refused.
  *
- * Each connection that was advised is a sharer of its own, by its own userfaultfd.  When it ends the
- * sharer stays in the registry as long as the process lives, for its threads may be asleep on it.
+ * Each connection that was advised is a sharer of its own, by its own userfaultfd.  When it ends
+ * the sharer stays in the registry as long as the process lives, for its threads may be asleep on
+ * it.
  */
 #include "config.h"
 #include "daemon/vhost_backend.h"
@@ -48,10 +49,12 @@ static void on_found(void *ctx, const char *wrong, const uint64_t *address)
 /**
  * vhost_backend_new - it is not connected
  */
-struct vhost_backend *vhost_backend_new(const struct options_vhost *o, struct door *door, unsigned prove_s,
-					const struct vhost_backend_ops *ops, void *ctx)
+struct vhost_backend *vhost_backend_new(const struct options_vhost *o, struct door *door,
+					unsigned prove_s, const struct vhost_backend_ops *ops,
+					void *ctx)
 {
-	static const struct vhost_repair_ops repair_ops = { .found = on_found, .checked = on_checked };
+	static const struct vhost_repair_ops repair_ops = { .found = on_found,
+							    .checked = on_checked };
 	struct vhost_backend *b = g_new0(struct vhost_backend, 1);
 
 	b->o = o;
@@ -117,7 +120,9 @@ static void on_ended(void *ctx, const char *why)
 const char *vhost_backend_advised(struct vhost_backend *b, int uffd)
 {
 	static const struct door_ward_ops ops = { on_proved, on_ended };
-	const struct door_ward_about about = { .name = b->o->name, .pid = b->pid, .policy = b->o->policy, .uffd = uffd };
+	const struct door_ward_about about = {
+		.name = b->o->name, .pid = b->pid, .policy = b->o->policy, .uffd = uffd
+	};
 	const char *why = NULL;
 
 	if (b->pid <= 0) {
@@ -170,7 +175,8 @@ void vhost_backend_prove(struct vhost_backend *b, const struct vhost_region *tol
 		return;
 	}
 	for (unsigned i = 0; i < n; i++)
-		regions[i] = (struct door_region){ told[i].dev, told[i].inode, told[i].offset, told[i].length };
+		regions[i] = (struct door_region){ told[i].dev, told[i].inode, told[i].offset,
+						   told[i].length };
 	door_ward_prove(b->ward, regions, n);
 }
 

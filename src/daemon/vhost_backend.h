@@ -22,11 +22,15 @@ struct vhost_backend_ops {
 };
 
 /* @o, @door: must outlive it; @prove_s: for its process to let its mappings be seen. */
-struct vhost_backend *vhost_backend_new(const struct options_vhost *o, struct door *door, unsigned prove_s,
-					const struct vhost_backend_ops *ops, void *ctx);
+struct vhost_backend *vhost_backend_new(const struct options_vhost *o, struct door *door,
+					unsigned prove_s, const struct vhost_backend_ops *ops,
+					void *ctx);
 void vhost_backend_free(struct vhost_backend *b);
 
-/* A new connection: the socket, never waiting; -errno when nobody is there, or who it is cannot be known. */
+/*
+ * A new connection: the socket, never waiting; -errno when nobody is there, or who it is cannot be
+ * known.
+ */
 int vhost_backend_connect(struct vhost_backend *b);
 /* Its userfaultfd, owned from here on.  NULL, or why it cannot be served. */
 const char *vhost_backend_advised(struct vhost_backend *b, int uffd);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * It listens where the VMM expects its back-end.  When a VMM comes the back-end is connected to, as
- * often as it takes: until then nothing of the VMM is read, and it waits as for a back-end that is slow
- * to accept.  There is one VMM at a time; another waits in the backlog.
+ * often as it takes: until then nothing of the VMM is read, and it waits as for a back-end that is
+ * slow to accept.  There is one VMM at a time; another waits in the backlog.
  *
- * A back-end that is put into quarantine is connected to anew, with more patience each time, and told
- * what it has to know (vhost_relay_join).  When that is not possible the VMM's connection ends, too, so
- * that the VMM can do what it does about a back-end that is gone: many connect again.
+ * A back-end that is put into quarantine is connected to anew, with more patience each time, and
+ * told what it has to know (vhost_relay_join).  When that is not possible the VMM's connection
+ * ends, too, so that the VMM can do what it does about a back-end that is gone: many connect again.
  */
 #include "config.h"
 #include "daemon/vhost_device.h"
@@ -44,7 +44,8 @@ struct vhost_device {
 	uint64_t since;			/* of the state or problem */
 	uint64_t connections, quarantines, joins;
 	char problem[256];		/* the last one; "" */
-	bool begun;			/* repair: the VMM is in its own postcopy, on a connection before */
+	/* repair: the VMM is in its own postcopy, on a connection before */
+	bool begun;
 	bool logged;			/* that the back-end is not there */
 };
 
@@ -76,7 +77,7 @@ static bool is_resident(const struct vhost_device *d)
 	return !d->o->repair && s && s->state == SESSION_COMPLETE && s->running_told;
 }
 
-/* --- what the relay asks of us ------------------------------------------------------------------------------ */
+/* --- what the relay asks of us ---------------------------------------------------------------- */
 
 static const char *on_advised(void *ctx, int uffd)
 {
@@ -189,7 +190,7 @@ static const struct vhost_relay_ops relay_ops = {
 	.over = on_over,
 };
 
-/* --- connections --------------------------------------------------------------------------------------------- */
+/* --- connections ------------------------------------------------------------------------------ */
 
 static void begin(struct vhost_device *d, int back)
 {
@@ -201,7 +202,10 @@ static void begin(struct vhost_device *d, int back)
 		.early = !d->o->repair && !is_serving(d),
 		.protocol = VHOSTMSG_PROTOCOL_KNOWN,
 		.answer_limit = d->o->answer_s * NS,
-		/* The prover's own deadline comes first, and has more to say; it asks up to three times. */
+		/*
+		 * The prover's own deadline comes first, and has more to say; it asks up to three
+		 * times.
+		 */
 		.proof_limit = (4 * d->ops->prove_s + 1) * NS,
 	};
 
@@ -221,7 +225,8 @@ static void join(struct vhost_device *d, int back)
 	}
 	d->joins++;
 	d->since = clock_ns();
-	g_message("vhost-user %s: the back-end is back, process %d", d->o->name, (int)vhost_backend_pid(d->backend));
+	g_message("vhost-user %s: the back-end is back, process %d", d->o->name,
+		  (int)vhost_backend_pid(d->backend));
 }
 
 /* The back-end, for a VMM that waits for it, or for one that had another. */
@@ -230,7 +235,8 @@ static void try_connect(struct vhost_device *d)
 	int back = vhost_backend_connect(d->backend);
 
 	if (back < 0) {
-		g_autofree char *text = g_strdup_printf("no back-end at %s: %s", d->o->back, g_strerror(-back));
+		g_autofree char *text = g_strdup_printf("no back-end at %s: %s", d->o->back,
+							g_strerror(-back));
 
 		if (!d->logged)
 			g_message("vhost-user %s: waits for %s", d->o->name, text);
@@ -292,7 +298,7 @@ static gboolean on_connection(gint fd, GIOCondition condition, gpointer data)
 	return G_SOURCE_REMOVE;
 }
 
-/* --- life ------------------------------------------------------------------------------------------------------ */
+/* --- life ------------------------------------------------------------------------------------- */
 
 static void on_proved(void *ctx, const char *wrong)
 {
@@ -328,7 +334,8 @@ static void on_ended(void *ctx, const char *why)
  * @o: owned from here on, in any case
  * @ops: must outlive it
  */
-struct vhost_device *vhost_device_new(struct options_vhost *o, const struct vhost_device_ops *ops, GError **error)
+struct vhost_device *vhost_device_new(struct options_vhost *o, const struct vhost_device_ops *ops,
+				      GError **error)
 {
 	static const struct vhost_backend_ops backend_ops = { on_proved, on_found, on_ended };
 	struct vhost_device *d;
@@ -397,7 +404,7 @@ bool vhost_device_used(const struct vhost_device *d)
 	return d->front >= 0 || (d->relay && !d->over);
 }
 
-/* --- the report ------------------------------------------------------------------------------------------------ */
+/* --- the report ------------------------------------------------------------------------------- */
 
 static const char *state_of(const struct vhost_device *d)
 {
@@ -445,7 +452,9 @@ static void put_relay(const struct vhost_device *d, struct jsonmsg_writer *w)
 void vhost_device_report(const struct vhost_device *d, struct jsonmsg_writer *w)
 {
 	static const char *const policies[] = {
-		[REGMSG_POLICY_IGNORE] = "ignore", [REGMSG_POLICY_DISABLE] = "disable", [REGMSG_POLICY_FAIL] = "fail",
+		[REGMSG_POLICY_IGNORE] = "ignore",
+		[REGMSG_POLICY_DISABLE] = "disable",
+		[REGMSG_POLICY_FAIL] = "fail",
 	};
 
 	jsonmsg_begin_object(w, NULL);

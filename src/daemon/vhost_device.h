@@ -2,7 +2,8 @@
 #ifndef PC_DAEMON_VHOST_DEVICE_H
 #define PC_DAEMON_VHOST_DEVICE_H
 /*
- * One vhost-user device of the VM: where the VMM finds it, where its back-end is, and what passes between them now.
+ * One vhost-user device of the VM: where the VMM finds it, where its back-end is, and what passes
+ * between them now.
  */
 #include "daemon/door_native.h"
 #include "daemon/options.h"
@@ -21,8 +22,11 @@ struct vhost_device_ops {
 	unsigned prove_s;		/* for a process to let its mappings be seen */
 };
 
-/* @o: owned from here on, in any case; @ops must outlive it.  NULL with *error: it cannot listen. */
-struct vhost_device *vhost_device_new(struct options_vhost *o, const struct vhost_device_ops *ops, GError **error);
+/*
+ * @o: owned from here on, in any case; @ops must outlive it.  NULL with *error: it cannot listen.
+ */
+struct vhost_device *vhost_device_new(struct options_vhost *o, const struct vhost_device_ops *ops,
+				      GError **error);
 void vhost_device_free(struct vhost_device *d);
 const struct options_vhost *vhost_device_options(const struct vhost_device *d);
 /* There is a fresh snapshot. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Descriptors travel with the head of a message, by its first byte, and nowhere else.  What comes with a
- * body, or too many of them, ends the connection: nobody could tell what they are for.  A message is
- * sent as it was received, byte for byte, unless who holds it changed it.
+ * Descriptors travel with the head of a message, by its first byte, and nowhere else.  What comes
+ * with a body, or too many of them, ends the connection: nobody could tell what they are for.  A
+ * message is sent as it was received, byte for byte, unless who holds it changed it.
  */
 #include "config.h"
 #include "daemon/vhost_frame.h"
@@ -24,7 +24,8 @@ union control {
 	struct cmsghdr align;
 	char bytes[CMSG_SPACE(VHOSTMSG_REGIONS * sizeof(int))];
 };
-_Static_assert(CMSG_SPACE(VHOSTMSG_REGIONS * sizeof(int)) == CMSG_LEN(VHOSTMSG_REGIONS * sizeof(int)),
+_Static_assert(CMSG_SPACE(VHOSTMSG_REGIONS * sizeof(int)) ==
+		       CMSG_LEN(VHOSTMSG_REGIONS * sizeof(int)),
 	       "padding would let one descriptor too many in");
 
 /**
@@ -121,15 +122,16 @@ static ssize_t take(struct vhost_frame *f, int sock, void *to, size_t len)
  * vhost_frame_recv - go on receiving
  * @why: what is wrong, static text; untouched at the end of the stream
  *
- * The stream may end between two messages only, but who is gone is gone: that is for the caller to tell
- * by f->done.
+ * The stream may end between two messages only, but who is gone is gone: that is for the caller to
+ * tell by f->done.
  */
 int vhost_frame_recv(struct vhost_frame *f, int sock, bool reply, const char **why)
 {
 	for (;;) {
 		bool head = f->done < HEAD;
 		size_t whole = head ? HEAD : HEAD + f->m.head.size;
-		uint8_t *to = head ? (uint8_t *)&f->m.head + f->done : f->m.body.bytes + (f->done - HEAD);
+		uint8_t *to = head ? (uint8_t *)&f->m.head + f->done :
+				     f->m.body.bytes + (f->done - HEAD);
 		ssize_t n;
 		int ret;
 
@@ -140,7 +142,9 @@ int vhost_frame_recv(struct vhost_frame *f, int sock, bool reply, const char **w
 			*why = "descriptors where none may come, or too many";
 		if (n <= 0)
 			return (int)n;
-		ret = f->done == HEAD ? vhostmsg_check_head(&f->m.head, VHOSTMSG_TO_BACKEND, reply, why) : 0;
+		ret = f->done == HEAD ?
+			      vhostmsg_check_head(&f->m.head, VHOSTMSG_TO_BACKEND, reply, why) :
+			      0;
 		if (ret < 0)
 			return ret;
 	}
@@ -152,10 +156,12 @@ int vhost_frame_recv(struct vhost_frame *f, int sock, bool reply, const char **w
 int vhost_frame_send(struct vhost_frame *f, int sock)
 {
 	while (f->done < HEAD + f->m.head.size) {
-		size_t in_head = f->done < HEAD ? HEAD - f->done : 0, in_body = f->done + in_head - HEAD;
+		size_t in_head = f->done < HEAD ? HEAD - f->done : 0,
+		       in_body = f->done + in_head - HEAD;
 		struct iovec iov[2] = {
 			{ .iov_base = (uint8_t *)&f->m.head + f->done, .iov_len = in_head },
-			{ .iov_base = f->m.body.bytes + in_body, .iov_len = f->m.head.size - in_body },
+			{ .iov_base = f->m.body.bytes + in_body,
+			  .iov_len = f->m.head.size - in_body },
 		};
 		struct msghdr msg = { .msg_iov = iov + !in_head, .msg_iovlen = in_head ? 2 : 1 };
 		union control control = { 0 };

@@ -21,7 +21,8 @@ struct vhost_frame *vhost_frame_copy(const struct vhost_frame *f);
 /* Empty, to receive the next one. */
 void vhost_frame_clear(struct vhost_frame *f);
 /*
- * 1: a whole message is in it, its head checked; 0: not yet; -ECONNRESET at the end of the stream; another -errno with @why.
+ * 1: a whole message is in it, its head checked; 0: not yet; -ECONNRESET at the end of the stream;
+ * another -errno with @why.
  * @reply: an answer is awaited, not a request.
  */
 int vhost_frame_recv(struct vhost_frame *f, int sock, bool reply, const char **why);

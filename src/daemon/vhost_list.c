@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * They may come and go while a session is on.  A VMM keeps its connections as long as it lives, so this
- * daemon does, too: there is no way to get out from between two programs that know nothing of us.
+ * They may come and go while a session is on.  A VMM keeps its connections as long as it lives, so
+ * this daemon does, too: there is no way to get out from between two programs that know nothing of
+ * us.
  */
 #include "config.h"
 #include "daemon/vhost_list.h"
@@ -74,13 +75,16 @@ bool vhost_list_remove(struct vhost_list *l, const char *name, bool force, GErro
 		if (strcmp(vhost_device_options(at(l, i))->name, name) != 0)
 			continue;
 		if (vhost_device_used(at(l, i)) && !force) {
-			g_set_error(error, G_IO_ERROR, G_IO_ERROR_BUSY, "a VMM uses it: its device would be gone (force removes it all the same)");
+			g_set_error(
+				error, G_IO_ERROR, G_IO_ERROR_BUSY,
+				"a VMM uses it: its device would be gone (force removes it all the same)");
 			return false;
 		}
 		g_ptr_array_remove_index(l->devices, i);
 		return true;
 	}
-	g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND, "there is no vhost-user back-end named %s", name);
+	g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND,
+		    "there is no vhost-user back-end named %s", name);
 	return false;
 }
 

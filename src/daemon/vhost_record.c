@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A later word takes the place of an earlier one about the same thing, so that the order stays that of
- * the first time: negotiation, memory, rings.  What is about the same thing is said by a table.  A slot
- * that was dropped takes its addition along; a new table takes all slots along; a reset stops all rings.
+ * A later word takes the place of an earlier one about the same thing, so that the order stays that
+ * of the first time: negotiation, memory, rings.  What is about the same thing is said by a table.
+ * A slot that was dropped takes its addition along; a new table takes all slots along; a reset
+ * stops all rings.
  *
- * Where a ring stood is known from the back-end that stopped it (vhost_record_stopped), and from the
- * VMM that set it; of one that died it is in the inflight region, which is in force like the rest.
+ * Where a ring stood is known from the back-end that stopped it (vhost_record_stopped), and from
+ * the VMM that set it; of one that died it is in the inflight region, which is in force like the
+ * rest.
  */
 #include "config.h"
 #include "daemon/vhost_record.h"
@@ -55,13 +57,18 @@ static enum topic topic_of(uint32_t request)
 	return request < ARRAY_LEN(topics) ? (enum topic)topics[request] : TOPIC_ACT;
 }
 
-/* -1: it is not about one ring.  A state and an address begin with the ring, the descriptors' number has it in a byte. */
+/*
+ * -1: it is not about one ring.  A state and an address begin with the ring, the descriptors'
+ * number has it in a byte.
+ */
 static int ring_of(const struct vhostmsg *m)
 {
 	if (topic_of(m->head.request) != TOPIC_RING)
 		return -1;
 	return m->head.size == sizeof(m->body.u64) && m->head.request >= VHOSTMSG_SET_VRING_KICK &&
-	       m->head.request <= VHOSTMSG_SET_VRING_ERR ? (int)(m->body.u64 & (VHOSTMSG_RINGS - 1)) : (int)m->body.state.index;
+			       m->head.request <= VHOSTMSG_SET_VRING_ERR ?
+		       (int)(m->body.u64 & (VHOSTMSG_RINGS - 1)) :
+		       (int)m->body.state.index;
 }
 
 static bool same_slot(const struct vhostmsg *a, const struct vhostmsg *b)
@@ -83,7 +90,8 @@ static bool same_topic(const struct vhostmsg *a, const struct vhostmsg *b)
 	case TOPIC_SLOT:
 		return same_slot(a, b);
 	case TOPIC_CONFIG:
-		return a->body.config.offset == b->body.config.offset && a->body.config.size == b->body.config.size;
+		return a->body.config.offset == b->body.config.offset &&
+		       a->body.config.size == b->body.config.size;
 	case TOPIC_ACT:
 		break;
 	}
@@ -159,7 +167,8 @@ void vhost_record_stopped(struct vhost_record *r, unsigned ring, uint32_t base, 
 	struct vhost_frame *f = vhost_frame_new();
 
 	for (unsigned i = r->frames->len; for_good && i-- > 0;)
-		if (at(r, i)->m.head.request == VHOSTMSG_SET_VRING_KICK && ring_of(&at(r, i)->m) == (int)ring)
+		if (at(r, i)->m.head.request == VHOSTMSG_SET_VRING_KICK &&
+		    ring_of(&at(r, i)->m) == (int)ring)
 			g_ptr_array_remove_index(r->frames, i);
 	vhostmsg_ask(&f->m, VHOSTMSG_SET_VRING_BASE, 0);
 	f->m.body.state = (struct vhostmsg_state){ .index = ring, .num = base };
@@ -202,7 +211,8 @@ static bool same_file(int a, int b)
 {
 	struct stat x, y;
 
-	return fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+	return fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_dev == y.st_dev &&
+	       x.st_ino == y.st_ino;
 }
 
 /**
@@ -214,8 +224,9 @@ bool vhost_record_is_table(const struct vhost_record *r, const struct vhost_fram
 {
 	for (unsigned i = 0; i < r->frames->len; i++) {
 		const struct vhost_frame *have = at(r, i);
-		bool same = have->m.head.request == VHOSTMSG_SET_MEM_TABLE && have->m.head.size == f->m.head.size &&
-			    have->m.fds == f->m.fds && memcmp(&have->m.body, &f->m.body, f->m.head.size) == 0;
+		bool same = have->m.head.request == VHOSTMSG_SET_MEM_TABLE &&
+			    have->m.head.size == f->m.head.size && have->m.fds == f->m.fds &&
+			    memcmp(&have->m.body, &f->m.body, f->m.head.size) == 0;
 
 		for (unsigned k = 0; same && k < f->m.fds; k++)
 			same = same_file(have->fd[k], f->fd[k]);
@@ -236,7 +247,11 @@ static int add_regions(const struct vhost_frame *f, struct vhost_region *out, in
 		if (n == VHOST_RECORD_REGIONS)
 			return -E2BIG;
 		out[n++] = (struct vhost_region){
-			.dev = id.dev, .inode = id.inode, .offset = told->offset, .length = told->size, .va = told->va,
+			.dev = id.dev,
+			.inode = id.inode,
+			.offset = told->offset,
+			.length = told->size,
+			.va = told->va,
 		};
 	}
 	return n;
@@ -248,7 +263,8 @@ static int add_regions(const struct vhost_frame *f, struct vhost_region *out, in
  *
  * Return: how many, or -E2BIG.
  */
-int vhost_record_regions(const struct vhost_record *r, const struct vhost_frame *f, struct vhost_region *out)
+int vhost_record_regions(const struct vhost_record *r, const struct vhost_frame *f,
+			 struct vhost_region *out)
 {
 	bool anew = f && f->m.head.request == VHOSTMSG_SET_MEM_TABLE;
 	int n = 0;

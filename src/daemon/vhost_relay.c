@@ -2,19 +2,19 @@
 /*
  * Between a VMM and its vhost-user back-end, neither of which knows.
  *
- * A message of the VMM is received whole, checked, and heard by core/vhostfront, which says what is to
- * be done (vhost_relay_do.c); the next is heard when that is done and the back-end's socket has taken
- * it.  So there is at most one message on its way in each direction, and one that waits; what is behind
- * it waits in the socket, where it would have waited for a slow back-end, too.
+ * A message of the VMM is received whole, checked, and heard by core/vhostfront, which says what is
+ * to be done (vhost_relay_do.c); the next is heard when that is done and the back-end's socket has
+ * taken it.  So there is at most one message on its way in each direction, and one that waits; what
+ * is behind it waits in the socket, where it would have waited for a slow back-end, too.
  *
  * Both peers are judged.  What the VMM must not say ends both connections, as a back-end would have
- * ended them; what the back-end must not say puts it into quarantine: its connection is closed, and the
- * VMM's stays, unless it waits for an answer that nobody will give any more.  Nothing waits longer than
- * the limit for answers: not for an answer, not for a back-end that does not read, not for one that is
- * to come back.  Who waits for a page of ours is not late.
+ * ended them; what the back-end must not say puts it into quarantine: its connection is closed, and
+ * the VMM's stays, unless it waits for an answer that nobody will give any more.  Nothing waits
+ * longer than the limit for answers: not for an answer, not for a back-end that does not read, not
+ * for one that is to come back.  Who waits for a page of ours is not late.
  *
- * Whatever may change what can be done next ends in vhost_relay_go_on(), which may be called from inside
- * itself, by way of the owner's functions.
+ * Whatever may change what can be done next ends in vhost_relay_go_on(), which may be called from
+ * inside itself, by way of the owner's functions.
  */
 #include "config.h"
 #include "daemon/vhost_relay.h"
@@ -75,7 +75,7 @@ void vhost_relay_end(struct vhost_relay *r, const char *why)
 	r->ops->over(r->ctx, why);
 }
 
-/* --- hearing ----------------------------------------------------------------------------------------------- */
+/* --- hearing ---------------------------------------------------------------------------------- */
 
 /* Which of its three meanings has a table now? */
 static enum vhostmsg_form form_now(const struct vhost_relay *r)
@@ -87,7 +87,8 @@ static enum vhostmsg_form form_now(const struct vhost_relay *r)
 
 static bool tells_memory(const struct vhost_frame *f)
 {
-	return f->m.head.request == VHOSTMSG_SET_MEM_TABLE || f->m.head.request == VHOSTMSG_ADD_MEM_REG ||
+	return f->m.head.request == VHOSTMSG_SET_MEM_TABLE ||
+	       f->m.head.request == VHOSTMSG_ADD_MEM_REG ||
 	       f->m.head.request == VHOSTMSG_REM_MEM_REG;
 }
 
@@ -112,7 +113,8 @@ static void settle(struct vhost_relay *r)
 
 static void hear(struct vhost_relay *r, struct vhost_frame *f, bool fed)
 {
-	const struct vhostmsg_terms terms = { .protocol = r->protocol, .form = fed ? VHOSTMSG_PLAIN : form_now(r) };
+	const struct vhostmsg_terms terms = { .protocol = r->protocol,
+					      .form = fed ? VHOSTMSG_PLAIN : form_now(r) };
 	struct vhostfront_said said;
 	const char *why = NULL;
 
@@ -175,7 +177,7 @@ static bool step(struct vhost_relay *r)
 	return feed(r) || hear_vmm(r) || r->v.n_actions > 0;
 }
 
-/* --- sockets ----------------------------------------------------------------------------------------------- */
+/* --- sockets ---------------------------------------------------------------------------------- */
 
 /* 1: all of it has gone; 0: not yet; -errno. */
 static int send_queue(GQueue *q, int sock)
@@ -229,7 +231,10 @@ static gboolean on_front(gint fd, GIOCondition condition, gpointer data)
 	return G_SOURCE_REMOVE;
 }
 
-/* What it said last cannot be heard yet, and nothing more is read; that it goes is seen all the same. */
+/*
+ * What it said last cannot be heard yet, and nothing more is read; that it goes is seen all the
+ * same.
+ */
 static gboolean on_front_gone(gint fd, GIOCondition condition, gpointer data)
 {
 	struct vhost_relay *r = data;
@@ -248,10 +253,12 @@ static const char *take_answer(struct vhost_relay *r)
 
 	if (r->v.wait != VHOSTFRONT_AWAITS_ANSWER)
 		return NULL; /* nobody asked: vhostfront says so */
-	if (vhostmsg_check_reply(&r->answer->m, &r->asked, VHOSTMSG_TO_BACKEND, &r->asked_terms, &why) < 0)
+	if (vhostmsg_check_reply(&r->answer->m, &r->asked, VHOSTMSG_TO_BACKEND, &r->asked_terms,
+				 &why) < 0)
 		return why;
 	if (r->asked.head.request == VHOSTMSG_GET_VRING_BASE)
-		vhost_record_stopped(&r->record, r->asked.body.state.index, r->answer->m.body.state.num,
+		vhost_record_stopped(&r->record, r->asked.body.state.index,
+				     r->answer->m.body.state.num,
 				     r->v.said.what == VHOSTFRONT_RING_STOP);
 	if (r->asked.head.request == VHOSTMSG_POSTCOPY_ADVISE && !r->v.config.repair)
 		return r->ops->advised(r->ctx, steal_fd(&r->answer->fd[0]));
@@ -316,7 +323,7 @@ static gboolean on_writable(gint fd, GIOCondition condition, gpointer data)
 	return G_SOURCE_REMOVE;
 }
 
-/* --- time -------------------------------------------------------------------------------------------------- */
+/* --- time ------------------------------------------------------------------------------------- */
 
 static bool has_passed(const struct vhost_relay *r, uint64_t since, uint64_t now)
 {
@@ -330,7 +337,8 @@ static gboolean on_tick(gpointer data)
 	bool forsaken = r->whole && r->v.reason && has_passed(r, r->whole_since, now);
 
 	r->deadline = 0;
-	if (r->v.wait == VHOSTFRONT_AWAITS_ANSWER && now >= r->v.deadline && !r->finding && r->ops->waits(r->ctx))
+	if (r->v.wait == VHOSTFRONT_AWAITS_ANSWER && now >= r->v.deadline && !r->finding &&
+	    r->ops->waits(r->ctx))
 		vhostfront_excuse(&r->v, now);
 	vhostfront_tick(&r->v, now);
 	if (has_passed(r, r->unsent_since, now))
@@ -342,7 +350,9 @@ static gboolean on_tick(gpointer data)
 	return G_SOURCE_REMOVE;
 }
 
-/* Listen to whom there is something to hear from, and look at the clock while something is awaited. */
+/*
+ * Listen to whom there is something to hear from, and look at the clock while something is awaited.
+ */
 static void watch(struct vhost_relay *r)
 {
 	bool timed = r->v.wait != VHOSTFRONT_IDLE || r->unsent_since || r->whole;
@@ -364,7 +374,7 @@ static void watch(struct vhost_relay *r)
 		drop_source(&r->deadline);
 }
 
-/* --- for the owner ----------------------------------------------------------------------------------------- */
+/* --- for the owner ---------------------------------------------------------------------------- */
 
 /**
  * vhost_relay_go_on - do all that can be done now
@@ -390,8 +400,8 @@ void vhost_relay_go_on(struct vhost_relay *r)
 /**
  * vhost_relay_new - both are connected, and neither has said anything
  */
-struct vhost_relay *vhost_relay_new(int front, int back, const struct vhostfront_config *config, const struct vhost_relay_ops *ops,
-				    void *ctx)
+struct vhost_relay *vhost_relay_new(int front, int back, const struct vhostfront_config *config,
+				    const struct vhost_relay_ops *ops, void *ctx)
 {
 	struct vhost_relay *r = g_new0(struct vhost_relay, 1);
 

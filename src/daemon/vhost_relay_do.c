@@ -2,9 +2,10 @@
 /*
  * What core/vhostfront wants done, one function for each.
  *
- * A request is passed on with the bytes it came with, but for three things: what SET_PROTOCOL_FEATURES
- * says, which has our own features in it; the mark that asks for a reply, where we want one and the VMM
- * did not, or the other way round; and the features and addresses in answers.
+ * A request is passed on with the bytes it came with, but for three things: what
+ * SET_PROTOCOL_FEATURES says, which has our own features in it; the mark that asks for a reply,
+ * where we want one and the VMM did not, or the other way round; and the features and addresses in
+ * answers.
  */
 #include "config.h"
 #include "daemon/vhost_relay_parts.h"
@@ -18,7 +19,7 @@
 
 typedef void doer(struct vhost_relay *r, const struct vhostfront_action *a);
 
-/* --- to the back-end --------------------------------------------------------------------------------------- */
+/* --- to the back-end -------------------------------------------------------------------------- */
 
 /* @f is taken over; NULL: it could not be made. */
 static void tell(struct vhost_relay *r, struct vhost_frame *f, enum vhostmsg_form form)
@@ -32,7 +33,8 @@ static void tell(struct vhost_relay *r, struct vhost_frame *f, enum vhostmsg_for
 	g_queue_push_tail(&r->to_back, f);
 }
 
-static void relay_as(struct vhost_relay *r, const struct vhostfront_action *a, enum vhostmsg_form form)
+static void relay_as(struct vhost_relay *r, const struct vhostfront_action *a,
+		     enum vhostmsg_form form)
 {
 	struct vhost_frame *f = vhost_frame_copy(r->request);
 
@@ -108,7 +110,7 @@ static void do_ack_bases(struct vhost_relay *r, const struct vhostfront_action *
 	tell(r, f, VHOSTMSG_PLAIN);
 }
 
-/* --- by us ------------------------------------------------------------------------------------------------- */
+/* --- by us ------------------------------------------------------------------------------------ */
 
 static void do_prove(struct vhost_relay *r, const struct vhostfront_action *a)
 {
@@ -181,12 +183,13 @@ static void do_drop_orphans(struct vhost_relay *r, const struct vhostfront_actio
 }
 
 /*
- * Where a ring of a back-end that died stood is in its inflight region, or nobody knows, and what it had
- * done would be done again.
+ * Where a ring of a back-end that died stood is in its inflight region, or nobody knows, and what
+ * it had done would be done again.
  */
 static bool resumable(const struct vhost_relay *r)
 {
-	return !vhost_record_has(&r->record, VHOSTMSG_SET_VRING_KICK) || vhost_record_has(&r->record, VHOSTMSG_SET_INFLIGHT_FD);
+	return !vhost_record_has(&r->record, VHOSTMSG_SET_VRING_KICK) ||
+	       vhost_record_has(&r->record, VHOSTMSG_SET_INFLIGHT_FD);
 }
 
 /* What was held, or released and not heard yet, is in force: the VMM believes that it was done. */
@@ -209,7 +212,7 @@ static void do_quarantine(struct vhost_relay *r, const struct vhostfront_action 
 		vhost_relay_end(r, r->v.reason);
 }
 
-/* --- to the VMM -------------------------------------------------------------------------------------------- */
+/* --- to the VMM ------------------------------------------------------------------------------- */
 
 static void answer(struct vhost_relay *r, struct vhost_frame *f)
 {

@@ -14,12 +14,16 @@ struct vhost_relay {
 	bool going;			/* vhost_relay_go_on() is at work, further up the stack */
 	bool again;			/* and has to look once more */
 	uint64_t requests, answers;
-	uint64_t protocol;		/* what the VMM thinks was agreed; the back-end's is v.agreed */
-	bool ack_due;			/* repair: the VMM was told addresses, and accepts them with its next table */
+	/* what the VMM thinks was agreed; the back-end's is v.agreed */
+	uint64_t protocol;
+	/* repair: the VMM was told addresses, and accepts them with its next table */
+	bool ack_due;
 	struct vhost_frame *heard;	/* the VMM's next request, while it comes */
 	bool whole;			/* it is all there */
-	uint64_t whole_since, unsent_since;	/* CLOCK_MONOTONIC; unsent: the back-end does not read, 0: it does */
-	struct vhost_frame *request;	/* what is being worked on, until it is kept or held; the VMM's, or one that is fed */
+	/* CLOCK_MONOTONIC; unsent: the back-end does not read, 0: it does */
+	uint64_t whole_since, unsent_since;
+	/* what is being worked on, until it is kept or held; the VMM's, or one that is fed */
+	struct vhost_frame *request;
 	uint32_t number;		/* of that */
 	bool telling;			/* it tells of memory, and settled() was not called yet */
 	struct vhost_frame *answer;	/* the back-end's, while it comes and until the next */

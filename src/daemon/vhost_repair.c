@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A back-end says where it has mapped each region, so that the VMM can tell what a fault is about;
- * libvhost-user, in all its versions so far, says the VMM's own addresses instead.  The true ones are
- * in /proc/PID/maps: the mapping of the region's file that shows the region's offset.
+ * libvhost-user, in all its versions so far, says the VMM's own addresses instead.  The true ones
+ * are in /proc/PID/maps: the mapping of the region's file that shows the region's offset.
  *
- * There may be several.  Libraries map a region either alone or from the beginning of its file on, and
- * then the mapping of one region shows others as well, which the back-end never uses there.  What all
- * have in common is that the mapping ends where the region ends; where none does, as when the kernel has
- * joined neighbours, the smallest that shows all of it is taken.
+ * There may be several.  Libraries map a region either alone or from the beginning of its file on,
+ * and then the mapping of one region shows others as well, which the back-end never uses there.
+ * What all have in common is that the mapping ends where the region ends; where none does, as when
+ * the kernel has joined neighbours, the smallest that shows all of it is taken.
  *
- * A process that is several back-ends maps everything once for each.  Theirs look alike but for this: who
- * asks registers its own only when the VMM has accepted the addresses, and the others' are registered.
+ * A process that is several back-ends maps everything once for each.  Theirs look alike but for
+ * this: who asks registers its own only when the VMM has accepted the addresses, and the others'
+ * are registered.
  *
  * /proc may keep its reader waiting for as long as somebody keeps that address space locked, so a
  * thread of the prover reads it, about data of its own.
@@ -107,10 +108,11 @@ static bool search_one(struct search *s, unsigned i)
 	if (!s->address[i])
 		s->address[i] = vhost_repair_address(t, vma, (unsigned)n);
 	if (!s->address[i])
-		snprintf(s->problem, sizeof(s->problem),
-			 "process %d does not map what it was told of: is the back-end another process "
-			 "than the one that made its socket, or in another pid namespace?",
-			 (int)s->pid);
+		snprintf(
+			s->problem, sizeof(s->problem),
+			"process %d does not map what it was told of: is the back-end another process "
+			"than the one that made its socket, or in another pid namespace?",
+			(int)s->pid);
 	return s->address[i] != 0;
 }
 
@@ -165,7 +167,8 @@ static void on_done(void *ctx, void *job)
 
 static void on_overdue(void *ctx, void *job)
 {
-	tell(ctx, job, "its process does not let its mappings be seen: its address space is locked");
+	tell(ctx, job,
+	     "its process does not let its mappings be seen: its address space is locked");
 }
 
 /**

@@ -24,8 +24,8 @@
 #include "sys/maps_text.h"
 
 /*
- * The kernel fills no more than this at a time; stdio would ask for a quarter of it, and how often is asked is
- * most of what a look costs.
+ * The kernel fills no more than this at a time; stdio would ask for a quarter of it, and how often
+ * is asked is most of what a look costs.
  */
 #define READ_SIZE 4096
 
@@ -70,7 +70,8 @@ static int query_of_file(int maps_fd, uint64_t dev, uint64_t inode, struct maps_
 	struct maps_list l = { 0 };
 	int rc;
 
-	while ((rc = maps_query_of_file(maps_fd, dev, inode, &vma)) > 0 && (rc = maps_list_add(&l, &vma)) == 0)
+	while ((rc = maps_query_of_file(maps_fd, dev, inode, &vma)) > 0 &&
+	       (rc = maps_list_add(&l, &vma)) == 0)
 		continue;
 	if (rc < 0 && rc != -ENODATA) {
 		free(l.vma);
@@ -100,8 +101,8 @@ int maps_of_file(pid_t pid, uint64_t dev, uint64_t inode, struct maps_vma **out)
 /**
  * maps_wait - outwait whoever keeps the address space of a process locked
  *
- * The end of this process interrupts that.  maps alone may be told without the lock (6.17); smaps is not.  One byte: no more
- * than the first mapping is walked.
+ * The end of this process interrupts that.  maps alone may be told without the lock (6.17); smaps
+ * is not.  One byte: no more than the first mapping is walked.
  */
 int maps_wait(pid_t pid)
 {
@@ -118,8 +119,8 @@ int maps_wait(pid_t pid)
 /**
  * maps_proven - is all of a range registered for missing faults?
  *
- * An empty range is proven.  Reading smaps walks the page tables of all that lies below the range, too: this is
- * for milestones, not for faults.
+ * An empty range is proven.  Reading smaps walks the page tables of all that lies below the range,
+ * too: this is for milestones, not for faults.
  */
 int maps_proven(pid_t pid, uint64_t start, uint64_t end, uint64_t *at)
 {
@@ -162,7 +163,10 @@ static pid_t pid_of_name(const char *name)
 	return pid > 0 && pid <= INT32_MAX && *rest == '\0' ? (pid_t)pid : 0;
 }
 
-/* The directory of its tasks has a link for each, beside its own two.  Kernel threads are most of /proc, and have but one task. */
+/*
+ * The directory of its tasks has a link for each, beside its own two.  Kernel threads are most of
+ * /proc, and have but one task.
+ */
 static bool has_one_task(const char *tasks)
 {
 	struct stat st;
@@ -285,8 +289,8 @@ static int open_same(const char *path, const struct maps_vma *vma)
 }
 
 /*
- * A descriptor of the process that stands for the file.  Looked at before it is opened: opening what
- * somebody else has open can have effects (devices, pipes).
+ * A descriptor of the process that stands for the file.  Looked at before it is opened: opening
+ * what somebody else has open can have effects (devices, pipes).
  */
 static int open_from_fds(pid_t pid, const struct maps_vma *vma)
 {
@@ -322,7 +326,8 @@ int maps_open(pid_t pid, const struct maps_vma *vma)
 
 	if (vma->inode == 0)
 		return -ENOENT;
-	snprintf(path, sizeof(path), "/proc/%d/map_files/%" PRIx64 "-%" PRIx64, (int)pid, vma->start, vma->end);
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%" PRIx64 "-%" PRIx64, (int)pid,
+		 vma->start, vma->end);
 	fd = open_same(path, vma);
 	return fd >= 0 ? fd : open_from_fds(pid, vma);
 }
@@ -347,7 +352,8 @@ int maps_present(pid_t pid, uint64_t start, uint64_t end, uint64_t *pages)
 		return errno == ENOENT ? -ESRCH : -errno;
 	while (at < last) {
 		size_t want = last - at < ARRAY_LEN(entry) ? last - at : ARRAY_LEN(entry);
-		ssize_t n = pread(fd, entry, want * sizeof(entry[0]), (off_t)(at * sizeof(entry[0])));
+		ssize_t n = pread(fd, entry, want * sizeof(entry[0]),
+				  (off_t)(at * sizeof(entry[0])));
 
 		if (n < (ssize_t)sizeof(entry[0]))
 			return n < 0 ? -errno : -ESRCH;

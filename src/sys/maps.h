@@ -43,8 +43,8 @@ int maps_users(uint64_t dev, uint64_t inode, pid_t **out, unsigned *hidden, _Ato
 int maps_at(pid_t pid, uint64_t address, struct maps_vma *out);
 
 /*
- * The file behind a mapping of @pid, opened for reading and writing: a descriptor, -ENOENT when neither
- * the mapping nor a descriptor of the process leads to it, or -errno.
+ * The file behind a mapping of @pid, opened for reading and writing: a descriptor, -ENOENT when
+ * neither the mapping nor a descriptor of the process leads to it, or -errno.
  */
 int maps_open(pid_t pid, const struct maps_vma *vma);
 

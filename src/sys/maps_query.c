@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Most of what a line of /proc/PID/maps costs is the name of the file, and nobody here wants to know it.  A look at
- * every process of a host reads thousands of lines, with a VM standing still.
+ * Most of what a line of /proc/PID/maps costs is the name of the file, and nobody here wants to
+ * know it.  A look at every process of a host reads thousands of lines, with a VM standing still.
  */
 #include "config.h"
 
@@ -14,8 +14,9 @@
 #include "sys/uapi.h"
 
 /*
- * ESRCH of the kernel stands for a task without an address space (any more), which the text shows by being empty.  Whatever else
- * goes wrong is for the text to say: a process that was not looked at must not pass for one that maps nothing.
+ * ESRCH of the kernel stands for a task without an address space (any more), which the text shows
+ * by being empty.  Whatever else goes wrong is for the text to say: a process that was not looked
+ * at must not pass for one that maps nothing.
  */
 static int query_next(int maps_fd, uint64_t at, struct maps_vma *out)
 {
@@ -30,9 +31,14 @@ static int query_next(int maps_fd, uint64_t at, struct maps_vma *out)
 		return errno == ESRCH ? -ENODATA : -ENOTTY;
 	}
 	*out = (struct maps_vma){
-		.start = q.vma_start, .end = q.vma_end, .offset = q.vma_offset, .inode = q.inode,
-		.dev = makedev(q.dev_major, q.dev_minor), .readable = q.vma_flags & PROCMAP_QUERY_VMA_READABLE,
-		.writable = q.vma_flags & PROCMAP_QUERY_VMA_WRITABLE, .shared = q.vma_flags & PROCMAP_QUERY_VMA_SHARED,
+		.start = q.vma_start,
+		.end = q.vma_end,
+		.offset = q.vma_offset,
+		.inode = q.inode,
+		.dev = makedev(q.dev_major, q.dev_minor),
+		.readable = q.vma_flags & PROCMAP_QUERY_VMA_READABLE,
+		.writable = q.vma_flags & PROCMAP_QUERY_VMA_WRITABLE,
+		.shared = q.vma_flags & PROCMAP_QUERY_VMA_SHARED,
 	};
 	return 1;
 }

@@ -29,7 +29,8 @@ static bool take_number(const char **line, unsigned base, char end, uint64_t *ou
 	const char *p = *line;
 
 	for (*out = 0; digit(*p) < base; p++)
-		if (__builtin_mul_overflow(*out, base, out) || __builtin_add_overflow(*out, digit(*p), out))
+		if (__builtin_mul_overflow(*out, base, out) ||
+		    __builtin_add_overflow(*out, digit(*p), out))
 			return false;
 	if (p == *line || *p != end)
 		return false;
@@ -62,8 +63,8 @@ static bool take_inode(const char *line, uint64_t *inode)
  * maps_text_vma - read the head line of a mapping
  * @vma: filled when it is one
  *
- * Names (with spaces, escaped newlines, " (deleted)") are not looked at: they prove nothing.  By hand, since a look
- * reads thousands of lines.
+ * Names (with spaces, escaped newlines, " (deleted)") are not looked at: they prove nothing.  By
+ * hand, since a look reads thousands of lines.
  *
  * Return: false for any other line.
  */
@@ -71,11 +72,13 @@ bool maps_text_vma(const char *line, struct maps_vma *vma)
 {
 	uint64_t major, minor;
 
-	if (!take_number(&line, 16, '-', &vma->start) || !take_number(&line, 16, ' ', &vma->end) || vma->start >= vma->end)
+	if (!take_number(&line, 16, '-', &vma->start) || !take_number(&line, 16, ' ', &vma->end) ||
+	    vma->start >= vma->end)
 		return false;
 	if (!take_permissions(&line, vma) || !take_number(&line, 16, ' ', &vma->offset))
 		return false;
-	if (!take_number(&line, 16, ':', &major) || !take_number(&line, 16, ' ', &minor) || !take_inode(line, &vma->inode))
+	if (!take_number(&line, 16, ':', &major) || !take_number(&line, 16, ' ', &minor) ||
+	    !take_inode(line, &vma->inode))
 		return false;
 	vma->dev = makedev((unsigned)major, (unsigned)minor);
 	vma->uffd_missing = false;

@@ -63,8 +63,8 @@ int mem_identify(int fd, struct mem_identity *id)
 /**
  * mem_writable - can we write this memory file?
  *
- * A descriptor that is open for reading only, or a seal (F_SEAL_FUTURE_WRITE leaves the mappings of others writable), shows
- * otherwise no earlier than when content is to be placed.
+ * A descriptor that is open for reading only, or a seal (F_SEAL_FUTURE_WRITE leaves the mappings of
+ * others writable), shows otherwise no earlier than when content is to be placed.
  */
 bool mem_writable(int fd)
 {
@@ -110,7 +110,10 @@ void *mem_map_private(uint64_t len)
 	return addr == MAP_FAILED ? NULL : addr;
 }
 
-/* The kernel copies between two places of our own; without that call (a sandbox) it is a plain copy. */
+/*
+ * The kernel copies between two places of our own; without that call (a sandbox) it is a plain
+ * copy.
+ */
 static int copied(ssize_t n, void *to, const void *from, size_t len)
 {
 	if (n >= 0)
@@ -124,8 +127,9 @@ static int copied(ssize_t n, void *to, const void *from, size_t len)
 /**
  * mem_write - copy into memory that may have gone
  *
- * A shared file can be truncated by everybody who has it, and a file system be full: the kernel then tells us by
- * SIGBUS, unless it makes the access itself.  0 or -EFAULT; a part may have been written.
+ * A shared file can be truncated by everybody who has it, and a file system be full: the kernel
+ * then tells us by SIGBUS, unless it makes the access itself.  0 or -EFAULT; a part may have been
+ * written.
  */
 int mem_write(void *to, const void *from, size_t len)
 {
@@ -224,8 +228,9 @@ int mem_each_extent(int fd, uint64_t offset, uint64_t len,
 /**
  * mem_is_hole - is a range of a shared mapping a hole of its file?
  *
- * @addr and @len are multiples of the page size.  A snapshot, as mem_each_extent().  Asked by mincore(), because SEEK_DATA takes the
- * file's lock, which another process may hold while it sleeps on a page of that file.
+ * @addr and @len are multiples of the page size.  A snapshot, as mem_each_extent().  Asked by
+ * mincore(), because SEEK_DATA takes the file's lock, which another process may hold while it
+ * sleeps on a page of that file.
  */
 bool mem_is_hole(void *addr, uint64_t len)
 {
@@ -233,7 +238,8 @@ bool mem_is_hole(void *addr, uint64_t len)
 	unsigned char there[64];
 
 	for (uint64_t done = 0; done < len;) {
-		uint64_t n = (len - done) / page < sizeof(there) ? (len - done) / page : sizeof(there);
+		uint64_t n = (len - done) / page < sizeof(there) ? (len - done) / page :
+								   sizeof(there);
 
 		if (mincore((uint8_t *)addr + done, n * page, there) < 0)
 			return false;
@@ -367,14 +373,15 @@ bool mem_pool_empty(uint64_t page_size)
 {
 	unsigned long free_pages, reserved;
 
-	return pool_count(page_size, "free", &free_pages) && pool_count(page_size, "resv", &reserved) &&
-	       free_pages <= reserved;
+	return pool_count(page_size, "free", &free_pages) &&
+	       pool_count(page_size, "resv", &reserved) && free_pages <= reserved;
 }
 
 /**
  * mem_mapped - has process @pid a page, or one that is swapped out, at @address?
  *
- * What its page table says; of a shared file more may be there than some process has mapped.  No stdio, as above.
+ * What its page table says; of a shared file more may be there than some process has mapped.  No
+ * stdio, as above.
  *
  * Return: 1 yes, 0 no, -errno when it cannot be told.
  */
@@ -388,7 +395,8 @@ int mem_mapped(pid_t pid, uint64_t address)
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	if (pread(fd, &entry, sizeof(entry), (off_t)(address / base_page() * sizeof(entry))) != sizeof(entry))
+	if (pread(fd, &entry, sizeof(entry), (off_t)(address / base_page() * sizeof(entry))) !=
+	    sizeof(entry))
 		return -EIO;
 	return (entry >> 62) != 0;
 }

@@ -27,16 +27,16 @@ void *mem_map_shared(int fd, uint64_t offset, uint64_t len);
 /* Private zero memory, NORESERVE (ledgers, stores of held blocks); NULL with errno. */
 void *mem_map_private(uint64_t len);
 /*
- * Copy into, or out of, a mapping of a file that others may truncate, or whose file system may be full: -EFAULT where a plain
- * access would be SIGBUS.
+ * Copy into, or out of, a mapping of a file that others may truncate, or whose file system may be
+ * full: -EFAULT where a plain access would be SIGBUS.
  */
 int mem_write(void *to, const void *from, size_t len);
 int mem_read(void *to, const void *from, size_t len);
 void mem_unmap(void *addr, uint64_t len);
 
 /*
- * Are there no free huge pages of @page_size that nobody reserved?  The kernel answers a COPY then with EEXIST, as if the page were
- * there (tests/kernel).  False when it cannot be told.
+ * Are there no free huge pages of @page_size that nobody reserved?  The kernel answers a COPY then
+ * with EEXIST, as if the page were there (tests/kernel).  False when it cannot be told.
  */
 bool mem_pool_empty(uint64_t page_size);
 /* Has that process something at this address?  1 yes, 0 no, -errno when it cannot be told. */
@@ -54,9 +54,9 @@ int mem_each_extent(int fd, uint64_t offset, uint64_t len,
 		    int (*visit)(void *ctx, uint64_t start, uint64_t length), void *ctx);
 
 /*
- * Is all of a shared mapping's range not instantiated, so that it reads as zero and costs nothing?  False for what is there in
- * part or cannot be told; a page that was swapped out counts as not there.  Not for hugetlbfs, where the kernel tells
- * only what this process has looked at.
+ * Is all of a shared mapping's range not instantiated, so that it reads as zero and costs nothing?
+ * False for what is there in part or cannot be told; a page that was swapped out counts as not
+ * there.  Not for hugetlbfs, where the kernel tells only what this process has looked at.
  */
 bool mem_is_hole(void *addr, uint64_t len);
 
@@ -94,7 +94,10 @@ static inline uint8_t *mem_ring_write(const struct mem_ring *r)
 {
 	return r->base + (r->tail & (r->size - 1));
 }
-/* Begin anew if there is nothing in it: a queue that is kept short then stays in the same few cache lines. */
+/*
+ * Begin anew if there is nothing in it: a queue that is kept short then stays in the same few cache
+ * lines.
+ */
 static inline void mem_ring_rewind(struct mem_ring *r)
 {
 	if (r->head == r->tail)

@@ -209,7 +209,10 @@ int ring_recv(struct ring *r, int fd, void *buf, size_t len, struct ring_cookie 
 	if (!sqe)
 		return -EBUSY;
 	io_uring_prep_recv(sqe, fd, buf, len, 0);
-	/* Re-armed when the socket was just emptied: a first try would find nothing, and costs as much as the poll. */
+	/*
+	 * Re-armed when the socket was just emptied: a first try would find nothing, and costs as
+	 * much as the poll.
+	 */
 	sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
 	sqe->user_data = cookie_pack(c);
 	return 0;
@@ -355,7 +358,10 @@ static int ring_enter(struct ring *r, int64_t wait_ns)
 		rc = io_uring_submit_and_get_events(&r->uring);
 		return rc < 0 ? rc : 0;
 	}
-	/* Without a timeout no timer is armed, which in a virtual machine costs more than the rest of the call. */
+	/*
+	 * Without a timeout no timer is armed, which in a virtual machine costs more than the rest
+	 * of the call.
+	 */
 	if (wait_ns < 0) {
 		rc = io_uring_submit_and_wait(&r->uring, 1);
 		return rc < 0 ? rc : 0;

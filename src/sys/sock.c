@@ -57,8 +57,9 @@ ssize_t sock_send(int fd, const void *buf, size_t len)
 /**
  * sock_acknowledge - acknowledge now what was received and read
  *
- * TCP puts an acknowledgement off by 40 ms where it can, and a peer that has not set TCP_NODELAY sends
- * nothing small meanwhile.  Holds for what was received so far only.  Nothing on UNIX sockets.
+ * TCP puts an acknowledgement off by 40 ms where it can, and a peer that has not set TCP_NODELAY
+ * sends nothing small meanwhile.  Holds for what was received so far only.  Nothing on UNIX
+ * sockets.
  */
 void sock_acknowledge(int fd)
 {
@@ -89,7 +90,8 @@ void sock_tune(int fd)
 
 	/* Best effort: each of them fails on a UNIX socket, and none is needed for correctness. */
 	for (unsigned i = 0; i < sizeof(options) / sizeof(options[0]); i++)
-		(void)setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof(int));
+		(void)setsockopt(fd, options[i].level, options[i].name, &options[i].value,
+				 sizeof(int));
 }
 
 #define BACKLOG_LEAST (1u << 20) /* less costs throughput even where the line takes no time */
@@ -124,8 +126,8 @@ static unsigned backlog_of(int fd)
 }
 
 /*
- * The kernel doubles what it is asked for, as it needs some itself.  What it offers the peer does not
- * follow by itself.
+ * The kernel doubles what it is asked for, as it needs some itself.  What it offers the peer does
+ * not follow by itself.
  */
 static bool set_backlog(int fd, int bytes)
 {

@@ -6,7 +6,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* What the peer has not acknowledged yet, bytes (SIOCOUTQ; TCP and UNIX sockets).  Negative: -errno. */
+/*
+ * What the peer has not acknowledged yet, bytes (SIOCOUTQ; TCP and UNIX sockets).  Negative:
+ * -errno.
+ */
 int sock_unsent(int fd);
 bool sock_ended(int fd);
 /* Send what the socket takes at once, never waiting.  Bytes, 0 when it takes none, or -errno. */

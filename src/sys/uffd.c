@@ -26,7 +26,8 @@
 #include "sys/fd.h"
 #include "sys/uapi.h"
 
-#define UFFD_GONE_EVENTS (UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_UNMAP)
+#define UFFD_GONE_EVENTS                                                                           \
+	(UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_UNMAP)
 
 /* --- placement --- */
 
@@ -71,7 +72,8 @@ static int issue_wake(int uffd, uint64_t dst, uint64_t len, const void *src, boo
 	return rc;
 }
 
-static int issue_continue(int uffd, uint64_t dst, uint64_t len, const void *src, bool wake, int64_t *moved)
+static int issue_continue(int uffd, uint64_t dst, uint64_t len, const void *src, bool wake,
+			  int64_t *moved)
 {
 	struct uffdio_continue arg = {
 		.range = { .start = dst, .len = len },
@@ -203,8 +205,8 @@ static bool uffd_had_handshake(int uffd)
 }
 
 /*
- * The features that its handshake asked for, as fdinfo shows them: "API: protocol:features:offered".  None where that cannot be
- * read.
+ * The features that its handshake asked for, as fdinfo shows them: "API:
+ * protocol:features:offered".  None where that cannot be read.
  */
 static uint64_t uffd_asked_for(int uffd)
 {
@@ -228,9 +230,10 @@ static uint64_t uffd_asked_for(int uffd)
  * A blocking fd would poll as an error for ever, so it is made O_NONBLOCK first; the owner of the
  * other end of the shared open file sees that flag, too.  @was_blocking may be NULL.
  *
- * The kernel places nothing in an address space while an event about memory that goes is unread, and gives it out behind all
- * faults.  Who reads faults only as far as there is room for their threads may then wait for a placement that waits for him, so
- * such a one is not served until something takes its events apart from its faults.
+ * The kernel places nothing in an address space while an event about memory that goes is unread,
+ * and gives it out behind all faults.  Who reads faults only as far as there is room for their
+ * threads may then wait for a placement that waits for him, so such a one is not served until
+ * something takes its events apart from its faults.
  *
  * @need_kernel asks nothing more here: whether the fd was opened USER_MODE_ONLY is in no file of
  * /proc and in no ioctl.  Whoever needs kernel accesses to fault (S2-11) follows up with
@@ -339,7 +342,8 @@ const char *uffd_fitness_text(enum uffd_fitness f)
 		[UFFD_FIT] = "fit",
 		[UFFD_NOT_A_UFFD] = "the descriptor is not a userfaultfd",
 		[UFFD_NO_HANDSHAKE] = "UFFDIO_API was not done on the userfaultfd",
-		[UFFD_REPORTS_GONE] = "the userfaultfd asks for EVENT_REMOVE, EVENT_REMAP or EVENT_UNMAP: open it without",
+		[UFFD_REPORTS_GONE] =
+			"the userfaultfd asks for EVENT_REMOVE, EVENT_REMAP or EVENT_UNMAP: open it without",
 		[UFFD_USER_ONLY] = "the userfaultfd is USER_MODE_ONLY, kernel accesses would fail",
 	};
 

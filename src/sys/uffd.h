@@ -58,7 +58,8 @@ enum uffd_fitness {
 	UFFD_FIT = 0,
 	UFFD_NOT_A_UFFD,   /* not an anon_inode:[userfaultfd] */
 	UFFD_NO_HANDSHAKE, /* UFFDIO_API was not done (poll gives POLLERR although O_NONBLOCK) */
-	UFFD_REPORTS_GONE, /* asked for REMOVE, REMAP or UNMAP events: nothing is placed while one is unread */
+	/* asked for REMOVE, REMAP or UNMAP events: nothing is placed while one is unread */
+	UFFD_REPORTS_GONE,
 	UFFD_USER_ONLY,	   /* opened USER_MODE_ONLY: kernel accesses would get EFAULT */
 };
 /*

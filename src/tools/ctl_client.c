@@ -152,7 +152,8 @@ static void put_arguments(struct jsonmsg_writer *w, const struct ctl_argument *a
 	jsonmsg_end(w);
 }
 
-static int send_with(struct ctl_client *c, int64_t id, const char *command, const struct ctl_argument *arguments)
+static int send_with(struct ctl_client *c, int64_t id, const char *command,
+		     const struct ctl_argument *arguments)
 {
 	struct jsonmsg_writer *w cleanup_jsonmsg_writer = jsonmsg_writer_new();
 	char *line cleanup_free = NULL;
@@ -283,15 +284,16 @@ static int check_reply(struct ctl_client *c, const struct jsonmsg *reply)
 int ctl_client_ask(struct ctl_client *c, const char *command, const char *flag,
 		   struct jsonmsg **reply)
 {
-	return ctl_client_ask_with(c, command, (const struct ctl_argument[]){{flag, NULL}, {NULL, NULL}}, reply);
+	return ctl_client_ask_with(
+		c, command, (const struct ctl_argument[]){ { flag, NULL }, { NULL, NULL } }, reply);
 }
 
 /**
  * ctl_client_ask_with - the same with arguments
  * @arguments: the last one has no name
  */
-int ctl_client_ask_with(struct ctl_client *c, const char *command, const struct ctl_argument *arguments,
-			struct jsonmsg **reply)
+int ctl_client_ask_with(struct ctl_client *c, const char *command,
+			const struct ctl_argument *arguments, struct jsonmsg **reply)
 {
 	struct jsonmsg *v cleanup_jsonmsg = NULL;
 	int r = send_with(c, 1, command, arguments);

@@ -39,7 +39,7 @@ int ctl_client_wait(struct ctl_client *c, struct jsonmsg **out, int timeout_ms);
 int ctl_client_ask(struct ctl_client *c, const char *command, const char *flag,
 		   struct jsonmsg **reply);
 /* The same with arguments; the last one has no name. */
-int ctl_client_ask_with(struct ctl_client *c, const char *command, const struct ctl_argument *arguments,
-			struct jsonmsg **reply);
+int ctl_client_ask_with(struct ctl_client *c, const char *command,
+			const struct ctl_argument *arguments, struct jsonmsg **reply);
 
 #endif

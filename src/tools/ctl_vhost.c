@@ -76,7 +76,8 @@ static int list(struct ctl_client *c, bool json)
 	}
 	ctl_table_init(&t, "NAME\tDIALECT\tSTATE\t>FOR\t>PID\t>WAITING\t>QUARANTINES\tREASON");
 	for (unsigned i = 0; i < jsonmsg_count(jsonmsg_member(all, "devices")); i++)
-		put_device(&t, jsonmsg_element(jsonmsg_member(all, "devices"), i), jsonmsg_u64(all, "now_ns", 0));
+		put_device(&t, jsonmsg_element(jsonmsg_member(all, "devices"), i),
+			   jsonmsg_u64(all, "now_ns", 0));
 	ctl_table_print(&t, out);
 	fputs(out->str, stdout);
 	return 0;
@@ -90,11 +91,16 @@ int ctl_vhost_run(struct ctl_client *c, char *const *words, bool json, bool forc
 	struct jsonmsg *reply cleanup_jsonmsg = NULL;
 
 	if (is(words[0], "add"))
-		return ctl_client_ask_with(c, "vhost-user-add", (const struct ctl_argument[]){ { "device", words[1] }, { NULL, NULL } },
-					   &reply);
+		return ctl_client_ask_with(
+			c, "vhost-user-add",
+			(const struct ctl_argument[]){ { "device", words[1] }, { NULL, NULL } },
+			&reply);
 	if (is(words[0], "remove"))
-		return ctl_client_ask_with(c, "vhost-user-remove",
-					   (const struct ctl_argument[]){ { "name", words[1] }, { force ? "force" : NULL, NULL },
-									  { NULL, NULL } }, &reply);
+		return ctl_client_ask_with(
+			c, "vhost-user-remove",
+			(const struct ctl_argument[]){ { "name", words[1] },
+						       { force ? "force" : NULL, NULL },
+						       { NULL, NULL } },
+			&reply);
 	return list(c, json);
 }

@@ -90,22 +90,23 @@ static int run_vhost(struct ctl_client *c, const struct arguments *a)
 }
 
 static const struct verb verbs[] = {
-	{"status", "state of the session (default)", PART(CTL_STATUS) | PART(CTL_BLOCKERS),
-	 CTL_STATUS, render_status, NULL},
-	{"watch", "live view until the session ends", 0, 0, NULL, run_watch},
-	{"sharers", "processes whose faults are served", PART(CTL_STATUS) | PART(CTL_SHARERS),
-	 CTL_SHARERS, ctl_render_sharers, NULL},
-	{"blocks", "RAM blocks and the pages they have", PART(CTL_BLOCKS), CTL_BLOCKS,
-	 ctl_render_blocks, NULL},
-	{"stats", "faults, latencies and lanes", PART(CTL_STATS), CTL_STATS, ctl_render_stats,
-	 NULL},
-	{"blockers", "what keeps the session from its next step",
-	 PART(CTL_STATUS) | PART(CTL_BLOCKERS), CTL_BLOCKERS, ctl_render_blockers, NULL},
-	{"handover", "how far the hand-over to QEMU is, and what it waits for", PART(CTL_HANDOVER),
-	 CTL_HANDOVER, ctl_render_handover, NULL},
-	{"vhost-user", "list, add DEVICE, remove NAME: vhost-user back-ends", 0, 0, NULL, run_vhost},
-	{"events", "print events as they come", 0, 0, NULL, run_events},
-	{"quit", "end the daemon", 0, 0, NULL, run_quit},
+	{ "status", "state of the session (default)", PART(CTL_STATUS) | PART(CTL_BLOCKERS),
+	  CTL_STATUS, render_status, NULL },
+	{ "watch", "live view until the session ends", 0, 0, NULL, run_watch },
+	{ "sharers", "processes whose faults are served", PART(CTL_STATUS) | PART(CTL_SHARERS),
+	  CTL_SHARERS, ctl_render_sharers, NULL },
+	{ "blocks", "RAM blocks and the pages they have", PART(CTL_BLOCKS), CTL_BLOCKS,
+	  ctl_render_blocks, NULL },
+	{ "stats", "faults, latencies and lanes", PART(CTL_STATS), CTL_STATS, ctl_render_stats,
+	  NULL },
+	{ "blockers", "what keeps the session from its next step",
+	  PART(CTL_STATUS) | PART(CTL_BLOCKERS), CTL_BLOCKERS, ctl_render_blockers, NULL },
+	{ "handover", "how far the hand-over to QEMU is, and what it waits for", PART(CTL_HANDOVER),
+	  CTL_HANDOVER, ctl_render_handover, NULL },
+	{ "vhost-user", "list, add DEVICE, remove NAME: vhost-user back-ends", 0, 0, NULL,
+	  run_vhost },
+	{ "events", "print events as they come", 0, 0, NULL, run_events },
+	{ "quit", "end the daemon", 0, 0, NULL, run_quit },
 };
 
 static const struct verb *find_verb(const char *name)
@@ -181,19 +182,21 @@ static int usage(const char *fmt, ...)
 static GOptionContext *make_context(struct arguments *a)
 {
 	const GOptionEntry entries[] = {
-		{"run-dir", 'r', 0, G_OPTION_ARG_FILENAME, &a->run_dir,
-		 "The --run-dir of the daemon", "DIR"},
-		{"socket", 's', 0, G_OPTION_ARG_FILENAME, &a->socket,
-		 "Its control socket, when that is elsewhere", "PATH"},
-		{"json", 'j', 0, G_OPTION_ARG_NONE, &a->json, "Answer with one line of JSON", NULL},
-		{"interval", 'i', 0, G_OPTION_ARG_DOUBLE, &a->interval,
-		 "watch: time between two views (default 0.25 on a terminal, else 1)", "SECONDS"},
-		{"force", 'f', 0, G_OPTION_ARG_NONE, &a->force,
-		 "quit: even when that loses a VM that runs here; vhost-user remove: one that is used", NULL},
-		{"help", 'h', 0, G_OPTION_ARG_NONE, &a->help, "Show this help", NULL},
-		{"version", 0, 0, G_OPTION_ARG_NONE, &a->version,
-		 "Show the version and what is built in", NULL},
-		{0},
+		{ "run-dir", 'r', 0, G_OPTION_ARG_FILENAME, &a->run_dir,
+		  "The --run-dir of the daemon", "DIR" },
+		{ "socket", 's', 0, G_OPTION_ARG_FILENAME, &a->socket,
+		  "Its control socket, when that is elsewhere", "PATH" },
+		{ "json", 'j', 0, G_OPTION_ARG_NONE, &a->json, "Answer with one line of JSON",
+		  NULL },
+		{ "interval", 'i', 0, G_OPTION_ARG_DOUBLE, &a->interval,
+		  "watch: time between two views (default 0.25 on a terminal, else 1)", "SECONDS" },
+		{ "force", 'f', 0, G_OPTION_ARG_NONE, &a->force,
+		  "quit: even when that loses a VM that runs here; vhost-user remove: one that is used",
+		  NULL },
+		{ "help", 'h', 0, G_OPTION_ARG_NONE, &a->help, "Show this help", NULL },
+		{ "version", 0, 0, G_OPTION_ARG_NONE, &a->version,
+		  "Show the version and what is built in", NULL },
+		{ 0 },
 	};
 	GOptionContext *context = g_option_context_new("[COMMAND [ARGUMENT...]]");
 	g_autoptr(GString) commands = g_string_new("Commands:\n");
@@ -218,7 +221,9 @@ static int check(struct arguments *a)
 		return usage(a->socket ? "--run-dir and --socket exclude each other"
 				       : "which daemon? give its run directory: -r DIR");
 	if (find_verb(a->verb)->run == run_vhost)
-		return ctl_vhost_check(a->words, a->force) ? 0 : usage("vhost-user [list | add DEVICE | remove [--force] NAME]");
+		return ctl_vhost_check(a->words, a->force) ?
+			       0 :
+			       usage("vhost-user [list | add DEVICE | remove [--force] NAME]");
 	if (*a->words)
 		return usage("unexpected argument '%s'", *a->words);
 	if (a->force && strcmp(a->verb, "quit"))

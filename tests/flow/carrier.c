@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Through whose address space pages are placed in a real session: the main sharer's, our own mapping
- * where that will not do or is slow, another sharer's never.  (O13, O3; the theory in
+ * Through whose address space pages are placed in a real session: the main sharer's, our own
+ * mapping where that will not do or is slow, another sharer's never.  (O13, O3; the theory in
  * daemon/perform.c, the kernel's side in tests/kernel/carrying.c)
  */
 #include "config.h"
@@ -30,8 +30,10 @@ struct kernel {
 	_Atomic unsigned placed[BY_N], wakes[STAGE_SHARERS];
 	_Atomic unsigned last;		/* whose address space the last placement went through */
 	_Atomic unsigned nap_ms;	/* what goes through the main sharer takes so long */
-	_Atomic bool locked;		/* the main sharer's address space is: who goes in stays there */
-	bool old_way;			/* every second page goes through who waits for it: the other sharer */
+	/* the main sharer's address space is: who goes in stays there */
+	_Atomic bool locked;
+	/* every second page goes through who waits for it: the other sharer */
+	bool old_way;
 };
 
 static unsigned carrier_of(const struct stage *s, int uffd)
@@ -46,8 +48,8 @@ static bool the_old_way(const struct kernel *k, unsigned page)
 	return k->old_way && page % 4 == 0;
 }
 
-static int issue(void *ctx, int uffd, enum uffd_how how, uint64_t dst, uint64_t len, const void *src, bool wake,
-		 int64_t *moved)
+static int issue(void *ctx, int uffd, enum uffd_how how, uint64_t dst, uint64_t len,
+		 const void *src, bool wake, int64_t *moved)
 {
 	struct kernel *k = ctx;
 	unsigned page = stage_page_at(k->stage, uffd, dst), by = carrier_of(k->stage, uffd);
@@ -67,7 +69,8 @@ static int issue(void *ctx, int uffd, enum uffd_how how, uint64_t dst, uint64_t 
 	if (!the_old_way(k, page))
 		return uffd_kernel_ops.issue(NULL, uffd, how, dst, len, src, wake, moved);
 	ret = uffd_kernel_ops.issue(NULL, k->stage->sharer[OTHER].uffd, how,
-				    k->stage->sharer[OTHER].address + (uint64_t)page * PAGE, len, src, wake, moved);
+				    k->stage->sharer[OTHER].address + (uint64_t)page * PAGE, len,
+				    src, wake, moved);
 	/* the daemon believes that it woke who sleeps there */
 	uffd_kernel_ops.issue(NULL, uffd, UFFD_WAKE, dst, len, NULL, true, &ignored);
 	return ret;
@@ -142,7 +145,9 @@ static void answers_ask_nobody_else(void)
 	stage_wait_parked(&s, 1);
 	/* Whoever has not faulted when its page comes never does. */
 	for (unsigned who = 0; who < 2; who++)
-		expect_eq(poll(&(struct pollfd){ .fd = s.sharer[who].uffd, .events = POLLIN }, 1, STAGE_PATIENCE_MS), 1);
+		expect_eq(poll(&(struct pollfd){ .fd = s.sharer[who].uffd, .events = POLLIN }, 1,
+			       STAGE_PATIENCE_MS),
+			  1);
 	stage_send(&s, false, 0, STAGE_PAGES);
 	stage_wait_seen(&s, OTHER, 0, ROW);
 	stage_wait_seen(&s, STAGE_MAIN, 0, ROW);
@@ -185,14 +190,20 @@ static uint64_t own_until(const struct stage *s)
 	return __atomic_load_n(&s->loop->stall.own_until, __ATOMIC_RELAXED);
 }
 
-/* Until no placement of before, which a busy machine may have made slow as well, has the main sharer passed over. */
+/*
+ * Until no placement of before, which a busy machine may have made slow as well, has the main
+ * sharer passed over.
+ */
 static void wait_for_main(const struct stage *s)
 {
 	while (clock_ns() < own_until(s))
 		usleep(10000);
 }
 
-/* One placement through the main sharer was slow: not again for a hundred times as long, and then again. */
+/*
+ * One placement through the main sharer was slow: not again for a hundred times as long, and then
+ * again.
+ */
 static void slow_main_is_passed_over(void)
 {
 	unsigned page = 0, passed = 0;
@@ -209,7 +220,8 @@ static void slow_main_is_passed_over(void)
 	fault(&s, OTHER, page++);
 	expect_eq(atomic_load(&k.last), BY_MAIN);
 	/* The thread was awake before the daemon had looked at the clock. */
-	for (uint64_t give_up = clock_ns() + STAGE_PATIENCE_MS * 1000000ull; (until = own_until(&s)) == last_until;)
+	for (uint64_t give_up = clock_ns() + STAGE_PATIENCE_MS * 1000000ull;
+	     (until = own_until(&s)) == last_until;)
 		expect(clock_ns() < give_up);
 	for (; page < ROW; page++) {
 		fault(&s, page % 2 ? OTHER : STAGE_MAIN, page);
@@ -225,7 +237,9 @@ static void slow_main_is_passed_over(void)
 	end(&s);
 }
 
-/* The same for the background stream: of a row of pages one took long, and the rest went elsewhere. */
+/*
+ * The same for the background stream: of a row of pages one took long, and the rest went elsewhere.
+ */
 static void slow_main_is_passed_over_by_the_bulk_lane(void)
 {
 	struct kernel k;
@@ -235,19 +249,24 @@ static void slow_main_is_passed_over_by_the_bulk_lane(void)
 	atomic_store(&k.nap_ms, SLOW_MS);
 	stage_send(&s, false, 0, STAGE_PAGES);
 	end(&s);
-	tap_note("of the stream's pages %u went through a main sharer that takes %u ms, %u through our own mapping",
-		 atomic_load(&k.placed[BY_MAIN]), SLOW_MS, atomic_load(&k.placed[BY_OWN]));
+	tap_note(
+		"of the stream's pages %u went through a main sharer that takes %u ms, %u through our own mapping",
+		atomic_load(&k.placed[BY_MAIN]), SLOW_MS, atomic_load(&k.placed[BY_OWN]));
 	expect_eq(atomic_load(&k.placed[BY_MAIN]), 1);
 	expect(atomic_load(&k.placed[BY_OWN]) >= STAGE_ROW_FIRST / 2);
 }
 
 static void wait_placed(struct kernel *k, unsigned by, unsigned n)
 {
-	for (uint64_t until = clock_ns() + STAGE_PATIENCE_MS * 1000000ull; atomic_load(&k->placed[by]) < n; usleep(200))
+	for (uint64_t until = clock_ns() + STAGE_PATIENCE_MS * 1000000ull;
+	     atomic_load(&k->placed[by]) < n; usleep(200))
 		expect(clock_ns() < until);
 }
 
-/* The bulk thread is held up in a main sharer that is locked: who faults meanwhile, elsewhere, is served as if it were not. */
+/*
+ * The bulk thread is held up in a main sharer that is locked: who faults meanwhile, elsewhere, is
+ * served as if it were not.
+ */
 static void locked_main_holds_no_urgent_page_up(void)
 {
 	uint64_t before, took = 0;
@@ -268,7 +287,8 @@ static void locked_main_holds_no_urgent_page_up(void)
 		took += clock_ns() - before;
 		expect_eq(atomic_load(&k.last), BY_OWN);
 	}
-	tap_note("beside a locked main sharer a page took %.1f us on the urgent lane", (double)took / 1000 / (ROW - 1));
+	tap_note("beside a locked main sharer a page took %.1f us on the urgent lane",
+		 (double)took / 1000 / (ROW - 1));
 	expect_eq(atomic_load(&k.placed[BY_MAIN]), 1);
 	atomic_store(&k.locked, false);
 	stage_send(&s, false, ROW, STAGE_PAGES - ROW);
@@ -298,7 +318,7 @@ static void locked_main_holds_no_stream_up(void)
 	end(&s);
 }
 
-/* --- what a stall costs the others -------------------------------------------------------------- */
+/* --- what a stall costs the others ------------------------------------------------------------ */
 
 #define SAMPLES 16u
 #define TIMES	3		/* at the least; measured: some hundreds */
@@ -310,14 +330,20 @@ static int compare(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* Three in four take no longer.  Not the median: on a busy machine who forks may not come to it for a while. */
+/*
+ * Three in four take no longer.  Not the median: on a busy machine who forks may not come to it for
+ * a while.
+ */
 static uint64_t most(uint64_t *ns)
 {
 	qsort(ns, SAMPLES, sizeof(*ns), compare);
 	return ns[SAMPLES * 3 / 4];
 }
 
-/* Both wait for the page, who forks first; how long does the main sharer wait from when the page was sent? */
+/*
+ * Both wait for the page, who forks first; how long does the main sharer wait from when the page
+ * was sent?
+ */
 static uint64_t wait_of_main(struct stage *s, unsigned page)
 {
 	uint64_t before, now;
@@ -328,7 +354,8 @@ static uint64_t wait_of_main(struct stage *s, unsigned page)
 	stage_wait_parked(s, 2);
 	before = clock_ns();
 	stage_send(s, false, page, 1);
-	while (!stage_seen(s, STAGE_MAIN, page) && clock_ns() - before < STAGE_PATIENCE_MS * 1000000ull)
+	while (!stage_seen(s, STAGE_MAIN, page) &&
+	       clock_ns() - before < STAGE_PATIENCE_MS * 1000000ull)
 		usleep(20);
 	now = clock_ns();
 	stage_wait_seen(s, STAGE_MAIN, page, 1);
@@ -359,8 +386,9 @@ static void who_forks_delays_nobody_else(void)
 	}
 	through_it = most(old_way);
 	through_main = most(now);
-	tap_note("the main sharer's wait for a page, three in four: %.1f us placed through who forks and waited first, %.1f us as it is",
-		 (double)through_it / 1000, (double)through_main / 1000);
+	tap_note(
+		"the main sharer's wait for a page, three in four: %.1f us placed through who forks and waited first, %.1f us as it is",
+		(double)through_it / 1000, (double)through_main / 1000);
 	expect(through_it > TIMES * through_main || !FORKS_AS_THEY_DO);
 	k.old_way = false;
 	stage_send(&s, false, 0, STAGE_PAGES);
@@ -370,7 +398,10 @@ static void who_forks_delays_nobody_else(void)
 #define LATE_FIRST 16u
 #define LATE_N	   8u
 
-/* A sharer whose mappings are still to be told has faulted: it waits, and nothing is held against it. */
+/*
+ * A sharer whose mappings are still to be told has faulted: it waits, and nothing is held against
+ * it.
+ */
 static void faults_before_its_mappings_are_known(void)
 {
 	struct stage s;
@@ -395,10 +426,14 @@ static const struct fact facts[] = {
 	{ "O13 the main sharer carries, whoever waits, urgent lane", main_carries_urgent },
 	{ "O3 an answer is placed through nobody else either", answers_ask_nobody_else },
 	{ "O6 our own mapping carries when the main sharer is gone", own_carries_without_main },
-	{ "a slow main sharer is passed over for a hundred times as long", slow_main_is_passed_over },
-	{ "a slow main sharer is passed over by the bulk lane, too", slow_main_is_passed_over_by_the_bulk_lane },
-	{ "the bulk lane is held up in a locked main sharer, and no urgent page is", locked_main_holds_no_urgent_page_up },
-	{ "the fault thread is held up in a locked main sharer, and the stream is not", locked_main_holds_no_stream_up },
+	{ "a slow main sharer is passed over for a hundred times as long",
+	  slow_main_is_passed_over },
+	{ "a slow main sharer is passed over by the bulk lane, too",
+	  slow_main_is_passed_over_by_the_bulk_lane },
+	{ "the bulk lane is held up in a locked main sharer, and no urgent page is",
+	  locked_main_holds_no_urgent_page_up },
+	{ "the fault thread is held up in a locked main sharer, and the stream is not",
+	  locked_main_holds_no_stream_up },
 	{ "a sharer that keeps forking delays nobody else's faults", who_forks_delays_nobody_else },
 	{ "P25 a sharer faults before its mappings are known: it waits",
 	  faults_before_its_mappings_are_known },

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a fault costs in the fault thread, once the VM runs: no call to the allocator, no copy of a 4 KiB
- * page in user space, at most five system calls for one urgent fault.  (design 6 and 11; judge card 21)
+ * What a fault costs in the fault thread, once the VM runs: no call to the allocator, no copy of a
+ * 4 KiB page in user space, at most five system calls for one urgent fault.  (design 6 and 11;
+ * judge card 21)
  *
- * The allocator is interposed for the whole program, and memcpy and memmove in what is linked into it;
- * both are shown to count before the VM runs, so that a zero afterwards says something.
+ * The allocator is interposed for the whole program, and memcpy and memmove in what is linked into
+ * it; both are shown to count before the VM runs, so that a zero afterwards says something.
  */
 #include "config.h"
 

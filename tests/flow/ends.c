@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Who has the VM at the end: our answers count when the source has them, not when we said them, and what is refused while the
- * source can go on is never held against a VM that is ours.  (F59, S1-35, qemu-wire.md 12, 13.1)
+ * Who has the VM at the end: our answers count when the source has them, not when we said them, and
+ * what is refused while the source can go on is never held against a VM that is ours.  (F59, S1-35,
+ * qemu-wire.md 12, 13.1)
  */
 #include "config.h"
 
@@ -49,7 +50,8 @@ static void lost_with_shut_unread_bulk(void) { lost_with_shut_unread(true); }
 #define LAST (STAGE_ROW_FIRST - 2)	/* the page that is placed last */
 
 /* While it is placed the source goes. */
-static int issue(void *ctx, int uffd, enum uffd_how how, uint64_t dst, uint64_t len, const void *src, bool wake, int64_t *moved)
+static int issue(void *ctx, int uffd, enum uffd_how how, uint64_t dst, uint64_t len,
+		 const void *src, bool wake, int64_t *moved)
 {
 	const struct stage *s = ctx;
 
@@ -58,7 +60,10 @@ static int issue(void *ctx, int uffd, enum uffd_how how, uint64_t dst, uint64_t 
 	return uffd_kernel_ops.issue(NULL, uffd, how, dst, len, src, wake, moved);
 }
 
-/* The source goes between its end and our SHUT: it may have taken its VM back, so this is no success. */
+/*
+ * The source goes between its end and our SHUT: it may have taken its VM back, so this is no
+ * success.
+ */
 static void gone_before_shut(void)
 {
 	struct stage s;
@@ -103,7 +108,8 @@ static void runs_when_the_answer_arrived(void)
 	expect(!stage_look(&s)->running_told);
 	while (s.n_pongs < 3)
 		stage_hear(&s, 10);
-	for (uint64_t until = clock_ns() + STAGE_PATIENCE_MS * 1000000ull; !stage_look(&s)->running_told;)
+	for (uint64_t until = clock_ns() + STAGE_PATIENCE_MS * 1000000ull;
+	     !stage_look(&s)->running_told;)
 		expect(clock_ns() < until);
 	stage_close(&s);
 }
@@ -141,18 +147,21 @@ static void runs_while_requests_are_unread(void)
 		stage_hear(&s, 10);
 	stage_touch(&s, STAGE_MAIN, 0, 8);
 	stage_wait_parked(&s, 8);
-	for (uint64_t until = clock_ns() + STAGE_PATIENCE_MS * 1000000ull; !stage_look(&s)->running_told;)
+	for (uint64_t until = clock_ns() + STAGE_PATIENCE_MS * 1000000ull;
+	     !stage_look(&s)->running_told;)
 		expect(clock_ns() < until);
 	stage_close(&s);
 }
 
 /*
- * A time-out or a signal that was decided on what the session was a moment ago.  The VM is ours by then: it goes on.
+ * A time-out or a signal that was decided on what the session was a moment ago.  The VM is ours by
+ * then: it goes on.
  */
 static void refusal_behind_the_commit(bool commit_ping)
 {
 	const struct message loaded = { .kind = MESSAGE_LOADED };
-	struct message stop = { .kind = MESSAGE_STOP, .stop = { .error = ETIMEDOUT, .refuse_only = true } };
+	struct message stop = { .kind = MESSAGE_STOP,
+				.stop = { .error = ETIMEDOUT, .refuse_only = true } };
 	struct stage s;
 
 	stage_open(&s, &(struct stage_options){ .commit_ping = commit_ping, .hold_loaded = true });
@@ -176,7 +185,8 @@ static void refusal_behind_the_package(void) { refusal_behind_the_commit(false);
 
 static void refusal_before_the_commit(void)
 {
-	struct message stop = { .kind = MESSAGE_STOP, .stop = { .error = ETIMEDOUT, .refuse_only = true } };
+	struct message stop = { .kind = MESSAGE_STOP,
+				.stop = { .error = ETIMEDOUT, .refuse_only = true } };
 	struct stage s;
 
 	stage_open(&s, &(struct stage_options){ .commit_ping = true, .hold_loaded = true });
@@ -188,7 +198,7 @@ static void refusal_before_the_commit(void)
 	stage_close(&s);
 }
 
-/* --- the stream has ended, and pages are owed --------------------------------------------------- */
+/* --- the stream has ended, and pages are owed ------------------------------------------------- */
 
 #define LEFT_FIRST 100u		/* owed behind the end: */
 #define LEFT_N	   (STAGE_PAGES - LEFT_FIRST)
@@ -202,7 +212,10 @@ static unsigned asked_of_the_rest(const struct stage *s)
 	return n;
 }
 
-/* One thread waits for the first page of the rest, so that it is asked for; nobody asked for the others. */
+/*
+ * One thread waits for the first page of the rest, so that it is asked for; nobody asked for the
+ * others.
+ */
 static void begin_arrears(struct stage *s, uint32_t quiet_ms)
 {
 	stage_open(s, &(struct stage_options){ .urgent = true, .quiet_ms = quiet_ms });
@@ -227,7 +240,8 @@ static void arrears_are_asked_for(void)
 	expect(since && s.snapshot->state == SESSION_RUNNING && !s.snapshot->shut_sent);
 	stage_send(&s, true, LEFT_FIRST, 1);
 	stage_wait_seen(&s, 1, LEFT_FIRST, 1);
-	for (uint64_t until = clock_ns() + STAGE_PATIENCE_MS * 1000000ull; stage_look(&s)->arrears_ns == since;)
+	for (uint64_t until = clock_ns() + STAGE_PATIENCE_MS * 1000000ull;
+	     stage_look(&s)->arrears_ns == since;)
 		expect(clock_ns() < until);	/* what comes gives the others time */
 	expect(!s.shut);
 	stage_send(&s, true, LEFT_FIRST + 1, LEFT_N - 1);
@@ -244,8 +258,10 @@ static void arrears_that_never_come(void)
 
 	begin_arrears(&s, 300);
 	stage_wait_state(&s, SESSION_PAUSED);
-	expect(strstr(s.snapshot->reason, "28 pages still owed") && strstr(s.snapshot->reason, "urgent channel"));
-	expect(strstr(s.snapshot->reason, "only at the source") && strstr(s.snapshot->reason, "do not restart it"));
+	expect(strstr(s.snapshot->reason, "28 pages still owed") &&
+	       strstr(s.snapshot->reason, "urgent channel"));
+	expect(strstr(s.snapshot->reason, "only at the source") &&
+	       strstr(s.snapshot->reason, "do not restart it"));
 	expect(!s.snapshot->ownership_unknown && !s.snapshot->shut_sent);
 	stage_hear(&s, 50);
 	expect_eq(asked_of_the_rest(&s), LEFT_N);
@@ -258,19 +274,25 @@ static void arrears_that_never_come(void)
 	stage_close(&s);
 }
 
-/* Everything is here before the VMM has loaded: nothing is chased any more, however long that takes. */
+/*
+ * Everything is here before the VMM has loaded: nothing is chased any more, however long that
+ * takes.
+ */
 static void arrears_that_came_before_loaded(void)
 {
 	struct stage s;
 	uint64_t calls;
 
-	stage_open(&s, &(struct stage_options){ .urgent = true, .quiet_ms = 700, .hold_loaded = true });
+	stage_open(&s,
+		   &(struct stage_options){ .urgent = true, .quiet_ms = 700, .hold_loaded = true });
 	stage_send(&s, false, 0, LEFT_FIRST);
 	stage_end(&s);
-	for (uint64_t until = clock_ns() + STAGE_PATIENCE_MS * 1000000ull; !stage_look(&s)->arrears_ns;)
+	for (uint64_t until = clock_ns() + STAGE_PATIENCE_MS * 1000000ull;
+	     !stage_look(&s)->arrears_ns;)
 		expect(clock_ns() < until);
 	stage_send(&s, true, LEFT_FIRST, LEFT_N);
-	for (uint64_t until = clock_ns() + STAGE_PATIENCE_MS * 1000000ull; stage_look(&s)->owed_left;)
+	for (uint64_t until = clock_ns() + STAGE_PATIENCE_MS * 1000000ull;
+	     stage_look(&s)->owed_left;)
 		expect(clock_ns() < until);
 	calls = stage_look(&s)->stats.ring_syscalls;
 	usleep(900000);
@@ -282,8 +304,10 @@ static void arrears_that_came_before_loaded(void)
 }
 
 static const struct fact facts[] = {
-	{ "F59 lost while SHUT is unread: ownership unknown, single lane", lost_with_shut_unread_main },
-	{ "F59 lost while SHUT is unread: ownership unknown, bulk lane", lost_with_shut_unread_bulk },
+	{ "F59 lost while SHUT is unread: ownership unknown, single lane",
+	  lost_with_shut_unread_main },
+	{ "F59 lost while SHUT is unread: ownership unknown, bulk lane",
+	  lost_with_shut_unread_bulk },
 	{ "F59 closed right behind SHUT: complete, single lane", closed_behind_shut_main },
 	{ "F59 closed right behind SHUT: complete, bulk lane", closed_behind_shut_bulk },
 	{ "A10 the source goes between its end and SHUT: ownership unknown", gone_before_shut },
@@ -291,11 +315,15 @@ static const struct fact facts[] = {
 	{ "F59 gone with PONG 0x42 unread: the VM is never told to run",
 	  never_runs_when_the_answer_was_not_read },
 	{ "F59 a refusal that comes behind LOADED changes nothing", refusal_behind_loaded },
-	{ "F59 a refusal that comes behind the package changes nothing", refusal_behind_the_package },
+	{ "F59 a refusal that comes behind the package changes nothing",
+	  refusal_behind_the_package },
 	{ "F59 a refusal before the commit ends it", refusal_before_the_commit },
-	{ "A10 owed behind the end of the stream: asked for, and the urgent lane brings it", arrears_are_asked_for },
-	{ "A10 owed behind the end of the stream, and nothing comes: held, no SHUT", arrears_that_never_come },
-	{ "A10 owed behind the end of the stream: all came before the VMM loaded", arrears_that_came_before_loaded },
+	{ "A10 owed behind the end of the stream: asked for, and the urgent lane brings it",
+	  arrears_are_asked_for },
+	{ "A10 owed behind the end of the stream, and nothing comes: held, no SHUT",
+	  arrears_that_never_come },
+	{ "A10 owed behind the end of the stream: all came before the VMM loaded",
+	  arrears_that_came_before_loaded },
 	{ "F59 requests behind PONG 0x42 do not hold the VM up", runs_while_requests_are_unread },
 };
 

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The kernel's answers, made up: COPY, ZEROPAGE and WAKE each get EAGAIN, EEXIST, ESRCH, ENOENT and
- * ENOMEM in a real session, on the fault thread's lanes and on the bulk thread's.  (O2, O6, O13, F06)
+ * ENOMEM in a real session, on the fault thread's lanes and on the bulk thread's.  (O2, O6, O13,
+ * F06)
  *
  * Whatever the kernel says, these hold, and are checked in every case:
  *   - no page is placed twice, none is lost, none is asked for twice (O4);
- *   - a thread goes on only when its page is there, and sees the source's bytes, never zeroes for data;
+ *   - a thread goes on only when its page is there, and sees the source's bytes, never zeroes for
+ *     data;
  *   - SHUT(0) leaves only when everything owed is placed.
  */
 #include "config.h"
@@ -25,7 +27,10 @@
 #include "sys/uffd.h"
 #include "tap.h"
 
-/* Who waits for what.  Those of the second sharer are never placed through it: WAKE is needed for each. */
+/*
+ * Who waits for what.  Those of the second sharer are never placed through it: WAKE is needed for
+ * each.
+ */
 #define BOTH_FIRST   0u
 #define BOTH_N	     16u
 #define SECOND_FIRST 16u
@@ -45,7 +50,8 @@
 #define HIT_COPY     17u		/* second sharer only, data */
 #define HIT_ZERO     19u		/* second sharer only, zero */
 
-#define SLOW_US	     30000		/* longer than a main sharer may take before it is passed over */
+/* longer than a main sharer may take before it is passed over */
+#define SLOW_US	     30000
 
 static uint64_t seed;
 
@@ -64,7 +70,8 @@ struct kernel {
 	_Atomic unsigned matched, struck;
 	_Atomic unsigned placed[STAGE_PAGES];
 	_Atomic bool own[STAGE_PAGES];	/* through our own mapping: nobody is awake with it */
-	bool slow;			/* the first page takes the main sharer's address space long */
+	/* the first page takes the main sharer's address space long */
+	bool slow;
 	unsigned storm;			/* of 100 placements so many fail */
 	_Atomic uint64_t dice;
 };
@@ -96,8 +103,8 @@ static int storm_error(struct kernel *k, int uffd)
 	return errors[dice / 100 % (uffd == k->stage->loop->own_uffd ? 2 : ARRAY_LEN(errors))];
 }
 
-static int issue(void *ctx, int uffd, enum uffd_how how, uint64_t dst, uint64_t len, const void *src,
-		 bool wake, int64_t *moved)
+static int issue(void *ctx, int uffd, enum uffd_how how, uint64_t dst, uint64_t len,
+		 const void *src, bool wake, int64_t *moved)
 {
 	struct kernel *k = ctx;
 	unsigned page = stage_page_at(k->stage, uffd, dst);
@@ -123,7 +130,8 @@ static int issue(void *ctx, int uffd, enum uffd_how how, uint64_t dst, uint64_t 
 
 /* --- a session with such a kernel ------------------------------------------------------------- */
 
-static void begin(struct stage *s, struct kernel *k, const struct rule *rule, struct stage_options o)
+static void begin(struct stage *s, struct kernel *k, const struct rule *rule,
+		  struct stage_options o)
 {
 	memset(k, 0, sizeof(*k));
 	k->rule = *rule;
@@ -142,8 +150,8 @@ static void begin(struct stage *s, struct kernel *k, const struct rule *rule, st
 }
 
 /*
- * With an urgent lane, half of what both wait for comes there and the rest with the background, so that
- * the bulk thread places pages that somebody waits for, too.
+ * With an urgent lane, half of what both wait for comes there and the rest with the background, so
+ * that the bulk thread places pages that somebody waits for, too.
  */
 static void send_most(struct stage *s)
 {
@@ -213,7 +221,8 @@ static void must_complete(const struct rule *rule, bool urgent, bool falls_back)
 	finish(&s, &k);
 	expect_eq(atomic_load(&k.struck), rule->count);
 	expect(!falls_back || s.snapshot->stats.place_fallbacks > 0);
-	expect(rule->err != EAGAIN || rule->how == UFFD_WAKE || s.snapshot->stats.again >= rule->count);
+	expect(rule->err != EAGAIN || rule->how == UFFD_WAKE ||
+	       s.snapshot->stats.again >= rule->count);
 	stage_close(&s);
 }
 
@@ -249,7 +258,9 @@ static void must_halt(const struct rule *rule, bool urgent, unsigned alarms)
 	stage_close(&s);
 }
 
-/* Before the commit the session is refused: the source sees its connection end, without PONG 0x42. */
+/*
+ * Before the commit the session is refused: the source sees its connection end, without PONG 0x42.
+ */
 static void must_refuse(const struct rule *rule)
 {
 	struct kernel k;
@@ -341,9 +352,10 @@ static void wake_again(int err, bool bulk)
 }
 
 /*
- * The address space is gone: nobody is there to be woken, all others are, and the session ends well.  Through whose address space
- * the page goes is the fault thread's choice, which also a busy machine makes for it: one that took the main sharer's wakes its
- * thread without a WAKE, one that took our own wakes nobody.
+ * The address space is gone: nobody is there to be woken, all others are, and the session ends
+ * well.  Through whose address space the page goes is the fault thread's choice, which also a busy
+ * machine makes for it: one that took the main sharer's wakes its thread without a WAKE, one that
+ * took our own wakes nobody.
  */
 static void wake_gone(int err, bool bulk, bool slow)
 {
@@ -370,7 +382,8 @@ static void wake_gone(int err, bool bulk, bool slow)
 
 /* --- crowds ----------------------------------------------------------------------------------- */
 
-static void begin_crowd(struct stage *s, struct kernel *k, const struct rule *rule, uint32_t max_waiters)
+static void begin_crowd(struct stage *s, struct kernel *k, const struct rule *rule,
+			uint32_t max_waiters)
 {
 	memset(k, 0, sizeof(*k));
 	k->rule = *rule;
@@ -407,8 +420,8 @@ static void crowd_on_a_row(void)
 }
 
 /*
- * Until a message that has no room waits in the kernel for each sharer, but for one that may have all its threads parked.  Whoever
- * has not faulted when its page comes never does.
+ * Until a message that has no room waits in the kernel for each sharer, but for one that may have
+ * all its threads parked.  Whoever has not faulted when its page comes never does.
  */
 static void wait_for_messages(const struct stage *s)
 {
@@ -418,13 +431,14 @@ static void wait_for_messages(const struct stage *s)
 		expect(clock_ns() < until);
 		n = 0;
 		for (unsigned who = 0; who < STAGE_SHARERS; who++)
-			n += poll(&(struct pollfd){ .fd = s->sharer[who].uffd, .events = POLLIN }, 1, 0) == 1;
+			n += poll(&(struct pollfd){ .fd = s->sharer[who].uffd, .events = POLLIN },
+				  1, 0) == 1;
 	}
 }
 
 /*
- * The waiters' table is full, so most messages are read when their pages are there already; and the kernel
- * wants each answer retried.  What is waiting to be retried is bounded.
+ * The waiters' table is full, so most messages are read when their pages are there already; and the
+ * kernel wants each answer retried.  What is waiting to be retried is bounded.
  */
 static void crowd_to_be_answered(void)
 {
@@ -442,7 +456,10 @@ static void crowd_to_be_answered(void)
 
 /* --- forks ------------------------------------------------------------------------------------ */
 
-/* Its child sleeps on a page that is missing.  Given zeroes instead, it would make them everybody's. */
+/*
+ * Its child sleeps on a page that is missing.  Given zeroes instead, it would make them
+ * everybody's.
+ */
 static void forked_child_sleeps(void)
 {
 	struct kernel k = { 0 };
@@ -450,7 +467,8 @@ static void forked_child_sleeps(void)
 
 	k.ops = (struct uffd_ops){ .issue = issue, .ctx = &k };
 	k.stage = &s;
-	stage_open(&s, &(struct stage_options){ .uffd_features = UFFD_FEATURE_EVENT_FORK, .ops = &k.ops });
+	stage_open(&s, &(struct stage_options){ .uffd_features = UFFD_FEATURE_EVENT_FORK,
+						.ops = &k.ops });
 	for (unsigned i = 0; i < 3; i++)
 		stage_fork(&s, 1, HIT_COPY + i);
 	stage_touch(&s, 1, 0, 1);	/* the parent goes on */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Sharers that keep their address space locked while they are to be proven, at a real door: the main
- * loop goes on, so do others, and at the deadline who is locked is refused, alone.  What its proof
- * still finds afterwards hits nobody else, and nothing that was freed.  (daemon/door_prove.c,
+ * Sharers that keep their address space locked while they are to be proven, at a real door: the
+ * main loop goes on, so do others, and at the deadline who is locked is refused, alone.  What its
+ * proof still finds afterwards hits nobody else, and nothing that was freed.  (daemon/door_prove.c,
  * daemon/prover.c)
  */
 #include "config.h"
@@ -64,7 +64,10 @@ static void refused_alone(void)
 	expect(strstr(why, "process") && lockstage_client(&s, &stuck)->asked);
 }
 
-/* Its proof comes to an end after all: it stays refused, but is registered now, so it makes no zeroes. */
+/*
+ * Its proof comes to an end after all: it stays refused, but is registered now, so it makes no
+ * zeroes.
+ */
 static void late_proof(void)
 {
 	struct program stuck, vm;
@@ -88,7 +91,10 @@ static void late_proof(void)
 	wait_strangers(&s, 0, why);
 }
 
-/* It hangs up while its proof hangs: kept until it is known what is registered of it (O11), and then to its death. */
+/*
+ * It hangs up while its proof hangs: kept until it is known what is registered of it (O11), and
+ * then to its death.
+ */
 static void gone_meanwhile(void)
 {
 	struct program stuck;
@@ -203,7 +209,8 @@ static void leaving(void)
 }
 
 static const struct fact facts[] = {
-	{ "locked: refused at the deadline, alone; the main loop and the others go on", refused_alone },
+	{ "locked: refused at the deadline, alone; the main loop and the others go on",
+	  refused_alone },
 	{ "locked: a proof that comes late registers, and changes nothing else", late_proof },
 	{ "locked: O11 one that hangs up is kept until its proof is over", gone_meanwhile },
 	{ "locked: a proof outlives its door", door_gone_meanwhile },

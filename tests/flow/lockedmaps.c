@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Programs that declare nothing, and keep their address space locked when it is to be seen what they have mapped.
- * (daemon/door_mapped.c, daemon/prove_mapped.c, door_lingered())
+ * Programs that declare nothing, and keep their address space locked when it is to be seen what
+ * they have mapped.  (daemon/door_mapped.c, daemon/prove_mapped.c, door_lingered())
  */
 #include "config.h"
 
@@ -119,7 +119,10 @@ static void maps_while_locked(void)
 	expect_eq(lockstage_client(&s, &p)->n_proven, 2);
 }
 
-/* The end comes while it is being looked at: what was registered is released, and then its thread goes on. */
+/*
+ * The end comes while it is being looked at: what was registered is released, and then its thread
+ * goes on.
+ */
 static void maps_at_the_end(void)
 {
 	struct program vm, p;
@@ -168,9 +171,12 @@ static void hangs_up_while_locked(void)
 }
 
 static const struct fact facts[] = {
-	{ "locked: a MAPPED fails at the deadline, and what it told of is let alone", maps_while_locked },
-	{ "locked: a MAPPED at the end is answered when nothing is registered any more", maps_at_the_end },
-	{ "locked: who hangs up counts as mapping the memory as long as nobody can look", hangs_up_while_locked },
+	{ "locked: a MAPPED fails at the deadline, and what it told of is let alone",
+	  maps_while_locked },
+	{ "locked: a MAPPED at the end is answered when nothing is registered any more",
+	  maps_at_the_end },
+	{ "locked: who hangs up counts as mapping the memory as long as nobody can look",
+	  hangs_up_while_locked },
 };
 
 int main(void)

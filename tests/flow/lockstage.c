@@ -17,7 +17,7 @@
 #include "sys/fdpass.h"
 #include "tap.h"
 
-/* --- a program ------------------------------------------------------------------------------------ */
+/* --- a program -------------------------------------------------------------------------------- */
 
 const char lockstage_unaware[] = "unaware";
 
@@ -65,7 +65,8 @@ static _Noreturn void live(const struct scene *s, const char *name, int orders)
 		else if (order == ORDER_UNMAP)
 			munmap(ram, LOCKSTAGE_LENGTH);
 		else if (order == ORDER_MAP)
-			expect(mmap(NULL, LOCKSTAGE_LENGTH, PROT_READ | PROT_WRITE, MAP_SHARED, s->file, 0) != MAP_FAILED);
+			expect(mmap(NULL, LOCKSTAGE_LENGTH, PROT_READ | PROT_WRITE, MAP_SHARED,
+				    s->file, 0) != MAP_FAILED);
 		else
 			holder_lock(s->holder);
 		expect_eq(send(orders, &order, 1, 0), 1);
@@ -131,7 +132,7 @@ struct program lockstage_start(struct scene *s, const char *name)
 	return p;
 }
 
-/* --- the daemon's side ------------------------------------------------------------------------------ */
+/* --- the daemon's side ------------------------------------------------------------------------ */
 
 static void on_changed(void *ctx)
 {
@@ -147,7 +148,8 @@ static gboolean on_tick(gpointer data)
 void lockstage_open(struct scene *s)
 {
 	const struct faultloop_options lo = { .max_package = 1 << 20, .max_waiters = 16 };
-	const struct door_limits limits = { .max_sharers = 4, .prove_timeout_s = LOCKSTAGE_DEADLINE_S };
+	const struct door_limits limits = { .max_sharers = 4,
+					    .prove_timeout_s = LOCKSTAGE_DEADLINE_S };
 	const struct door_ops ops = { .changed = on_changed, .ctx = s };
 	int listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 
@@ -155,8 +157,10 @@ void lockstage_open(struct scene *s)
 	s->holder = holder_new();
 	s->at.sun_family = AF_UNIX;
 	/* An abstract name: nothing to remove. */
-	snprintf(s->at.sun_path + 1, sizeof(s->at.sun_path) - 1, "postcopy-locked-%d", (int)getpid());
-	expect(listener >= 0 && bind(listener, (struct sockaddr *)&s->at, sizeof(s->at)) == 0 && listen(listener, 4) == 0);
+	snprintf(s->at.sun_path + 1, sizeof(s->at.sun_path) - 1, "postcopy-locked-%d",
+		 (int)getpid());
+	expect(listener >= 0 && bind(listener, (struct sockaddr *)&s->at, sizeof(s->at)) == 0 &&
+	       listen(listener, 4) == 0);
 	s->file = memfd_create("ram", MFD_CLOEXEC);
 	expect(s->file >= 0 && ftruncate(s->file, LOCKSTAGE_LENGTH) == 0);
 	expect_eq(faultloop_start(&s->loop, &lo), 0);

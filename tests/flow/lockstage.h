@@ -2,8 +2,8 @@
 #ifndef PC_TESTS_LOCKSTAGE_H
 #define PC_TESTS_LOCKSTAGE_H
 /*
- * A real door, and programs at it that can keep their address spaces locked (holder.h).  What the session does is told by the
- * test.
+ * A real door, and programs at it that can keep their address spaces locked (holder.h).  What the
+ * session does is told by the test.
  */
 #include <stdint.h>
 #include <sys/types.h>
@@ -34,7 +34,13 @@ struct scene {
 };
 
 /* What a program does when it is told to. */
-enum lockstage_order { ORDER_READY = 'r', ORDER_LEAVE = 'l', ORDER_UNMAP = 'u', ORDER_MAP = 'm', ORDER_LOCK = 'k' };
+enum lockstage_order {
+	ORDER_READY = 'r',
+	ORDER_LEAVE = 'l',
+	ORDER_UNMAP = 'u',
+	ORDER_MAP = 'm',
+	ORDER_LOCK = 'k'
+};
 
 /* Of this name is one that declares nothing; "vm" is the main sharer. */
 extern const char lockstage_unaware[];
@@ -55,7 +61,10 @@ void lockstage_match(struct scene *s);
 int lockstage_join(struct scene *s);
 /* Until no question about it is out. */
 void lockstage_answered(const struct scene *s, const struct program *p);
-/* The main loop went on all the time until the deadline: a fifth of the ticks there was time for, on a busy machine. */
+/*
+ * The main loop went on all the time until the deadline: a fifth of the ticks there was time for,
+ * on a busy machine.
+ */
 void lockstage_ticked(const struct scene *s, unsigned since);
 
 #endif

@@ -26,7 +26,8 @@
 #define LENGTH	((uint64_t)STAGE_PAGES * PAGE)
 #define SECTION 3u
 #define NAME	"m"
-#define DEVICE	(2 * PAGE - 19)		/* so that the whole package without PING 0x42 has two pages */
+/* so that the whole package without PING 0x42 has two pages */
+#define DEVICE	(2 * PAGE - 19)
 #define STREAM_ROOM (STAGE_PAGES * (PAGE + 64) + 4096)
 
 uint64_t stage_word(unsigned page)
@@ -67,14 +68,17 @@ static void fork_reader(const uint8_t *at, struct stage_seen *seen)
 }
 
 /*
- * The sharer's process: map, hand the descriptor over, then a thread for every page it is told; told of none, it forks.
+ * The sharer's process: map, hand the descriptor over, then a thread for every page it is told;
+ * told of none, it forks.
  */
 static _Noreturn void live(int sock, const struct stage *s, unsigned who)
 {
 	bool forks = who && who == s->options.forks;
 	void *where = forks ? forker_reserve(LENGTH) : NULL;
-	int flags = (s->options.private ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED) | (forks ? MAP_FIXED : 0);
-	uint8_t *at = mmap(where, LENGTH, PROT_READ | PROT_WRITE, flags, s->options.private ? -1 : s->memfd, 0);
+	int flags = (s->options.private ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED) |
+		    (forks ? MAP_FIXED : 0);
+	uint8_t *at = mmap(where, LENGTH, PROT_READ | PROT_WRITE, flags,
+			   s->options.private ? -1 : s->memfd, 0);
 	uint64_t address = (uintptr_t)at;
 	int uffd = uffd_open(s->options.uffd_features, false);
 	struct order o;
@@ -91,7 +95,8 @@ static _Noreturn void live(int sock, const struct stage *s, unsigned who)
 			pthread_t thread;
 
 			expect(t);
-			*t = (struct toucher){ (const uint64_t *)(at + (size_t)i * PAGE), &s->seen[who][i] };
+			*t = (struct toucher){ (const uint64_t *)(at + (size_t)i * PAGE),
+					       &s->seen[who][i] };
 			expect_eq(pthread_create(&thread, NULL, touch, t), 0);
 		}
 	}
@@ -211,7 +216,8 @@ static void put_page(struct pen *p, unsigned page)
 
 static void send_switch_over(struct stage *s)
 {
-	const uint64_t owed[1][2] = { { 0, s->options.row_known ? STAGE_ROW_FIRST * PAGE : LENGTH } };
+	const uint64_t owed[1][2] = { { 0,
+					s->options.row_known ? STAGE_ROW_FIRST * PAGE : LENGTH } };
 	static const uint8_t device[DEVICE] = "device state";
 	uint8_t buf[sizeof(device) + STAGE_ROW_N * 64 + 1024];
 	struct pen p = pen_init(buf, sizeof(buf));
@@ -373,7 +379,8 @@ void stage_wait_zero(struct stage *s, uint64_t pages)
 	while (stage_look(s)->block[0].zero != pages) {
 		if (clock_ns() > until)
 			fact_failed(__FILE__, __LINE__, "%llu pages are known to be zero, not %llu",
-				    (unsigned long long)s->snapshot->block[0].zero, (unsigned long long)pages);
+				    (unsigned long long)s->snapshot->block[0].zero,
+				    (unsigned long long)pages);
 		stage_hear(s, 1);
 	}
 }
@@ -399,7 +406,8 @@ void stage_wait_shut(struct stage *s)
 		if (clock_ns() > until)
 			fact_failed(__FILE__, __LINE__, "no SHUT; state %s, %llu owed, reason '%s'",
 				    session_state_name(stage_look(s)->state),
-				    (unsigned long long)s->snapshot->owed_left, s->snapshot->reason);
+				    (unsigned long long)s->snapshot->owed_left,
+				    s->snapshot->reason);
 		stage_hear(s, 10);
 	}
 	expect_eq(s->shut_value, 0);
@@ -412,8 +420,8 @@ void stage_wait_seen(struct stage *s, unsigned who, unsigned first, unsigned n)
 	for (unsigned i = first; i < first + n; i++) {
 		while (!stage_seen(s, who, i)) {
 			if (clock_ns() > until)
-				fact_failed(__FILE__, __LINE__, "sharer %u still waits for page %u", who,
-					    i);
+				fact_failed(__FILE__, __LINE__, "sharer %u still waits for page %u",
+					    who, i);
 			usleep(500);
 		}
 		expect_eq(s->seen[who][i].first, stage_word(i));

@@ -6,8 +6,9 @@
  * userfaultfds of their own and a thread per page they wait for, a source whose bytes the test
  * writes record by record, and between them a real `struct faultloop` whose kernel may be replaced.
  *
- * One block, "m", of STAGE_PAGES pages, all owed, in a file that all sharers map.  What a sharer's thread saw in its page stands in
- * memory that the test shares with it, so that a page that was woken too early, or never, shows.
+ * One block, "m", of STAGE_PAGES pages, all owed, in a file that all sharers map.  What a sharer's
+ * thread saw in its page stands in memory that the test shares with it, so that a page that was
+ * woken too early, or never, shows.
  */
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -25,19 +26,25 @@
 #define STAGE_PATIENCE_MS 10000
 
 struct stage_options {
-	bool urgent;			/* a second lane, so that the main one is read by the bulk thread */
+	/* a second lane, so that the main one is read by the bulk thread */
+	bool urgent;
 	bool commit_ping;		/* the commit is our answer to PING 0x42 */
-	bool row_known;			/* the row of zero pages comes before the switch-over, and is not owed */
+	/* the row of zero pages comes before the switch-over, and is not owed */
+	bool row_known;
 	bool hold_loaded;		/* do not say "loaded": stay before the commit */
-	bool private;			/* the block is memory of the only sharer's own, not a file */
+	/* the block is memory of the only sharer's own, not a file */
+	bool private;
 	uint64_t uffd_features;		/* of the sharers' userfaultfds */
 	unsigned sharers;		/* default 2 */
 	bool late_map;			/* the last sharer's mapping is told by stage_map() */
 	uint32_t max_waiters;		/* default 1024 */
-	uint32_t quiet_ms;		/* how long pages may be owed behind the end of the main stream; 0: the default */
-	unsigned forks;			/* this sharer forks all the time (forker.h); 0: nobody does */
+	/* how long pages may be owed behind the end of the main stream; 0: the default */
+	uint32_t quiet_ms;
+	/* this sharer forks all the time (forker.h); 0: nobody does */
+	unsigned forks;
 	const struct uffd_ops *ops;	/* NULL: the kernel */
-	_Atomic(const struct faultloop *) *watch;	/* told of the fault thread as soon as there is one; NULL */
+	/* told of the fault thread as soon as there is one; NULL */
+	_Atomic(const struct faultloop *) *watch;
 };
 
 /* What one thread of a sharer saw. */
@@ -71,7 +78,9 @@ struct stage {
 	uint32_t shut_value;
 };
 
-/* Up to and with LISTENING, and "loaded" unless it is held.  Everything that fails ends the fact. */
+/*
+ * Up to and with LISTENING, and "loaded" unless it is held.  Everything that fails ends the fact.
+ */
 void stage_open(struct stage *s, const struct stage_options *options);
 void stage_loaded(struct stage *s);
 /* The daemon's main thread tells where sharer @who has the block. */

@@ -34,12 +34,13 @@ struct kernel {
 	_Atomic unsigned refused;
 };
 
-static int issue(void *ctx, int uffd, enum uffd_how how, uint64_t dst, uint64_t len, const void *src,
-		 bool wake, int64_t *moved)
+static int issue(void *ctx, int uffd, enum uffd_how how, uint64_t dst, uint64_t len,
+		 const void *src, bool wake, int64_t *moved)
 {
 	struct kernel *k = ctx;
 
-	if (atomic_load(&k->dry) && how != UFFD_WAKE && stage_page_at(k->stage, uffd, dst) >= STAGE_ROW_FIRST) {
+	if (atomic_load(&k->dry) && how != UFFD_WAKE &&
+	    stage_page_at(k->stage, uffd, dst) >= STAGE_ROW_FIRST) {
 		atomic_fetch_add(&k->refused, 1);
 		*moved = -EAGAIN;
 		return -EAGAIN;
@@ -48,8 +49,8 @@ static int issue(void *ctx, int uffd, enum uffd_how how, uint64_t dst, uint64_t 
 }
 
 /*
- * As many pages as can be kept for a retry are known to be zero, wanted, and refused by the kernel: they wait, and nobody else
- * does.
+ * As many pages as can be kept for a retry are known to be zero, wanted, and refused by the kernel:
+ * they wait, and nobody else does.
  */
 static void refused_zeroes_block_nobody(void)
 {
@@ -82,8 +83,8 @@ static void refused_zeroes_block_nobody(void)
 }
 
 /*
- * O8, both ways: the device state is being loaded, and what loading touches is served; a page that never comes keeps nobody from
- * saying that it is loaded, nor the VM from running.
+ * O8, both ways: the device state is being loaded, and what loading touches is served; a page that
+ * never comes keeps nobody from saying that it is loaded, nor the VM from running.
  */
 static void loading_and_faults_do_not_wait_for_each_other(void)
 {
@@ -118,9 +119,10 @@ static void wait_for_message(const struct stage *s, unsigned who)
 }
 
 /*
- * One thread may be parked, and is; another one's message has to stay in the kernel.  The page that comes makes room in the same
- * turn in which nothing else happens, and nothing happens afterwards: whoever waits for that room must be read all the same.
- * Nothing here may wake the fault thread but that page, so the state is not looked at.
+ * One thread may be parked, and is; another one's message has to stay in the kernel.  The page that
+ * comes makes room in the same turn in which nothing else happens, and nothing happens afterwards:
+ * whoever waits for that room must be read all the same.  Nothing here may wake the fault thread
+ * but that page, so the state is not looked at.
  */
 static void room_is_used_in_the_turn_that_makes_it(void)
 {
@@ -147,8 +149,8 @@ static void room_is_used_in_the_turn_that_makes_it(void)
 }
 
 /*
- * O14: a write of our own process into guest memory sleeps as anybody's does, and makes no page of it; the source's content is what
- * everybody sees.
+ * O14: a write of our own process into guest memory sleeps as anybody's does, and makes no page of
+ * it; the source's content is what everybody sees.
  */
 static void *write_into(void *page)
 {
@@ -165,8 +167,10 @@ static void a_write_of_our_own_sleeps(void)
 
 	stage_open(&s, &(struct stage_options){ 0 });
 	expect(s.loop->backing[0].armed);
-	expect_eq(pthread_create(&writer, NULL, write_into, s.loop->backing[0].map + page * 4096), 0);
-	expect(poll(&(struct pollfd){ .fd = s.loop->own_uffd, .events = POLLIN }, 1, STAGE_PATIENCE_MS) == 1);
+	expect_eq(pthread_create(&writer, NULL, write_into, s.loop->backing[0].map + page * 4096),
+		  0);
+	expect(poll(&(struct pollfd){ .fd = s.loop->own_uffd, .events = POLLIN }, 1,
+		    STAGE_PATIENCE_MS) == 1);
 	expect(fstat(s.memfd, &st) == 0 && st.st_blocks == 0);
 	expect_eq(stage_look(&s)->owed_left, STAGE_PAGES);
 	stage_touch(&s, STAGE_MAIN, page, 1);
@@ -174,7 +178,10 @@ static void a_write_of_our_own_sleeps(void)
 	stage_send(&s, false, page, 1);
 	stage_wait_seen(&s, STAGE_MAIN, page, 1);
 	expect_eq(stage_look(&s)->stats.alarms, 0);
-	/* it still sleeps: nobody reads that descriptor, for there is no such write; waking it is the end of this test */
+	/*
+	 * it still sleeps: nobody reads that descriptor, for there is no such write; waking it is
+	 * the end of this test
+	 */
 	expect(pthread_tryjoin_np(writer, NULL) == EBUSY);
 	_exit(0);
 }
@@ -191,13 +198,16 @@ static void break_ring(void)
 	struct sock_fprog program = { .len = ARRAY_LEN(code), .filter = code };
 
 	expect_eq(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
-	expect_eq(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program), 0);
+	expect_eq(
+		syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program),
+		0);
 }
 
 /* Whoever posts to a fault thread that gave up is not kept waiting, however much it is. */
 static void post_much(struct stage *s)
 {
-	const struct message want = { .kind = MESSAGE_WANT, .want = { .length = 4096, .class = CLASS_DMA } };
+	const struct message want = { .kind = MESSAGE_WANT,
+				      .want = { .length = 4096, .class = CLASS_DMA } };
 
 	for (unsigned i = 0; i < 1000; i++)
 		faultloop_post(s->loop, &want);
@@ -230,7 +240,8 @@ static void a_broken_ring_after_the_commit(void)
 	break_ring();
 	stage_wait_state(&s, SESSION_PAUSED);
 	expect(strstr(s.snapshot->reason, "io_uring"));
-	expect(strstr(s.snapshot->reason, "only at the source") && strstr(s.snapshot->reason, "do not restart it"));
+	expect(strstr(s.snapshot->reason, "only at the source") &&
+	       strstr(s.snapshot->reason, "do not restart it"));
 	expect(!s.hung_up && !s.shut);
 	post_much(&s);
 	expect_eq(stage_look(&s)->state, SESSION_PAUSED);
@@ -243,10 +254,14 @@ static void a_broken_ring_after_the_commit(void)
 }
 
 static const struct fact facts[] = {
-	{ "O8 loading and faults do not wait for each other", loading_and_faults_do_not_wait_for_each_other },
-	{ "F59 the ring breaks before the commit: refused, the source goes on", a_broken_ring_before_the_commit },
-	{ "F59 the ring breaks after the commit: held, nobody hangs", a_broken_ring_after_the_commit },
-	{ "O1 O5 room that a lane makes is used in that turn", room_is_used_in_the_turn_that_makes_it },
+	{ "O8 loading and faults do not wait for each other",
+	  loading_and_faults_do_not_wait_for_each_other },
+	{ "F59 the ring breaks before the commit: refused, the source goes on",
+	  a_broken_ring_before_the_commit },
+	{ "F59 the ring breaks after the commit: held, nobody hangs",
+	  a_broken_ring_after_the_commit },
+	{ "O1 O5 room that a lane makes is used in that turn",
+	  room_is_used_in_the_turn_that_makes_it },
 	{ "O14 a write of our own into guest memory sleeps", a_write_of_our_own_sleeps },
 	{ "O6 refused zero pages wait, and nobody waits for them", refused_zeroes_block_nobody },
 };

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A main sharer that knows nothing of us: it says hello and nothing else, and somebody in the daemon
- * declares its memory, proves it, and says that it has loaded.  The door is real, so is the program
- * (a process with a userfaultfd of its own); what the session does is told by made-up snapshots, so
- * nothing is asked of the fault thread.
+ * A main sharer that knows nothing of us: it says hello and nothing else, and somebody in the
+ * daemon declares its memory, proves it, and says that it has loaded.  The door is real, so is the
+ * program (a process with a userfaultfd of its own); what the session does is told by made-up
+ * snapshots, so nothing is asked of the fault thread.
  */
 #include "config.h"
 
@@ -58,7 +58,8 @@ static _Noreturn void program(const struct sockaddr_un *at, int file, int back, 
 	int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	int uffd = uffd_open(UFFD_FEATURE_MISSING_SHMEM, false);
 	void *shared = mmap(NULL, LENGTH, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-	void *anonymous = mmap(NULL, LENGTH, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *anonymous = mmap(NULL, LENGTH, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			       -1, 0);
 	struct places places = { (uintptr_t)shared, (uintptr_t)anonymous };
 	union regmsg m;
 	size_t len = regmsg_init(&m, REGMSG_HELLO, 1);
@@ -124,7 +125,8 @@ static void open_scene(struct scene *s, uint32_t flags)
 	s->snapshot.package_fd = -1;
 	/* An abstract name: nothing to remove. */
 	snprintf(at.sun_path + 1, sizeof(at.sun_path) - 1, "postcopy-unaware-%d", (int)getpid());
-	expect(listener >= 0 && bind(listener, (struct sockaddr *)&at, sizeof(at)) == 0 && listen(listener, 4) == 0);
+	expect(listener >= 0 && bind(listener, (struct sockaddr *)&at, sizeof(at)) == 0 &&
+	       listen(listener, 4) == 0);
 	expect_eq(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair), 0);
 	s->file = memfd_create("ram", MFD_CLOEXEC);
 	expect(s->file >= 0 && ftruncate(s->file, LENGTH) == 0);
@@ -160,7 +162,8 @@ static void join(struct scene *s)
 		turn(s);
 	expect_eq(door_join(s->door, why), 0);
 	s->snapshot.n_sharers = 1;
-	s->snapshot.sharer[0].id = ((struct client *)g_ptr_array_index(door_clients(s->door), 0))->id;
+	s->snapshot.sharer[0].id =
+		((struct client *)g_ptr_array_index(door_clients(s->door), 0))->id;
 	s->snapshot.sharer[0].state = SHARER_ACTIVE;
 }
 
@@ -204,7 +207,10 @@ static void declared_and_proven(void)
 	expect(door_has_main(s.door) && !door_unaware_main(s.door));
 }
 
-/* It loads by other means, and may never read: nothing with a descriptor, nothing that wants an answer. */
+/*
+ * It loads by other means, and may never read: nothing with a descriptor, nothing that wants an
+ * answer.
+ */
 static void told_what_it_may_ignore(void)
 {
 	struct door_block b;
@@ -247,7 +253,9 @@ static void told_what_it_may_ignore(void)
 
 static void private_memory_by_address(void)
 {
-	const struct door_block b = { .name = "vram", .length = LENGTH, .page_size = 4096, .file = -1 };
+	const struct door_block b = {
+		.name = "vram", .length = LENGTH, .page_size = 4096, .file = -1
+	};
 	struct door_mapping where = { .block = "vram", .length = LENGTH };
 	struct client *c;
 	struct scene s;
@@ -286,7 +294,9 @@ static void bad_declarations(void)
 	b = file_block(&s, "ram");
 	expect_eq(door_declare(s.door, c, &b, &why), -EEXIST);
 	expect(strstr(why, "declared before"));
-	b = (struct door_block){ .name = "rom", .length = LENGTH, .file = open("/etc/passwd", O_RDONLY | O_CLOEXEC) };
+	b = (struct door_block){ .name = "rom",
+				 .length = LENGTH,
+				 .file = open("/etc/passwd", O_RDONLY | O_CLOEXEC) };
 	expect_eq(door_declare(s.door, c, &b, &why), -EINVAL);
 	expect_eq(c->n_offers, 1);
 	expect_eq(door_load_failed(s.door, c, "no"), -EPROTO);
@@ -300,7 +310,9 @@ static void bad_declarations(void)
 /* Memory that is not where it was said to be: refused, with the reason. */
 static void not_where_it_was_said(void)
 {
-	const struct door_block b = { .name = "vram", .length = LENGTH, .page_size = 4096, .file = -1 };
+	const struct door_block b = {
+		.name = "vram", .length = LENGTH, .page_size = 4096, .file = -1
+	};
 	const struct door_mapping nowhere = { .block = "vram", .address = 4096, .length = LENGTH };
 	struct client *c;
 	struct scene s;
@@ -313,7 +325,8 @@ static void not_where_it_was_said(void)
 	expect_eq(door_declare_mapping(c, &nowhere, &why), 0);
 	ready(&s, c);
 	expect_eq(c->state, CLIENT_REFUSED);
-	expect(strstr(c->problem, "cannot register") && strcmp(door_problem(s.door, "vm"), c->problem) == 0);
+	expect(strstr(c->problem, "cannot register") &&
+	       strcmp(door_problem(s.door, "vm"), c->problem) == 0);
 	tell(&s, SESSION_IDLE);
 	expect_eq(hear(&s, &m), REGMSG_DISABLED);
 }

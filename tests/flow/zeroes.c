@@ -34,8 +34,8 @@ struct kernel {
 	_Atomic unsigned placed[STAGE_PAGES];
 };
 
-static int issue(void *ctx, int uffd, enum uffd_how how, uint64_t dst, uint64_t len, const void *src,
-		 bool wake, int64_t *moved)
+static int issue(void *ctx, int uffd, enum uffd_how how, uint64_t dst, uint64_t len,
+		 const void *src, bool wake, int64_t *moved)
 {
 	struct kernel *k = ctx;
 	unsigned page = stage_page_at(k->stage, uffd, dst);
@@ -91,7 +91,9 @@ static uint64_t noted(const struct stage *s)
 	return s->snapshot->stats.lane[LANE_MAIN].pages[HOW_NOTED];
 }
 
-/* Nothing is placed, nothing is owed any more, and the file stays as sparse as the guest's memory. */
+/*
+ * Nothing is placed, nothing is owed any more, and the file stays as sparse as the guest's memory.
+ */
 static void left_as_holes(bool bulk)
 {
 	struct kernel k = { 0 };
@@ -161,7 +163,10 @@ static void touched_as_they_come(bool bulk)
 	stage_close(&s);
 }
 
-/* A device cannot fault: what it wants is placed, in rows, also where the kernel stops in the middle of one. */
+/*
+ * A device cannot fault: what it wants is placed, in rows, also where the kernel stops in the
+ * middle of one.
+ */
 static void placed_for_a_device(bool bulk)
 {
 	struct kernel k = { .part = 3 };
@@ -181,7 +186,10 @@ static void placed_for_a_device(bool bulk)
 	stage_close(&s);
 }
 
-/* Somebody without a userfaultfd wrote there before the zeroes came: no hole, so nothing is noted, and the kernel says EEXIST. */
+/*
+ * Somebody without a userfaultfd wrote there before the zeroes came: no hole, so nothing is noted,
+ * and the kernel says EEXIST.
+ */
 static void written_by_a_stranger(bool bulk)
 {
 	static const char text[] = "not the source's";
@@ -262,8 +270,10 @@ static const struct fact facts[] = {
 	{ "O2 O9 no hole: alarm, held, no SHUT, single lane", stranger_main },
 	{ "O2 O9 no hole: alarm, held, no SHUT, bulk lane", stranger_bulk },
 	{ "O9 zeroes that were asked for are placed, also if their thread is gone", asked_for },
-	{ "O6 O9 ZEROPAGE EAGAIN after n bytes: resumed there, private memory, single lane", private_main },
-	{ "O6 O9 ZEROPAGE EAGAIN after n bytes: resumed there, private memory, bulk lane", private_bulk },
+	{ "O6 O9 ZEROPAGE EAGAIN after n bytes: resumed there, private memory, single lane",
+	  private_main },
+	{ "O6 O9 ZEROPAGE EAGAIN after n bytes: resumed there, private memory, bulk lane",
+	  private_bulk },
 };
 
 int main(void)

@@ -31,7 +31,8 @@ static void opening(const uint8_t *bytes, size_t len)
 
 	CHECK(what <= QSTREAM_OPENS_NOTHING);
 	CHECK(what != QSTREAM_OPENS_MORE || len < QSTREAM_OPENING_MAX);
-	CHECK(what != QSTREAM_OPENS_URGENT || (page.offset % PAGE_LEN == 0 && strlen(page.name) < 256));
+	CHECK(what != QSTREAM_OPENS_URGENT ||
+	      (page.offset % PAGE_LEN == 0 && strlen(page.name) < 256));
 }
 
 static void package(const uint8_t *body, size_t len)
@@ -69,7 +70,8 @@ static void delta(const uint8_t *bytes, size_t len)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static void (*const parts[])(const uint8_t *bytes, size_t len) = {package, tail, delta, opening};
+	static void (*const parts[])(const uint8_t *bytes, size_t len) = { package, tail, delta,
+									   opening };
 	cleanup_free uint8_t *exact = NULL;
 
 	if (size < 2)

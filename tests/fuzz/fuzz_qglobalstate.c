@@ -19,7 +19,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	cleanup_free uint8_t *exact = malloc(size ? size : 1); /* so that a read past the end is seen */
+	/* so that a read past the end is seen */
+	cleanup_free uint8_t *exact = malloc(size ? size : 1);
 	struct qglobalstate s;
 
 	CHECK(exact);

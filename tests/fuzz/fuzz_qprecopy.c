@@ -3,8 +3,8 @@
  * The synthetic stream: a plan made of the input is written twice, in parts of different sizes, and
  * both are the same bytes; our decoder finds the plan in them again.
  *
- * Input: parts' size, section id, page bits or none, number of blocks, then for each block its pages,
- * whether they are sent and the length of its name; the rest is the device part.
+ * Input: parts' size, section id, page bits or none, number of blocks, then for each block its
+ * pages, whether they are sent and the length of its name; the rest is the device part.
  */
 #include "config.h"
 
@@ -65,9 +65,16 @@ static void make_plan(struct scene *s, const uint8_t *data, size_t size)
 	qstream_put_advise(&p, PAGE, PAGE); /* our decoder serves sources of postcopy only */
 	s->parts = 1 + cursor_be16(&c);
 	s->plan = (struct qprecopy_plan){
-		.machine = "pc-i440fx-7.2", .ram_section = cursor_u8(&c), .page_bits = cursor_u8(&c) & 12,
-		.target_page = PAGE, .blocks = s->blocks, .n_blocks = cursor_u8(&c) % (BLOCKS + 1),
-		.early = s->advise, .early_len = pen_used(&p), .page = give_page, .ctx = s,
+		.machine = "pc-i440fx-7.2",
+		.ram_section = cursor_u8(&c),
+		.page_bits = cursor_u8(&c) & 12,
+		.target_page = PAGE,
+		.blocks = s->blocks,
+		.n_blocks = cursor_u8(&c) % (BLOCKS + 1),
+		.early = s->advise,
+		.early_len = pen_used(&p),
+		.page = give_page,
+		.ctx = s,
 	};
 	for (unsigned i = 0; i < s->plan.n_blocks; i++)
 		make_block(s, &c, i);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * vhostmsg: whatever two peers say, what passes keeps the promises of the checks, restated here; what
- * does not pass has an error and a text.  The input: who asks, how memory is told, how many
+ * vhostmsg: whatever two peers say, what passes keeps the promises of the checks, restated here;
+ * what does not pass has an error and a text.  The input: who asks, how memory is told, how many
  * descriptors come with the request and its answer, eight bytes of agreed features, the request as
  * it goes over the wire, then its answer.
  */
@@ -66,7 +66,8 @@ static void promises(const struct vhostmsg *m, const struct vhostmsg_terms *term
 		need((m->body.u64 & 0xff) < VHOSTMSG_RINGS && m->fds <= 1);
 		break;
 	case VHOSTMSG_SET_CONFIG:
-		need(m->body.config.size <= VHOSTMSG_CONFIG && m->head.size == 12 + m->body.config.size);
+		need(m->body.config.size <= VHOSTMSG_CONFIG &&
+		     m->head.size == 12 + m->body.config.size);
 		break;
 	case VHOSTMSG_POSTCOPY_ADVISE:
 	case VHOSTMSG_POSTCOPY_LISTEN:
@@ -81,7 +82,8 @@ static void promises(const struct vhostmsg *m, const struct vhostmsg_terms *term
 }
 
 /* A message from the wire; 0 when the bytes end or the head is refused. */
-static size_t take(struct vhostmsg *m, const uint8_t *data, size_t size, enum vhostmsg_way way, bool reply)
+static size_t take(struct vhostmsg *m, const uint8_t *data, size_t size, enum vhostmsg_way way,
+		   bool reply)
 {
 	const char *why = NULL;
 	int err;
@@ -111,7 +113,8 @@ static void answer(const struct vhostmsg *asked, const struct vhostmsg *m, enum 
 	}
 	need(m->head.request == asked->head.request);
 	need(vhostmsg_expects(asked, way, terms) != VHOSTMSG_SILENCE);
-	if (way == VHOSTMSG_TO_BACKEND && m->head.request == VHOSTMSG_SET_MEM_TABLE && terms->form == VHOSTMSG_BASES) {
+	if (way == VHOSTMSG_TO_BACKEND && m->head.request == VHOSTMSG_SET_MEM_TABLE &&
+	    terms->form == VHOSTMSG_BASES) {
 		need_regions(m);
 		need(m->head.size == asked->head.size && m->fds == 0);
 		vhostmsg_bases_echoed(m, asked);

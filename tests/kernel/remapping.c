@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * mremap() of what is registered, where nobody asked for EVENT_REMAP: what of it is served afterwards.
- * (client/preload_remap.c)
+ * mremap() of what is registered, where nobody asked for EVENT_REMAP: what of it is served
+ * afterwards.  (client/preload_remap.c)
  */
 #include "config.h"
 
@@ -131,12 +131,14 @@ static void closed_stays_closed_and_empty(void)
 }
 
 static const struct fact facts[] = {
-	{ "mremap drops the registration of what it moves: missing pages are zeroes there", moving_drops_it },
+	{ "mremap drops the registration of what it moves: missing pages are zeroes there",
+	  moving_drops_it },
 	{ "of a mapping that is moved in part the rest keeps it", the_rest_keeps_it },
 	{ "registered again in its new place, it is served there", served_when_registered_again },
 	{ "what is grown in place is registered to its new end", growing_in_place_extends_it },
 	{ "a second mapping, by an old size of 0, is not registered", a_second_mapping_has_none },
-	{ "without access it is moved and grown without a page of it filled, locked or not", closed_stays_closed_and_empty },
+	{ "without access it is moved and grown without a page of it filled, locked or not",
+	  closed_stays_closed_and_empty },
 };
 
 int main(void)

@@ -6,15 +6,18 @@
  * what happened; `done' ends each.
  *
  *   open PATH                        the file that is mapped from here on
- *   map NAME OFFSET LENGTH [WORD]... a mapping; WORD: private, populate, readonly, NAME2 (at the same place, MAP_FIXED)
+ *   map NAME OFFSET LENGTH [WORD]... a mapping; WORD: private, populate, readonly, NAME2 (at the
+ *                                    same place, MAP_FIXED)
  *   unmap NAME
- *   remap NAME LENGTH [WORD]         mremap; WORD: stay (not MREMAP_MAYMOVE), away (MREMAP_FIXED to where nothing is),
- *                                    copy (a second mapping: an old size of 0), NAME2 (MREMAP_FIXED to its place)
+ *   remap NAME LENGTH [WORD]         mremap; WORD: stay (not MREMAP_MAYMOVE), away (MREMAP_FIXED
+ *                                    to where nothing is), copy (a second mapping: an old size of
+ *                                    0), NAME2 (MREMAP_FIXED to its place)
  *   see NAME OFFSET                  a thread reads the word there: event `saw', when it has
  *   sum NAME                         the sum of all words of the mapping: event `sum'
  *   lock-future                      mlockall(MCL_FUTURE)
  *   close-all                        every descriptor above 2 but the file
- *   child-see NAME OFFSET            a child reads the word there: event `child' with its wait status
+ *   child-see NAME OFFSET            a child reads the word there: event `child' with its wait
+ *                                    status
  *   child-map OFFSET LENGTH          a child maps: event `child' with the errno
  *   child-exec                       a child becomes another program, which prints its environment
  *   background                       as daemon(3) does, then goes on there
@@ -148,8 +151,9 @@ static void *look(void *arg)
 	cleanup_free struct look *l = arg;
 	uint64_t value = *(volatile uint64_t *)(l->area->at + l->offset);
 
-	printf("{\"event\": \"saw\", \"area\": \"%s\", \"offset\": %" PRIu64 ", \"word\": \"%016" PRIx64 "\"}\n", l->area->name,
-	       l->offset, value);
+	printf("{\"event\": \"saw\", \"area\": \"%s\", \"offset\": %" PRIu64
+	       ", \"word\": \"%016" PRIx64 "\"}\n",
+	       l->area->name, l->offset, value);
 	return NULL;
 }
 
@@ -199,7 +203,8 @@ static int tell_child(pid_t child)
 
 	if (child < 0 || waitpid(child, &status, 0) != child)
 		return errno;
-	printf("{\"event\": \"child\", \"signal\": %d, \"code\": %d}\n", WIFSIGNALED(status) ? WTERMSIG(status) : 0,
+	printf("{\"event\": \"child\", \"signal\": %d, \"code\": %d}\n",
+	       WIFSIGNALED(status) ? WTERMSIG(status) : 0,
 	       WIFEXITED(status) ? WEXITSTATUS(status) : 0);
 	return 0;
 }
@@ -223,7 +228,8 @@ static int do_child_map(char **word)
 	pid_t child = fork();
 
 	if (child == 0) {
-		void *at = mmap(NULL, number(word[2]), PROT_READ | PROT_WRITE, MAP_SHARED, file, (off_t)number(word[1]));
+		void *at = mmap(NULL, number(word[2]), PROT_READ | PROT_WRITE, MAP_SHARED, file,
+				(off_t)number(word[1]));
 
 		_exit(at == MAP_FAILED ? errno : 0);
 	}
@@ -274,7 +280,8 @@ static int run(char *line)
 	char *word[WORDS + 1] = { NULL }, *save = NULL;
 	unsigned n = 0;
 
-	for (char *w = strtok_r(line, " \n", &save); w && n < WORDS; w = strtok_r(NULL, " \n", &save))
+	for (char *w = strtok_r(line, " \n", &save); w && n < WORDS;
+	     w = strtok_r(NULL, " \n", &save))
 		word[n++] = w;
 	for (unsigned i = 0; n && i < ARRAY_LEN(commands); i++)
 		if (strcmp(word[0], commands[i].name) == 0)
@@ -286,7 +293,8 @@ static void say_variable(const char *name)
 {
 	const char *value = getenv(name);
 
-	printf("{\"event\": \"environment\", \"name\": \"%s\", \"value\": \"%s\"}\n", name, value ? value : "");
+	printf("{\"event\": \"environment\", \"name\": \"%s\", \"value\": \"%s\"}\n", name,
+	       value ? value : "");
 }
 
 int main(int argc, char **argv)

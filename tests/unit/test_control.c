@@ -97,7 +97,8 @@ static void fake_vhosts(void *ctx, struct jsonmsg_writer *w, const char *key)
 	jsonmsg_end(w);
 }
 
-static bool fake_change_vhosts(void *ctx, const char *command, const struct jsonmsg *arguments, GError **error)
+static bool fake_change_vhosts(void *ctx, const char *command, const struct jsonmsg *arguments,
+			       GError **error)
 {
 	(void)ctx;
 	if (strcmp(jsonmsg_text(arguments, "device", ""), "x"))
@@ -106,8 +107,9 @@ static bool fake_change_vhosts(void *ctx, const char *command, const struct json
 	return false;
 }
 
-static const struct control_ops fake_ops = {fake_refresh, fake_snapshot, fake_blockers, fake_handover, fake_quit,
-					  fake_vhosts, fake_change_vhosts};
+static const struct control_ops fake_ops = { fake_refresh,	fake_snapshot, fake_blockers,
+					     fake_handover,	fake_quit,     fake_vhosts,
+					     fake_change_vhosts };
 
 static struct sockaddr_un address(void)
 {
@@ -695,9 +697,10 @@ Test(control, vhost_user)
 
 	cr_assert_eq(jsonmsg_count(jsonmsg_member(all, "return")), 1);
 	cr_assert_eq(jsonmsg_kind(jsonmsg_member(gone, "return")), JSONMSG_OBJECT);
-	expect_refused(&p, "{\"execute\":\"vhost-user-add\",\"arguments\":{\"device\":\"x\"}}", "Refused",
-		       "vhost-user-add x");
-	expect_refused(&p, "{\"execute\":\"vhost-user-add\",\"arguments\":{\"nonsense\":1}}", "BadArgument", "nonsense");
+	expect_refused(&p, "{\"execute\":\"vhost-user-add\",\"arguments\":{\"device\":\"x\"}}",
+		       "Refused", "vhost-user-add x");
+	expect_refused(&p, "{\"execute\":\"vhost-user-add\",\"arguments\":{\"nonsense\":1}}",
+		       "BadArgument", "nonsense");
 }
 
 /* F55 */

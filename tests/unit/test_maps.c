@@ -421,7 +421,8 @@ Test(maps, pages_that_are_there)
 Test(maps, asked_or_read_it_is_the_same)
 {
 	cleanup_fd int fd = mem_blob_new("ram", 8 * PAGE);
-	void *first = mem_map_shared(fd, 2 * PAGE, PAGE), *second = mem_map_shared(fd, 4 * PAGE, 3 * PAGE);
+	void *first = mem_map_shared(fd, 2 * PAGE, PAGE),
+	     *second = mem_map_shared(fd, 4 * PAGE, 3 * PAGE);
 	void *own = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE, fd, PAGE);
 	FILE *maps = fopen("/proc/self/maps", "re");
 	cleanup_free struct maps_vma *vma = NULL;
@@ -438,9 +439,11 @@ Test(maps, asked_or_read_it_is_the_same)
 	cr_assert_eq(n, 3);
 	for (int i = 0; i < n; i++, rc = maps_query_of_file(fileno(maps), id.dev, id.inode, &got)) {
 		cr_assert_eq(rc, 1);
-		cr_expect(got.start == vma[i].start && got.end == vma[i].end && got.offset == vma[i].offset);
+		cr_expect(got.start == vma[i].start && got.end == vma[i].end &&
+			  got.offset == vma[i].offset);
 		cr_expect(got.dev == vma[i].dev && got.inode == vma[i].inode);
-		cr_expect(got.readable == vma[i].readable && got.writable == vma[i].writable && got.shared == vma[i].shared);
+		cr_expect(got.readable == vma[i].readable && got.writable == vma[i].writable &&
+			  got.shared == vma[i].shared);
 	}
 	cr_expect_eq(rc, 0);
 	fclose(maps);
@@ -463,7 +466,8 @@ Test(maps, does_a_text_show_the_file)
 		int want;
 	} rows[] = {
 		{ "1000-2000 rw-s 00000000 00:01 7\n", 1 },
-		{ "1000-2000 r--p 00000000 00:00 0\n3000-4000 r--p 00000000 00:01 7    /memfd:a (deleted)\n", 1 },
+		{ "1000-2000 r--p 00000000 00:00 0\n3000-4000 r--p 00000000 00:01 7    /memfd:a (deleted)\n",
+		  1 },
 		{ "1000-2000 rw-s 00000000 00:02 7\n3000-4000 rw-s 00000000 00:01 8\n", 0 },
 		{ "\n", 0 },
 	};

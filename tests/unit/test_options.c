@@ -417,9 +417,11 @@ Test(options, vhost_user)
 	g_autoptr(GError) error = NULL;
 	struct options o;
 
-	cr_assert_eq(PARSE(&o, &error, MANDATORY, "--vhost-user", "name=a,front=/f,back=/b", "--vhost-user",
-			   "name=b,front=/f,,2,back=/b2,dialect=rust,gate=on,policy=fail,answer-timeout=7,group=kvm"),
-		     OPTIONS_OK, "%s", error ? error->message : "");
+	cr_assert_eq(
+		PARSE(&o, &error, MANDATORY, "--vhost-user", "name=a,front=/f,back=/b",
+		      "--vhost-user",
+		      "name=b,front=/f,,2,back=/b2,dialect=rust,gate=on,policy=fail,answer-timeout=7,group=kvm"),
+		OPTIONS_OK, "%s", error ? error->message : "");
 	cr_assert_eq(o.vhost->len, 2);
 	cr_assert_str_eq(vhost_at(&o, 0)->front, "/f");
 	cr_assert_eq(vhost_at(&o, 0)->dialect, VHOSTFRONT_UNIVERSAL);
@@ -433,9 +435,11 @@ Test(options, vhost_user)
 	cr_assert_str_eq(vhost_at(&o, 1)->group, "kvm");
 	cr_assert(vhost_at(&o, 1)->may_gate);
 	options_clear(&o);
-	cr_assert_eq(parse_with_file(&o, "[postcopyd]\nincoming=unix:/s\nrun-dir=/r\n"
-				"vhost-user=name=a,front=/f,back=/b;name=c,front=/g,back=/h\n", NULL, &error), OPTIONS_OK, "%s",
-		     error ? error->message : "");
+	cr_assert_eq(parse_with_file(&o,
+				     "[postcopyd]\nincoming=unix:/s\nrun-dir=/r\n"
+				     "vhost-user=name=a,front=/f,back=/b;name=c,front=/g,back=/h\n",
+				     NULL, &error),
+		     OPTIONS_OK, "%s", error ? error->message : "");
 	cr_assert_eq(o.vhost->len, 2);
 	cr_assert_str_eq(vhost_at(&o, 1)->name, "c");
 	options_clear(&o);
@@ -447,14 +451,19 @@ Test(options, vhost_user_refuses)
 	EXPECT_USAGE("front=PATH is missing", MANDATORY, "--vhost-user", "name=a,back=/b");
 	EXPECT_USAGE("back=PATH is missing", MANDATORY, "--vhost-user", "name=a,front=/f");
 	EXPECT_USAGE("the same socket", MANDATORY, "--vhost-user", "name=a,front=/f,back=/f");
-	EXPECT_USAGE("none of universal, spec, rust, gated", MANDATORY, "--vhost-user", "name=a,front=/f,back=/b,dialect=x");
-	EXPECT_USAGE("none of ignore, disable, fail", MANDATORY, "--vhost-user", "name=a,front=/f,back=/b,policy=x");
+	EXPECT_USAGE("none of universal, spec, rust, gated", MANDATORY, "--vhost-user",
+		     "name=a,front=/f,back=/b,dialect=x");
+	EXPECT_USAGE("none of ignore, disable, fail", MANDATORY, "--vhost-user",
+		     "name=a,front=/f,back=/b,policy=x");
 	EXPECT_USAGE("neither dialect nor gate", MANDATORY, "--vhost-user",
 		     "name=a,front=/f,back=/b,repair=on,dialect=spec");
 	EXPECT_USAGE("gate", MANDATORY, "--vhost-user", "name=a,front=/f,back=/b,gate=x");
-	EXPECT_USAGE("answer-timeout", MANDATORY, "--vhost-user", "name=a,front=/f,back=/b,answer-timeout=0");
-	EXPECT_USAGE("named a", MANDATORY, "--vhost-user", "name=a,front=/f,back=/b", "--vhost-user", "name=a,front=/g,back=/h");
-	EXPECT_USAGE("a path of b", MANDATORY, "--vhost-user", "name=a,front=/f,back=/b", "--vhost-user", "name=b,front=/f,back=/h");
+	EXPECT_USAGE("answer-timeout", MANDATORY, "--vhost-user",
+		     "name=a,front=/f,back=/b,answer-timeout=0");
+	EXPECT_USAGE("named a", MANDATORY, "--vhost-user", "name=a,front=/f,back=/b",
+		     "--vhost-user", "name=a,front=/g,back=/h");
+	EXPECT_USAGE("a path of b", MANDATORY, "--vhost-user", "name=a,front=/f,back=/b",
+		     "--vhost-user", "name=b,front=/f,back=/h");
 }
 
 /* --- --qemu ---------------------------------------------------------------------------------- */

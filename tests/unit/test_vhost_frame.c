@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Messages through a socket: in any pieces, with their descriptors, and what may not come.  (P10, F21)
+ * Messages through a socket: in any pieces, with their descriptors, and what may not come.  (P10,
+ * F21)
  */
 #include "config.h"
 

@@ -40,7 +40,9 @@ static struct vhost_frame *ring(enum vhostmsg_request request, unsigned index, u
 
 static struct vhost_frame *memory(enum vhostmsg_request request, uint64_t gpa, int file)
 {
-	const struct vhostmsg_region region = { .gpa = gpa, .size = 4096, .va = gpa + 1, .offset = gpa };
+	const struct vhostmsg_region region = {
+		.gpa = gpa, .size = 4096, .va = gpa + 1, .offset = gpa
+	};
 	struct vhost_frame *f = say(request, 0);
 
 	if (request == VHOSTMSG_SET_MEM_TABLE) {

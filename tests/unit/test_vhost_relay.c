@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The two connections of a vhost-user device, over socketpairs: what passes, what is added, and what
- * becomes of either when the other ends or breaks the protocol.  (F16, F17, F21, P10, P15, P26)
+ * The two connections of a vhost-user device, over socketpairs: what passes, what is added, and
+ * what becomes of either when the other ends or breaks the protocol.  (F16, F17, F21, P10, P15,
+ * P26)
  */
 #include "config.h"
 
@@ -24,7 +25,9 @@
 #include "wire/vhostmsg.h"
 
 #define MS UINT64_C(1000000)
-#define OFFERS (VHOSTMSG_P_REPLY_ACK | VHOSTMSG_P_PAGEFAULT | VHOSTMSG_P_MEM_SLOTS | VHOSTMSG_P_INFLIGHT | VHOSTMSG_P_MQ)
+#define OFFERS                                                                                     \
+	(VHOSTMSG_P_REPLY_ACK | VHOSTMSG_P_PAGEFAULT | VHOSTMSG_P_MEM_SLOTS |                      \
+	 VHOSTMSG_P_INFLIGHT | VHOSTMSG_P_MQ)
 
 static struct {
 	struct vhost_relay *relay;
@@ -108,11 +111,19 @@ static void over(void *ctx, const char *why)
 }
 
 static const struct vhost_relay_ops ops = {
-	.advised = advised, .may_tell = may_tell, .settled = settled, .prove = prove, .find = find, .waits = waits,
-	.quarantined = quarantined, .drop = drop, .drop_orphans = drop_orphans, .over = over,
+	.advised = advised,
+	.may_tell = may_tell,
+	.settled = settled,
+	.prove = prove,
+	.find = find,
+	.waits = waits,
+	.quarantined = quarantined,
+	.drop = drop,
+	.drop_orphans = drop_orphans,
+	.over = over,
 };
 
-/* --- the peers --------------------------------------------------------------------------------- */
+/* --- the peers -------------------------------------------------------------------------------- */
 
 static void turn(void)
 {
@@ -175,7 +186,8 @@ static void hears(uint32_t request, struct vhostmsg *out)
 	struct vhost_frame *f = take(rig.back, false);
 
 	cr_assert_not_null(f, "nothing came instead of %u", request);
-	cr_assert_eq(f->m.head.request, request, "%u came instead of %u", f->m.head.request, request);
+	cr_assert_eq(f->m.head.request, request, "%u came instead of %u", f->m.head.request,
+		     request);
 	if (out)
 		*out = f->m;
 	vhost_frame_free(f);
@@ -220,7 +232,8 @@ static void tell_table(uint64_t gpa, uint32_t need_reply)
 	struct vhostmsg m;
 
 	vhostmsg_ask(&m, VHOSTMSG_SET_MEM_TABLE, need_reply);
-	vhostmsg_add_region(&m, &(struct vhostmsg_region){ .gpa = gpa, .size = 1 << 20, .va = 0x7000 });
+	vhostmsg_add_region(&m,
+			    &(struct vhostmsg_region){ .gpa = gpa, .size = 1 << 20, .va = 0x7000 });
 	m.fds = 1;
 	send_to(rig.vmm, &m, &rig.memory);
 }
@@ -290,7 +303,7 @@ static void teardown(void)
 
 TestSuite(vhost_relay, .init = setup, .fini = teardown);
 
-/* --- what passes -------------------------------------------------------------------------------- */
+/* --- what passes ------------------------------------------------------------------------------ */
 
 Test(vhost_relay, bytes_are_the_same)
 {
@@ -323,7 +336,10 @@ Test(vhost_relay, bytes_are_the_same)
 	}
 }
 
-/* The mark that libvhost-user leaves in answers goes through; several requests at once keep their order. */
+/*
+ * The mark that libvhost-user leaves in answers goes through; several requests at once keep their
+ * order.
+ */
 Test(vhost_relay, pipelined)
 {
 	struct vhostmsg m;
@@ -347,7 +363,7 @@ Test(vhost_relay, pipelined)
 	vmm_gets(VHOSTMSG_GET_FEATURES, 6);
 }
 
-/* --- what is added ------------------------------------------------------------------------------- */
+/* --- what is added ---------------------------------------------------------------------------- */
 
 Test(vhost_relay, P15_proven_before_rings)
 {
@@ -441,7 +457,7 @@ Test(vhost_relay, same_table)
 	hears_nothing();
 }
 
-/* --- a VMM that does its own postcopy --------------------------------------------------------------- */
+/* --- a VMM that does its own postcopy --------------------------------------------------------- */
 
 static void answer_bases(uint64_t va)
 {
@@ -475,7 +491,8 @@ static void vmm_is_told(uint64_t va)
 {
 	struct vhost_frame *f = take(rig.vmm, true);
 
-	cr_assert_eq(f->m.body.memory.regions[0].va, va, "%lx", (unsigned long)f->m.body.memory.regions[0].va);
+	cr_assert_eq(f->m.body.memory.regions[0].va, va, "%lx",
+		     (unsigned long)f->m.body.memory.regions[0].va);
 	vhost_frame_free(f);
 }
 
@@ -520,7 +537,7 @@ Test(vhost_relay, P16_not_found)
 	cr_assert_str_eq(rig.over, "nowhere");
 }
 
-/* --- ends ------------------------------------------------------------------------------------------ */
+/* --- ends ------------------------------------------------------------------------------------- */
 
 static void join(void)
 {
@@ -602,7 +619,8 @@ static void breaks(void (*how)(void), const char *word)
 	how();
 	turn();
 	cr_assert_eq(rig.quarantined, 1);
-	cr_assert_not_null(strstr(vhost_relay_state(rig.relay)->reason, word), "%s", vhost_relay_state(rig.relay)->reason);
+	cr_assert_not_null(strstr(vhost_relay_state(rig.relay)->reason, word), "%s",
+			   vhost_relay_state(rig.relay)->reason);
 	cr_assert_null(rig.over, "the VMM waits for nothing");
 	teardown();
 	setup();

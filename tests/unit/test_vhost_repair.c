@@ -38,7 +38,8 @@ Test(vhost_repair, P19_from_the_beginning)
 /* libvhost-user 10: each region alone. */
 Test(vhost_repair, P19_alone)
 {
-	const struct maps_vma v[] = { vma(0x60000000, 768 * K, 256 * K), vma(0x70000000, 0, 640 * K) };
+	const struct maps_vma v[] = { vma(0x60000000, 768 * K, 256 * K),
+				      vma(0x70000000, 0, 640 * K) };
 
 	cr_assert_eq(vhost_repair_address(&low, v, 2), 0x70000000);
 	cr_assert_eq(vhost_repair_address(&high, v, 2), 0x60000000);
@@ -56,13 +57,14 @@ Test(vhost_repair, P19_joined)
 
 Test(vhost_repair, P19_nowhere)
 {
-	const struct maps_vma v[] = { vma(0x60000000, 0, 640 * K), vma(0x70000000, 832 * K, 192 * K) };
+	const struct maps_vma v[] = { vma(0x60000000, 0, 640 * K),
+				      vma(0x70000000, 832 * K, 192 * K) };
 
 	cr_assert_eq(vhost_repair_address(&high, v, 2), 0, "only a part of it");
 	cr_assert_eq(vhost_repair_address(&low, v, 0), 0);
 }
 
-/* --- of a process ------------------------------------------------------------------------------------ */
+/* --- of a process ----------------------------------------------------------------------------- */
 
 static uint64_t found_at;
 
@@ -84,10 +86,14 @@ static uint64_t ask_of_ourselves(struct vhost_repair *r, const struct vhost_regi
 
 static uint64_t map_all(int file)
 {
-	return (uint64_t)(uintptr_t)mmap(NULL, 1024 * K, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+	return (uint64_t)(uintptr_t)mmap(NULL, 1024 * K, PROT_READ | PROT_WRITE, MAP_SHARED, file,
+					 0);
 }
 
-/* Whichever of the two is another back-end's, which is registered; alone it may be registered itself. */
+/*
+ * Whichever of the two is another back-end's, which is registered; alone it may be registered
+ * itself.
+ */
 Test(vhost_repair, P19_of_two_back_ends, .timeout = 30)
 {
 	static const struct vhost_repair_ops ops = { .found = found };
@@ -101,7 +107,9 @@ Test(vhost_repair, P19_of_two_back_ends, .timeout = 30)
 	at[0] = map_all(file);
 	at[1] = map_all(file);
 	for (unsigned other = 0; other < 2; other++) {
-		const struct vhost_region told = { .dev = id.dev, .inode = id.inode, .length = 1024 * K };
+		const struct vhost_region told = { .dev = id.dev,
+						   .inode = id.inode,
+						   .length = 1024 * K };
 		int uffd = uffd_open(0, false);
 		unsigned can;
 

@@ -5,17 +5,18 @@
  *
  * The disk holds a pattern of its own positions.  The guest reads it, two KiB at a time, into 256
  * buffers, one in each page of [BUFFERS, BUFFERS + 1 MiB), in turn.  The other half of a buffer's
- * page is a marker that only the guest writes.  It writes it when a read has ended, and does not touch the
- * page again before it is the target of the next one, 256 reads later: so after a switch-over it
- * is the device that meets the missing page first.  A device that finds zeroes in place of a page that
- * is still on its way destroys the marker; a read that went to nowhere leaves the data of another place.
+ * page is a marker that only the guest writes.  It writes it when a read has ended, and does not
+ * touch the page again before it is the target of the next one, 256 reads later: so after a
+ * switch-over it is the device that meets the missing page first.  A device that finds zeroes in
+ * place of a page that is still on its way destroys the marker; a read that went to nowhere leaves
+ * the data of another place.
  *
- * The rings lie at RINGS, behind the memory that boot.S proves, which a source sends last: a device that
- * looks into them while its state is loaded meets a missing page.
+ * The rings lie at RINGS, behind the memory that boot.S proves, which a source sends last: a device
+ * that looks into them while its state is loaded meets a missing page.
  *
- * Called by boot.S after each page, in protected mode, flat, without interrupts: takes what the device has
- * finished, looks at every word of it, and keeps IN_FLIGHT reads going.  The words at STATUS are read from
- * outside; guestmem.py knows the same layout.
+ * Called by boot.S after each page, in protected mode, flat, without interrupts: takes what the
+ * device has finished, looks at every word of it, and keeps IN_FLIGHT reads going.  The words at
+ * STATUS are read from outside; guestmem.py knows the same layout.
  */
 #include <stdint.h>
 
@@ -74,7 +75,9 @@ struct rings {
 	uint8_t results[IN_FLIGHT];
 };
 
-/* virtio 1.0, 4.1.4.3; the registers in the order and the width in which a driver must touch them */
+/*
+ * virtio 1.0, 4.1.4.3; the registers in the order and the width in which a driver must touch them
+ */
 struct common {
 	uint32_t device_feature_select, device_feature, driver_feature_select, driver_feature;
 	uint16_t msix, queues;
@@ -106,7 +109,8 @@ static uint32_t pci_read(uint32_t device, uint32_t at)
 {
 	uint32_t value;
 
-	__asm__ volatile("outl %0, %w1" ::"a"(0x80000000u | device << 11 | (at & 0xfcu)), "d"(0xcf8));
+	__asm__ volatile("outl %0, %w1" ::"a"(0x80000000u | device << 11 | (at & 0xfcu)),
+			 "d"(0xcf8));
 	__asm__ volatile("inl %w1, %0" : "=a"(value) : "d"(0xcfc));
 	return value >> (at & 3u) * 8;
 }
@@ -140,7 +144,8 @@ static enum trouble find_structures(uint32_t device)
 {
 	uint32_t capacity = 0;
 
-	for (uint32_t at = pci_read(device, 0x34) & 0xff; at; at = pci_read(device, at + 1) & 0xff) {
+	for (uint32_t at = pci_read(device, 0x34) & 0xff; at;
+	     at = pci_read(device, at + 1) & 0xff) {
 		uint32_t type = pci_read(device, at + 3) & 0xff, address;
 
 		if ((pci_read(device, at) & 0xff) != 9 || type == 3 || type > 4)
@@ -169,7 +174,8 @@ static enum trouble find_device(void)
 
 		if (id != 0x10421af4u && id != 0x10011af4u)
 			continue;
-		pci_write(device, 4, (pci_read(device, 4) & 0xffffu) | 6u);	/* memory, bus master */
+		/* memory, bus master */
+		pci_write(device, 4, (pci_read(device, 4) & 0xffffu) | 6u);
 		return find_structures(device);
 	}
 	return TROUBLE_NO_DEVICE;
@@ -188,7 +194,8 @@ static enum trouble start_queue(void)
 	common->queue_device[0] = (uint32_t)&rings->used;
 	common->queue_device[1] = 0;
 	common->queue_enable = 1;
-	notify = (volatile uint16_t *)((uint32_t)notify + common->queue_notify_off * notify_multiplier);
+	notify = (volatile uint16_t *)((uint32_t)notify +
+				       common->queue_notify_off * notify_multiplier);
 	return TROUBLE_NONE;
 }
 
@@ -244,10 +251,12 @@ static void start_read(uint32_t slot)
 	rings->headers[slot].reserved = 0;
 	rings->headers[slot].sector = (uint64_t)unit * SECTORS_A_READ;
 	rings->results[slot] = 0xff;
-	rings->descriptors[first] = (struct descriptor){ (uint32_t)&rings->headers[slot], 16, 1, (uint16_t)(first + 1) };
+	rings->descriptors[first] = (struct descriptor){ (uint32_t)&rings->headers[slot], 16, 1,
+							 (uint16_t)(first + 1) };
 	rings->descriptors[first + 1] = (struct descriptor){
 		(uint32_t)buffer_at(buffer), READ_WORDS * 4, 3, (uint16_t)(first + 2) };
-	rings->descriptors[first + 2] = (struct descriptor){ (uint32_t)&rings->results[slot], 1, 2, 0 };
+	rings->descriptors[first + 2] = (struct descriptor){ (uint32_t)&rings->results[slot], 1, 2,
+							     0 };
 	rings->available.ring[rings->available.index % QUEUE_SIZE] = (uint16_t)first;
 	barrier();
 	rings->available.index++;
@@ -291,7 +300,8 @@ static void take(uint32_t id)
 
 static void begin(void)
 {
-	for (volatile uint32_t *word = (volatile uint32_t *)rings; word < (volatile uint32_t *)(rings + 1); word++)
+	for (volatile uint32_t *word = (volatile uint32_t *)rings;
+	     word < (volatile uint32_t *)(rings + 1); word++)
 		*word = 0;
 	for (uint32_t i = 0; i < sizeof(*status) / 4; i++)
 		((volatile uint32_t *)status)[i] = 0;

@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * linux_check PAGES [DISK] [spoil]: the only program of the Linux guest.  It proves its own memory, counts
- * aloud on the console, and reads a disk into buffers that it watches.
+ * linux_check PAGES [DISK] [spoil]: the only program of the Linux guest.  It proves its own memory,
+ * counts aloud on the console, and reads a disk into buffers that it watches.
  *
- * Half of its pages are live: each carries its number, the round in which it was last written, and how
- * often that was.  A round visits each once, scattered, and checks that it is what the round before left;
- * the page behind each live one never changes and is looked at in passing.  Reads go, past the page cache,
- * into the first half of a buffer's page; its other half is a marker that only we write, as in disk.c.  The
- * buffers lie scattered among the pages, so that who serves the disk meets missing memory as we do.
+ * Half of its pages are live: each carries its number, the round in which it was last written, and
+ * how often that was.  A round visits each once, scattered, and checks that it is what the round
+ * before left; the page behind each live one never changes and is looked at in passing.  Reads go,
+ * past the page cache, into the first half of a buffer's page; its other half is a marker that only
+ * we write, as in disk.c.  The buffers lie scattered among the pages, so that who serves the disk
+ * meets missing memory as we do.
  *
- * A quarter of a second in every two it begins no read, and says so (IN_FLIGHT is 0): a qemu-storage-daemon 7.2 loses a request
- * that is in flight when its VM is stopped, which a migration does.
+ * A quarter of a second in every two it begins no read, and says so (IN_FLIGHT is 0): a
+ * qemu-storage-daemon 7.2 loses a request that is in flight when its VM is stopped, which a
+ * migration does.
  *
- * What it knows lies in one locked page, at a physical address that it says on the console once ("status at
- * ..."), in the layout of guest/boot.S and disk.c.  So the host reads it from the guest's RAM, whoever runs
- * the guest.  `spoil` damages a page in round 3, to show that it is found.
+ * What it knows lies in one locked page, at a physical address that it says on the console once
+ * ("status at ..."), in the layout of guest/boot.S and disk.c.  So the host reads it from the
+ * guest's RAM, whoever runs the guest.  `spoil` damages a page in round 3, to show that it is
+ * found.
  */
 #include <fcntl.h>
 #include <stdbool.h>
@@ -75,7 +78,8 @@ static uint64_t physical(const volatile void *page)
 	uint64_t entry = 0;
 	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 
-	if (fd < 0 || pread(fd, &entry, sizeof(entry), (off_t)((uintptr_t)page / PAGE * sizeof(entry))) != sizeof(entry))
+	if (fd < 0 || pread(fd, &entry, sizeof(entry),
+			    (off_t)((uintptr_t)page / PAGE * sizeof(entry))) != sizeof(entry))
 		die("linux_check: /proc/self/pagemap");
 	close(fd);
 	return (entry & ((1ull << 55) - 1)) * PAGE;
@@ -138,7 +142,7 @@ static void visit(struct check *c, uint32_t which)
 	words[WORDS - 1] = round;
 }
 
-/* ---- the disk ------------------------------------------------------------------------------------- */
+/* --- the disk --------------------------------------------------------------------------------- */
 
 static uint32_t marker(struct check *c, uint32_t buffer, uint32_t word)
 {
@@ -186,7 +190,8 @@ static void read_once(struct check *c)
 	uint32_t buffer = c->reads * BUFFER_STRIDE % BUFFERS, unit = c->reads * 389u % c->units;
 	void *at = buffer_at(c, buffer);
 
-	if (pread(c->disk, at, READ_WORDS * 4, (off_t)unit * READ_WORDS * 4) != (ssize_t)(READ_WORDS * 4))
+	if (pread(c->disk, at, READ_WORDS * 4, (off_t)unit * READ_WORDS * 4) !=
+	    (ssize_t)(READ_WORDS * 4))
 		disk_trouble(c, buffer, 5);
 	else
 		look_at(c, buffer, unit);
@@ -212,7 +217,8 @@ static bool is_quiet(void)
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	return ((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000) % PERIOD_MS < QUIET_MS;
+	return ((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000) % PERIOD_MS <
+	       QUIET_MS;
 }
 
 static void maybe_read(struct check *c)
@@ -224,7 +230,7 @@ static void maybe_read(struct check *c)
 		read_once(c);
 }
 
-/* ---- rounds --------------------------------------------------------------------------------------- */
+/* --- rounds ----------------------------------------------------------------------------------- */
 
 static double seconds(void)
 {
@@ -242,8 +248,9 @@ static void say(struct check *c, double *next)
 	if (now < *next)
 		return;
 	*next = now + 1;
-	printf("count %u  uptime %.0f s  rounds %u  disk reads %u  errors %u\n", c->status[BEAT], now,
-	       c->status[ROUND], c->reads, c->status[ERRORS] + c->status[DISK_AT + DISK_ERRORS]);
+	printf("count %u  uptime %.0f s  rounds %u  disk reads %u  errors %u\n", c->status[BEAT],
+	       now, c->status[ROUND], c->reads,
+	       c->status[ERRORS] + c->status[DISK_AT + DISK_ERRORS]);
 }
 
 static void one_round(struct check *c, double *next)

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The part of the self-checking guest that measures: how long each touch of its memory takes, as the guest
- * itself sees it.
+ * The part of the self-checking guest that measures: how long each touch of its memory takes, as
+ * the guest itself sees it.
  *
- * It visits every page that boot.S filled, in a scattered order, over and over; a visit is one load,
- * and the time of it goes into a histogram.  Whoever serves the guest's page faults is in that time as a whole,
- * and nothing else differs between one who does and another.  The time is the processor's counter,
- * which an emulated guest gets from the host as it is, but for an offset.
+ * It visits every page that boot.S filled, in a scattered order, over and over; a visit is one
+ * load, and the time of it goes into a histogram.  Whoever serves the guest's page faults is in
+ * that time as a whole, and nothing else differs between one who does and another.  The time is the
+ * processor's counter, which an emulated guest gets from the host as it is, but for an offset.
  *
- * Called by boot.S when all pages are filled and one has been visited; never returns.  What it finds in a page
- * is proven on the way.  The words at STATUS are read from outside, and so is the histogram in
- * the same page (tests/bench/qemu.py): bucket 16 * log2 + the four bits behind the first one.
+ * Called by boot.S when all pages are filled and one has been visited; never returns.  What it
+ * finds in a page is proven on the way.  The words at STATUS are read from outside, and so is the
+ * histogram in the same page (tests/bench/qemu.py): bucket 16 * log2 + the four bits behind the
+ * first one.
  */
 #include <stdint.h>
 
@@ -24,7 +25,8 @@ struct status {
 };
 
 #define STATUS ((volatile struct status *)0x8000)
-#define CLOCK ((volatile uint32_t *)0x8030)		/* the counter / 1024: how fast it is, its reader must find out */
+/* the counter / 1024: how fast it is, its reader must find out */
+#define CLOCK ((volatile uint32_t *)0x8030)
 #define HISTOGRAM ((volatile uint32_t *)0x8100)
 
 static uint64_t now(void)
@@ -43,7 +45,10 @@ static void note(uint64_t took)
 	HISTOGRAM[log << SUB_BITS | (t >> (log - SUB_BITS) & ((1u << SUB_BITS) - 1))]++;
 }
 
-/* What boot.S put there: a page's second word is its address in a live page, the first one in the others; or all is zero. */
+/*
+ * What boot.S put there: a page's second word is its address in a live page, the first one in the
+ * others; or all is zero.
+ */
 static void prove(uint32_t at, uint32_t first, uint32_t second)
 {
 	uint32_t wanted = (at & 0x1f000u) == 0x1f000u ? 0 : at;
