@@ -35,7 +35,7 @@ static struct {
 	unsigned advised, asked, settled, quarantined, drops, orphans, told;
 	bool may_not_tell, waits, hold_proof;
 	const char *wrong, *over;
-	int memory;
+	int memory, kick;	/* kick: the eventfd of the last ring */
 } rig;
 
 /* --- the owner -------------------------------------------------------------------------------- */
@@ -150,6 +150,7 @@ static void begin(struct vhostfront_config config)
 	config.proof_limit = 10000 * MS;
 	rig.vmm = pair(&front);
 	rig.back = pair(&back);
+	rig.kick = -1;
 	rig.memory = memfd_create("guest", MFD_CLOEXEC);
 	cr_assert_eq(ftruncate(rig.memory, 1 << 20), 0);
 	rig.relay = vhost_relay_new(front, back, &config, &ops, NULL);
@@ -241,13 +242,25 @@ static void tell_table(uint64_t gpa, uint32_t need_reply)
 static void tell_ring(enum vhostmsg_request request, unsigned ring)
 {
 	struct vhostmsg m;
-	int fd = eventfd(0, EFD_CLOEXEC);
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 
 	vhostmsg_ask(&m, request, 0);
 	m.body.u64 = ring;
 	m.fds = request == VHOSTMSG_SET_VRING_KICK;
 	send_to(rig.vmm, &m, &fd);
-	close(fd);
+	if (m.fds) {
+		close_fd(&rig.kick);
+		rig.kick = steal_fd(&fd);
+	}
+	close_fd(&fd);
+}
+
+/* How often somebody kicked since the last look. */
+static unsigned kicks(void)
+{
+	eventfd_t n = 0;
+
+	return eventfd_read(rig.kick, &n) == 0 ? (unsigned)n : 0;
 }
 
 /* As a VMM begins; it takes what it is shown. */
@@ -299,6 +312,7 @@ static void teardown(void)
 	close_fd(&rig.vmm);
 	close_fd(&rig.back);
 	close_fd(&rig.memory);
+	close_fd(&rig.kick);
 }
 
 TestSuite(vhost_relay, .init = setup, .fini = teardown);
@@ -572,6 +586,7 @@ Test(vhost_relay, F17_comes_back)
 	reply(VHOSTMSG_SET_MEM_TABLE, 0);
 	tell_ring(VHOSTMSG_SET_VRING_KICK, 0);
 	hears(VHOSTMSG_SET_VRING_KICK, NULL);
+	cr_assert_eq(kicks(), 0, "the guest kicks");
 	shutdown(rig.back, SHUT_RDWR);
 	turn();
 	cr_assert_eq(rig.quarantined, 1);
@@ -585,6 +600,7 @@ Test(vhost_relay, F17_comes_back)
 	hears(VHOSTMSG_SET_MEM_TABLE, NULL);
 	reply(VHOSTMSG_SET_MEM_TABLE, 0);
 	hears(VHOSTMSG_SET_VRING_KICK, NULL);
+	cr_assert_eq(kicks(), 1, "what the guest said to the one before is looked at");
 	hears(VHOSTMSG_SET_OWNER, NULL);
 	vhost_relay_resident(rig.relay);
 	cr_assert_eq(rig.orphans, 1);
