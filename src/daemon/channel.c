@@ -81,10 +81,8 @@ static void drop(struct candidate *u)
 	if (i < c->n)
 		memmove(&c->candidate[i], &c->candidate[i + 1],
 			(--c->n - i) * sizeof(c->candidate[0]));
-	if (u->watch)
-		g_source_remove(u->watch);
-	if (u->age)
-		g_source_remove(u->age);
+	g_clear_handle_id(&u->watch, g_source_remove);
+	g_clear_handle_id(&u->age, g_source_remove);
 	close_fd(&u->fd);
 	g_free(u);
 }
@@ -133,9 +131,7 @@ static void settle(struct channel *c)
 			refuse(c->candidate[i], why);
 			continue;
 		}
-		if (c->candidate[i]->age)
-			g_source_remove(c->candidate[i]->age);
-		c->candidate[i]->age = 0;
+		g_clear_handle_id(&c->candidate[i]->age, g_source_remove);
 	}
 	if (c->has_main && c->n > 0 && !c->expecting) {
 		c->expecting = true;

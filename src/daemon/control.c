@@ -55,13 +55,6 @@ struct command {
 	void (*at_once)(struct client *c, const struct request *r, const struct jsonmsg *arguments);
 };
 
-static void drop_source(guint *id)
-{
-	if (*id)
-		g_source_remove(*id);
-	*id = 0;
-}
-
 static void request_free(struct request *r)
 {
 	jsonmsg_free(r->id);
@@ -313,7 +306,7 @@ static gboolean on_deadline(gpointer data)
  */
 void control_refreshed(struct control *control)
 {
-	drop_source(&control->deadline_source);
+	g_clear_handle_id(&control->deadline_source, g_source_remove);
 	answer_all(control, answer_parked);
 }
 
@@ -561,9 +554,9 @@ void control_free(struct control *control)
 {
 	if (!control)
 		return;
-	drop_source(&control->accept_source);
-	drop_source(&control->pause_source);
-	drop_source(&control->deadline_source);
+	g_clear_handle_id(&control->accept_source, g_source_remove);
+	g_clear_handle_id(&control->pause_source, g_source_remove);
+	g_clear_handle_id(&control->deadline_source, g_source_remove);
 	g_ptr_array_unref(control->clients);
 	close_fd(&control->fd);
 	g_free(control);

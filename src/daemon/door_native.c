@@ -98,9 +98,7 @@ void door_wait(struct door *d, struct client *c)
 {
 	struct peer *p = door_peer_of(d, c);
 
-	if (p->watch)
-		g_source_remove(p->watch);
-	p->watch = 0;
+	g_clear_handle_id(&p->watch, g_source_remove);
 }
 
 static gboolean on_readable(gint fd, GIOCondition condition, gpointer data);
@@ -149,9 +147,7 @@ void door_end(struct peer *p, enum snapshot_sharer_state how, int error, const c
 
 static void close_socket(struct peer *p)
 {
-	if (p->watch)
-		g_source_remove(p->watch);
-	p->watch = 0;
+	g_clear_handle_id(&p->watch, g_source_remove);
 	close_fd(&p->sock);
 }
 
@@ -161,10 +157,8 @@ static void peer_free(gpointer data)
 
 	close_socket(p);
 	door_mapped_forget(p->door, p->client);
-	if (p->death)
-		g_source_remove(p->death);
-	if (p->linger)
-		g_source_remove(p->linger);
+	g_clear_handle_id(&p->death, g_source_remove);
+	g_clear_handle_id(&p->linger, g_source_remove);
 	g_ptr_array_remove(p->door->clients, p->client);
 	client_free(p->client);
 	g_free(p);

@@ -79,13 +79,6 @@ static gboolean on_tick(gpointer data)
 	return G_SOURCE_CONTINUE;
 }
 
-static void drop_timer(struct handover *h)
-{
-	if (h->timer)
-		g_source_remove(h->timer);
-	h->timer = 0;
-}
-
 /**
  * handover_enter - go on to a phase: noted with its time, and told
  */
@@ -93,7 +86,7 @@ void handover_enter(struct handover *h, enum handover_state state)
 {
 	char waits[1024], event[32];
 
-	drop_timer(h);
+	g_clear_handle_id(&h->timer, g_source_remove);
 	/* A monitor takes one client at a time: others may have it now. */
 	if (state == HANDOVER_COMPLETE || state == HANDOVER_FAILED) {
 		qmp_free(steal_ptr(&h->qmp));
@@ -587,7 +580,7 @@ void handover_free(struct handover *h)
 {
 	if (!h)
 		return;
-	drop_timer(h);
+	g_clear_handle_id(&h->timer, g_source_remove);
 	handover_drop_qemu(h);
 	prover_free(h->prover);
 	handover_blocks_clear(&h->blocks);

@@ -41,13 +41,6 @@ struct handover_stream {
 	size_t package_len;
 };
 
-static void drop_source(guint *id)
-{
-	if (*id)
-		g_source_remove(*id);
-	*id = 0;
-}
-
 /* Equal to itself moved by one byte, and beginning with a zero. */
 static bool is_zero(const uint8_t *page)
 {
@@ -68,8 +61,8 @@ static int give_page(void *ctx, unsigned block, uint64_t offset, const uint8_t *
 /* The end, told once; nothing of the stream is touched after it. */
 static void over(struct handover_stream *t, const char *why)
 {
-	drop_source(&t->readable);
-	drop_source(&t->writable);
+	g_clear_handle_id(&t->readable, g_source_remove);
+	g_clear_handle_id(&t->writable, g_source_remove);
 	t->ops.closed(t->ops.ctx, why);
 }
 
@@ -240,8 +233,8 @@ void handover_stream_free(struct handover_stream *t)
 {
 	if (!t)
 		return;
-	drop_source(&t->readable);
-	drop_source(&t->writable);
+	g_clear_handle_id(&t->readable, g_source_remove);
+	g_clear_handle_id(&t->writable, g_source_remove);
 	close_fd(&t->fd);
 	if (t->package)
 		munmap(t->package, t->package_len);

@@ -188,9 +188,7 @@ static void on_done(GObject *object, GAsyncResult *result, gpointer data)
 		return;
 	h->child = NULL;
 	h->callback = NULL;
-	if (h->timer)
-		g_source_remove(h->timer);
-	h->timer = 0;
+	g_clear_handle_id(&h->timer, g_source_remove);
 	g_clear_object(&h->deadline);
 	/* Text that is no UTF-8 fails the reading, not the program. */
 	if (!ok && !h->expired && g_error_matches(error, G_IO_ERROR, G_IO_ERROR_FAILED))
@@ -282,8 +280,7 @@ void hooks_free(struct hooks *h)
 {
 	if (!h)
 		return;
-	if (h->timer)
-		g_source_remove(h->timer);
+	g_clear_handle_id(&h->timer, g_source_remove);
 	if (h->child) {
 		h->callback->hooks = NULL;
 		g_subprocess_force_exit(h->child);

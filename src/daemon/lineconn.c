@@ -33,13 +33,6 @@ struct lineconn {
 	size_t line_max;
 };
 
-static void drop_source(guint *id)
-{
-	if (*id)
-		g_source_remove(*id);
-	*id = 0;
-}
-
 static gboolean tell_closed(gpointer data)
 {
 	struct lineconn *c = data;
@@ -58,8 +51,8 @@ static void end(struct lineconn *c, const char *why)
 	if (c->over)
 		return;
 	c->over = why;
-	drop_source(&c->in_source);
-	drop_source(&c->out_source);
+	g_clear_handle_id(&c->in_source, g_source_remove);
+	g_clear_handle_id(&c->out_source, g_source_remove);
 	c->over_source = g_idle_add_full(G_PRIORITY_DEFAULT, tell_closed, c, NULL);
 }
 
@@ -122,7 +115,7 @@ void lineconn_send(struct lineconn *c, const char *text, size_t len)
 void lineconn_finish(struct lineconn *c)
 {
 	c->finishing = true;
-	drop_source(&c->in_source);
+	g_clear_handle_id(&c->in_source, g_source_remove);
 	flush_queue(c);
 }
 
@@ -157,7 +150,7 @@ static gboolean on_hangup(gint fd, GIOCondition condition, gpointer data)
 
 static void reach_eof(struct lineconn *c)
 {
-	drop_source(&c->in_source);
+	g_clear_handle_id(&c->in_source, g_source_remove);
 	c->in_source = g_unix_fd_add(c->fd, G_IO_HUP | G_IO_ERR, on_hangup, c);
 	c->ops->eof(c->ctx);
 }
@@ -230,9 +223,9 @@ void lineconn_free(struct lineconn *c)
 	if (!c)
 		return;
 	flush_queue(c);
-	drop_source(&c->in_source);
-	drop_source(&c->out_source);
-	drop_source(&c->over_source);
+	g_clear_handle_id(&c->in_source, g_source_remove);
+	g_clear_handle_id(&c->out_source, g_source_remove);
+	g_clear_handle_id(&c->over_source, g_source_remove);
 	g_byte_array_unref(c->in);
 	g_byte_array_unref(c->out);
 	close_fd(&c->fd);

@@ -469,12 +469,9 @@ void phases_free(struct phases *p)
 	channel_free(p->channel);
 	vhost_list_free(p->vhosts);
 	door_free(p->door);
-	if (p->notify)
-		g_source_remove(p->notify);
-	if (p->retry)
-		g_source_remove(p->retry);
-	if (p->end_timer)
-		g_source_remove(p->end_timer);
+	g_clear_handle_id(&p->notify, g_source_remove);
+	g_clear_handle_id(&p->retry, g_source_remove);
+	g_clear_handle_id(&p->end_timer, g_source_remove);
 	if (p->loop)
 		faultloop_stop(p->loop);
 	g_free(p->snapshot);

@@ -66,13 +66,6 @@ unsigned prover_deadline(const struct prover *p)
 	return p->deadline_s;
 }
 
-static void forget_deadline(struct question *q)
-{
-	if (q->deadline)
-		g_source_remove(q->deadline);
-	q->deadline = 0;
-}
-
 /**
  * prover_free - nobody is told of what is still out
  */
@@ -83,7 +76,7 @@ void prover_free(struct prover *p)
 	for (unsigned i = 0; i < p->out->len; i++) {
 		struct question *q = g_ptr_array_index(p->out, i);
 
-		forget_deadline(q);
+		g_clear_handle_id(&q->deadline, g_source_remove);
 		q->prover = NULL;
 	}
 	g_ptr_array_unref(p->out);
@@ -106,7 +99,7 @@ static gboolean on_answer(gint fd, GIOCondition condition, gpointer data)
 	if (doorbell_clear(fd) == 0)
 		return G_SOURCE_CONTINUE;
 	if (p) {
-		forget_deadline(q);
+		g_clear_handle_id(&q->deadline, g_source_remove);
 		g_ptr_array_remove_fast(p->out, q);
 		q->ops->done(p->ctx, q->job);
 	}

@@ -54,16 +54,9 @@ struct qmp {
 	unsigned version_number;
 };
 
-static void drop_source(guint *id)
-{
-	if (*id)
-		g_source_remove(*id);
-	*id = 0;
-}
-
 static void pending_free(struct pending *p)
 {
-	drop_source(&p->source);
+	g_clear_handle_id(&p->source, g_source_remove);
 	g_free(p->command);
 	g_free(p);
 }
@@ -123,7 +116,7 @@ static void end(struct qmp *q, const char *format, ...)
 	q->over = g_strdup_vprintf(format, ap);
 	va_end(ap);
 	q->state = OVER;
-	drop_source(&q->retry_source);
+	g_clear_handle_id(&q->retry_source, g_source_remove);
 	if (q->conn)
 		lineconn_finish(q->conn);
 	q->over_source = g_idle_add_full(G_PRIORITY_DEFAULT, tell_over, q, NULL);
@@ -495,8 +488,8 @@ void qmp_free(struct qmp *q)
 	if (!q || q->freed)
 		return;
 	q->freed = true;
-	drop_source(&q->retry_source);
-	drop_source(&q->over_source);
+	g_clear_handle_id(&q->retry_source, g_source_remove);
+	g_clear_handle_id(&q->over_source, g_source_remove);
 	while ((p = g_queue_pop_head(&q->pending)))
 		pending_free(p);
 	if (q->calling == 0) {

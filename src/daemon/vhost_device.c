@@ -49,13 +49,6 @@ struct vhost_device {
 	bool logged;			/* that the back-end is not there */
 };
 
-static void drop_source(guint *id)
-{
-	if (*id)
-		g_source_remove(*id);
-	*id = 0;
-}
-
 static void note(struct vhost_device *d, const char *problem)
 {
 	g_strlcpy(d->problem, problem, sizeof(d->problem));
@@ -172,7 +165,7 @@ static void on_over(void *ctx, const char *why)
 	g_message("vhost-user %s: both connections are closed: %s", d->o->name, why);
 	if (vhost_relay_state(d->relay)->reason == NULL)
 		note(d, why);
-	drop_source(&d->retry);
+	g_clear_handle_id(&d->retry, g_source_remove);
 	d->over = true;
 	d->reap = g_idle_add_full(G_PRIORITY_DEFAULT, on_reap, d, NULL);
 }
@@ -209,7 +202,7 @@ static void begin(struct vhost_device *d, int back)
 		.proof_limit = (4 * d->ops->prove_s + 1) * NS,
 	};
 
-	drop_source(&d->front_gone);
+	g_clear_handle_id(&d->front_gone, g_source_remove);
 	d->relay = vhost_relay_new(steal_fd(&d->front), back, &config, &relay_ops, d);
 	if (is_resident(d))
 		vhost_relay_resident(d->relay);
@@ -274,7 +267,7 @@ static gboolean on_front_gone(gint fd, GIOCondition condition, gpointer data)
 	(void)condition;
 	d->front_gone = 0;
 	close_fd(&d->front);
-	drop_source(&d->retry);
+	g_clear_handle_id(&d->retry, g_source_remove);
 	note(d, "the VMM hung up before the back-end was there");
 	d->accept = g_unix_fd_add(d->listen_fd, G_IO_IN, on_connection, d);
 	return G_SOURCE_REMOVE;
@@ -364,10 +357,10 @@ void vhost_device_free(struct vhost_device *d)
 {
 	if (!d)
 		return;
-	drop_source(&d->accept);
-	drop_source(&d->front_gone);
-	drop_source(&d->retry);
-	drop_source(&d->reap);
+	g_clear_handle_id(&d->accept, g_source_remove);
+	g_clear_handle_id(&d->front_gone, g_source_remove);
+	g_clear_handle_id(&d->retry, g_source_remove);
+	g_clear_handle_id(&d->reap, g_source_remove);
 	vhost_relay_free(d->relay);
 	vhost_backend_free(d->backend);
 	close_fd(&d->front);

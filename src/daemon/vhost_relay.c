@@ -32,13 +32,6 @@
 
 #define TICK_MS 100
 
-static void drop_source(guint *id)
-{
-	if (*id)
-		g_source_remove(*id);
-	*id = 0;
-}
-
 static void clear_queue(GQueue *q)
 {
 	struct vhost_frame *f;
@@ -49,8 +42,8 @@ static void clear_queue(GQueue *q)
 
 void vhost_relay_close_back(struct vhost_relay *r)
 {
-	drop_source(&r->back_in);
-	drop_source(&r->back_out);
+	g_clear_handle_id(&r->back_in, g_source_remove);
+	g_clear_handle_id(&r->back_out, g_source_remove);
 	close_fd(&r->back);
 	clear_queue(&r->to_back);
 	vhost_frame_clear(r->answer);
@@ -68,9 +61,9 @@ void vhost_relay_end(struct vhost_relay *r, const char *why)
 		return;
 	r->over = true;
 	vhost_relay_close_back(r);
-	drop_source(&r->front_in);
-	drop_source(&r->front_out);
-	drop_source(&r->deadline);
+	g_clear_handle_id(&r->front_in, g_source_remove);
+	g_clear_handle_id(&r->front_out, g_source_remove);
+	g_clear_handle_id(&r->deadline, g_source_remove);
 	close_fd(&r->front);
 	r->ops->over(r->ctx, why);
 }
@@ -157,7 +150,7 @@ static bool hear_vmm(struct vhost_relay *r)
 	if (!r->whole || !vhostfront_ready(&r->v, false) || !may_hear(r, f))
 		return false;
 	r->whole = false;
-	drop_source(&r->front_in);
+	g_clear_handle_id(&r->front_in, g_source_remove);
 	r->requests++;
 	r->heard = vhost_frame_new();
 	hear(r, f, false);
@@ -371,7 +364,7 @@ static void watch(struct vhost_relay *r)
 	if (timed && !r->deadline)
 		r->deadline = g_timeout_add(TICK_MS, on_tick, r);
 	if (!timed)
-		drop_source(&r->deadline);
+		g_clear_handle_id(&r->deadline, g_source_remove);
 }
 
 /* --- for the owner ---------------------------------------------------------------------------- */
@@ -425,9 +418,9 @@ void vhost_relay_free(struct vhost_relay *r)
 	if (!r)
 		return;
 	vhost_relay_close_back(r);
-	drop_source(&r->front_in);
-	drop_source(&r->front_out);
-	drop_source(&r->deadline);
+	g_clear_handle_id(&r->front_in, g_source_remove);
+	g_clear_handle_id(&r->front_out, g_source_remove);
+	g_clear_handle_id(&r->deadline, g_source_remove);
 	close_fd(&r->front);
 	clear_queue(&r->to_front);
 	clear_queue(&r->held);
