@@ -60,16 +60,13 @@ class Destination:
 
     def _run(self, config):
         read, write = os.pipe()
-        # QEMU waits for its disk, which can come only when postcopyd is there.
-        arguments = [word.replace("id=storage,", "id=storage,reconnect=1,")
-                     for word in self.machine.arguments(self.case, Named(self.disk_socket))]
         child = self.case.spawn("destination", [
             *self._postcopy_run(), "--postcopyd", built("postcopyd"), "--config", config, "--expect", DISK,
             "--incoming", "tcp:127.0.0.1:0", "--ready-fd", str(write), "--",
             SYSTEM_QEMU, "-accel", "tcg", "-nodefaults", "-display", "none",
             "-machine", f"{self.machine.type},memory-backend={RAM_BLOCK}",
             "-object", f"memory-backend-memfd,id={RAM_BLOCK},size={self.machine.mib}M,share=on",
-            *arguments], pass_fds=(write,))
+            *self.machine.arguments(self.case, Named(self.disk_socket))], pass_fds=(write,))
         os.close(write)
         with open(read, "rb") as ready:
             line = ready.readline()
@@ -117,6 +114,8 @@ class Destination:
 
 class Named:
     """As much of a machine.Storage as a machine asks."""
+
+    chardev = ",reconnect=1"    # QEMU waits for its disk, which can come only when postcopyd is there
 
     def __init__(self, path):
         self.path = path
