@@ -30,7 +30,7 @@ from vm import MIB, RAM_BLOCK, SYSTEM_QEMU, Vm
 PRELOAD = ".libs/libpostcopy-preload.so"
 NEEDED = ("postcopyd", "postcopyctl", "postcopy-run", PRELOAD, PROGRAM)
 VMM, DISK = "vmm", "disk"
-FIRST_RATE = 128                        # MiB a second, until the storage daemon has met memory that is missing
+FIRST_SECONDS = 2                       # of background stream, for the storage daemon to meet missing memory in
 #: The phases of `postcopyctl handover` between the stop at the source and the go here.
 PHASES = ("private", "streaming", "loading", "loaded", "cont", "running")
 
@@ -131,8 +131,9 @@ def boot(case, screen, options):
     vm.wait_guest(rounds=1)
     vm.wait_reads(10)
     vm.set_capabilities("postcopy-ram", *(() if options.plain else ("postcopy-preempt",)))
+    rate = options.size // FIRST_SECONDS
     vm.set_parameters(max_bandwidth=200 * MIB, downtime_limit=1,
-                      max_postcopy_bandwidth=min(options.rate or FIRST_RATE, FIRST_RATE) * MIB)
+                      max_postcopy_bandwidth=min(options.rate or rate, rate) * MIB)
     return vm
 
 
