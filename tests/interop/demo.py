@@ -27,7 +27,7 @@ def run(script, *arguments):
 
 def linux(_case):
     """A Linux moves between two QEMUs, with a storage daemon as second sharer that faults, too."""
-    run("demo_vm.py", "--size", "192")
+    run("demo_vm.py", "--size", "512")
 
 
 def processes(_case):
