@@ -72,6 +72,21 @@ unsigned door_known_blocks(const struct door *d, struct prove_block *out)
 	return n;
 }
 
+/**
+ * door_copy_known_blocks - the same for a thread of the prover, which must not look at the door
+ * @offer: BLOCK_MAX, what @out points to
+ */
+unsigned door_copy_known_blocks(const struct door *d, struct prove_block *out, struct offer *offer)
+{
+	unsigned n = door_known_blocks(d, out);
+
+	for (unsigned i = 0; i < n; i++) {
+		offer[i] = *out[i].offer;
+		out[i].offer = &offer[i];
+	}
+	return n;
+}
+
 static bool is_known(const struct prove_block *known, unsigned n, const struct regmsg_mapped *m)
 {
 	for (unsigned i = 0; i < n; i++)

@@ -111,6 +111,8 @@ void door_note_elsewhere(const struct door *d, const struct client *c, struct cl
 
 /* The shared blocks to look for in who declares nothing; @out: BLOCK_MAX.  Number. */
 unsigned door_known_blocks(const struct door *d, struct prove_block *out);
+/* Likewise, with copies of their offers (BLOCK_MAX) behind them. */
+unsigned door_copy_known_blocks(const struct door *d, struct prove_block *out, struct offer *offer);
 /* A MAPPED: answered on @reply, which is owned from here on. */
 void door_mapped(struct door *d, struct client *c, const struct regmsg_mapped *m, int reply);
 /* The fault thread has forgotten so many mappings. */

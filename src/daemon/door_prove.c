@@ -275,11 +275,7 @@ static struct proof *proof_new(const struct door *d, const struct client *c,
 	door_note_elsewhere(d, c, p->copy);
 	if (number)
 		memcpy(p->number, number, c->n_offers * sizeof(*number));
-	p->n_known = door_known_blocks(d, p->known);
-	for (unsigned i = 0; i < p->n_known; i++) {
-		p->offer[i] = *p->known[i].offer;
-		p->known[i].offer = &p->offer[i];
-	}
+	p->n_known = door_copy_known_blocks(d, p->known, p->offer);
 	return p;
 }
 

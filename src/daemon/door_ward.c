@@ -168,7 +168,7 @@ static void work(void *job)
 	struct inquiry *q = job;
 
 	/* What waits here for its lock can be interrupted; what follows can not. */
-	(void)maps_released(q->copy->pid, 0, 1);
+	(void)maps_wait(q->copy->pid);
 	q->ret = q->registers ? register_all(q) : look(q);
 	close_fd(&q->copy->uffd);
 }
@@ -348,11 +348,7 @@ static void ask(struct door_ward *w, struct client *c, bool registers)
 	memcpy(q->told, w->told, sizeof(q->told));
 	q->n_expected = w->n_found;
 	memcpy(q->expected, w->found, sizeof(q->expected));
-	q->n_known = door_known_blocks(d, q->known);
-	for (unsigned i = 0; i < q->n_known; i++) {
-		q->offer[i] = *q->known[i].offer;
-		q->known[i].offer = &q->offer[i];
-	}
+	q->n_known = door_copy_known_blocks(d, q->known, q->offer);
 	w->step = registers ? STEP_PROVING : STEP_LOOKING;
 	c->asked = true;
 	if (prover_ask(d->prover, &ops, q, c->pid) == 0)
