@@ -18,7 +18,7 @@ import vm
 from dest import PostcopydDestination, RefDestination, find_event, wait_event
 from harness import check, check_equal, main, readable, skip_all, wait_for
 from relay import S2D, Relay, connect
-from scenario import PLAIN, PREEMPT, Migration, Scenario, address
+from scenario import CONVERGE, PLAIN, PREEMPT, Migration, Scenario, address
 
 RANDOM_TRIES = 6
 HEAD = 252                              # random bytes fall in front of the first page's data
@@ -124,6 +124,7 @@ def survives_random(case, binary):
         at, mask = case.random.randrange(HEAD), case.random.randrange(1, 256)
         case.note(f"byte {at} ^ {mask:#x}")
         destination, relay = attempt(case, source, number, at, mask)
+        source.set_parameters(**CONVERGE)           # what is not refused must come to its end
         outcome = wait_outcome(source, destination)
         check(destination.child.proc.poll() is None or destination.child.proc.returncode >= 0,
               f"postcopyd died of signal {destination.child.proc.returncode}")
