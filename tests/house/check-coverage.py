@@ -15,7 +15,7 @@ def numbered(prefix, last, width=0):
 
 #: what this stage of the project answers for
 WANTED = (numbered("O", 15) + numbered("F", 19, 2)
-          + ["F22", "F24", "F41", "F42", "F45", "F54", "F55", "F56", "F63", "F64", "F65"]
+          + ["F22", "F24", "F38", "F39", "F41", "F42", "F45", "F54", "F55", "F56", "F63", "F64", "F65"]
           + numbered("S1-", 40, 2) + ["S1-13b"] + numbered("P", 32, 2) + numbered("A", 12)
           + numbered("K1.", 10) + numbered("K2.", 10) + numbered("K9.", 6) + numbered("E", 26) + ["EN"])
 
