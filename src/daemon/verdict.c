@@ -54,7 +54,8 @@ static bool package_begun(const struct faultloop *f)
 
 	if (s->committed || s->answer_commits)
 		return false;
-	return f->main.stream.packaged ||
+	/* The discards are followed by the package at once, which an older source waits for nobody with. */
+	return s->state == SESSION_DISCARDING || f->main.stream.packaged ||
 	       (f->need == NEED_BLOCKS && intake_holds_package(&f->main));
 }
 

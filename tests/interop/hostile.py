@@ -21,6 +21,7 @@ from relay import S2D, Relay, connect
 from scenario import CONVERGE, PLAIN, PREEMPT, Migration, Scenario, address
 
 RANDOM_TRIES = 6
+LATE_BLOCK = "pc.rom"                   # sent behind the guest's RAM, so its pages are discarded before they came
 HEAD = 252                              # random bytes fall in front of the first page's data
 
 
@@ -183,6 +184,25 @@ def damaged_after_commit(case, binary, urgent):
               f"{sharer.name} got to see pages that never came")
 
 
+def damaged_discard(case, binary):
+    """A block's name is damaged in the list, and that is found when the switch-over names its pages: an older
+    source has sent its package by then, and nobody may say that nothing is lost."""
+    source, stream = probe_stream(case, binary)
+    block = next(event for event in qwire.Stream().feed(stream)
+                 if event.kind == "BLOCK" and event.a == LATE_BLOCK)
+    source.set_parameters(max_bandwidth=1 << 20)
+    destination, _relay = attempt(case, source, 0, block.start + 3, 0x01)
+    destination.wait_state("advised")
+    source.start_postcopy()
+    reason = destination.check_refused()
+    check(LATE_BLOCK in reason and "a source older than 10.2" in reason, f"it says: {reason}")
+    wait_for("the source to notice", lambda: source.migration_status() in ("failed", "postcopy-paused"), 20)
+    if source.older_than(10, 2) and source.migration_status() == "postcopy-paused":
+        source.check_stopped()
+    else:
+        source.check_resumed()
+
+
 def stranger_first(case, binary):
     """Who is no QEMU is turned away, and the migration that comes afterwards is taken."""
     migration = Migration(case, binary, Scenario("stranger"),
@@ -221,6 +241,7 @@ def cases():
             yield f"{label}: refuses a damaged {names[0]} … {names[-1]}", partial(
                 refuses, binary=binary, names=names)
         yield f"{label}: strangers first", partial(stranger_first, binary=binary)
+        yield f"{label}: damaged name seen at the switch-over", partial(damaged_discard, binary=binary)
         yield f"{label}: damaged after the commit", partial(
             damaged_after_commit, binary=binary, urgent=False)
         yield f"{label}: damaged urgent lane after the commit", partial(
