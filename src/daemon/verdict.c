@@ -54,7 +54,7 @@ static bool package_begun(const struct faultloop *f)
 
 	if (s->committed || s->answer_commits)
 		return false;
-	/* The discards are followed by the package at once, which an older source waits for nobody with. */
+	/* The package follows the discards at once: an older source waits for nobody with it. */
 	return s->state == SESSION_DISCARDING || f->main.stream.packaged ||
 	       (f->need == NEED_BLOCKS && intake_holds_package(&f->main));
 }

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <locale.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -40,8 +41,15 @@ static int run(struct source_session *s)
 static int migrate(struct source_options *o)
 {
 	struct source_session session;
-	int r = source_session_init(&session, o);
 	int status = FAILED;
+	sigset_t go_on;
+	int r;
+
+	/* Before the first thread, so that each has it blocked: see source_run.c. */
+	sigemptyset(&go_on);
+	sigaddset(&go_on, SIGUSR1);
+	pthread_sigmask(SIG_BLOCK, &go_on, NULL);
+	r = source_session_init(&session, o);
 
 	if (r < 0) {
 		const struct source_block *bad =

@@ -19,6 +19,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <string.h>
 
 #include "core/guard.h"
@@ -30,6 +31,7 @@
 #include "tools/source_stream.h"
 
 #define MS 1000000u /* ns */
+#define GLANCE (20 * MS) /* how often a signal is looked for */
 
 static bool has_pong(const struct source_session *s)
 {
@@ -63,20 +65,37 @@ static int dial_urgent(struct source_session *s)
 
 /* --- the postcopy phase --------------------------------------------------------------------- */
 
-/* Only requests.  Ends when all is served, or when none came for the time to linger. */
+/* SIGUSR1 is blocked in every thread: that it is pending says all, and goes on saying it. */
+static bool told_to_go_on(void)
+{
+	sigset_t pending;
+
+	return sigpending(&pending) == 0 && sigismember(&pending, SIGUSR1) == 1;
+}
+
+/* Until @done, or no request came for the time to linger, or we are told; <0: it is over. */
+static int linger(struct source_session *s, bool (*done)(const struct source_session *s))
+{
+	uint64_t now = source_session_now(), until, next;
+	int r = 0;
+
+	atomic_store(&s->asked_at, now);
+	while (r == 0 && !told_to_go_on()) {
+		until = atomic_load(&s->asked_at) + s->options->linger_ms * MS;
+		if (now >= until)
+			break;
+		next = now + GLANCE;
+		r = source_session_wait(s, done, until < next ? until : next);
+		now = source_session_now();
+	}
+	return r;
+}
+
+/* Only requests.  Ends when all is served, or with the time to linger. */
 static int serve_only(struct source_session *s)
 {
-	uint64_t quiet = s->options->linger_ms * MS, since;
-	int r;
-
-	if (!s->options->has_linger)
-		return source_session_wait(s, is_served, UINT64_MAX);
-	atomic_store(&s->asked_at, source_session_now());
-	do {
-		since = atomic_load(&s->asked_at);
-		r = source_session_wait(s, is_served, since + quiet);
-	} while (r == 0 && atomic_load(&s->asked_at) != since);
-	return r;
+	return s->options->has_linger ? linger(s, is_served)
+				      : source_session_wait(s, is_served, UINT64_MAX);
 }
 
 /* What is claimed but not yet sent at the end is the return thread's: wait for it. */
@@ -100,8 +119,7 @@ static int serve(struct source_session *s, struct source_pager *p)
 		return -ECONNABORTED;
 	if (push_rest(s, p) < 0)
 		return -ECONNABORTED;
-	if (o->has_linger && !o->no_background &&
-	    source_session_wait(s, never, source_session_now() + o->linger_ms * MS) < 0)
+	if (o->has_linger && !o->no_background && linger(s, never) < 0)
 		return -ECONNABORTED;
 	return o->commit_ping ? source_session_wait(s, is_committed, UINT64_MAX) : 0;
 }
