@@ -63,7 +63,7 @@ class Scene:
         """The main channel is there and known, the urgent one (from 8.0 on) is still to come."""
         self.relay = Relay(self.case, "unix:" + self.case.path("relay"), self.service.uri)
         self.relay.hold(S2D, before=lambda event: event.kind == "BLOCK")
-        self.source = self.service.source(*self.options, "--no-background", "--linger", "700", to=self.relay.uri)
+        self.source = self.service.patient_source(*self.options, to=self.relay.uri)
         self.relay.wait_held()
         wait_for("the main channel to be known", lambda: self.service.status()["source"])
 

@@ -19,6 +19,7 @@ from service import BLOCK, MIB, PAGE, Service, missing_programs  # noqa: E402
 
 SEALS = 0x1 | 0x2 | 0x4 | 0x8           # seal, shrink, grow, write
 NOBODY = 65534
+LATE = 3600000                          # ms: nothing is loaded unless the console says so
 
 
 def ctl(service, *arguments):
@@ -54,7 +55,7 @@ def killed_before_package(case):
 def killed_loading(case):
     """With PING 0x42 in the package, before it was answered: the source resumes."""
     service = Service(case)
-    vm = service.sharer("vm", "main", loaded_after=60000)
+    vm = service.sharer("vm", "main", loaded_after=LATE)
     source = service.source("--commit-ping")
     vm.event("package")
     service.child.kill()
@@ -100,7 +101,7 @@ def expect_timeout(case):
 
 def load_timeout(case):
     service = Service(case, "--load-timeout", "1", stay=False)
-    vm = service.sharer("vm", "main", loaded_after=60000)
+    vm = service.sharer("vm", "main", loaded_after=LATE)
     source = service.source("--commit-ping")
     vm.event("package")
     service.ended(1)
@@ -135,12 +136,13 @@ def load_fails_without_ping(case):
 
 def loaded_before_running(case):
     service = Service(case)
-    vm = service.sharer("vm", "main", loaded_after=300)
+    vm = service.sharer("vm", "main", loaded_after=LATE)
     source = service.source()
     vm.event("package")
     time.sleep(0.1)
     check(not vm.has("running"), "RUNNING before LOADED")
     check(not service.status()["running_told"], "it says that it told RUNNING")
+    vm.do("load")
     vm.event("running")
     check(vm.event("loaded")["t_us"] <= vm.event("running")["t_us"], "RUNNING came before LOADED")
     service.check_same(source)
@@ -149,14 +151,17 @@ def loaded_before_running(case):
 def running_after_pong(case):
     """A7: while the source has not taken PONG 0x42, it may resume its VM: ours must not run."""
     service = Service(case, expect=("vm", "other"))
-    vm = service.sharer("vm", "main", loaded_after=700)
+    vm = service.sharer("vm", "main", loaded_after=LATE)
     other = service.sharer("other")
     relay = Relay(case, "unix:" + case.path("relay"), service.uri)
-    source = service.source("--commit-ping", "--no-background", "--linger", "800", to=relay.uri)
+    source = service.patient_source("--commit-ping", to=relay.uri)
     vm.event("package")
     relay.pause()
     # the relay takes this one request off the socket, and nothing behind it
     other.do(f"touch {BLOCK} 0 1")
+    wait_for("the request", lambda: service.status()["requests_in_flight"])
+    time.sleep(0.4)
+    vm.do("load")
     vm.event("loaded")
     time.sleep(0.4)
     check(not vm.has("running"), "RUNNING was told before PONG 0x42 had left")
@@ -203,7 +208,8 @@ def wants(case):
     service = Service(case)
     relay = Relay(case, "unix:" + case.path("relay"), service.uri)
     vm = service.sharer("vm", "main", want=f"{BLOCK},offset=0,length=1M,class=dma")
-    source = service.source("--no-background", "--linger", "500", to=relay.uri)
+    source = service.patient_source(to=relay.uri)
+    wait_for("all of it", lambda: sum(b["present"] for b in service.control("blocks")) >= MIB // PAGE)
     service.check_same(source, sharers=[vm])
     relay.wait_finished()
     requests = [e for e in qwire.ReturnPath().feed(relay.main().directions[D2S].bytes())
@@ -327,7 +333,7 @@ def second_connection(case):
     """A second source while one runs is refused, and disturbs nothing."""
     service = Service(case)
     vm = service.sharer("vm", "main")
-    source = service.source("--preempt", "--no-background", "--linger", "800")
+    source = service.patient_source("--preempt")
     vm.event("running")
     other = service.source(blocks=[f"{BLOCK},size=1M"])
     summary = other.summary()

@@ -282,8 +282,7 @@ def late_block(case):
     """A block nobody had registered when the source came is held by us: too late to share it."""
     service = Service(case)
     vm = service.sharer("vm", "main")
-    source = service.source("--no-background", "--linger", "800",
-                            blocks=[f"{BLOCK},size=4M", "rom,size=256K"])
+    source = service.patient_source(blocks=[f"{BLOCK},size=4M", "rom,size=256K"])
     vm.event("running")
     blocks = {b["name"]: b["kind"] for b in service.control("blocks")}
     check_equal(blocks, {BLOCK: "shared", "rom": "held"}, "kinds of blocks")

@@ -26,12 +26,13 @@ def word_of(case, page, name=BLOCK, percent=0):
     return content(case.seed, name, page, percent=percent)[:8][::-1].hex()
 
 
-def relayed(case, service, *options, before=None):
+def relayed(case, service, *options, before=None, patient=False):
     """A relay and a source behind it; @before: hold the stream in front of that record."""
     relay = Relay(case, "unix:" + case.path("relay"), service.uri)
     if before:
         relay.hold(S2D, before=before)
-    return relay, service.source(*options, to=relay.uri)
+    start = service.patient_source if patient else service.source
+    return relay, start(*options, to=relay.uri)
 
 
 # --- O1, O4: parked, and asked for once ------------------------------------------------------------
@@ -76,7 +77,7 @@ def the_last_place(case):
     """One may wait, and does, when another faults: that message is read when the place is free, though nothing else comes."""
     service = Service(case, "--max-waiters", "1", expect=("vm", "s1"))
     vm, other = service.sharer("vm", "main"), service.sharer("s1")
-    relay, source = relayed(case, service, "--no-background", "--linger", "500",
+    relay, source = relayed(case, service, patient=True,
                             before=lambda event: event.kind in ("PAGE", "ZERO"))
     vm.event("running")
     vm.do(f"touch {BLOCK} {5 * PAGE} 1")
@@ -95,7 +96,7 @@ def seen_only_when_sent(case):
     """A thread goes on only after its page went over the wire, and sees the source's word."""
     service = Service(case)
     vm = service.sharer("vm", "main")
-    relay, source = relayed(case, service, "--no-background", "--linger", "500",
+    relay, source = relayed(case, service, patient=True,
                             before=lambda event: event.kind in ("PAGE", "ZERO"))
     vm.event("running")
     vm.do(f"touch {BLOCK} {5 * PAGE} 1")
@@ -114,7 +115,7 @@ def given_back(case, memory=None):
     service = Service(case, expect=("vm",) if memory else ("vm", "other"))
     vm = service.sharer("vm", "main", memory=memory)
     other = None if memory else service.sharer("other")
-    source = service.source("--no-background", "--linger", "1500")
+    source = service.patient_source()
     vm.event("running")
     vm.do(f"touch {BLOCK} 0 8")
     for page in range(8):
@@ -129,6 +130,7 @@ def given_back(case, memory=None):
     check_equal({seen["word"] for seen in vm.all("saw")[first:]}, {ZERO}, "pages given back")
     vm.do(f"store {BLOCK} 0 1")
     wait_for("the store", lambda: vm.has("saw", offset=0, word=STORED), 5)
+    source.rest()
     source.completed()
     vm.event("complete")
     check(service.stats()["total"]["present"] > 0, "no fault on a page that was there")
@@ -162,15 +164,16 @@ def demand_before_bulk(case):
 def faults_while_loading(case):
     """O8: the main sharer loads for seconds; another one's faults are served meanwhile."""
     service = Service(case, expect=("vm", "other"))
-    vm = service.sharer("vm", "main", loaded_after=1200)
+    vm = service.sharer("vm", "main", loaded_after=3600000)
     other = service.sharer("other")
-    source = service.source("--no-background", "--linger", "1600")
+    source = service.patient_source()
     other.event("listening")
     other.do(f"touch {BLOCK} 0 32")
     for page in range(32):
         other.saw(page * PAGE)
     check(not vm.has("loaded"), "it had loaded by then")
     check_equal(service.status()["state"], "loading", "state")
+    vm.do("load")
     service.check_same(source, sharers=[vm, other])
 
 
@@ -240,8 +243,7 @@ def aliases(case):
     vm = service.sharer("vm", "main")
     path = vm.path()
     twice = service.sharer("twice", blocks=[f"{BLOCK},size={service.size},memfd={path},alias=on"])
-    source = service.source("--no-background", "--linger", "600", "--fault",
-                            f"delay=300@page:{BLOCK}/0")
+    source = service.patient_source("--fault", f"delay=300@page:{BLOCK}/0")
     vm.event("running")
     twice.do(f"touch {BLOCK} 0 16")
     twice.do(f"touch {BLOCK} 0 16 alias")

@@ -19,8 +19,7 @@ from service import BLOCK, MIB, PAGE, Service, Sharer, missing_programs  # noqa:
 
 MAPPER = built("tests/lib/mapper") and for_everybody(built("tests/lib/mapper"))
 SIZE = 4 * MIB
-SLOW = ("--no-background", "--linger", "1500")
-
+ASKED = None                            # source options: send only what is asked for
 
 
 class Mapper(Sharer):
@@ -79,7 +78,7 @@ def sum_at(path, offset, length):
     return sum(struct.unpack(f"<{length // 8}Q", data)) % (1 << 64)
 
 
-def serving(case, *names, source=SLOW, **keys):
+def serving(case, *names, source=ASKED, **keys):
     """A session that serves faults: the daemon, its VM, the source, the path of the memory."""
     service = Service(case, expect=("vm", *names), **keys)
     vm = service.sharer("vm", "main")
@@ -87,8 +86,12 @@ def serving(case, *names, source=SLOW, **keys):
     return service, vm, path, source
 
 
+def start_source(service, options):
+    return service.patient_source() if options is ASKED else service.source(*options)
+
+
 def begin(service, vm, options):
-    source = service.source(*options)
+    source = start_source(service, options)
     vm.event("listening")
     return source
 
@@ -388,7 +391,7 @@ def stranger(case):
     other = mapper(service, "other", "NOTHING=1")
     other.do(f"open {path}")
     other.do(f"map all 0 {SIZE}")
-    source = service.source(*options)
+    source = start_source(service, options)
     check(str(other.pid) in service.wait_blocker("stranger"), "the blocker does not name it")
     other.child.kill()
     other.child.wait()
@@ -491,7 +494,7 @@ def unprivileged(case):
     backend = started(service, "backend", maps="on", wrapper=SETPRIV)
     with open(f"/proc/{backend.pid}/status", encoding="ascii") as status:
         check(re.search(rf"^Uid:\s+{NOBODY}\s", status.read(), re.M), "it runs with privilege")
-    source = begin(service, vm, SLOW)
+    source = begin(service, vm, ASKED)
     backend.do(f"open {path}")
     backend.do(f"map all 0 {SIZE}")
     seen = backend.sees("all", 13 * PAGE)

@@ -21,7 +21,7 @@ def trio(case, *source_options, options=(), policy=None, **more):
     extra = dict(more, **({"policy": policy} if policy else {}))
     victim = service.sharer("victim", **extra)
     other = service.sharer("other")
-    source = service.source("--no-background", "--linger", "700", *source_options)
+    source = service.patient_source(*source_options)
     vm.event("running")
     return service, vm, victim, other, source
 
@@ -40,7 +40,7 @@ def joins_while_faults_run(case):
     # held until the third was looked at: how long it takes to start is nothing that a delay could know
     relay = Relay(case, "unix:" + case.path("relay"), service.uri)
     relay.hold(S2D, before=lambda event: event.kind in ("PAGE", "ZERO"))
-    source = service.source("--no-background", "--linger", "700", to=relay.uri)
+    source = service.patient_source(to=relay.uri)
     vm.event("running")
     vm.do(f"touch {BLOCK} {3 * PAGE} 1")
     second.do(f"touch {BLOCK} {3 * PAGE} 1")
@@ -58,7 +58,7 @@ def joins_many_times(case):
     """S1-07: registered and faulting at once, again and again; no fault is lost."""
     service = Service(case)
     vm = service.sharer("vm", "main")
-    source = service.source("--no-background", "--linger", "4000")
+    source = service.patient_source()
     vm.event("running")
     for number in range(6):
         late = service.sharer(f"late{number}", threads=2)
@@ -175,7 +175,7 @@ def main_sharer_dies_alone(case):
     vm = service.sharer("vm", "main", policy="disable")
     victim = service.sharer("victim")
     other = service.sharer("other")
-    source = service.source("--no-background", "--linger", "1500")
+    source = service.patient_source()
     vm.event("running")
     vm.child.kill()
     service.wait_sharer("vm", "dead")
@@ -210,7 +210,7 @@ def vm_has_no_second_life(case):
     service = Service(case, expect=("vm", "other"))
     vm = service.sharer("vm", "main", policy="disable")
     other = service.sharer("other")
-    source = service.source("--no-background", "--linger", "700")
+    source = service.patient_source()
     vm.event("running")
     vm.child.kill()
     service.wait_sharer("vm", "dead")
@@ -253,7 +253,7 @@ def hangs(case):
     vm = service.sharer("vm", "main")
     victim = service.sharer("victim")
     other = service.sharer("other")
-    source = service.source("--no-background", "--linger", "1500")
+    source = service.patient_source()
     vm.event("running")
     victim.tell(f"touch {BLOCK} 0 64")
 

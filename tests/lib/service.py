@@ -8,6 +8,7 @@
 """
 import json
 import os
+import signal
 import subprocess
 
 from dest import find_event, wait_event
@@ -75,8 +76,15 @@ class Sharer:
 class Source:
     """One `postcopy-source` process."""
 
-    def __init__(self, child):
+    def __init__(self, child, lingers=False):
         self.child = child
+        self._lingers = lingers
+
+    def rest(self):
+        """Of one that sends only what is asked for: it sends the rest now."""
+        if self._lingers and self.child.running():
+            self.child.proc.send_signal(signal.SIGUSR1)
+        self._lingers = False
 
     def summary(self, timeout=20.0):
         self.child.wait(timeout)
@@ -223,8 +231,14 @@ class Service:
             fields = stat.read().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def patient_source(self, *options, **more):
+        """One that sends only what is asked for, until rest() or check_same()."""
+        source = self.source("--no-background", "--linger", "600000", *options, **more)
+        return Source(source.child, lingers=True)
+
     def check_same(self, source, block=BLOCK, sharers=None):
         """Every one of these sharers saw what the source holds."""
+        source.rest()
         wanted = source.completed()["digests"][block]
         for sharer in sharers if sharers is not None else self.sharers:
             sharer.event("complete")

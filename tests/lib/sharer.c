@@ -328,7 +328,7 @@ static void maybe_loaded(struct sharer *s)
 {
 	int err;
 
-	if (s->loaded_at_ms == 0 || now_ms() < s->loaded_at_ms)
+	if (s->loaded_at_ms == 0 || (!s->options.load_now && now_ms() < s->loaded_at_ms))
 		return;
 	s->loaded_at_ms = 0;
 	err = s->options.load_fail ? postcopy_load_failed(s->handle, s->options.load_fail)

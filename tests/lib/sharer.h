@@ -62,6 +62,7 @@ struct sharer_options {
 	uint64_t seed;
 	uint64_t leave_after;		/* touches; 0: never */
 	unsigned loaded_after_ms;
+	bool load_now;			/* the console said so: wait no longer */
 	const char *load_fail;		/* say so instead of "loaded" */
 	const char *hold;		/* touch nothing before this file exists */
 	const char *digest;		/* file for the digests, beside stdout */

@@ -9,6 +9,7 @@
  *   give BLOCK OFFSET COUNT		give COUNT pages back as a balloon does
  *   outside				touch memory that is registered but was never declared
  *   blocking | nonblocking		the userfaultfd's flag
+ *   load				say "loaded" (or what --load-fail says) without waiting any longer
  *   unmap, leave, hangup, map		the memory, the session, the connection, the memory again
  */
 #include "config.h"
@@ -173,6 +174,10 @@ static int obey(struct sharer_options *o, postcopy **p, char **word)
 		return set_blocking(*p, word[0][0] == 'b');
 	if (strcmp(word[0], "unmap") == 0 || strcmp(word[0], "map") == 0)
 		return remap(o, word[0][0] == 'm');
+	if (strcmp(word[0], "load") == 0) {
+		o->load_now = true;
+		return 0;
+	}
 	if (strcmp(word[0], "leave") == 0)
 		return postcopy_leave(*p);
 	if (strcmp(word[0], "hangup") != 0)
