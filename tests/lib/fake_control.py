@@ -60,7 +60,7 @@ class Session:
         missing = self.pages - self.present
         requested = min(missing, 34)
         return [{"name": "pc.ram", "kind": "shared", "sharers": 2, "length": self.pages * 4096, "page_size": 4096,
-                 "pages": self.pages, "owed": self.pages, "present": self.present, "missing": missing - requested,
+                 "pages": self.pages, "owed": self.pages, "present": self.present, "missing": missing,
                  "requested": requested, "stored": 0, "zero": 0, "lost": 0},
                 {"name": "vga.vram\033[31m", "kind": "held", "sharers": 0, "length": 16 << 20, "page_size": 4096,
                  "pages": 4096, "owed": 0, "present": 4096, "missing": 0, "requested": 0, "stored": 0, "zero": 0,
