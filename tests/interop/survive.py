@@ -14,12 +14,14 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 # pylint: disable=wrong-import-position
 import vm
-from dest import PostcopydDestination, RefDestination, find_event, wait_event
+from dest import Counters, PostcopydDestination, RefDestination, find_event, wait_event
 from harness import check, check_equal, main, skip_all, wait_for
 from relay import D2S, S2D
 from scenario import PLAIN, PREEMPT, Migration, Scenario
 
 SLOW = 4 << 20                          # bytes a second after the switch: time to act in
+TRICKLE = 512 << 10                     # the same: the stream outlasts the test
+TORN = 6000                             # bytes of an urgent lane: at least one page, and some of another
 
 
 def prepare(case, binary, capabilities=PLAIN, transport="unix", **options):
@@ -146,20 +148,48 @@ def cut_in_postcopy(case, binary, capabilities, reset):
     check_sharers_wait(migration)
 
 
-def cut_urgent_in_postcopy(case, binary):
-    """What was on the urgent lane is lost: 7.2 notices and pauses, one from 10.0 on may go on to the end of its stream."""
-    migration = prepare(case, binary, PREEMPT)
+def cut_urgent(case, binary):
+    """One thread touches; the page that it waits for is on the urgent lane when that is cut.  It is lost: QEMU takes
+    it for sent, and does not send it again."""
+    migration = prepare(case, binary, PREEMPT, threads=1, second=False)
+    migration.source.set_parameters(max_postcopy_bandwidth=TRICKLE)
+    hold = migration.relay.hold(S2D, at=TORN, connection=1)
     into_running(migration)
-    urgent = migration.relay.wait_urgent()      # one that said nothing yet is nobody's
-    wait_for("an urgent page", lambda: urgent.directions[S2D].forwarded, 20)
-    migration.relay.cut(urgent.number)
-    migration.source.set_parameters(max_postcopy_bandwidth=0)
-    migration.destination.wait_state("paused", timeout=30)
-    wanted = ("postcopy-paused",) if migration.source.older_than(10, 0) else ("postcopy-paused", "postcopy-active")
-    migration.source.wait_migration(*wanted)
+    migration.relay.wait_held(hold)
+    check(migration.relay.connections[1] is migration.relay.urgent(), "the second connection is the urgent one")
+    migration.relay.cut(1)
+    return migration
+
+
+def check_held(migration):
+    """What was on the urgent lane is owed, and nobody runs on without it."""
+    status = migration.destination.wait_state("paused", timeout=60)
+    check(status["error"]["reason"], "it does not say what is left where")
+    check(not status["shut_sent"], "SHUT, and a page is owed")
+    check(not status["ownership_unknown"], "the VM is ours, and it does not know")
     migration.source.check_stopped()
     check_never_two(migration)
     check_sharers_wait(migration)
+    return status
+
+
+def cut_urgent_noticed(case, binary):
+    """The source sees what it lost when it is asked for the next page, and pauses."""
+    migration = cut_urgent(case, binary)
+    migration.destination.add_sharer("late", case.seed + 1)
+    migration.source.wait_migration("postcopy-paused")
+    check_held(migration)
+
+
+def cut_urgent_unnoticed(case, binary):
+    """Nobody asks for another page: the source sends the rest, says that it was all, and waits for SHUT."""
+    migration = cut_urgent(case, binary)
+    migration.source.set_parameters(max_postcopy_bandwidth=0)
+    status = check_held(migration)
+    check(status["main_eof"] and not status["source_closed"], f"the source did not go on to its end: {status}")
+    lacking = Counters({}, migration.destination.control("blocks")).not_here()
+    check_equal(lacking, {vm.RAM_BLOCK: 1}, "pages that are not here")
+    migration.source.wait_migration("postcopy-active")
 
 
 def cut_inside_package(case, binary):
@@ -262,7 +292,8 @@ def cases():
             "cut in postcopy": partial(cut_in_postcopy, capabilities=PLAIN, reset=False),
             "reset in postcopy, preempt": partial(cut_in_postcopy, capabilities=PREEMPT,
                                                   reset=True),
-            "urgent lane cut in postcopy": cut_urgent_in_postcopy,
+            "urgent lane cut, the source notices": cut_urgent_noticed,
+            "urgent lane cut, the source does not notice": cut_urgent_unnoticed,
             "cut inside the package": cut_inside_package,
             "cut between the end and SHUT": cut_after_end,
             "cut before SHUT arrives": partial(cut_before_shut, kill=False),

@@ -313,6 +313,12 @@ class PostcopydDestination(Postcopyd):
             built("tests/lib/sharer"), "--socket", os.path.join(self.run_dir, "register"),
             "--name", name, "--block", block, *self._touch, *options])
 
+    def add_sharer(self, name, seed):
+        """One that comes late, and touches in another order than those that were there."""
+        path = wait_event(self.main, "memfd", block=RAM_BLOCK)["path"]
+        options = ["--role", "sharer", "--threads", "4", "--seed", str(seed)]
+        self.sharers.append(self._start_sharer(name, path, options))
+
     def wait_listening(self, timeout=20.0):
         for sharer in self.sharers:
             wait_event(sharer, "listening", timeout)
