@@ -281,7 +281,7 @@ def _selected(cases, wanted):
     return [(name, run) for name, run in cases if any(w in name for w in wanted)]
 
 
-def main(cases, limit=60.0):
+def main(cases, limit=180.0):
     """Run [(name, function)], all or those whose names contain an argument; exit with the verdict."""
     cases = _selected(cases, sys.argv[1:])
     signal.signal(signal.SIGALRM, _on_alarm)
