@@ -159,13 +159,14 @@ static void left(struct door *d, struct client *c, int ret, const struct proof *
 		door_left(d, c);
 }
 
+/* Nobody asked for it, but what was said meanwhile, such as LEAVE, is read now. */
 static void released(struct door *d, struct client *c, int ret, const struct proof *p)
 {
-	(void)d;
 	(void)p;
 	if (ret < 0)
 		g_warning("sharer %s: some of its memory is still registered", c->name);
 	c->released = true;
+	door_answer(d, c, 0, "");
 }
 
 /* The copy of the proof is not ours to look at when it took too long. */
@@ -283,7 +284,6 @@ static struct proof *proof_new(const struct door *d, const struct client *c,
 static int ask(struct door *d, struct client *c, struct proof *p)
 {
 	static const struct prover_ops ops = { work, on_done, on_overdue, dispose };
-	enum door_question what = p->what;
 	int ret;
 
 	if (c->asked) {
@@ -299,7 +299,7 @@ static int ask(struct door *d, struct client *c, struct proof *p)
 					 "was looked at before" :
 					 "too many sharers keep their address spaces locked");
 	c->asked = ret == 0;
-	if (ret == 0 && what != DOOR_IS_RELEASED)
+	if (ret == 0)
 		door_wait(d, c);
 	return ret;
 }

@@ -55,17 +55,27 @@ def joins_while_faults_run(case):
 
 
 def joins_many_times(case):
-    """S1-07: registered and faulting at once, again and again; no fault is lost."""
+    """S1-07 S1-27: registered and faulting at once, each leaves; no fault is lost."""
     service = Service(case)
     vm = service.sharer("vm", "main")
     source = service.patient_source()
     vm.event("running")
+    pages = service.size // PAGE // 8
     for number in range(6):
-        late = service.sharer(f"late{number}", threads=2)
-        late.event("touched")
-        late.do("unmap")
-        late.do("leave")
+        # other pages than those before it touched, so that they are not all here
+        late = service.sharer(f"late{number}", threads=2, seed=case.seed + number, leave_after=pages)
+        touched = late.event("touched")
+        check_equal(touched["pages"], pages, "pages it touched")
+        check(touched["faulted"], f"nothing was missing: {touched}")
+        late.event("left")
+        left = service.wait_sharer(late.name, "left")
+        check_equal(left["error"]["errno"], 0, "errno of one that left")
         late.child.stop()
+    # the last one brings the end, and leaves while the daemon has to do with it
+    last = service.sharer("last", threads=2)
+    last.event("touched")
+    last.do("unmap")
+    last.do("leave")
     finish(service, source, vm)
 
 
@@ -374,7 +384,7 @@ def touches_outside(case):
 
 CASES = [
     ("S1-06 S1-07 a sharer joins while faults run", joins_while_faults_run),
-    ("S1-07 registered and faulting at once, again and again", joins_many_times),
+    ("S1-07 S1-27 registered and faulting at once, again and again; leaving", joins_many_times),
     ("F15 a sharer that joins after the end waits for nothing", joins_after_the_end),
     ("S1-05 S1-27 one leaves: EBUSY while mapped, then LEFT", leaves),
     ("O10 S1-38 killed while waiting, policy ignore", dies_ignored),

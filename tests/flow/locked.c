@@ -208,6 +208,30 @@ static void leaving(void)
 	expect_eq(lockstage_client(&s, &p)->state, CLIENT_READY);
 }
 
+/*
+ * S1-27: one leaves just when everything is there.  What the daemon asks about it then, of its own
+ * accord, is not in its way.
+ */
+static void leaving_at_the_end(void)
+{
+	struct program vm;
+	struct scene s;
+	union regmsg m;
+
+	lockstage_open(&s);
+	vm = lockstage_start(&s, "vm");
+	lockstage_order(&vm, ORDER_READY);
+	expect_eq(lockstage_result(&vm, 3, &m), 0);
+	lockstage_match(&s);
+	expect_eq(lockstage_join(&s), 0);
+	lockstage_order(&vm, ORDER_UNMAP);
+	/* no turn of the main loop in between: the question is out when this is read */
+	lockstage_say(vm.sock, &m, regmsg_init(&m, REGMSG_LEAVE, 4), NULL);
+	door_release(s.door);
+	expect_eq(lockstage_result(&vm, 4, &m), 0);
+	expect_eq(lockstage_client(&s, &vm)->state, CLIENT_ENDED);
+}
+
 static const struct fact facts[] = {
 	{ "locked: refused at the deadline, alone; the main loop and the others go on",
 	  refused_alone },
@@ -217,6 +241,7 @@ static const struct fact facts[] = {
 	{ "locked: refused when it is to join, the others join", refused_when_it_joins },
 	{ "locked: the end is told without a release that takes too long", end_with_a_locked_one },
 	{ "locked: LEAVE is answered, in order", leaving },
+	{ "locked: S1-27 LEAVE just at the end", leaving_at_the_end },
 };
 
 int main(void)
