@@ -503,14 +503,16 @@ void *faultloop_run(void *arg)
 	int ret = ring_new(&f->ring, RING_ENTRIES);
 
 	pthread_setname_np(pthread_self(), "postcopyd-fault");
-	if (ret == 0)
-		ret = loop(f);
+	f->begun_error = ret;
+	sem_post(&f->begun);
+	if (ret < 0)
+		return NULL;
+	ret = loop(f);
 	if (ret < 0) {
 		verdict_halt(f, -ret, "the fault thread's io_uring failed: %s", strerror(-ret));
 		faultloop_tell_main(f);
 	}
-	if (f->ring)
-		ring_free(f->ring);
+	ring_free(f->ring);
 	f->ring = NULL;
 	__atomic_store_n(&f->over, ret < 0, __ATOMIC_RELEASE);
 	doorbell_ring(f->notify);

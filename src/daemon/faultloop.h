@@ -7,6 +7,7 @@
  * belongs to it.  See faultloop.c for the theory.
  */
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include "core/engine.h"
@@ -46,6 +47,8 @@ struct faultloop_times {
 struct faultloop {
 	struct faultloop_options options;
 	pthread_t thread;
+	sem_t begun;			/* the thread has its ring, or none: `begun_error' */
+	int begun_error;		/* 0 or -errno */
 	struct mailbox inbox;		/* struct message, from the main thread */
 	struct mailbox reports;		/* struct bulk_message */
 	int doorbell;			/* rung by both writers */
@@ -130,7 +133,7 @@ struct faultloop {
 
 /* --- for the main thread ---------------------------------------------------------------------- */
 
-/* Starts the thread.  0 or -errno. */
+/* Starts the thread, which has all that it needs when this returns.  0 or -errno. */
 int faultloop_start(struct faultloop **out, const struct faultloop_options *options);
 /* Hand a message over; waits while the mailbox is full. */
 void faultloop_post(struct faultloop *f, const struct message *m);

@@ -68,9 +68,33 @@ static void tear_down(struct faultloop *f)
 	free(f);
 }
 
+/*
+ * The ring belongs to the thread that makes it, so that thread begins before it is known whether
+ * this machine has one for us.
+ */
+static int begin(struct faultloop *f)
+{
+	int ret;
+
+	if (sem_init(&f->begun, 0, 0) < 0)
+		return -errno;
+	ret = -pthread_create(&f->thread, NULL, faultloop_run, f);
+	if (ret == 0) {
+		while (sem_wait(&f->begun) < 0)
+			continue;
+		ret = f->begun_error;
+		if (ret < 0)
+			pthread_join(f->thread, NULL);
+	}
+	sem_destroy(&f->begun);
+	return ret;
+}
+
 /**
  * faultloop_start - make everything and start the thread
  * @options: copied
+ *
+ * Nothing that it needs is still to be made then: who is told that we are ready can rely on it.
  *
  * Return: 0 or -errno.
  */
@@ -86,7 +110,7 @@ int faultloop_start(struct faultloop **out, const struct faultloop_options *opti
 	roster_init(&f->roster);
 	ret = set_up(f, options);
 	if (ret == 0)
-		ret = -pthread_create(&f->thread, NULL, faultloop_run, f);
+		ret = begin(f);
 	if (ret < 0) {
 		tear_down(f);
 		return ret;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Something does not go on for a while, and everything else does.  (O1, O6, O8, O14, F59)
+ * Something does not go on for a while, and everything else does.  (O1, O6, O8, O14, F01, F59)
  */
 #include "config.h"
 
@@ -186,13 +186,13 @@ static void a_write_of_our_own_sleeps(void)
 	_exit(0);
 }
 
-/* The kernel takes the ring away: from the next call on, of any thread, it is no ring any more. */
-static void break_ring(void)
+/* From now on the kernel refuses this call, of any thread. */
+static void refuse(unsigned call, unsigned error)
 {
 	struct sock_filter code[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_enter, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EOPNOTSUPP),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
 	struct sock_fprog program = { .len = ARRAY_LEN(code), .filter = code };
@@ -201,6 +201,23 @@ static void break_ring(void)
 	expect_eq(
 		syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program),
 		0);
+}
+
+/* The kernel takes the ring away: from the next call on it is no ring any more. */
+static void break_ring(void)
+{
+	refuse(SYS_io_uring_enter, EOPNOTSUPP);
+}
+
+/* Known at the start, when somebody can still be told, and not by the first session. */
+static void no_ring_no_start(void)
+{
+	const struct faultloop_options o = { .max_package = 1 << 20, .max_waiters = 16 };
+	struct faultloop *f = NULL;
+
+	refuse(SYS_io_uring_setup, EPERM);
+	expect_eq(faultloop_start(&f, &o), -EPERM);
+	expect(!f);
 }
 
 /* Whoever posts to a fault thread that gave up is not kept waiting, however much it is. */
@@ -256,6 +273,7 @@ static void a_broken_ring_after_the_commit(void)
 static const struct fact facts[] = {
 	{ "O8 loading and faults do not wait for each other",
 	  loading_and_faults_do_not_wait_for_each_other },
+	{ "F01 where there is no ring the fault thread does not start", no_ring_no_start },
 	{ "F59 the ring breaks before the commit: refused, the source goes on",
 	  a_broken_ring_before_the_commit },
 	{ "F59 the ring breaks after the commit: held, nobody hangs",
