@@ -85,25 +85,41 @@ static void begin(struct stage *s, struct kernel *k, struct stage_options o)
 	stage_open(s, &o);
 }
 
-static void end(struct stage *s)
+static void wait_complete(struct stage *s)
 {
 	stage_end(s);
 	stage_wait_shut(s);
 	stage_wait_state(s, SESSION_COMPLETE);
 	stage_check_content(s);
 	expect_eq(s->n_requested_twice, 0);
+}
+
+static void end(struct stage *s)
+{
+	wait_complete(s);
 	stage_close(s);
+}
+
+static uint64_t own_until(const struct stage *s)
+{
+	return __atomic_load_n(&s->loop->stall.own_until, __ATOMIC_RELAXED);
 }
 
 /* --- who carries ------------------------------------------------------------------------------ */
 
-#define ROW 16u
+#define ROW   16u
+#define TRIES 20u
 
-/* Each waits alone for a row of pages, and both for a third. */
-static void main_carries(bool urgent)
+/*
+ * Each waits alone for a row of pages, and both for a third.  False, and nothing was found out,
+ * where the machine was so busy that a placement through the main sharer took long by itself, and
+ * it was passed over as it is to be.
+ */
+static bool main_carries_once(bool urgent)
 {
 	struct kernel k;
 	struct stage s;
+	bool was_slow;
 
 	begin(&s, &k, (struct stage_options){ .urgent = urgent });
 	stage_touch(&s, OTHER, 0, 2 * ROW);
@@ -114,13 +130,27 @@ static void main_carries(bool urgent)
 	stage_send(&s, false, 3 * ROW, STAGE_PAGES - 3 * ROW);
 	stage_wait_seen(&s, OTHER, 0, 2 * ROW);
 	stage_wait_seen(&s, STAGE_MAIN, ROW, 2 * ROW);
+	expect_eq(atomic_load(&k.placed[BY_OTHER]), 0);
+	wait_complete(&s);
+	was_slow = own_until(&s) != 0;
+	stage_close(&s);
+	if (was_slow)
+		return false;
 	expect(atomic_load(&k.placed[BY_MAIN]) >= 3 * ROW);
 	expect_eq(atomic_load(&k.placed[BY_OTHER]), 0);
 	expect_eq(atomic_load(&k.placed[BY_OWN]), 0);
 	/* the main sharer's threads were awake with their pages */
 	expect_eq(atomic_load(&k.wakes[OTHER]), 2 * ROW);
 	expect_eq(atomic_load(&k.wakes[STAGE_MAIN]), 0);
-	end(&s);
+	return true;
+}
+
+static void main_carries(bool urgent)
+{
+	unsigned n = 0;
+
+	while (!main_carries_once(urgent))
+		expect(++n < TRIES);
 }
 
 static void main_carries_single(void)
@@ -183,11 +213,6 @@ static void fault(struct stage *s, unsigned who, unsigned page)
 	stage_wait_parked(s, 1);
 	stage_send(s, false, page, 1);
 	stage_wait_seen(s, who, page, 1);
-}
-
-static uint64_t own_until(const struct stage *s)
-{
-	return __atomic_load_n(&s->loop->stall.own_until, __ATOMIC_RELAXED);
 }
 
 /*
