@@ -13,7 +13,9 @@ def numbered(prefix, last, width=0):
     return [f"{prefix}{n:0{width}}" for n in range(1, last + 1)]
 
 
-#: of the devices: rows of seed 3
+#: of the devices: rows of seeds 0, 2 and 3
+S0 = "04 08 09 14 17"
+S2 = "02 10"
 S3 = """
 06 16 19 22 24 25 26 27 41 42 45 50 51 52 53 54 55 56 57 58 60 65 84 85 87 88
 """
@@ -21,9 +23,9 @@ S3 = """
 #: what this stage of the project answers for
 WANTED = (numbered("O", 15) + numbered("F", 19, 2)
           + ["F22", "F24", "F26", "F27", "F28", "F38", "F39", "F41",
-             "F42", "F45", "F54", "F55", "F56", "F63", "F64", "F65"]
+             "F42", "F45", "F46", "F47", "F51", "F54", "F55", "F56", "F63", "F64", "F65"]
           + numbered("S1-", 40, 2) + ["S1-13b"] + numbered("P", 32, 2) + numbered("A", 12)
-          + [f"S3-{n}" for n in S3.split()]
+          + [f"S{seed}-{n}" for seed, which in ((0, S0), (2, S2), (3, S3)) for n in which.split()]
           + numbered("K1.", 10) + numbered("K2.", 10) + numbered("K9.", 6) + numbered("E", 26) + ["EN"])
 
 
