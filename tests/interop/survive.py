@@ -204,7 +204,7 @@ def cut_inside_package(case, binary):
     inside = relay.hold(S2D, at=before.at + 1000)
     relay.release(before)
     relay.wait_held(inside)
-    time.sleep(0.1)                     # let postcopyd take in what came
+    relay.wait_taken()
     relay.cut()
     check_source_after_package(migration, answered=False)
     check(not migration.destination.runs_here(), "half a package, and told to run")

@@ -10,11 +10,13 @@ exact byte or in front of a chosen record.
     …
     relay.wait_held(); relay.cut()      # or relay.release()
 """
+import fcntl
 import os
 import queue
 import select
 import socket
 import struct
+import termios
 import threading
 import time
 
@@ -56,6 +58,11 @@ def connect(uri):
 def _no_delay(sock):
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def unread(sock):
+    """How many bytes the other end of a UNIX socket has not read; and what they are kept in."""
+    return struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0]
 
 
 def free_tcp_uri(host="127.0.0.1"):
@@ -414,6 +421,11 @@ class Relay:
     def wait_urgent(self, timeout=10.0):
         """A source may make it after its first words on the main channel."""
         return wait_for("the preempt channel", self.urgent, timeout)
+
+    def wait_taken(self, timeout=20.0):
+        """The destination, at a UNIX socket, has read all that was forwarded on the main connection."""
+        _, outgoing = self.main().sockets[S2D]
+        wait_for("the destination to read what it was sent", lambda: not unread(outgoing), timeout)
 
     def wait_finished(self, timeout=10.0):
         """The source has closed every connection: all that it sent was forwarded."""
