@@ -243,4 +243,4 @@ CASES = [
 if __name__ == "__main__":
     if missing_programs():
         skip_all(f"not built: {', '.join(missing_programs())}")
-    main(CASES, limit=40.0)
+    main(CASES)

@@ -384,4 +384,4 @@ CASES = [
 if __name__ == "__main__":
     if missing_programs():
         skip_all(f"not built: {', '.join(missing_programs())}")
-    main(CASES, limit=30.0)
+    main(CASES)

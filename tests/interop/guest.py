@@ -46,7 +46,7 @@ def finds_a_lost_page(case, offset):
     vm = Vm(case)
     vm.wait_guest(rounds=1)
     os.pwrite(writable(vm, case), b"\x5a\x5a\x5a\x5a", offset)
-    wait_for("the guest to find it", lambda: vm.guest().errors, 30)
+    wait_for("the guest to find it", lambda: vm.guest().errors)
     check_equal(vm.guest().bad_page, offset & ~0x1FFF, "the page that it names")
     vm.qmp.command("stop")
     try:
@@ -65,7 +65,7 @@ def finds_a_bad_read(case, disk):
     storage = Storage(case, "storage") if disk == "vhost-user" else None
     vm = Vm(case, machine=Machine(disk=disk), storage=storage)
     vm.wait_guest(rounds=1)
-    wait_for("the guest to find it", lambda: vm.disk() and vm.disk().errors, 30)
+    wait_for("the guest to find it", lambda: vm.disk() and vm.disk().errors)
     check_equal(vm.disk().bad_code, DATA, "what it says of it")
 
 
@@ -77,7 +77,7 @@ def finds_a_lost_marker(case):
     fd = writable(vm, case)
     ahead = (vm.disk().reads + AHEAD) % 256
     os.pwrite(fd, bytes(2048), BUFFERS + ahead * guestmem.PAGE + 2048)
-    wait_for("the guest to find it", lambda: vm.disk().errors, 30)
+    wait_for("the guest to find it", lambda: vm.disk().errors)
     check_equal(vm.disk().bad_code, MARKER, "what it says of it")
 
 
@@ -89,15 +89,15 @@ def linux_lives(case):
     vm.wait_guest(rounds=2)
     vm.wait_reads(100)
     check_equal(vm.guest().errors, 0, "errors the guest found")
-    wait_for("two counts on its console", lambda: guest.console().count("count ") >= 2, 20)
+    wait_for("two counts on its console", lambda: guest.console().count("count ") >= 2)
 
 
 def linux_finds_a_lost_page(case):
     guest = LinuxGuest(case, spoil=True)
     vm = Vm(case, machine=Machine(128, guest=guest))
     guest.wait_started()
-    wait_for("the guest to find it", lambda: vm.guest().errors, 60)
-    wait_for("it to say so", lambda: "is wrong" in guest.console(), 10)
+    wait_for("the guest to find it", lambda: vm.guest().errors)
+    wait_for("it to say so", lambda: "is wrong" in guest.console())
 
 
 def cases():

@@ -16,7 +16,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import qwire
 import vm
 from dest import PostcopydDestination, RefDestination, find_event, wait_event
-from harness import check, check_equal, main, readable, skip_all, wait_for
+from harness import PATIENCE, check, check_equal, main, readable, skip_all, wait_for
 from relay import S2D, Relay, connect
 from scenario import CONVERGE, PLAIN, PREEMPT, Migration, Scenario, address
 
@@ -196,7 +196,7 @@ def damaged_discard(case, binary):
     source.start_postcopy()
     reason = destination.check_refused()
     check(LATE_BLOCK in reason and "a source older than 10.2" in reason, f"it says: {reason}")
-    wait_for("the source to notice", lambda: source.migration_status() in ("failed", "postcopy-paused"), 20)
+    wait_for("the source to notice", lambda: source.migration_status() in ("failed", "postcopy-paused"))
     if source.older_than(10, 2) and source.migration_status() == "postcopy-paused":
         source.check_stopped()
     else:
@@ -211,7 +211,7 @@ def stranger_first(case, binary):
         with connect(migration.destination.uri) as stranger:
             stranger.sendall(greeting)
             stranger.shutdown(socket.SHUT_WR)
-            check(readable(stranger, 10), f"{greeting!r} is neither answered nor turned away")
+            check(readable(stranger, PATIENCE), f"{greeting!r} is neither answered nor turned away")
     migration.run()
     migration.check_wire()
     migration.check_memory()

@@ -37,7 +37,7 @@ class Talk:
     def __init__(self, case, binary, options, *steps, mib=64):
         path = case.path("qmp")
         self.client = case.spawn("client", [CLIENT, path, *steps])
-        wait_for("the client to say what it waits for", lambda: self.find("waits"), 10)
+        wait_for("the client to say what it waits for", lambda: self.find("waits"))
         check("appear: " + path in self.find("waits")[0]["waits"], f"it says {self.find('waits')[0]}")
         self.qemu = case.spawn("qemu", [binary, "-accel", "tcg", "-nodefaults", "-display", "none",
                                         "-m", str(mib), *[o.format(dir=case.dir) for o in options],
@@ -53,14 +53,14 @@ class Talk:
         """The one line of this step, once it is there."""
         def there():
             return self.find("step", name) or (not self.client.running() and "over")
-        found = wait_for(f"the answer to {name}", there, 30)
+        found = wait_for(f"the answer to {name}", there)
         if found == "over":
             found = self.find("step", name)
         check_equal(len(found), 1, f"lines of step {name} in {self.lines()}")
         return found[0]
 
     def wait(self, status=0):
-        check_equal(self.client.wait(30), status, f"status of the client after {self.lines()}")
+        check_equal(self.client.wait(), status, f"status of the client after {self.lines()}")
 
     def mapping(self, address):
         """(start, end, offset, inode) of the mapping in QEMU that holds this address."""
@@ -145,7 +145,7 @@ def incoming(case, binary):
     check_equal(talk.step("status")["status"], "inmigrate", "status")
     check_equal(talk.step("incoming")["outcome"], "ok", "migrate-incoming")
     check_equal(talk.step("migrate")["outcome"], "ok", "query-migrate")
-    wait_for("the event of the set-up", lambda: talk.find("status", "setup"), 10)
+    wait_for("the event of the set-up", lambda: talk.find("status", "setup"))
     check(os.path.exists(path), "it does not listen")
     talk.qemu.kill()
     talk.wait(1)
@@ -159,9 +159,9 @@ def second_client(case, binary):
     other = case.spawn("other", [CLIENT, case.path("qmp"), "status"])
     def waits():
         return [l for l in map(json.loads, other.lines()) if "is there another" in l.get("waits", "")]
-    wait_for("the other client to say what it waits for", waits, 10)
+    wait_for("the other client to say what it waits for", waits)
     talk.client.stop()
-    check_equal(other.wait(20), 0, "status of the other client once the first has gone")
+    check_equal(other.wait(), 0, "status of the other client once the first has gone")
 
 
 def monitor_for_people(case, binary):
@@ -169,7 +169,7 @@ def monitor_for_people(case, binary):
     client = case.spawn("client", [CLIENT, path, "status"])
     case.spawn("qemu", [binary, "-accel", "tcg", "-nodefaults", "-display", "none", "-S",
                         "-chardev", f"socket,id=m,path={path},server=on,wait=off", "-mon", "chardev=m"])
-    check_equal(client.wait(20), 1, "status of the client")
+    check_equal(client.wait(), 1, "status of the client")
     check("mode=control" in client.lines()[-1], f"it says {client.lines()[-1]}")
 
 

@@ -19,7 +19,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "..", "lib"), os.path.join(HERE, "..", "flow")]
 # pylint: disable=wrong-import-position
 import vm
-from harness import Failure, built, check, check_equal, main, skip_all, wait_for
+from harness import PATIENCE, Failure, built, check, check_equal, main, skip_all, wait_for
 from source_receiver import PAGE, Receiver
 
 WRITER = built("tests/lib/precopy")
@@ -53,7 +53,7 @@ class Snapshot:
         case.defer(receiver.close)
         source.set_capabilities("postcopy-ram")
         source.migrate(receiver.address, at_once=True)
-        receiver.run(30)
+        receiver.run(PATIENCE)
         check_equal(receiver.error, None, "the reference receiver")
         source.wait_migration("completed")
         source.child.stop()
@@ -97,7 +97,7 @@ class Destination:
         def loaded():
             self.vm.child.check_running()
             return self.vm.vm_status() != "inmigrate"
-        wait_for("the destination to load", loaded, 20, 0.002)
+        wait_for("the destination to load", loaded, interval=0.002)
         took = time.monotonic() - start
         check_equal(self.vm.vm_status(), "paused", "the destination after")
         self.vm.wait_migration("completed")
@@ -168,7 +168,7 @@ def trap_without_description(case, binary):
     time.sleep(max(1.0, 20 * took))
     check_equal(trapped.vm.vm_status(), "inmigrate", "after twenty times what it takes")
     trapped.socket.shutdown(socket.SHUT_WR)
-    wait_for("it to load when nothing can follow", lambda: trapped.vm.vm_status() == "paused", 20)
+    wait_for("it to load when nothing can follow", lambda: trapped.vm.vm_status() == "paused")
     check("vmdescription" in trapped.vm.child.errors(), "it does not even warn")
 
 
@@ -185,7 +185,7 @@ def broken_stream(case, binary, cut):
         destination.send(stream, half_close=True)
     except (BrokenPipeError, ConnectionResetError):
         pass
-    if destination.vm.child.wait(20) == 0:
+    if destination.vm.child.wait() == 0:
         raise Failure("it ended as if all were well")
 
 

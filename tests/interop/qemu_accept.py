@@ -138,7 +138,7 @@ def kernel_given(case, binary):
     migration.run()
     migration.destination.check_invariants(migration.check_wire())
     migration.destination.check_guest_goes_on()
-    wait_for("its counting here", lambda: guest.console(1).count("count ") >= 2, 20)
+    wait_for("its counting here", lambda: guest.console(1).count("count ") >= 2)
 
 
 # --- devices ---------------------------------------------------------------------------------------
@@ -212,11 +212,11 @@ def balloon_inflates(case, binary):
     destination.vm.qmp.command("balloon", value=96 * MIB)
     wait_for("the balloon to inflate", lambda: destination.vm.qmp.command("query-balloon")["actual"] == 96 * MIB,
              30, 0.05)
-    migration.relay.wait_held(hold, timeout=60)
+    migration.relay.wait_held(hold)
     migration.relay.release(hold)
     migration.finish()
     destination.vm.qmp.command("balloon", value=128 * MIB)
-    wait_for("it to deflate", lambda: destination.vm.qmp.command("query-balloon")["actual"] == 128 * MIB, 30, 0.05)
+    wait_for("it to deflate", lambda: destination.vm.qmp.command("query-balloon")["actual"] == 128 * MIB, interval=0.05)
     migration.check_wire()
     destination.check_released()
     destination.check_guest_goes_on()
@@ -229,7 +229,7 @@ def free_pages_reported(case, binary):
     migration.switch()
     destination = migration.destination
     destination.wait_phase("running")
-    migration.relay.wait_held(hold, timeout=60)
+    migration.relay.wait_held(hold)
     time.sleep(3)                       # Linux reports every two seconds
     migration.relay.release(hold)
     migration.finish()
@@ -295,7 +295,7 @@ def far_away(case, binary, seconds):
     destination.check_serving()
     case.note(f"served for {time.monotonic() - began:.0f} s")
     migration.relay.release(end)
-    migration.source.wait_migration("completed", timeout=60)
+    migration.source.wait_migration("completed")
     destination.wait_complete()
     trace = migration.check_wire()
     check_ended_well(migration, trace)

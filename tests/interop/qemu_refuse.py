@@ -32,7 +32,7 @@ def held_before_package(case, binary, setup, **fields):
 def check_refused(migration, *words):
     """Said why, the source goes on, and nothing ran here."""
     destination = migration.destination
-    reason = destination.wait_state("failed", timeout=40)["error"]["reason"]
+    reason = destination.wait_state("failed")["error"]["reason"]
     for word in words:
         check(word in reason, f"{word!r} is not in {reason!r}")
     migration.source.check_resumed()
@@ -62,7 +62,7 @@ def stranger(case, binary):
                                       "import mmap, os, sys, time\n"
                                       f"m = mmap.mmap(os.open({path!r}, os.O_RDWR), {mmap.PAGESIZE})\n"
                                       "print('mapped', flush=True)\ntime.sleep(600)"])
-    wait_for("the stranger to map it", program.lines, 20)
+    wait_for("the stranger to map it", program.lines)
     migration.start()
     migration.switch()
     migration.relay.wait_held(hold)
@@ -70,7 +70,7 @@ def stranger(case, binary):
 
     def blocker():
         return [b["text"] for b in migration.destination.control("blockers") if b["name"] == "stranger"]
-    text = wait_for("the blocker", blocker, 20)[0]
+    text = wait_for("the blocker", blocker)[0]
     check(f"process {program.pid} (python3) maps block pc.ram" in text, f"blocker {text!r}")
     check("cont" not in migration.destination.timeline(), "QEMU was told to go on")
     # With the reason gone the migration goes on: nothing was lost by waiting.

@@ -84,7 +84,7 @@ def until_loading(migration):
     migration.start()
     migration.relay.wait_held()
     migration.destination.wait_phase("loading")
-    wait_for("QEMU to sleep in a fault", lambda: waiting(migration), 10)
+    wait_for("QEMU to sleep in a fault", lambda: waiting(migration))
 
 
 def until_loaded(migration):
@@ -112,7 +112,7 @@ def until_end(migration):
     end = migration.relay.hold(S2D, before=lambda event: event.kind == "EOF")
     migration.start()
     migration.switch()
-    migration.relay.wait_held(end, timeout=60)
+    migration.relay.wait_held(end)
     migration.destination.wait_phase("running")
 
 
@@ -207,7 +207,7 @@ def load_fails(case, binary):
     migration.start()
     migration.switch()
     destination = migration.destination
-    wait_for("the first QEMU to fail", lambda: not destination.vm.child.running(), 30)
+    wait_for("the first QEMU to fail", lambda: not destination.vm.child.running())
     check(destination.vm.child.proc.returncode > 0, "it ended as if all were well")
     destination.wait_phase("retry")
     destination.start_qemu()

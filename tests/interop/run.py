@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 # pylint: disable=wrong-import-position
 import guestmem
 import vm
-from harness import built, check, check_equal, main, skip_all, wait_for
+from harness import PATIENCE, built, check, check_equal, main, skip_all, wait_for
 from served import PRELOAD
 from vm import NEVER_CONVERGE, Vm
 
@@ -45,7 +45,7 @@ class Run:
             for pid in children_of(self.child.pid):
                 os.kill(pid, signal.SIGKILL)
 
-    def wait_said(self, text, timeout=40):
+    def wait_said(self, text, timeout=PATIENCE):
         wait_for(f"postcopy-run to say {text!r}", lambda: text in self.child.errors(), timeout)
 
 
@@ -80,7 +80,7 @@ def refused(case, binary):
     there = source(case, binary, mib=64, backend="private")
     run = Run(case, binary, mib=32, backend="private")
     there.migrate(run.uri)
-    check_equal(run.child.wait(40), 1, "status of postcopy-run")
+    check_equal(run.child.wait(), 1, "status of postcopy-run")
     check("block pc.ram has 67108864 bytes at the source and 33554432 here" in run.child.errors(), run.child.errors())
     check("no VM runs here" in run.child.errors(), run.child.errors())
     there.check_resumed()

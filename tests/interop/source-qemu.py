@@ -16,7 +16,7 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "..", "lib"), os.path.join(HERE, "..", "flow")]
 import vm  # noqa: E402
-from harness import built, check, check_equal, main, skip_all, wait_for  # noqa: E402
+from harness import PATIENCE, built, check, check_equal, main, skip_all, wait_for  # noqa: E402
 from qmp import Qmp, QmpError  # noqa: E402
 from source_content import PAGE, content  # noqa: E402
 from source_receiver import Receiver  # noqa: E402
@@ -76,7 +76,7 @@ class Snapshot:
         case.defer(receiver.close)
         qemu.qmp.command("migrate", uri=receiver.address)
         qemu.qmp.command("migrate-start-postcopy")
-        receiver.run(20)
+        receiver.run(PATIENCE)
         check_equal(receiver.error, None, "reference receiver")
         wait_for("the donor to complete", lambda: qemu.status() == "completed")
         qemu.child.stop()
@@ -144,7 +144,7 @@ class Into:
         check_equal(wrong, [], "pages of pc.ram that differ")
 
     def finish(self):
-        check_equal(self.source.wait(30), 0, "exit status of postcopy-source")
+        check_equal(self.source.wait(), 0, "exit status of postcopy-source")
         out = json.loads(self.source.lines()[-1])
         check_equal(out["outcome"], "completed", "outcome")
         wait_for("the destination to complete", lambda: self.qemu.status() == "completed")
@@ -179,7 +179,7 @@ def pushed(case, binary, options):
 def refused(case, binary):
     """A wrong record before the package: QEMU ends, and the source keeps its VM."""
     into = Into(case, binary, "--fault", "unknown-command", "--fault", "delay=1000@record:package")
-    check_equal(into.source.wait(30), 1, "exit status of postcopy-source")
+    check_equal(into.source.wait(), 1, "exit status of postcopy-source")
     check_equal(json.loads(into.source.lines()[-1])["outcome"], "source-resumes", "outcome")
 
 

@@ -163,7 +163,7 @@ def cut_urgent(case, binary):
 
 def check_held(migration):
     """What was on the urgent lane is owed, and nobody runs on without it."""
-    status = migration.destination.wait_state("paused", timeout=60)
+    status = migration.destination.wait_state("paused")
     check(status["error"]["reason"], "it does not say what is left where")
     check(not status["shut_sent"], "SHUT, and a page is owed")
     check(not status["ownership_unknown"], "the VM is ours, and it does not know")
@@ -219,15 +219,15 @@ def cut_after_end(case, binary):
     hold = relay.hold(S2D, at=1, connection=1)
     migration.start()
     migration.switch()
-    relay.wait_held(hold, timeout=30)
+    relay.wait_held(hold)
     check(relay.connections[1] is relay.urgent(), "the second connection is the urgent one")
     destination = migration.destination
-    wait_for("the end of the main stream", lambda: destination.control("status")["main_eof"], 30, 0.05)
+    wait_for("the end of the main stream", lambda: destination.control("status")["main_eof"], interval=0.05)
     check(not destination.control("status")["shut_sent"], "SHUT, and pages are owed")
     relay.cut()
     destination.wait_state("paused")
     wait_for("it not to take the VM for its own",
-             lambda: destination.control("status")["ownership_unknown"], 10, 0.05)
+             lambda: destination.control("status")["ownership_unknown"], interval=0.05)
     check("ownership unknown" in destination.control("status")["error"]["reason"],
           "the reason does not say that the ownership is unknown")
     check_source_after_end(migration)
@@ -252,7 +252,7 @@ def cut_before_shut(case, binary, kill):
     hold = relay.hold(D2S, before=lambda event: event.kind == "SHUT")
     migration.start()
     migration.switch()
-    relay.wait_held(hold, timeout=30)
+    relay.wait_held(hold)
     if kill:
         migration.destination.child.kill()
     relay.cut()

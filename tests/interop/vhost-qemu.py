@@ -57,7 +57,7 @@ def by_itself(case, binary):
             return panic
         disk = there.vm.disk() if there.vm.migration_status() == "completed" else None
         return "passes" if disk and disk.reads >= reads_before + READS else None
-    outcome = wait_for("the back-end to give up, or the guest to read", judged, 40, 0.05)
+    outcome = wait_for("the back-end to give up, or the guest to read", judged, interval=0.05)
     if outcome == "passes":
         there.check_guest_goes_on()
         check_equal(panic_of(storage), None, "the back-end")

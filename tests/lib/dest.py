@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 
-from harness import Failure, TOP_SRCDIR, built, check, check_equal, wait_for
+from harness import PATIENCE, Failure, TOP_SRCDIR, built, check, check_equal, wait_for
 from machine import Storage
 from vm import RAM_BLOCK, Vm
 
@@ -26,7 +26,7 @@ def find_event(child, name, **fields):
     return None
 
 
-def wait_event(child, name, timeout=20.0, **fields):
+def wait_event(child, name, timeout=PATIENCE, **fields):
     """The first such line; a child that ends without printing it fails the case at once."""
     def probe():
         ended = not child.running()     # looked at first: its last lines still count
@@ -55,16 +55,16 @@ class RefDestination:
                                        str(case.seed), *options])
         wait_event(self.child, "bound")
 
-    def wait_listening(self, timeout=20.0):
+    def wait_listening(self, timeout=PATIENCE):
         return wait_event(self.child, "listening", timeout)
 
-    def wait_complete(self, timeout=20.0):
+    def wait_complete(self, timeout=PATIENCE):
         return wait_event(self.child, "complete", timeout)
 
     def ram(self):
         return open_ram(self.case, self.child)
 
-    def check_refused(self, timeout=10.0):
+    def check_refused(self, timeout=PATIENCE):
         check(self.child.wait(timeout) != 0, "it ended as if all were well")
         check(find_event(self.child, "failed"), "it did not say why it failed")
 
@@ -91,11 +91,11 @@ class QemuDestination:
         self.vm.set_capabilities(*capabilities)
         self.vm.incoming(uri)
 
-    def wait_listening(self, timeout=20.0):
+    def wait_listening(self, timeout=PATIENCE):
         wait_for("the destination to be in postcopy",
                  lambda: "postcopy-active" in self.vm.qmp.statuses(), timeout)
 
-    def wait_complete(self, timeout=20.0):
+    def wait_complete(self, timeout=PATIENCE):
         return self.vm.wait_migration("completed", timeout=timeout)
 
     def ram(self):
@@ -227,20 +227,20 @@ class Postcopyd:
                 return os.read(ready_r, 256)
             except BlockingIOError:
                 return None
-        wait_for("postcopyd to be ready", ready, 10)
+        wait_for("postcopyd to be ready", ready)
 
     # --- what it says ---------------------------------------------------------------------------
 
     def control(self, verb):
         """`postcopyctl VERB --json`, parsed."""
         done = subprocess.run([built("postcopyctl"), "-r", self.run_dir, verb, "--json"],
-                              capture_output=True, text=True, timeout=10, check=False)
+                              capture_output=True, text=True, timeout=PATIENCE, check=False)
         if done.returncode:
             raise Failure(f"postcopyctl {verb}: status {done.returncode}: {done.stderr.strip()}")
         answer = json.loads(done.stdout)
         return answer.get(verb, answer) if isinstance(answer, dict) else answer
 
-    def wait_state(self, *wanted, timeout=10.0):
+    def wait_state(self, *wanted, timeout=PATIENCE):
         """The session gets there; returns the status."""
         def reached():
             self.child.check_running()
@@ -251,7 +251,7 @@ class Postcopyd:
         except Failure as failure:
             raise Failure(f"{failure}; it is {self.control('status')}") from None
 
-    def check_refused(self, timeout=10.0):
+    def check_refused(self, timeout=PATIENCE):
         """It gave the migration up by itself, crashed nowhere, and says why."""
         def over():
             if not self.child.running():
@@ -319,11 +319,11 @@ class PostcopydDestination(Postcopyd):
         options = ["--role", "sharer", "--threads", "4", "--seed", str(seed)]
         self.sharers.append(self._start_sharer(name, path, options))
 
-    def wait_listening(self, timeout=20.0):
+    def wait_listening(self, timeout=PATIENCE):
         for sharer in self.sharers:
             wait_event(sharer, "listening", timeout)
 
-    def wait_complete(self, timeout=20.0):
+    def wait_complete(self, timeout=PATIENCE):
         for sharer in self.sharers:
             wait_event(sharer, "complete", timeout)
             wait_event(sharer, "touched", timeout)
@@ -342,7 +342,7 @@ class PostcopydDestination(Postcopyd):
         tool = built("tests/lib/xxh3sum")
         if tool and self.source.ram is not None:
             path = f"/proc/{os.getpid()}/fd/{self.source.ram}"
-            done = subprocess.run([tool, path], capture_output=True, text=True, timeout=30,
+            done = subprocess.run([tool, path], capture_output=True, text=True, timeout=PATIENCE,
                                   check=True)
             check_equal(seen, {done.stdout.strip()}, "XXH3 of the sharers' and the source's RAM")
 

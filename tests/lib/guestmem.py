@@ -10,7 +10,7 @@ import os
 import struct
 import subprocess
 
-from harness import TOP_BUILDDIR, TOP_SRCDIR, Failure, check, for_everybody
+from harness import PATIENCE, TOP_BUILDDIR, TOP_SRCDIR, Failure, check, for_everybody
 
 PAGE = 4096
 STATUS = 0x8000
@@ -43,7 +43,7 @@ def image(case, mib, kind=None):
     if not os.path.exists(path):
         script = os.path.join(TOP_SRCDIR, "tests", "lib", "guest", "build.sh")
         done = subprocess.run(["/bin/sh", script, str(mib), path, *([kind] if kind else [])],
-                              capture_output=True, text=True, timeout=30, check=False)
+                              capture_output=True, text=True, timeout=PATIENCE, check=False)
         check(done.returncode == 0, f"guest image: {done.stderr}")
     return path
 

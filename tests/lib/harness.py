@@ -21,6 +21,8 @@ import traceback
 
 PR_SET_PDEATHSIG = 1
 LOG_TAIL = 60
+#: Seconds for what must come and does; only what fails waits so long, and machines do other things, too.
+PATIENCE = 60.0
 SKIP_EXIT = 77
 SANITIZER_MARKS = ("ERROR: AddressSanitizer", "ERROR: LeakSanitizer", "WARNING: ThreadSanitizer",
                    "runtime error: ")
@@ -52,7 +54,7 @@ def check_equal(got, wanted, what):
         raise Failure(f"{what}: {got!r}, not {wanted!r}")
 
 
-def wait_for(what, probe, timeout=20.0, interval=0.01):
+def wait_for(what, probe, timeout=PATIENCE, interval=0.01):
     """Call @probe until it returns something true, which is returned."""
     end = time.monotonic() + timeout
     while True:
@@ -133,7 +135,7 @@ class Child:
             self.kill()
             self.proc.wait()
 
-    def wait(self, timeout=20.0):
+    def wait(self, timeout=PATIENCE):
         try:
             return self.proc.wait(timeout)
         except subprocess.TimeoutExpired:

@@ -12,7 +12,7 @@ import struct
 import sys
 import time
 
-from harness import check_equal, wait_for
+from harness import PATIENCE, check_equal, wait_for
 
 PYTHON = "/usr/bin/python3"
 BEAT = 12                               # bytes from its status words
@@ -27,9 +27,9 @@ class Heartbeat:
         paths = [f"/proc/{os.getpid()}/fd/{vm.low_ram()}" for vm in (source, destination)]
         address = source.machine.the_guest().address()
         self.child = case.spawn("heartbeat", [PYTHON, os.path.abspath(__file__), *paths, str(address)])
-        wait_for("the watch of the heartbeat", self.child.lines, 10)
+        wait_for("the watch of the heartbeat", self.child.lines)
 
-    def gap_ms(self, timeout=30.0):
+    def gap_ms(self, timeout=PATIENCE):
         check_equal(self.child.wait(timeout), 0, "status of the watch")
         return int(self.child.lines()[1]) / 1e6
 

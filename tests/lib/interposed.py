@@ -12,7 +12,7 @@ The main sharer is lib/sharer; the memory is its memfd.
 import os
 import signal
 
-from harness import Failure, check, wait_for
+from harness import PATIENCE, Failure, check, wait_for
 from service import BLOCK, MIB, Service
 from vhostuser import FrontEnd
 
@@ -81,7 +81,7 @@ class Interposed:
     def device(self, name="disk"):
         return next(d for d in self.service.control("vhost-user") if d["name"] == name)
 
-    def wait_device(self, name="disk", timeout=20.0, **wanted):
+    def wait_device(self, name="disk", timeout=PATIENCE, **wanted):
         """Until it is reported like that."""
         def probe():
             now = self.device(name)

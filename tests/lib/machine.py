@@ -98,7 +98,7 @@ class Storage:
 
     def _start(self, name):
         self.child = self._spawn(name)
-        wait_for(f"{name} to listen", self._listens, 20)
+        wait_for(f"{name} to listen", self._listens)
 
     def start_again(self):
         """It is killed, and another process takes its place."""

@@ -5,7 +5,7 @@ import os
 import socket
 import time
 
-from harness import Deadline, Failure, readable
+from harness import PATIENCE, Deadline, Failure, readable
 
 
 class QmpError(Failure):
@@ -19,7 +19,7 @@ class QmpError(Failure):
 class Qmp:
     """One monitor connection; events are kept in order in .events."""
 
-    def __init__(self, path, child, timeout=20.0):
+    def __init__(self, path, child, timeout=PATIENCE):
         self.events = []
         self._pending = b""
         self._child = child
@@ -64,7 +64,7 @@ class Qmp:
             elif accept(message):
                 return message
 
-    def command(self, name, timeout=20.0, **arguments):
+    def command(self, name, timeout=PATIENCE, **arguments):
         """Keys may be written with underscores: max_bandwidth=1 sends "max-bandwidth"."""
         request = {"execute": name}
         if arguments:

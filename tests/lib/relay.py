@@ -21,7 +21,7 @@ import threading
 import time
 
 import qwire
-from harness import Deadline, Failure, wait_for
+from harness import PATIENCE, Deadline, Failure, wait_for
 
 S2D, D2S = "s2d", "d2s"
 CHUNK = 256 << 10
@@ -356,7 +356,7 @@ class Relay:
     def resume(self):
         self._running.set()
 
-    def wait_held(self, hold=None, timeout=20.0):
+    def wait_held(self, hold=None, timeout=PATIENCE):
         hold = hold or self._holds[-1]
         if not hold.reached.wait(timeout):
             raise Deadline(f"waited {timeout:g} s for the relay to reach the place to hold; "
@@ -418,21 +418,21 @@ class Relay:
         main = self.main()
         return next((conn for conn in self.connections if conn is not main), None)
 
-    def wait_urgent(self, timeout=10.0):
+    def wait_urgent(self, timeout=PATIENCE):
         """A source may make it after its first words on the main channel."""
         return wait_for("the preempt channel", self.urgent, timeout)
 
-    def wait_taken(self, timeout=20.0):
+    def wait_taken(self, timeout=PATIENCE):
         """The destination, at a UNIX socket, has read all that was forwarded on the main connection."""
         _, outgoing = self.main().sockets[S2D]
         wait_for("the destination to read what it was sent", lambda: not unread(outgoing), timeout)
 
-    def wait_finished(self, timeout=10.0):
+    def wait_finished(self, timeout=PATIENCE):
         """The source has closed every connection: all that it sent was forwarded."""
         wait_for("the source to close its connections",
                  lambda: all(c.directions[S2D].ended_by for c in self.connections), timeout)
 
-    def wait_closed(self, timeout=10.0):
+    def wait_closed(self, timeout=PATIENCE):
         """The destination has let go of every connection, too."""
         wait_for("the destination to close its connections",
                  lambda: all(c.finished() for c in self.connections), timeout)

@@ -100,7 +100,7 @@ class Migration:
             check_equal(info["status"] in ("setup", "active"), True,
                         f"precopy goes on (it is {info['status']})")
             return info.get("ram", {}).get("transferred", 0) >= self.scenario.precopy_bytes
-        wait_for("precopy to get going", moved, 20)
+        wait_for("precopy to get going", moved)
 
     def switch(self):
         if self.scenario.when == "later":

@@ -5,7 +5,7 @@ import struct
 import subprocess
 
 from dest import PYTHON, events, find_event, wait_event
-from harness import TOP_SRCDIR, check, check_equal
+from harness import PATIENCE, TOP_SRCDIR, check, check_equal
 from vhostuser import IN, OUT, PAGE, SECTOR, Ring
 
 SECTORS = 4096
@@ -38,7 +38,7 @@ class Backend:
         self.child.proc.stdin.write((line + "\n").encode())
         self.child.proc.stdin.flush()
 
-    def event(self, event, timeout=20.0, **fields):
+    def event(self, event, timeout=PATIENCE, **fields):
         return wait_event(self.child, event, timeout, **fields)
 
     def has(self, event, **fields):

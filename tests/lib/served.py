@@ -13,7 +13,7 @@ import re
 
 import guestmem
 from dest import Counters, Postcopyd
-from harness import Failure, built, check, check_equal, for_everybody, wait_for
+from harness import PATIENCE, Failure, built, check, check_equal, for_everybody, wait_for
 from machine import ExampleStorage, Storage
 from relay import S2D
 from scenario import Migration
@@ -119,10 +119,10 @@ class ServedQemu(Postcopyd):
 
     # --- what a Migration asks ------------------------------------------------------------------
 
-    def wait_listening(self, timeout=20.0):
+    def wait_listening(self, timeout=PATIENCE):
         self.wait_state("listening", "loading", "running", "complete", timeout=timeout)
 
-    def wait_complete(self, timeout=40.0):
+    def wait_complete(self, timeout=PATIENCE):
         self.wait_state("complete", timeout=timeout)
         self.wait_phase("complete")
 
@@ -143,7 +143,7 @@ class ServedQemu(Postcopyd):
     def timeline(self):
         return [moment["phase"] for moment in self.handover()["timeline"]]
 
-    def wait_phase(self, *wanted, timeout=20.0):
+    def wait_phase(self, *wanted, timeout=PATIENCE):
         def reached():
             self.child.check_running()
             now = self.handover()

@@ -12,7 +12,7 @@ import signal
 import subprocess
 
 from dest import find_event, wait_event
-from harness import Failure, check, check_equal, built, wait_for
+from harness import PATIENCE, Failure, check, check_equal, built, wait_for
 
 BLOCK = "m"
 MIB = 1 << 20
@@ -35,7 +35,7 @@ class Sharer:
         self.pid = child.pid
         self._said = 0
 
-    def event(self, event, timeout=20.0, **fields):
+    def event(self, event, timeout=PATIENCE, **fields):
         return wait_event(self.child, event, timeout=timeout, **fields)
 
     def has(self, event, **fields):
@@ -58,7 +58,7 @@ class Sharer:
                         lambda: (self.all("done") + [None] * self._said)[self._said - 1])
         check_equal(done["error"], error, f"{self.name}: errno of {line}")
 
-    def saw(self, offset, timeout=20.0, **fields):
+    def saw(self, offset, timeout=PATIENCE, **fields):
         """The word a thread read at that offset of the block."""
         return self.event("saw", timeout, offset=offset, **fields)["word"]
 
@@ -86,13 +86,13 @@ class Source:
             self.child.proc.send_signal(signal.SIGUSR1)
         self._lingers = False
 
-    def summary(self, timeout=20.0):
+    def summary(self, timeout=PATIENCE):
         self.child.wait(timeout)
         lines = self.child.lines()
         check(lines, f"the source said nothing: {self.child.errors()}")
         return json.loads(lines[-1])
 
-    def completed(self, timeout=20.0):
+    def completed(self, timeout=PATIENCE):
         """It handed its VM over, and no rule was broken."""
         summary = self.summary(timeout)
         check_equal(summary["outcome"], "completed", f"outcome of the source ({summary['problem']})")
@@ -101,7 +101,7 @@ class Source:
         check_equal(summary["shut"], 0, "SHUT")
         return summary
 
-    def ended(self, outcome, timeout=20.0):
+    def ended(self, outcome, timeout=PATIENCE):
         summary = self.summary(timeout)
         check_equal(summary["outcome"], outcome, f"outcome of the source ({summary['problem']})")
         return summary
@@ -171,7 +171,7 @@ class Service:
 
     def control(self, verb, *options):
         done = subprocess.run([built("postcopyctl"), "-r", self.run_dir, *options, verb, "--json"],
-                              capture_output=True, text=True, timeout=10, check=False)
+                              capture_output=True, text=True, timeout=PATIENCE, check=False)
         if done.returncode:
             raise Failure(f"postcopyctl {verb}: status {done.returncode}: {done.stderr.strip()}")
         return json.loads(done.stdout)
@@ -193,7 +193,7 @@ class Service:
     def blockers(self):
         return {b["name"]: b["text"] for b in self.control("blockers")}
 
-    def wait_state(self, state, timeout=20.0):
+    def wait_state(self, state, timeout=PATIENCE):
         last = {}
 
         def probe():
@@ -205,21 +205,21 @@ class Service:
             raise Failure(f"{failure}: it is {last['state']}, error {last['error']}") from None
         return last
 
-    def wait_sharer(self, name, state, timeout=20.0):
+    def wait_sharer(self, name, state, timeout=PATIENCE):
         wait_for(f"{name} to be {state}", lambda: (self.of(name) or {}).get("state") == state, timeout)
         return self.of(name)
 
-    def wait_waiting(self, name, threads, timeout=20.0):
+    def wait_waiting(self, name, threads, timeout=PATIENCE):
         wait_for(f"{threads} threads of {name} to wait",
                  lambda: (self.of(name) or {}).get("waiting") == threads, timeout)
 
-    def wait_blocker(self, name, timeout=20.0):
+    def wait_blocker(self, name, timeout=PATIENCE):
         return wait_for(f"blocker {name}", lambda: self.blockers().get(name), timeout)
 
     def log(self):
         return self.child.errors()
 
-    def ended(self, code, timeout=15.0):
+    def ended(self, code, timeout=PATIENCE):
         check_equal(self.child.wait(timeout), code, "exit status of postcopyd")
 
     def fds(self):

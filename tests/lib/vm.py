@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 
 import guestmem
-from harness import Deadline, Failure, Skip, check, check_equal, wait_for
+from harness import PATIENCE, Deadline, Failure, Skip, check, check_equal, wait_for
 from machine import Machine
 from qmp import Qmp
 
@@ -96,7 +96,7 @@ class Detached:
         if self.running():
             os.kill(self.pid, sig)
 
-    def wait(self, timeout=20.0):
+    def wait(self, timeout=PATIENCE):
         """Its status is nobody's to know."""
         wait_for(f"{self.name} to end", lambda: not self.running(), timeout)
 
@@ -219,7 +219,7 @@ class Vm:
 
     def _saved(self, at, length):
         path = self.case.path(f"saved-{self.child.name}")
-        self.qmp.command("pmemsave", val=at, size=length, filename=path, timeout=30)
+        self.qmp.command("pmemsave", val=at, size=length, filename=path)
         return path
 
     def physical(self, at, length):
@@ -245,15 +245,15 @@ class Vm:
             return st if st and st.round >= target else None
         first = self.guest()
         target = (first.round if first else 0) + rounds
-        return wait_for(f"round {target} of the guest", later, 40, 0.05)
+        return wait_for(f"round {target} of the guest", later, interval=0.05)
 
     def wait_reads(self, count):
         """The guest reads its disk @count times more, and finds nothing wrong with it nor with its buffers."""
-        before = wait_for("the first read", self.disk, 30).reads
-        wait_for(f"{count} more reads", lambda: self.disk().reads >= before + count, 30)
+        before = wait_for("the first read", self.disk).reads
+        wait_for(f"{count} more reads", lambda: self.disk().reads >= before + count)
         check_equal(self.disk().errors, 0, f"errors of the disk ({self.disk()})")
 
-    def guest_runs(self, timeout=10.0):
+    def guest_runs(self, timeout=PATIENCE):
         """The guest makes progress (True), or does not within @timeout."""
         before = self.guest()
         def later():
@@ -289,7 +289,7 @@ class Vm:
         if at_once:
             self.start_postcopy()
         if runs:
-            wait_for("the migration to be set up", lambda: self.migration_status() not in (None, "none", "setup"), 20)
+            wait_for("the migration to be set up", lambda: self.migration_status() not in (None, "none", "setup"))
             self.qmp.command("cont")
 
     def start_postcopy(self):
@@ -301,7 +301,7 @@ class Vm:
     def migration_status(self):
         return self.info().get("status")
 
-    def wait_migration(self, *wanted, timeout=40.0):
+    def wait_migration(self, *wanted, timeout=PATIENCE):
         """The migration reaches one of the wanted states; ending in another final one fails."""
         def reached():
             self.child.check_running()
@@ -328,12 +328,12 @@ class Vm:
         migrate again: before 8.2 QEMU can lose a race with its own return path thread when
         the connection ends in precopy, and then says `active` for ever while its VM runs on.
         """
-        failed = self._fails_in(3 if self.older_than(8, 2) else 20)
+        failed = self._fails_in(3 if self.older_than(8, 2) else PATIENCE)
         if not failed:
             check(self.older_than(8, 2), f"the migration is {self.migration_status()}, not failed")
             check_equal(self.migration_status(), "active", "the migration that lost its connection")
             self.case.note("QEMU's own race: the migration stays active; the VM runs")
-        wait_for("the source to run again", lambda: self.vm_status() == "running", 10)
+        wait_for("the source to run again", lambda: self.vm_status() == "running")
         check(self.guest_runs(), "the source says running, but its guest stands still")
         self.wait_guest(rounds=2)
         check_equal(self.guest().errors, 0, "errors the guest found")
