@@ -14,16 +14,16 @@ def numbered(prefix, last, width=0):
 
 
 #: of the devices: rows of seeds 0, 2 and 3
-S0 = "04 08 09 14 17"
+S0 = "04 08 09 14 17 22"
 S2 = "02 10"
 S3 = """
-06 16 19 22 24 25 26 27 41 42 45 50 51 52 53 54 55 56 57 58 60 65 84 85 87 88
+06 08 09 16 19 22 24 25 26 27 41 42 45 46 48 49 50 51 52 53 54 55 56 57 58 60 64 65 66 75 76 81 84 85 87 88
 """
 
 #: what this stage of the project answers for
 WANTED = (numbered("O", 15) + numbered("F", 19, 2)
-          + ["F22", "F24", "F26", "F27", "F28", "F38", "F39", "F41",
-             "F42", "F45", "F46", "F47", "F51", "F54", "F55", "F56", "F63", "F64", "F65"]
+          + ["F22", "F24", "F26", "F27", "F28", "F30", "F31", "F32", "F38", "F39", "F41",
+             "F42", "F45", "F46", "F47", "F51", "F52", "F54", "F55", "F56", "F60", "F61", "F63", "F64", "F65"]
           + numbered("S1-", 40, 2) + ["S1-13b"] + numbered("P", 32, 2) + numbered("A", 12)
           + [f"S{seed}-{n}" for seed, which in ((0, S0), (2, S2), (3, S3)) for n in which.split()]
           + numbered("K1.", 10) + numbered("K2.", 10) + numbered("K9.", 6) + numbered("E", 26) + ["EN"])
