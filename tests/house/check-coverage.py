@@ -22,7 +22,7 @@ S3 = """
 
 #: what this stage of the project answers for
 WANTED = (numbered("O", 15) + numbered("F", 19, 2)
-          + ["F22", "F24", "F26", "F27", "F28", "F30", "F31", "F32", "F38", "F39", "F41",
+          + ["F22", "F24", "F26", "F27", "F28", "F29", "F30", "F31", "F32", "F38", "F39", "F41",
              "F42", "F45", "F46", "F47", "F51", "F52", "F54", "F55", "F56", "F60", "F61", "F63", "F64", "F65"]
           + numbered("S1-", 40, 2) + ["S1-13b"] + numbered("P", 32, 2) + numbered("A", 12)
           + [f"S{seed}-{n}" for seed, which in ((0, S0), (2, S2), (3, S3)) for n in which.split()]
