@@ -19,7 +19,8 @@
  * queue; requests that find no room stay in the ledger.
  *
  * With a single lane this thread reads it, so that a demanded page never crosses threads.  With an
- * urgent lane beside it the main lane is handed to the bulk thread as soon as faults are served.
+ * urgent lane beside it the main lane is handed to the bulk thread as soon as the VM faults, or a
+ * moment after faults are served (holdback.c).
  *
  * The main thread is told that something changed, never what: it then asks for a snapshot.
  */
@@ -91,6 +92,7 @@ static void take_event(struct faultloop *f, struct member *m, const struct uffd_
 	PROBE3(fault, m->ref.slot, e->address, e->tid);
 	if (f->times.first_fault == 0)
 		f->times.first_fault = now;
+	f->times.fault = now;
 	outcome = engine_fault(&f->engine, m->ref, e->address, e->tid, e->flags, now);
 	if (outcome != ENGINE_OUTSIDE)
 		return;
@@ -197,7 +199,7 @@ static void arm_receive(struct faultloop *f, struct lane *l, bool *receiving,
 		sock_acknowledge(l->fd);
 		f->engine.stats.other_syscalls++;
 	}
-	room = lane_space(l);
+	room = holdback_room(f, l);
 	if (room == 0)
 		return;
 	if (kind == COOKIE_URGENT)
@@ -341,11 +343,8 @@ static bool turn(struct faultloop *f)
 	ask(f);
 	arm_members(f);
 	arm_receive(f, &f->urgent, &f->urgent_receiving, COOKIE_URGENT);
-	/*
-	 * The bulk thread's, or about to be; a tail stays ours.  Large receives are what makes it
-	 * fast: not before its buffer is worked off.
-	 */
-	if (!main_more && (!(f->has_urgent && faultloop_serving(f)) || f->tail))
+	/* Large receives are what makes it fast: not before its buffer is worked off. */
+	if (!main_more && lanework_has_main(f) && !holdback_rests(f))
 		arm_receive(f, &f->main, &f->main_receiving, COOKIE_MAIN);
 	/*
 	 * Looked at last: the lanes may have made the room that a message of before waits for, and
@@ -436,13 +435,15 @@ static void dispatch(struct faultloop *f, const struct ring_done *d)
 static int64_t patience(const struct faultloop *f, bool more)
 {
 	enum session_state state = f->engine.session.state;
+	int64_t rest;
 
 	if (more)
 		return 0;
 	/* No descriptor tells when an answer has arrived. */
 	if (f->retry_ns || (state == SESSION_RUNNING && (f->closing || !f->running_told)))
 		return TICK_NS;
-	return arrears_wait(f);
+	rest = holdback_wait(f);
+	return rest >= 0 ? rest : arrears_wait(f);
 }
 
 /*

@@ -35,13 +35,15 @@ struct faultloop_options {
 	bool switchover_ack;
 	/* how long the urgent lane may bring nothing that is owed behind the end; 0: the default */
 	uint32_t quiet_ms;
+	/* for how long the background stream rests (holdback.c); 0: the default */
+	uint32_t calm_ms;
 	const struct uffd_ops *uffd_ops;	/* NULL: the kernel */
 };
 
 /* Marks in the life of a session, CLOCK_MONOTONIC; 0: not yet. */
 struct faultloop_times {
-	uint64_t state, started, switchover, listening, first_fault, first_served, running,
-		complete;
+	uint64_t state, started, need, switchover, listening, first_fault, fault, first_served,
+		running, complete;
 };
 
 struct faultloop {
@@ -205,8 +207,20 @@ void verdict_member(struct faultloop *f, struct member *m, enum snapshot_sharer_
 void arrears_chase(struct faultloop *f, uint64_t now);
 int64_t arrears_wait(const struct faultloop *f);
 
+/*
+ * holdback.c: the background stream, while nobody can use it.  Nothing is taken from the main lane,
+ * or no more than so many bytes; when that ends by itself, nanoseconds (-1: it does not apply).
+ */
+bool holdback_rests(const struct faultloop *f);
+size_t holdback_room(const struct faultloop *f, struct lane *l);
+int64_t holdback_wait(const struct faultloop *f);
+/* The VM is about to go on: the main lane stays with the fault thread. */
+bool holdback_loading(const struct faultloop *f);
+
 /* lanework.c: the receive buffers.  True when there is more than one turn may take. */
 bool lanework_run(struct faultloop *f, struct lane *l);
+/* Is the main lane this thread's?  Or the bulk thread's, or about to be. */
+bool lanework_has_main(const struct faultloop *f);
 /*
  * As soon as faults are served and an urgent lane is there, the main lane goes to its own thread.
  */

@@ -29,6 +29,7 @@
 static void need(struct faultloop *f, enum snapshot_need what)
 {
 	f->need = what;
+	f->times.need = clock_ns();
 	faultloop_changed(f);
 }
 

@@ -101,16 +101,28 @@ static bool step_lane(struct faultloop *f, struct lane *l)
 	return go_on;
 }
 
+/**
+ * lanework_has_main - is the main lane this thread's?
+ *
+ * Else it is the bulk thread's, or about to be.  A tail stays ours.
+ */
+bool lanework_has_main(const struct faultloop *f)
+{
+	return !f->has_urgent || !faultloop_serving(f) || f->tail || holdback_loading(f);
+}
+
 /*
- * The main lane stands still while the main thread owes an answer.  The urgent lane is not looked
- * at before faults are served: what was asked for before (may_ask() in faultloop.c) is waited for
- * by nobody yet.
+ * The main lane stands still while the main thread owes an answer, and rests while the VMM loads
+ * (holdback.c).  The urgent lane is not looked at before faults are served: what was asked for
+ * before (may_ask() in faultloop.c) is waited for by nobody yet.
  */
 static bool may_read(const struct faultloop *f, const struct lane *l)
 {
 	if (l->fd < 0 || faultloop_halted(f) || f->n_pending == FAULTLOOP_PENDING || stalled(f, l))
 		return false;
-	return l->id == LANE_MAIN ? f->need == NEED_NOTHING : faultloop_serving(f);
+	if (l->id != LANE_MAIN)
+		return faultloop_serving(f);
+	return f->need == NEED_NOTHING && lanework_has_main(f) && !holdback_rests(f);
 }
 
 /*
@@ -201,15 +213,16 @@ static void fill_carrier(struct faultloop *f, struct bulk_carrier *c)
  * to its own thread
  *
  * Not while a receive is under way in the ring: it is cancelled, and the hand-over tried again next
- * turn.  Not with a page at hand that waits to be placed: that is done here.
+ * turn.  Not with a page at hand that waits to be placed: that is done here.  Not while the VM is
+ * about to go on.
  */
 void lanework_hand_over(struct faultloop *f)
 {
 	struct bulk_carrier carrier;
 	int ret;
 
-	if (f->bulk || !f->has_urgent || f->main.fd < 0 || !faultloop_serving(f) ||
-	    faultloop_halted(f) || f->main.holding || f->tail)
+	if (f->bulk || f->main.fd < 0 || lanework_has_main(f) || faultloop_halted(f) ||
+	    f->main.holding)
 		return;
 	if (f->main_receiving) {
 		ring_cancel(f->ring, (struct ring_cookie){ COOKIE_MAIN, 0, 0, 0 });

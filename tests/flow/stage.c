@@ -523,7 +523,8 @@ void stage_loaded(struct stage *s)
 void stage_open(struct stage *s, const struct stage_options *options)
 {
 	struct faultloop_options lo = { .max_package = 1 << 20, .uffd_ops = options->ops,
-					  .quiet_ms = options->quiet_ms };
+					  .quiet_ms = options->quiet_ms,
+					  .calm_ms = options->calm_ms };
 
 	memset(s, 0, sizeof(*s));
 	s->options = *options;

@@ -40,6 +40,8 @@ struct stage_options {
 	uint32_t max_waiters;		/* default 1024 */
 	/* how long pages may be owed behind the end of the main stream; 0: the default */
 	uint32_t quiet_ms;
+	/* for how long the background stream rests; 0: the default */
+	uint32_t calm_ms;
 	/* this sharer forks all the time (forker.h); 0: nobody does */
 	unsigned forks;
 	const struct uffd_ops *ops;	/* NULL: the kernel */
