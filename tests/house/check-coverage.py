@@ -13,17 +13,20 @@ def numbered(prefix, last, width=0):
     return [f"{prefix}{n:0{width}}" for n in range(1, last + 1)]
 
 
-#: of the devices: rows of seeds 0, 2 and 3
-S0 = "04 08 09 14 17 22"
-S2 = "02 10"
+#: of the features that came later, and of the devices: rows of seeds 0, 2 and 3
+F = """
+22 24 26 27 28 29 30 31 32 38 39 41 42 45 46 47 49 50 51
+52 54 55 56 60 61 63 64 65
+"""
+S0 = "01 02 04 08 09 14 17 19 20 21 22 25 26"
+S2 = "02 06 10"
 S3 = """
-06 08 09 16 19 22 24 25 26 27 41 42 45 46 48 49 50 51 52 53 54 55 56 57 58 60 64 65 66 75 76 81 84 85 87 88
+06 08 09 16 19 22 24 25 26 27 41 42 45 46 48 49 50 51 52 53 54 55 56 57 58 60 63 64 65 66 68 75 76 81 84 85 87 88
 """
 
 #: what this stage of the project answers for
 WANTED = (numbered("O", 15) + numbered("F", 19, 2)
-          + ["F22", "F24", "F26", "F27", "F28", "F29", "F30", "F31", "F32", "F38", "F39", "F41",
-             "F42", "F45", "F46", "F47", "F51", "F52", "F54", "F55", "F56", "F60", "F61", "F63", "F64", "F65"]
+          + [f"F{n}" for n in F.split()]
           + numbered("S1-", 40, 2) + ["S1-13b"] + numbered("P", 32, 2) + numbered("A", 12)
           + [f"S{seed}-{n}" for seed, which in ((0, S0), (2, S2), (3, S3)) for n in which.split()]
           + numbered("K1.", 10) + numbered("K2.", 10) + numbered("K9.", 6) + numbered("E", 26) + ["EN"])
