@@ -341,34 +341,29 @@ static int ask_mig_write(const struct vfiomsg *m, const struct vfiomsg_terms *te
 
 /* -------------------------------------------------------------------------------------------- */
 
+/* A fixed part of @n bytes, and one of @n or, when @flag is set, of @n + @more. */
+#define BYTES(n)	      { n, 0, 0 }
+#define MORE(n, more, flag) { n, more, flag }
+#define ROW(NAME, way, fds, answer_fds, ask, answer, asks, answers)                                \
+	[VFIOMSG_##NAME] = { #NAME, VFIOMSG_TO_##way, fds, answer_fds, ask, answer, asks, answers }
+
 static const struct vfiomsg_row rows[] = {
-	[VFIOMSG_VERSION] = { "VERSION", VFIOMSG_TO_SERVER, 0, 1, { 4 }, { 4 }, ask_version,
-			      got_version },
-	[VFIOMSG_DMA_MAP] = { "DMA_MAP", VFIOMSG_TO_SERVER, 1, 0, { 32 }, { 0 }, ask_map, NULL },
-	[VFIOMSG_DMA_UNMAP] = { "DMA_UNMAP", VFIOMSG_TO_SERVER, 0, 0,
-				{ 24, 16, VFIOMSG_UNMAP_BITMAP }, { 24, 16, VFIOMSG_UNMAP_BITMAP },
-				ask_unmap, got_unmap },
-	[VFIOMSG_GET_INFO] = { "GET_INFO", VFIOMSG_TO_SERVER, 0, 0, { 16 }, { 16 }, ask_info,
-			       got_info },
-	[VFIOMSG_GET_REGION_INFO] = { "GET_REGION_INFO", VFIOMSG_TO_SERVER, 0, VFIOMSG_FDS, { 32 },
-				      { 32 }, ask_region, got_region },
-	[VFIOMSG_REGION_READ] = { "REGION_READ", VFIOMSG_TO_SERVER, 0, 0, { 16 }, { 16 }, ask_read,
-				  got_read },
-	[VFIOMSG_REGION_WRITE] = { "REGION_WRITE", VFIOMSG_TO_SERVER, 0, 0, { 16 }, { 16 },
-				   ask_write, got_write },
-	[VFIOMSG_DMA_READ] = { "DMA_READ", VFIOMSG_TO_CLIENT, 0, 0, { 16 }, { 16 }, ask_dma_read,
-			       got_dma_read },
-	[VFIOMSG_DMA_WRITE] = { "DMA_WRITE", VFIOMSG_TO_CLIENT, 0, 0, { 16 }, { 16 },
-				ask_dma_write, got_dma_write },
-	[VFIOMSG_RESET] = { "RESET", VFIOMSG_TO_SERVER, 0, 0, { 0 }, { 0 }, NULL, NULL },
-	[VFIOMSG_DIRTY_PAGES] = { "DIRTY_PAGES", VFIOMSG_TO_SERVER, 0, 0,
-				  { 8, 32, VFIOMSG_DIRTY_GET }, { 8 }, ask_dirty, got_dirty },
-	[VFIOMSG_FEATURE] = { "FEATURE", VFIOMSG_TO_SERVER, 0, 0, { 8 }, { 8 }, ask_feature,
-			      got_feature },
-	[VFIOMSG_MIG_READ] = { "MIG_READ", VFIOMSG_TO_SERVER, 0, 0, { 8 }, { 8 }, ask_mig_read,
-			       got_mig_read },
-	[VFIOMSG_MIG_WRITE] = { "MIG_WRITE", VFIOMSG_TO_SERVER, 0, 0, { 8 }, { 0 }, ask_mig_write,
-				NULL },
+	ROW(VERSION, SERVER, 0, 1, BYTES(4), BYTES(4), ask_version, got_version),
+	ROW(DMA_MAP, SERVER, 1, 0, BYTES(32), BYTES(0), ask_map, NULL),
+	ROW(DMA_UNMAP, SERVER, 0, 0, MORE(24, 16, VFIOMSG_UNMAP_BITMAP),
+	    MORE(24, 16, VFIOMSG_UNMAP_BITMAP), ask_unmap, got_unmap),
+	ROW(GET_INFO, SERVER, 0, 0, BYTES(16), BYTES(16), ask_info, got_info),
+	ROW(GET_REGION_INFO, SERVER, 0, VFIOMSG_FDS, BYTES(32), BYTES(32), ask_region, got_region),
+	ROW(REGION_READ, SERVER, 0, 0, BYTES(16), BYTES(16), ask_read, got_read),
+	ROW(REGION_WRITE, SERVER, 0, 0, BYTES(16), BYTES(16), ask_write, got_write),
+	ROW(DMA_READ, CLIENT, 0, 0, BYTES(16), BYTES(16), ask_dma_read, got_dma_read),
+	ROW(DMA_WRITE, CLIENT, 0, 0, BYTES(16), BYTES(16), ask_dma_write, got_dma_write),
+	ROW(RESET, SERVER, 0, 0, BYTES(0), BYTES(0), NULL, NULL),
+	ROW(DIRTY_PAGES, SERVER, 0, 0, MORE(8, 32, VFIOMSG_DIRTY_GET), BYTES(8), ask_dirty,
+	    got_dirty),
+	ROW(FEATURE, SERVER, 0, 0, BYTES(8), BYTES(8), ask_feature, got_feature),
+	ROW(MIG_READ, SERVER, 0, 0, BYTES(8), BYTES(8), ask_mig_read, got_mig_read),
+	ROW(MIG_WRITE, SERVER, 0, 0, BYTES(8), BYTES(0), ask_mig_write, NULL),
 };
 _Static_assert(ARRAY_LEN(rows) == VFIOMSG_COMMANDS, "a command has no row");
 
