@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "core/guard.h"
+#include "sys/clock.h"
 #include "sys/fd.h"
 #include "wire/vfioterms.h"
 
@@ -97,6 +98,7 @@ static int look(struct vfiouser_link *l, uint64_t until)
 	return err ? err : ret * 2;
 }
 
+/* A device that never stops asking does not get more time by it. */
 static int look_or_wait(struct vfiouser_link *l, uint64_t until)
 {
 	struct vfiochan *all[2] = { &l->main, &l->twin };
@@ -104,6 +106,8 @@ static int look_or_wait(struct vfiouser_link *l, uint64_t until)
 
 	if (ret < 0)
 		return end(l, ret);
+	if (ret == 2 && clock_ns() >= until)
+		return -ETIMEDOUT;
 	return ret ? ret : vfiochan_wait(all, l->twin.fd >= 0 ? 2 : 1, until);
 }
 

@@ -199,6 +199,8 @@ static void silent(void)
 		"generation=2,vice=silent,at=1",
 		"generation=2,vice=silent,at=9",
 		"generation=1,vice=silent,at=9",
+		"generation=2,vice=flood,at=5",
+		"generation=2,vice=flood,at=5,twin=off",
 	};
 	static struct carried c;
 

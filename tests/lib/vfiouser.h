@@ -39,6 +39,7 @@ enum vfiouser_vice {
 	VICE_DIE_AFTER,	 /* once it has answered */
 	VICE_DIE_HALF,	 /* in the middle of its answer */
 	VICE_SILENT,	 /* never answers */
+	VICE_FLOOD,	 /* never answers, asks for DMA without end */
 	VICE_LATE,	 /* answers when the next question came */
 	VICE_ID,	 /* answers another request */
 	VICE_TYPE,	 /* answers with a command */

@@ -170,6 +170,20 @@ static size_t wrong_length(enum vfiouser_vice vice, struct vfiomsg *m, uint8_t *
 	}
 }
 
+/* Ask for nothing, want no answer, never stop. */
+static int flood(struct vfiouser *s)
+{
+	struct vfiomsg ask;
+	int err;
+
+	vfiomsg_ask(&ask, VFIOMSG_DMA_READ, 0x8000);
+	ask.head.flags = VFIOMSG_NO_REPLY;
+	do {
+		err = vfiouser_send(s->twin >= 0 ? s->twin : s->sock, &ask, -1);
+	} while (err == 0);
+	return err;
+}
+
 static int answer_wrongly(struct vfiouser *s, struct vfiomsg *m)
 {
 	uint8_t front[VFIOMSG_FRONT + 1];
@@ -181,6 +195,8 @@ static int answer_wrongly(struct vfiouser *s, struct vfiomsg *m)
 		_exit(0);
 	if (s->vice == VICE_SILENT)
 		return 0;
+	if (s->vice == VICE_FLOOD)
+		return flood(s);
 	if (s->vice == VICE_VERSION)
 		m->fixed.version.major ^= 1;
 	n = vfiomsg_front(m, front);
@@ -234,6 +250,7 @@ enum vfiouser_vice vfiouser_vice(const char *name)
 		[VICE_NONE] = "none",	    [VICE_DIE] = "die",
 		[VICE_DIE_AFTER] = "die-after", [VICE_DIE_HALF] = "die-half",
 		[VICE_SILENT] = "silent",   [VICE_LATE] = "late",
+		[VICE_FLOOD] = "flood",
 		[VICE_ID] = "id",
 		[VICE_TYPE] = "type",	    [VICE_COMMAND] = "command",
 		[VICE_TINY] = "tiny",	    [VICE_HUGE] = "huge",
