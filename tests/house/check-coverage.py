@@ -31,6 +31,11 @@ WANTED = (numbered("O", 15) + numbered("F", 19, 2)
           + [f"S{seed}-{n}" for seed, which in ((0, S0), (2, S2), (3, S3)) for n in which.split()]
           + numbered("K1.", 10) + numbered("K2.", 10) + numbered("K9.", 6) + numbered("E", 26) + ["EN"])
 
+#: of their state on its way, and of what they write
+WANTED += """
+F35 S3-40 S3-43 S3-44 S4-25
+""".split()
+
 
 def rows():
     """[(id, held by)]"""

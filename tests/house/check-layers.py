@@ -26,7 +26,8 @@ _PURE = {"assert.h", "errno.h", "inttypes.h", "limits.h", "stdbool.h", "stddef.h
          "stdlib.h", "string.h"}
 HEADERS = {
     "core": _PURE | {"sys/sdt.h"},
-    "wire": _PURE | {"endian.h", "json-glib/json-glib.h", "stdarg.h", "stdio.h"},
+    "wire": _PURE | {"endian.h", "json-glib/json-glib.h", "stdarg.h", "stdio.h",
+                     "xxhash.h"},
 }
 
 MAINS = r"src/(daemon/main|tools/(postcopyctl|postcopy-source))\.c"
