@@ -33,7 +33,7 @@ WANTED = (numbered("O", 15) + numbered("F", 19, 2)
 
 #: of their state on its way, and of what they write
 WANTED += """
-F35 S3-40 S3-43 S3-44 S4-25
+F35 F40 S3-40 S3-43 S3-44 S4-22 S4-25 S4-36
 """.split()
 
 
