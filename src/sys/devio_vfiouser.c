@@ -27,6 +27,8 @@
 enum {
 	FEATURE_MIGRATION = 1,
 	FEATURE_DEVICE_STATE = 2,
+	FEATURE_LOGGING_START = 6,
+	FEATURE_LOGGING_REPORT = 8,
 };
 
 static uint32_t chunk(const struct vfiouser_link *l, size_t len)
@@ -177,7 +179,8 @@ static bool only_unknown(uint32_t flags)
 	return flags & DEVIO_PROBE || flags == (FEATURE_MIGRATION | DEVIO_GET);
 }
 
-static int feature(void *ctx, uint32_t flags, void *data, size_t len, uint64_t until)
+/* One whose struct is the same here and in the kernel. */
+static int plain_feature(void *ctx, uint32_t flags, void *data, size_t len, uint64_t until)
 {
 	const int none = -1;
 	struct vfiomsg ask, answer;
@@ -202,6 +205,18 @@ static int feature(void *ctx, uint32_t flags, void *data, size_t len, uint64_t u
 	if ((flags & VFIOMSG_FEATURE_INDEX) == FEATURE_DEVICE_STATE && len == 8)
 		memcpy((uint8_t *)data + 4, &none, sizeof(none));
 	return 0;
+}
+
+static int feature(void *ctx, uint32_t flags, void *data, size_t len, uint64_t until)
+{
+	switch (flags) {
+	case FEATURE_LOGGING_START | DEVIO_SET:
+		return vfiouser_link_log_start(ctx, flags, data, len, until);
+	case FEATURE_LOGGING_REPORT | DEVIO_GET:
+		return vfiouser_link_log_report(ctx, flags, data, len, until);
+	default:
+		return plain_feature(ctx, flags, data, len, until);
+	}
 }
 
 /* --- the stream ------------------------------------------------------------------------------ */

@@ -8,6 +8,8 @@
  * touches memory by itself; or, for a mapping without one, by asking us for bytes.  What it asks is
  * answered while we wait for an answer of its, and in devio_vfiouser_serve().  Somebody has to be
  * in one of the two while the device runs.
+ *
+ * Features take the kernel's structs, those with pointers too (what was written by the device).
  */
 #include <stddef.h>
 #include <stdint.h>

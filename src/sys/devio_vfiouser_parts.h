@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #ifndef PC_SYS_DEVIO_VFIOUSER_PARTS_H
 #define PC_SYS_DEVIO_VFIOUSER_PARTS_H
-/* Between devio_vfiouser.c (the device) and devio_vfiouser_talk.c (questions and answers). */
+/*
+ * Between devio_vfiouser.c (the device), devio_vfiouser_log.c (what it wrote) and
+ * devio_vfiouser_talk.c (questions and answers).
+ */
 #include "sys/devio_vfiouser.h"
 #include "sys/vfiochan.h"
 
@@ -28,5 +31,11 @@ int vfiouser_link_ask(struct vfiouser_link *l, struct vfiomsg *ask, int fd, stru
 int vfiouser_link_serve(struct vfiouser_link *l, uint64_t until);
 /* The first exchange: who we are, how much data, whether there is a twin. */
 int vfiouser_link_agree(struct vfiouser_link *l, bool no_twin, uint64_t until);
+
+/* DMA_LOGGING_START and _REPORT, with the kernel's structs as @data.  0 or -errno. */
+int vfiouser_link_log_start(struct vfiouser_link *l, uint32_t flags, void *data, size_t len,
+			    uint64_t until);
+int vfiouser_link_log_report(struct vfiouser_link *l, uint32_t flags, void *data, size_t len,
+			     uint64_t until);
 
 #endif

@@ -361,6 +361,66 @@ static void memory(void)
 	dma("through a descriptor", "generation=2", false, fd);
 }
 
+/* --- what the device wrote -------------------------------------------------------------------- */
+
+struct log_report {
+	uint64_t iova, length, page_size, bitmap;
+};
+
+static int report(struct side *s, uint64_t iova, uint64_t length, uint64_t *bits)
+{
+	struct log_report r = { iova, length, 4096, (uintptr_t)bits };
+
+	return devio_feature_get(&s->dev, 8, &r, sizeof(r));
+}
+
+static int log_start(struct side *s)
+{
+	uint64_t start[3] = { 4096, 0, 0 }; /* no range is every range */
+
+	return devio_feature_set(&s->dev, 6, start, sizeof(start));
+}
+
+static int write_page(struct side *s, unsigned page)
+{
+	int err = side_bar_write(s, VFIOUSER_REG_ADDRESS, SIDE_IOVA + page * 4096);
+
+	return err ? err : side_bar_write(s, VFIOUSER_REG_COMMAND, 1);
+}
+
+static void written(void)
+{
+	cleanup_fd int fd = memfd_create("vfiouser-memory", MFD_CLOEXEC);
+	struct devio_vfiouser_range r = { SIDE_IOVA, SIDE_MEMORY, PROT_WRITE, fd, 0 };
+	uint64_t bits = UINT64_C(1) << 3;
+	struct side s;
+	int err = side_open(&s, "generation=2");
+
+	if (fd < 0 || ftruncate(fd, SIDE_MEMORY))
+		tap_bail_out("no memory");
+	err = err ? err : devio_vfiouser_map(&s.dev, &r);
+	tap_ok(!err && report(&s, SIDE_IOVA, SIDE_MEMORY, &bits) == -EINVAL,
+	       "F42 nothing is told of what nobody watched: that is an error");
+	err = err ? err : log_start(&s);
+	err = err ? err : write_page(&s, 1);
+	err = err ? err : report(&s, SIDE_IOVA, SIDE_MEMORY, &bits);
+	tap_ok(!err && bits == 0xa, "S4-18 what is told adds to what was known: %d, %#llx", err,
+	       (unsigned long long)bits);
+	bits = 0;
+	err = err ? err : report(&s, SIDE_IOVA, SIDE_MEMORY, &bits);
+	tap_ok(!err && bits == 0, "S4-18 and is told once: %d, %#llx", err,
+	       (unsigned long long)bits);
+	tap_ok(report(&s, SIDE_IOVA, 0x1000, &bits) == -EINVAL &&
+		       report(&s, 0x10000000, 0x1000, &bits) == -ENOENT &&
+		       report(&s, SIDE_IOVA, 0x1001, &bits) == -EINVAL &&
+		       report(&s, SIDE_IOVA, UINT64_C(1) << 40, &bits) == -E2BIG,
+	       "F42 a part of a mapping, none, no pages, and too many are errors");
+	err = devio_feature_set(&s.dev, 7, NULL, 0);
+	tap_ok(!err && report(&s, SIDE_IOVA, SIDE_MEMORY, &bits) == -EINVAL && bits == 0,
+	       "F42 after the end nothing is told");
+	side_close(&s);
+}
+
 int main(void)
 {
 	setvbuf(stdout, NULL, _IOLBF, 0);
@@ -369,6 +429,7 @@ int main(void)
 	resets();
 	features();
 	memory();
+	written();
 	over();
 	silent();
 	late();

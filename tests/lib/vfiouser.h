@@ -21,6 +21,7 @@ enum {
 	VFIOUSER_CONFIG = 7,
 	VFIOUSER_MIGRATION = 9, /* only in the first generation */
 	VFIOUSER_MAPPINGS = 64,
+	VFIOUSER_DIRTY = 1024, /* pages that are remembered */
 	/* Registers of the BAR, 8 bytes each. */
 	VFIOUSER_REG_ADDRESS = 0,
 	VFIOUSER_REG_VALUE = 1,
@@ -74,6 +75,9 @@ struct vfiouser {
 	uint64_t regs[VFIOUSER_REGS];
 	struct vfiouser_mapping mappings[VFIOUSER_MAPPINGS];
 	unsigned n_mappings;
+	uint64_t log_page; /* 0: nobody asked for what the device writes */
+	uint64_t dirty[VFIOUSER_DIRTY]; /* addresses of it */
+	unsigned n_dirty;
 	uint16_t next_id;
 
 	/* First generation: what the window holds. */
@@ -97,6 +101,12 @@ enum vfiouser_vice vfiouser_vice(const char *name);
 
 /* vfiouser_serve.c: until the client leaves. */
 void vfiouser_serve(struct vfiouser *s);
+
+/* vfiouser_log.c: 0 or -errno; report: the answer's bytes, in room for @len, and how many. */
+int vfiouser_log_start(struct vfiouser *s, const struct vfiomsg *ask);
+int vfiouser_log_stop(struct vfiouser *s);
+int vfiouser_log_report(struct vfiouser *s, const struct vfiomsg *ask, uint8_t *out, size_t *len);
+void vfiouser_log(struct vfiouser *s, uint64_t address);
 
 /* vfiouser_v1.c */
 int vfiouser_v1_read(struct vfiouser *s, const struct vfiomsg_access *a, void *buf);

@@ -221,6 +221,8 @@ static int dma(struct vfiouser *s, bool write)
 
 	if (!m || !range_inside(address - m->iova, sizeof(*value), m->size))
 		return -EFAULT;
+	if (write)
+		vfiouser_log(s, address);
 	if (m->fd < 0)
 		return by_message(s, write, address, value);
 	at = (off_t)(address - m->iova + m->offset);
@@ -291,11 +293,6 @@ static int reset(struct vfiouser *s, struct job *j)
 
 /* --- second generation ----------------------------------------------------------------------- */
 
-enum {
-	FEATURE_MIGRATION = 1,
-	FEATURE_STATE = 2,
-};
-
 static int feature_state(struct vfiouser *s, struct job *j, uint32_t op)
 {
 	uint32_t pair[2] = { 0 };
@@ -315,28 +312,68 @@ static int feature_state(struct vfiouser *s, struct job *j, uint32_t op)
 	return err;
 }
 
+static int feature_migration(struct vfiouser *s, struct job *j, uint32_t op)
+{
+	uint64_t flags = 1 | 4; /* STOP_COPY, PRE_COPY */
+
+	(void)op;
+	memcpy(s->out, &flags, sizeof(flags));
+	j->answer->data = s->out;
+	j->answer->len = sizeof(flags);
+	return 0;
+}
+
+static int feature_log_start(struct vfiouser *s, struct job *j, uint32_t op)
+{
+	(void)op;
+	j->answer->data = j->ask->data; /* as it came */
+	j->answer->len = j->ask->len;
+	return vfiouser_log_start(s, j->ask);
+}
+
+static int feature_log_stop(struct vfiouser *s, struct job *j, uint32_t op)
+{
+	(void)op;
+	(void)j;
+	return vfiouser_log_stop(s);
+}
+
+static int feature_log_report(struct vfiouser *s, struct job *j, uint32_t op)
+{
+	(void)op;
+	j->answer->data = s->out;
+	j->answer->len = ROOM;
+	return vfiouser_log_report(s, j->ask, s->out, &j->answer->len);
+}
+
+static const struct {
+	uint32_t ops;
+	size_t least; /* of argsz, behind its own 8 bytes */
+	int (*handle)(struct vfiouser *s, struct job *j, uint32_t op);
+} features[] = {
+	[1] = { VFIOMSG_FEATURE_GET, 8, feature_migration },
+	[2] = { VFIOMSG_FEATURE_GET | VFIOMSG_FEATURE_SET, 8, feature_state },
+	[6] = { VFIOMSG_FEATURE_SET, 16, feature_log_start },
+	[7] = { VFIOMSG_FEATURE_SET, 0, feature_log_stop },
+	[8] = { VFIOMSG_FEATURE_GET, 24, feature_log_report },
+};
+
 static int feature(struct vfiouser *s, struct job *j)
 {
 	const struct vfiomsg_feature *f = &j->ask->fixed.feature;
 	uint32_t index = f->flags & VFIOMSG_FEATURE_INDEX;
 	uint32_t op = f->flags & (VFIOMSG_FEATURE_GET | VFIOMSG_FEATURE_SET);
 	bool probe = f->flags & VFIOMSG_FEATURE_PROBE;
-	uint64_t flags = 1 | 4; /* STOP_COPY, PRE_COPY */
 
-	if (s->generation == 1 || (op == 0 && !probe) ||
-	    (index == FEATURE_MIGRATION ? op & VFIOMSG_FEATURE_SET : index != FEATURE_STATE))
+	if (s->generation == 1 || index >= ARRAY_LEN(features) || op & ~features[index].ops ||
+	    (op == 0 && !probe) || !features[index].handle)
 		return -EINVAL;
 	j->answer->fixed.feature = *f;
 	if (probe)
 		return 0;
-	if (op == (VFIOMSG_FEATURE_GET | VFIOMSG_FEATURE_SET) || f->argsz < sizeof(*f) + 8)
+	if (!is_power_of_two(op) || f->argsz < sizeof(*f) + features[index].least)
 		return -EINVAL;
-	if (index == FEATURE_STATE)
-		return feature_state(s, j, op);
-	memcpy(s->out, &flags, sizeof(flags));
-	j->answer->data = s->out;
-	j->answer->len = sizeof(flags);
-	return 0;
+	return features[index].handle(s, j, op);
 }
 
 static int mig_read(struct vfiouser *s, struct job *j)
