@@ -4,7 +4,9 @@
  * what memory it has, and that is declared at the door, as a program that knows us would do it
  * itself.
  *
- * Asked then and not before: memory may be plugged in as long as no migration has begun.
+ * Asked then, for memory may be plugged in as long as no migration has begun.  But the source may
+ * stop its VM in the same moment, so it is asked before, too: what is as it was then takes less
+ * time.
  */
 #include "config.h"
 #include "daemon/handover_parts.h"
@@ -191,7 +193,29 @@ static void on_ram(void *ctx, const struct ram_list *list, const char *why)
  */
 void handover_query_ram(struct handover *h)
 {
-	h->query = ram_query_new(h->qmp, on_ram, h);
+	h->query = ram_query_new(h->qmp, steal_ptr(&h->known), on_ram, h);
+}
+
+/* Where there is no answer now, it is asked again when it matters. */
+static void on_foreseen(void *ctx, const struct ram_list *list, const char *why)
+{
+	struct handover *h = ctx;
+	struct ram_query *query = steal_ptr(&h->query);
+
+	(void)why;
+	if (list)
+		h->known = query;
+	else
+		ram_query_free(query);
+	handover_step(h);
+}
+
+static void foresee(struct handover *h)
+{
+	if (h->foreseen)
+		return;
+	h->foreseen = true;
+	h->query = ram_query_new(h->qmp, NULL, on_foreseen, h);
 }
 
 /**
@@ -200,8 +224,12 @@ void handover_query_ram(struct handover *h)
 void handover_at_inmigrate(struct handover *h, const struct snapshot *s)
 {
 	h->listed |= s->need == NEED_BLOCKS;
-	if (!handover_asks(h) || h->asked || h->looked_at || (h->prepared && !h->listed))
+	if (!handover_asks(h) || h->asked || h->looked_at || h->query)
 		return;
+	if (h->prepared && !h->listed) {
+		foresee(h);
+		return;
+	}
 	h->asked = true;
 	if (h->prepared)
 		handover_settle(h);

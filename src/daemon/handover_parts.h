@@ -74,6 +74,8 @@ struct handover {
 	bool asked, again;
 	uint64_t asked_ns;
 	struct ram_query *query;	/* owned; NULL */
+	struct ram_query *known;	/* owned: of what there was before the source came; NULL */
+	bool foreseen;			/* that was asked for */
 	/* the door's id of the QEMU whose mappings are being looked at; 0 */
 	uint32_t looked_at;
 	struct handover_stream *stream;	/* owned; NULL */

@@ -91,6 +91,7 @@ void handover_enter(struct handover *h, enum handover_state state)
 	if (state == HANDOVER_COMPLETE || state == HANDOVER_FAILED) {
 		qmp_free(steal_ptr(&h->qmp));
 		ram_query_free(steal_ptr(&h->query));
+		ram_query_free(steal_ptr(&h->known));
 	}
 	h->state = state;
 	h->since_ns = clock_ns();
@@ -137,11 +138,12 @@ void handover_drop_qemu(struct handover *h)
 {
 	qmp_free(steal_ptr(&h->qmp));
 	ram_query_free(steal_ptr(&h->query));
+	ram_query_free(steal_ptr(&h->known));
 	handover_stream_free(steal_ptr(&h->stream));
 	h->pid = h->stranger = 0;
 	h->client = h->looked_at = 0;
 	h->preparation = 0;
-	h->prepared = h->sent = h->closed = h->stopped = false;
+	h->prepared = h->foreseen = h->sent = h->closed = h->stopped = false;
 	h->version[0] = h->status[0] = '\0';
 }
 
@@ -179,6 +181,7 @@ static void on_closed(void *ctx, const char *why)
 	h->reopen_ns = clock_ns() + REOPEN_NS;
 	h->asked = false;
 	ram_query_free(steal_ptr(&h->query));
+	ram_query_free(steal_ptr(&h->known));
 	if (h->state == HANDOVER_INMIGRATE && !h->prepared)
 		h->preparation = 0;
 	h->ops.refresh(h->ops.ctx);

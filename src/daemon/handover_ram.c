@@ -5,6 +5,10 @@
  * where such a place is in the process.  What cannot be found has no address in the list; that is
  * no error, but less than one would like to know (handover_blocks.c decides what it means).
  *
+ * The flat view is long, and a VM may stand still while it is written and read.  So it can be had
+ * before: as long as the blocks are the same it only says where to ask, and what gpa2hva answers
+ * there names the block itself.
+ *
  * Nothing here is taken on trust later: an address from a text made for people is looked up in the
  * process's own mappings before anything is registered there.
  */
@@ -23,6 +27,7 @@ struct ram_query {
 	void (*done)(void *ctx, const struct ram_list *list, const char *why);
 	void *ctx;
 	struct ram_list list;
+	struct ram_query *known;	/* owned: an earlier one, whose view may do; NULL */
 	int asked;			/* the block whose address was asked for */
 	uint64_t in_region;		/* the place asked about, in its region */
 	struct qmonitor_range *view;
@@ -50,6 +55,27 @@ static bool lacks_address(const struct ram_query *r)
 		if (!r->list.block[i].has_address)
 			return true;
 	return false;
+}
+
+static bool is_same(const struct qmonitor_block *a, const struct qmonitor_block *b)
+{
+	return !strcmp(a->name, b->name) && a->page_size == b->page_size &&
+	       a->offset == b->offset && a->used == b->used && a->total == b->total;
+}
+
+/* Has nothing been plugged in or out since?  Then the view of that time is as good as a new one. */
+static bool take_known_view(struct ram_query *r)
+{
+	struct ram_query *k = r->known;
+
+	if (!k || k->n_view == 0 || k->list.n != r->list.n)
+		return false;
+	for (unsigned i = 0; i < r->list.n; i++)
+		if (!is_same(&r->list.block[i], &k->list.block[i]))
+			return false;
+	memcpy(r->view, k->view, (size_t)k->n_view * sizeof(*r->view));
+	r->n_view = k->n_view;
+	return true;
 }
 
 /*
@@ -129,14 +155,17 @@ static void on_view(void *ctx, const struct qmp_answer *a)
 	struct ram_query *r = ctx;
 	struct qmonitor_view view = { .out = r->view, .max = VIEW_MAX };
 	const char *why = "";
+	int n;
 
 	if (is_over(r, a, "info mtree -f"))
 		return;
-	r->n_view = qmonitor_flatview(qmp_text(a), strlen(qmp_text(a)), &view, &why);
-	if (r->n_view < 0)
-		finish(r, "info mtree -f", *why ? why : g_strerror(-r->n_view));
-	else
-		ask_next(r);
+	n = qmonitor_flatview(qmp_text(a), strlen(qmp_text(a)), &view, &why);
+	if (n < 0) {
+		finish(r, "info mtree -f", *why ? why : g_strerror(-n));
+		return;
+	}
+	r->n_view = n;
+	ask_next(r);
 }
 
 static void on_blocks(void *ctx, const struct qmp_answer *a)
@@ -154,24 +183,28 @@ static void on_blocks(void *ctx, const struct qmp_answer *a)
 		return;
 	}
 	r->list.n = (unsigned)n;
-	if (lacks_address(r))
-		qmp_human(r->qmp, "info mtree -f", call);
-	else
+	if (!lacks_address(r))
 		finish(r, "", NULL);
+	else if (take_known_view(r))
+		ask_next(r);
+	else
+		qmp_human(r->qmp, "info mtree -f", call);
 }
 
 /**
  * ram_query_new - ask a QEMU for its blocks
  * @q: ready; freed before the query, or not before @done was called
+ * @known: a query of the same QEMU that is done, or NULL; owned from here on
  */
 struct ram_query *
-ram_query_new(struct qmp *q, void (*done)(void *ctx, const struct ram_list *list, const char *why),
-	      void *ctx)
+ram_query_new(struct qmp *q, struct ram_query *known,
+	      void (*done)(void *ctx, const struct ram_list *list, const char *why), void *ctx)
 {
 	struct ram_query *r = g_new0(struct ram_query, 1);
 	struct qmp_call call = { on_blocks, r, QMP_PATIENCE_MS };
 
 	r->qmp = q;
+	r->known = known;
 	r->done = done;
 	r->ctx = ctx;
 	r->asked = -1;
@@ -187,6 +220,7 @@ void ram_query_free(struct ram_query *r)
 {
 	if (!r)
 		return;
+	ram_query_free(r->known);
 	g_free(r->view);
 	g_free(r);
 }

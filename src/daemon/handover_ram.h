@@ -20,10 +20,12 @@ struct ram_query;
 /*
  * @done: once, from the main loop: the list, or NULL with @why; it may free the query.  Not when
  * the monitor closed.
+ *
+ * @known: one of the same QEMU that is done, or NULL; what it found out makes this one shorter.
  */
 struct ram_query *
-ram_query_new(struct qmp *q, void (*done)(void *ctx, const struct ram_list *list, const char *why),
-	      void *ctx);
+ram_query_new(struct qmp *q, struct ram_query *known,
+	      void (*done)(void *ctx, const struct ram_list *list, const char *why), void *ctx);
 /*
  * After @done was called, or after the monitor's client was freed: its answers come here.  NULL is
  * fine.

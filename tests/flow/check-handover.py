@@ -171,9 +171,51 @@ def unknown_memory(case):
     handover.wait("failed", "info ramblock", "error")
 
 
+def rows(*blocks):
+    """`info ramblock`, as QEMU 7.2 says it: without addresses."""
+    return "Block Name    PSize   Offset   Used   Total\r\n" + "".join(
+        f"{name}    4 KiB  {at << 30:#018x} {1 << 30:#018x} {1 << 30:#018x}\r\n" for at, name in enumerate(blocks))
+
+
+#: Where block "m" is in the guest's memory.
+VIEW = ('FlatView #0\r\n AS "memory", root: system\r\n Root memory region: system\r\n'
+        "  0000000000000000-000000003fffffff (prio 0, ram): m KVM\r\n\r\n")
+
+
+def asked_for_memory(case, before, then):
+    """What the monitor was asked with a source at the door, when these were its blocks before it came and then."""
+    handover = HandOver(case)
+    qemu = handover.qemu({"human-monitor-command ramblock": {"each": [rows(*before), rows(*then)]},
+                          "human-monitor-command mtree": VIEW,
+                          "human-monitor-command gpa2hva": "Host virtual address for 0x0 (m) is 0x10000\r\n"})
+    handover.wait("inmigrate", "the source's list of blocks")
+    wait_for("the first look", lambda: "human-monitor-command gpa2hva 0x0" in qemu.lines(), 20)
+    first = len(qemu.lines())
+    handover.refused("nothing mapped")
+    return [line for line in qemu.lines()[first:] if line.startswith("human-monitor-command")]
+
+
+ASK = [f"human-monitor-command {line}" for line in ("info ramblock", "info mtree -f", "gpa2hva 0x0")]
+
+
+def memory_as_before(case):
+    """The long part was asked before the source came; where a block is is asked anew."""
+    check_equal(asked_for_memory(case, ("m",), ("m",)), [ASK[0], ASK[2]], "asked")
+
+
+def memory_plugged_in(case):
+    """Between the two: what was known counts for nothing."""
+    check_equal(asked_for_memory(case, ("m",), ("m", "n")), ASK, "asked")
+
+
+def memory_changed(case):
+    check_equal(asked_for_memory(case, ("m", "n"), ("m", "o")), ASK, "asked")
+
+
 def cases():
     for function in (a_monitor_that_closes, one_after_the_other, two_processes, not_waiting, cannot_listen,
-                     capabilities_are_switched_off, capability_stays_on, unknown_memory):
+                     capabilities_are_switched_off, capability_stays_on, unknown_memory,
+                     memory_as_before, memory_plugged_in, memory_changed):
         yield function.__name__, function
 
 

@@ -3,7 +3,8 @@
 """fake_qemu.py MONITOR ANSWERS: a process that only has a monitor, and says what it was told to say.
 
 ANSWERS is JSON: {command: value of "return"}, or {command: {"error": text}}; "command word" is a command with that word in
-its arguments.  One that is not in it is answered with an empty object.  Ends when its standard input does.
+its arguments, and {"each": [...]} what it says one time after the other, the last of them from then on.  One that is not in
+it is answered with an empty object.  Prints what it is asked.  Ends when its standard input does.
 """
 import json
 import os
@@ -20,7 +21,10 @@ def is_meant(key, request):
 
 
 def reply(answers, request):
+    print(request["execute"], *request.get("arguments", {}).values(), flush=True)
     value = next((answers[key] for key in answers if is_meant(key, request)), {})
+    if isinstance(value, dict) and "each" in value:
+        value = value["each"].pop(0) if len(value["each"]) > 1 else value["each"][0]
     if isinstance(value, dict) and "error" in value:
         return {"error": {"class": "GenericError", "desc": value["error"]}, "id": request.get("id")}
     return {"return": value, "id": request.get("id")}
