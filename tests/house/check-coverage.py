@@ -34,6 +34,8 @@ WANTED = (numbered("O", 15) + numbered("F", 19, 2)
 #: of their state on its way, and of what they write
 WANTED += """
 F35 F40 S3-40 S3-43 S3-44 S4-22 S4-25 S4-36
+F43 F44 F67 F68 S0-15 S0-16 S2-08 S2-09 S4-01 S4-02 S4-03 S4-04 S4-05 S4-06 S4-07 S4-08 S4-09 S4-10
+S4-11 S4-12 S4-15 S4-16 S4-17 S4-18 S4-32 S4-35b S4-35c
 """.split()
 
 

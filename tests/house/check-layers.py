@@ -36,7 +36,7 @@ _BELOW = r"src/(core|wire|sys|client)/"
 #: (rule, words, where it is looked for, who may say it, an example of what must be found)
 WORDS = (
     ("UFFDIO_ is said by sys/uffd alone", r"\bUFFDIO_", r"src/",
-     r"src/sys/(uffd(_open)?\.[ch]|uapi\.h)", "ioctl(fd, UFFDIO_COPY, &c);"),
+     r"src/sys/(uffd(_open|_wp)?\.[ch]|uapi\.h)", "ioctl(fd, UFFDIO_COPY, &c);"),
     ("io_uring_ is said by sys/ring alone", r"\bio_uring_", r"src/", r"src/sys/ring\.c",
      "io_uring_submit(r);"),
     ("JSON is read and written by wire/jsonmsg alone",
