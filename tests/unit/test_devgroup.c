@@ -82,8 +82,8 @@ static void check_peers(const struct world *w)
 
 static void enter(struct fake *f, enum vfiostate state)
 {
-	cr_assert_eq(vfiostate_hop(&f->caps, f->state, state), state, "no single arc: %s to %s",
-		     vfiostate_name(f->state), vfiostate_name(state));
+	cr_assert_eq(vfiostate_hop(&f->caps, f->state, state), (int)state,
+		     "no single arc: %s to %s", vfiostate_name(f->state), vfiostate_name(state));
 	if (state == VFIOSTATE_RESUMING)
 		f->content = NOTHING;
 	f->state = state;

@@ -195,7 +195,7 @@ Test(vfiostate, flows)
 	for (unsigned i = 0; i < ARRAY_LEN(flows); i++)
 		for (unsigned s = 1; s < flows[i].n; s++)
 			cr_assert_eq(vfiostate_hop(&v1, flows[i].way[s - 1], flows[i].way[s]),
-				     flows[i].way[s], "%s, step %u", flows[i].name, s);
+				     (int)flows[i].way[s], "%s, step %u", flows[i].name, s);
 }
 
 /* What nobody has to do, and what no device is asked for (S3-57). */

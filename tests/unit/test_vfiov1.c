@@ -97,7 +97,7 @@ Test(vfiov1, writes_keep_reserved_bits)
 		cr_assert_eq(vfiov1_encode(to, ndma, was, &value), 0);
 		cr_assert_eq(value & mask, (uint32_t)bits[to]);
 		cr_assert_eq(value & ~mask, was & ~mask);
-		cr_assert_eq(vfiov1_decode(value, ndma), to);
+		cr_assert_eq(vfiov1_decode(value, ndma), (int)to);
 	}
 }
 
