@@ -40,8 +40,9 @@ static void hang_up(struct faultloop *f)
 }
 
 static const char package_text[] =
-	"a source older than 10.2 that had sent all of its package keeps its VM stopped "
-	"(postcopy-paused); any other resumes its VM";
+	"a source older than 10.2 that had sent its package, or was about to, may keep its VM "
+	"stopped (postcopy-paused, or device with 10.0, or failed with 7.2, where cont lets it go "
+	"on); any other resumes its VM";
 
 /*
  * Has the package begun, or may it be among what is not read yet, and is not whole?  Whether it
