@@ -103,17 +103,22 @@ int maps_of_file(pid_t pid, uint64_t dev, uint64_t inode, struct maps_vma **out)
  *
  * The end of this process interrupts that.  maps alone may be told without the lock (6.17); smaps
  * is not.  One byte: no more than the first mapping is walked.
+ *
+ * Return: 0; -ENODATA: the first thread has ended, what the others have mapped is not shown;
+ * -errno.
  */
 int maps_wait(pid_t pid)
 {
 	cleanup_fd int fd = -1;
 	char path[64], byte;
+	ssize_t n;
 
 	snprintf(path, sizeof(path), "/proc/%d/smaps", (int)pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return errno == ENOENT ? -ESRCH : -errno;
-	return read(fd, &byte, 1) < 0 ? -errno : 0;
+	n = read(fd, &byte, 1);
+	return n < 0 ? -errno : n == 0 ? -ENODATA : 0;
 }
 
 /**

@@ -27,7 +27,9 @@ int maps_of_file(pid_t pid, uint64_t dev, uint64_t inode, struct maps_vma **out)
  */
 int maps_proven(pid_t pid, uint64_t start, uint64_t end, uint64_t *at);
 
-/* Wait as long as @pid keeps its address space locked.  0 or -errno. */
+/*
+ * Wait as long as @pid keeps its address space locked.  0, -ENODATA when none is shown, or -errno.
+ */
 int maps_wait(pid_t pid);
 
 /* Does no VMA of [start, end) show `um` any more?  1 yes, 0 no, -errno. */

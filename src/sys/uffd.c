@@ -204,6 +204,19 @@ static bool uffd_had_handshake(int uffd)
 	return poll(&p, 1, 0) == 0 || !(p.revents & POLLERR);
 }
 
+/* What fdinfo tells of it; "" where that cannot be read. */
+static void uffd_info(int uffd, char *text, size_t size)
+{
+	cleanup_fd int fd = -1;
+	char path[64];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", uffd);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? 0 : read(fd, text, size - 1);
+	text[n > 0 ? n : 0] = '\0';
+}
+
 /*
  * The features that its handshake asked for, as fdinfo shows them: "API:
  * protocol:features:offered".  None where that cannot be read.
@@ -211,17 +224,30 @@ static bool uffd_had_handshake(int uffd)
 static uint64_t uffd_asked_for(int uffd)
 {
 	unsigned long long features = 0;
-	char path[64], text[512];
-	cleanup_fd int fd = -1;
+	char text[512];
 	const char *at;
-	ssize_t n;
 
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", uffd);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
-	text[n > 0 ? n : 0] = '\0';
+	uffd_info(uffd, text, sizeof(text));
 	at = strstr(text, "API:");
 	return at && sscanf(at, "API: %*x:%llx:", &features) == 1 ? features : 0;
+}
+
+/**
+ * uffd_waiting - how many accesses, of threads or of the kernel for them, sleep on it?
+ *
+ * Whoever reads its messages: one that was read counts until it is woken.  With nothing mapped
+ * that is registered through it none can be added.
+ *
+ * Return: 0, or -EIO where the kernel does not tell.
+ */
+int uffd_waiting(int uffd, unsigned *n)
+{
+	char text[512];
+	const char *at;
+
+	uffd_info(uffd, text, sizeof(text));
+	at = strstr(text, "total:");
+	return at && sscanf(at, "total: %u", n) == 1 ? 0 : -EIO;
 }
 
 /**

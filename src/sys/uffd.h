@@ -82,6 +82,8 @@ enum uffd_can { UFFD_CAN_COPY = 1, UFFD_CAN_ZERO = 2, UFFD_CAN_WAKE = 4 };
 /* Register [addr, addr+len) for missing faults; *can gets enum uffd_can bits.  0 or -errno. */
 int uffd_register(int uffd, uint64_t addr, uint64_t len, unsigned *can);
 int uffd_unregister(int uffd, uint64_t addr, uint64_t len);
+/* How many sleep on it, whether or not their message was read.  0 or -errno. */
+int uffd_waiting(int uffd, unsigned *n);
 
 enum uffd_event_kind {
 	UFFD_FAULT,
