@@ -159,6 +159,7 @@ static void peer_free(gpointer data)
 	door_mapped_forget(p->door, p->client);
 	g_clear_handle_id(&p->death, g_source_remove);
 	g_clear_handle_id(&p->linger, g_source_remove);
+	g_clear_handle_id(&p->rest, g_source_remove);
 	g_ptr_array_remove(p->door->clients, p->client);
 	client_free(p->client);
 	g_free(p);
@@ -246,7 +247,8 @@ void door_reconsider(struct door *d, struct client *c)
 {
 	struct peer *p = door_peer_of(d, c);
 
-	if (p->sock >= 0 || c->state != CLIENT_REFUSED || c->n_proven)
+	/* What an orphan may have registered itself is not known here. */
+	if (p->sock >= 0 || c->state != CLIENT_REFUSED || c->n_proven || c->orphan)
 		return;
 	c->state = CLIENT_ENDED;
 	door_maybe_forget(p);

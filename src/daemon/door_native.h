@@ -94,7 +94,9 @@ struct door_ward_about {
 /* The userfaultfd is owned from here on, in any case.  NULL with *why (static text). */
 struct door_ward *door_ward_new(struct door *d, const struct door_ward_about *about,
 				const struct door_ward_ops *ops, void *ctx, const char **why);
-/* Nobody speaks for it any more; its userfaultfd stays open as long as its process lives. */
+/*
+ * Nobody speaks for it any more: it ends with its process, or when nobody can touch what it served.
+ */
 void door_ward_free(struct door_ward *w);
 /* Is nobody looking at what this process has mapped, and is it not changing? */
 bool door_ward_may_change(const struct door *d, pid_t pid);

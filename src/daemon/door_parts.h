@@ -5,7 +5,7 @@
  * What the files of the native door share: door_native.c has the connections, door_request.c hears
  * what comes on them, door_hello.c lets in, door_declare.c takes what sharers have, door_session.c
  * knows where the session stands, door_mapped.c proves what programs that are unaware of us map,
- * door_prove.c asks what others have mapped.
+ * door_prove.c asks what others have mapped, door_orphan.c ends those whose connection is over.
  */
 #include "daemon/door_native.h"
 #include "daemon/prove.h"
@@ -65,6 +65,10 @@ struct peer {
 	struct client *client;
 	int sock;
 	guint watch, death, linger;
+	/* of an orphan: until it is looked at; how long that takes next time */
+	guint rest;
+	unsigned rest_ms;
+	bool due;			/* it is to be looked at as soon as it can be */
 	/* the serial of the request that waits for a proof; 0: none */
 	uint32_t awaited;
 };
@@ -126,7 +130,8 @@ enum door_question {
 	DOOR_MAY_LEAVE,
 	DOOR_IS_RELEASED,
 	DOOR_MAY_MAP,
-	DOOR_MAPS_NOTHING
+	DOOR_MAPS_NOTHING,
+	DOOR_IS_DESERTED
 };
 /*
  * The answer comes through the main loop, and what follows from it is done then.  0, or -errno with
@@ -147,5 +152,15 @@ void door_left(struct door *d, struct client *c);
 void door_lingered(struct door *d, struct client *c, bool maps_nothing);
 /* It is known now what is registered of it: was that all that kept it? */
 void door_reconsider(struct door *d, struct client *c);
+/* Nobody speaks for this ward any more. */
+void door_orphan_begin(struct door *d, struct client *c);
+/* Something happened in this process: are its orphans in use? */
+void door_orphans_suspect(struct door *d, pid_t pid);
+/* Look at those that are due and can be looked at. */
+void door_orphans_continue(struct door *d);
+/* Of a copy: what of its process is certainly registered through another's userfaultfd. */
+void door_orphan_note(const struct door *d, const struct client *c, struct client *copy);
+/* The answer to DOOR_IS_DESERTED.  The caller does not use @c any more. */
+void door_orphan_looked(struct door *d, struct client *c, bool deserted);
 
 #endif

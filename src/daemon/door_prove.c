@@ -3,7 +3,7 @@
  * What the door has to ask of the address spaces of others, and what follows from the answers:
  * may it be served (at READY, and again when it is handed over), what has it mapped since (MAPPED),
  * has it unmapped everything (at LEAVE, or when it hung up), is it registered no more (at the end),
- * and does anybody else map the memory.
+ * is it in use at all (when nobody speaks for it any more), and does anybody else map the memory.
  *
  * Each is asked by a thread of the prover, about a copy: the thread has the client's data as they
  * were, with a userfaultfd of its own, and never sees the client.  The copy is found its client
@@ -81,6 +81,8 @@ static void work(void *job)
 		p->ret = prove_release(c) ? 0 : -EBUSY;
 	else if (p->what == DOOR_MAPS_NOTHING)
 		p->ret = maps_nothing(c, p);
+	else if (p->what == DOOR_IS_DESERTED)
+		p->ret = prove_deserted(c, p->known, p->n_known) ? 0 : -EBUSY;
 	else if (p->what == DOOR_MAY_MAP)
 		p->ret = is_mapped(c, p);
 	else if (c->unaware && !c->main)
@@ -187,11 +189,18 @@ static void lingered(struct door *d, struct client *c, int ret, const struct pro
 	door_lingered(d, c, ret == 0);
 }
 
+static void deserted(struct door *d, struct client *c, int ret, const struct proof *p)
+{
+	(void)p;
+	door_orphan_looked(d, c, ret == 0);
+}
+
 /* What follows from an answer; @ret -ETIMEDOUT: there is none yet. */
 static void (*const conclusions[])(struct door *d, struct client *c, int ret,
 				   const struct proof *p) = {
 	[DOOR_IS_PROVEN] = proven,     [DOOR_MAY_JOIN] = joined, [DOOR_MAY_LEAVE] = left,
 	[DOOR_IS_RELEASED] = released, [DOOR_MAY_MAP] = mapped,	 [DOOR_MAPS_NOTHING] = lingered,
+	[DOOR_IS_DESERTED] = deserted,
 };
 
 /* Is everything that it maps registered by the answer to this question? */
@@ -229,7 +238,7 @@ static void on_done(void *ctx, void *job)
 	 * Who is registered now was not when the last look began; one that maps more was, and
 	 * programs map all the time.
 	 */
-	if (p->what != DOOR_MAY_MAP || !c->registered)
+	if (p->what != DOOR_IS_DESERTED && (p->what != DOOR_MAY_MAP || !c->registered))
 		d->epoch++;
 	/* What was registered too late is no less registered. */
 	if (late && p->what == DOOR_MAY_MAP)
@@ -274,6 +283,8 @@ static struct proof *proof_new(const struct door *d, const struct client *c,
 	p->id = c->id;
 	p->copy = client_copy(c);
 	door_note_elsewhere(d, c, p->copy);
+	if (what == DOOR_IS_DESERTED)
+		door_orphan_note(d, c, p->copy);
 	if (number)
 		memcpy(p->number, number, c->n_offers * sizeof(*number));
 	p->n_known = door_copy_known_blocks(d, p->known, p->offer);

@@ -275,10 +275,11 @@ static void proven(struct door_ward *w, struct client *c, const struct inquiry *
 	int ret = enter(w->door, c, q);
 
 	c->registered = true;
-	c->changing = false;
+	c->changing = c->told_since = false;
 	w->door->epoch++;
 	if (c->state == CLIENT_PROVING)
 		c->state = CLIENT_READY;
+	door_orphans_suspect(w->door, c->pid);
 	answer(w, ret < 0 ? "more mappings than there is room for" : NULL);
 }
 
@@ -402,6 +403,7 @@ void door_ward_changing(struct door_ward *w, bool changing)
 	if (c->changing && !changing)
 		w->door->ops.changed(w->door->ops.ctx);
 	c->changing = changing;
+	c->told_since |= changing;
 }
 
 /**
@@ -458,6 +460,7 @@ void door_wards_continue(struct door *d)
 {
 	for (unsigned i = 0; i < d->wards->len; i++)
 		go_on(g_ptr_array_index(d->wards, i));
+	door_orphans_continue(d);
 }
 
 /* --- for who speaks for them ------------------------------------------------------------------ */
@@ -499,7 +502,7 @@ struct door_ward *door_ward_new(struct door *d, const struct door_ward_about *ab
 	c = door_add_peer(d, about->pid, -1)->client;
 	c->uffd = steal_fd(&owned);
 	c->policy = about->policy;
-	c->unaware = true;
+	c->unaware = c->ward = true;
 	c->state = CLIENT_PROVING;
 	g_strlcpy(c->name, about->name, sizeof(c->name));
 	w = g_new0(struct door_ward, 1);
@@ -508,6 +511,7 @@ struct door_ward *door_ward_new(struct door *d, const struct door_ward_about *ab
 	w->ops = ops;
 	w->ctx = ctx;
 	g_ptr_array_add(d->wards, w);
+	door_orphans_suspect(d, c->pid);
 	return w;
 }
 
@@ -516,10 +520,14 @@ struct door_ward *door_ward_new(struct door *d, const struct door_ward_about *ab
  */
 void door_ward_free(struct door_ward *w)
 {
+	struct client *c = w ? door_find_client(w->door, w->id) : NULL;
+
 	if (!w)
 		return;
 	door_ward_changing(w, false);
 	g_ptr_array_remove(w->door->wards, w);
+	if (c && c->state != CLIENT_ENDED)
+		door_orphan_begin(w->door, c);
 	g_free(w);
 }
 

@@ -190,8 +190,8 @@ static void on_loaded(struct faultloop *f, const struct message *m)
 }
 
 /*
- * Also for one that was disabled: its process has ended now, so its userfaultfd can be closed; the
- * reason it was disabled for stays.
+ * Also for one that was disabled: its process has ended now, or nobody can touch what it mapped, so
+ * its userfaultfd can be closed; the reason it was disabled for stays.
  */
 static void on_gone(struct faultloop *f, const struct message *m)
 {
@@ -199,8 +199,8 @@ static void on_gone(struct faultloop *f, const struct message *m)
 
 	if (member && member->state == SHARER_ACTIVE)
 		verdict_member(f, member, m->gone.how, m->gone.error, "%s", m->gone.reason);
-	else if (member && member->state == SHARER_DISABLED && m->gone.how == SHARER_DEAD)
-		roster_end(member, SHARER_DEAD, member->error, member->reason, clock_ns());
+	else if (member && member->state == SHARER_DISABLED && m->gone.how != SHARER_DISABLED)
+		roster_end(member, m->gone.how, member->error, member->reason, clock_ns());
 	faultloop_changed(f);
 }
 

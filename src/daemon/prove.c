@@ -71,11 +71,8 @@ static int too_many(char *why)
 	return -ENOSPC;
 }
 
-/*
- * Is all of it registered through another userfaultfd of ours?  A process that is several back-ends
- * has one for each, and whatever touches this mapping waits for us all the same.
- */
-static bool is_elsewhere(const struct client *c, const struct mapping *m)
+/* Is all of it what others have in this process? */
+static bool is_others(const struct client *c, const struct mapping *m)
 {
 	uint64_t at = m->address, end = m->address + m->length, from;
 
@@ -86,7 +83,19 @@ static bool is_elsewhere(const struct client *c, const struct mapping *m)
 			    at - c->elsewhere[i].address < c->elsewhere[i].length)
 				at = c->elsewhere[i].address + c->elsewhere[i].length;
 	} while (at < end && at > from);
-	return at >= end && maps_proven(c->pid, m->address, end, &from) > 0;
+	return at >= end;
+}
+
+/*
+ * Is all of it registered through another userfaultfd of ours?  A process that is several back-ends
+ * has one for each, and whatever touches this mapping waits for us all the same.
+ */
+static bool is_elsewhere(const struct client *c, const struct mapping *m)
+{
+	uint64_t at;
+
+	return is_others(c, m) &&
+	       maps_proven(c->pid, m->address, m->address + m->length, &at) > 0;
 }
 
 /* Prove and remember. */
@@ -352,6 +361,36 @@ bool prove_unmapped(const struct client *c)
 				  c->given[i].address + c->given[i].length) == 0)
 			return false;
 	return true;
+}
+
+/**
+ * prove_deserted - can nobody reach a page through what was registered for @c any more?
+ * @c: c->elsewhere: what is certainly not registered through its userfaultfd
+ * @b: the shared blocks
+ *
+ * Then the last close of its userfaultfd is noticed by nobody (tests/kernel/unmapping.c).  Nothing
+ * is done to find it out.  In doubt the answer is no: a mapping without an owner, a process that
+ * cannot be looked at.
+ *
+ * The order matters: who sleeps is counted when nothing is mapped in which another could fall
+ * asleep, and that the process still showed its mappings is asked behind having looked at them.
+ */
+bool prove_deserted(const struct client *c, const struct prove_block *b, unsigned n)
+{
+	struct mapping found[SHARER_MAPPINGS];
+	char why[WHY];
+	int n_found = prove_find(c->pid, b, n, found, why);
+	unsigned asleep = 0;
+
+	for (int i = 0; i < n_found; i++) {
+		uint64_t start = found[i].address, end = start + found[i].length;
+
+		if (!is_others(c, &found[i]) && maps_released(c->pid, start, end) != 1)
+			return false;
+	}
+	if (n_found < 0 || maps_wait(c->pid) < 0)
+		return false;
+	return uffd_waiting(c->uffd, &asleep) == 0 && asleep == 0;
 }
 
 /* Proven, or refused after all that it maps was registered: whatever it touches waits. */

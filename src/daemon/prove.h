@@ -36,6 +36,11 @@ bool prove_release(struct client *c);
 /* Does nothing of it map the blocks any more? */
 bool prove_unmapped(const struct client *c);
 /*
+ * Of one whose connection is over: is nothing of these blocks mapped that its userfaultfd serves,
+ * and nobody asleep on that?
+ */
+bool prove_deserted(const struct client *c, const struct prove_block *b, unsigned n);
+/*
  * Is one of the @n processes (or -errno) that map the memory of @o unproven?  1 with @why (256
  * bytes), 0 no, -errno.
  */

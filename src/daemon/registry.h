@@ -64,6 +64,9 @@ struct client {
 	bool asked;			/* a question about its mappings is out (door_prove.c) */
 	bool overdue;			/* and has been for too long */
 	bool changing;			/* its mappings are: nobody looks at them (door_ward.c) */
+	bool told_since;		/* a ward: of memory, since it was proven */
+	bool ward;			/* somebody here speaks for it (door_ward.c) */
+	bool orphan;			/* somebody did (door_orphan.c) */
 	/* READY, or refused for what was found since: proven again, to be handed over */
 	bool joining;
 	bool released;			/* of its registrations, as far as they could be undone */

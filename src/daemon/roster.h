@@ -5,9 +5,9 @@
  * The sharers as the fault thread holds them: who they are, their userfaultfds, and how they ended.
  * The engine knows the same slots as address spaces; the main thread knows them by id.
  *
- * A userfaultfd stays open until its process is gone or the session has ended: closing it earlier
- * would turn the missing pages of a living process into zeroes (O11).  An ended sharer's descriptor
- * is therefore kept, unread; its threads sleep.
+ * A userfaultfd stays open until its process is gone, or has unmapped all that it served, or the
+ * session has ended: closing it earlier would turn the missing pages of a living process into
+ * zeroes (O11).  An ended sharer's descriptor is therefore kept, unread; its threads sleep.
  */
 #include <stdbool.h>
 #include <stdint.h>

@@ -5,8 +5,8 @@
  * was told of is not found in it, and it is refused.
  *
  * Each connection that was advised is a sharer of its own, by its own userfaultfd.  When it ends
- * the sharer stays in the registry as long as the process lives, for its threads may be asleep on
- * it.
+ * the sharer stays in the registry until the process has ended or unmapped what it was told of, for
+ * its threads may be asleep on it (door_orphan.c).
  */
 #include "config.h"
 #include "daemon/vhost_backend.h"

@@ -93,10 +93,12 @@ def idle_fds(stage):
 
 def check_kept(stage, before):
     """A sharer keeps its userfaultfd and its process, here and with the fault thread; nothing else is kept."""
-    more, most = idle_fds(stage) - before, 3 * stage.sharers()
     folder = f"/proc/{stage.service.pid}/fd"
-    kinds = collections.Counter(re.sub(r"\d+", "", os.readlink(f"{folder}/{fd}")) for fd in os.listdir(folder))
-    check(more <= most, f"{more} descriptors more than before, for {stage.sharers()} sharers: {kinds}")
+    try:
+        wait_for("descriptors to be closed", lambda: idle_fds(stage) - before <= 3 * stage.sharers())
+    except Failure as failure:
+        kinds = collections.Counter(re.sub(r"\d+", "", os.readlink(f"{folder}/{fd}")) for fd in os.listdir(folder))
+        raise Failure(f"{failure}; they are {kinds}, for {stage.sharers()} sharers, and were {before}") from None
 
 
 def behaves(case, stage, back, traffic):

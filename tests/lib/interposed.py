@@ -97,7 +97,7 @@ class Interposed:
 
     def sharers(self, name="disk"):
         """How many the daemon knows that have not ended."""
-        return sum(s["name"] == name and s["state"] != "dead" for s in self.service.control("sharers"))
+        return sum(s["name"] == name and s["state"] not in ("left", "dead") for s in self.service.control("sharers"))
 
     def check_healthy(self):
         """Nobody was harmed: the others go on, and no page came twice or from nowhere."""
