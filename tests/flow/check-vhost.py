@@ -352,6 +352,142 @@ def killed_running(case, answering):
     goes_on(stage, traffic, back)
 
 
+# --- connections that are over --------------------------------------------------------------------
+
+
+#: Of the daemon: the main sharer, a connection, one that was looked at when that began, and one more.
+FEW, OFTEN = ("--max-sharers", "4"), 9
+ONE_MORE = ("--max-sharers", "5")
+#: For what takes many turns; as interposed.SLOW.
+LONG = ("--no-background", "--linger", "6000")
+
+
+def connects_again(stage, front):
+    """The VMM hangs up, and begins anew."""
+    front.hang_up()
+    front = stage.front(also=COMMON)
+    check_equal(front.share_memory(), 0, "answer to the memory table")
+    return front
+
+
+def goes_while_waiting(stage, back, front):
+    """As connects_again(), while a thread waits in what is mapped; only the daemon has its userfaultfd then."""
+    front.hang_up()
+    back.event("left")
+    back.tell("close")
+    back.event("done", line="close")
+    front = stage.front(also=COMMON)
+    check_equal(front.share_memory(), 0, "answer to the memory table")
+    return front
+
+
+def saw(stage, back, what, page):
+    word = back.event("saw", what=what)["word"]
+    check_equal(word, stage.image[page * PAGE:page * PAGE + 8].hex(), f"what it sees in page {page}")
+
+
+def only_one(stage, number=1):
+    """So many sharers are left of this back-end."""
+    wait_for(f"{number} sharers", lambda: stage.sharers() == number)
+
+
+def again_and_again(case, words, option):
+    """More often than there may be sharers: what is over is forgotten, for its back-end unmaps it."""
+    back, stage, traffic = staged(case, *words, option=option, daemon=FEW)
+    stage.begin(*LONG)
+    front = stage.front(also=COMMON)
+    check_equal(front.share_memory(), 0, "answer to the memory table")
+    for turn in range(OFTEN):
+        seen(back, stage, 5 * PAGE * turn)
+        front = connects_again(stage, front)
+        check(served(back.child.pid, stage.vm.path()), "the answer came before everything is registered")
+    only_one(stage)
+    start(front, traffic)
+    moved(stage, traffic)
+    finish(stage, traffic, back)
+    end_told(back)
+
+
+def before_serving(case):
+    """The same while faults are not served yet: nobody is proven for a second time, or never."""
+    back, stage, traffic = staged(case, daemon=FEW)
+    front = stage.front(also=COMMON)
+    for _ in range(OFTEN):
+        check_equal(front.share_memory(), 0, "answer to the memory table")
+        front = connects_again(stage, front)
+    only_one(stage)
+    start(front, traffic)
+    stage.begin(*LONG)
+    moved(stage, traffic)
+    finish(stage, traffic, back)
+
+
+def broken_again(case):
+    """It breaks the protocol each time, and its threads are not served on: that one, too, is forgotten."""
+    back, stage, traffic = staged(case, f"answer-{SET_VRING_ENABLE}=number", option=",policy=disable", daemon=FEW)
+    stage.begin(*LONG)
+    for _ in range(OFTEN):
+        front = stage.front(also=COMMON)
+        check_equal(front.share_memory(), 0, "answer to the memory table")
+        front.hand_over(traffic.rings[0])
+        front.check_ended()
+        front.hang_up()
+    only_one(stage, 0)
+    check(stage.service.of("disk")["state"] == "left", f"what is told of the last: {stage.service.of('disk')}")
+    unharmed(stage, back)
+
+
+def kept(case):
+    """A thread waits in what the first connection had mapped: served on, in every page of it, until it is unmapped."""
+    back, stage, traffic = staged(case, daemon=ONE_MORE)
+    stage.begin(*LONG)
+    front = stage.front(also=COMMON)
+    check_equal(front.share_memory(), 0, "answer to the memory table")
+    stage.pause()
+    back.tell(f"touch {3 * PAGE}")
+    waits(stage)
+    front = goes_while_waiting(stage, back, front)
+    stage.resume()
+    saw(stage, back, "touch", 3)
+    stage.pause()
+    for _ in range(OFTEN):
+        front = connects_again(stage, front)
+    only_one(stage, 2)
+    back.tell(f"before {700 * PAGE}")
+    back.event("done", line=f"before {700 * PAGE}")
+    for _ in range(OFTEN):
+        front = connects_again(stage, front)
+    check(not back.has("saw", what="before"), "it saw what is not here")
+    stage.resume()
+    saw(stage, back, "before", 700)
+    check_equal(stage.sharers(), 2, "sharers while it is mapped")
+    back.tell("forget")
+    only_one(stage)
+    start(front, traffic)
+    moved(stage, traffic)
+    finish(stage, traffic, back)
+
+
+def unmapped_and_over(case):
+    """Its mapping goes under a thread that waits: not ours to end it, before its page is here."""
+    back, stage, _ = staged(case, daemon=ONE_MORE)
+    stage.begin(*LONG)
+    front = stage.front(also=COMMON)
+    check_equal(front.share_memory(), 0, "answer to the memory table")
+    stage.pause()
+    back.tell(f"touch {7 * PAGE}")
+    waits(stage)
+    back.tell("unmap")
+    back.event("done", line="unmap")
+    front = goes_while_waiting(stage, back, front)
+    for _ in range(OFTEN):
+        front = connects_again(stage, front)
+    only_one(stage, 2)
+    back.child.check_running()
+    stage.resume()
+    unharmed(stage, back)
+
+
 def daemon_dies(case):
     """Its thread sleeps on rather than see zeroes: its own descriptor of the userfaultfd is still open."""
     back, stage, _, _ = joined(case)
@@ -419,6 +555,14 @@ CASES = (
     ("P19 mapped once more", mapped_again), ("P19 an event from nowhere", elsewhere),
     *((f"{name}, {number}", function) for name, function in CHANCE for number in range(TIMES)),
     ("the daemon dies", daemon_dies),
+    *((f"O11 F15 {name}: again and again", functools.partial(again_and_again, words=words, option=option))
+      for name, words, option in (
+          ("registered from outside", (), ""), ("the text's dialect", (), SPEC),
+          ("LISTEN registers", ("dialect=rust",), ",dialect=rust"), ("policy disable", (), ",policy=disable"))),
+    ("O11 F15 again and again, early", before_serving),
+    ("O11 F16 broken again and again", broken_again),
+    ("O11 F15 what is over is mapped on, and faults", kept),
+    ("O11 unmapped while it waits, and over", unmapped_and_over),
 )
 
 if __name__ == "__main__":

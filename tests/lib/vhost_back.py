@@ -20,6 +20,9 @@ Tells on standard output what it is asked and what it does, a line of JSON each.
     again OFFSET       the same through a second mapping of the first region, registered by itself
     stray OFFSET       the same, not registered
     unmap              the first region goes, whoever waits in it
+    before ADDRESS     as touch, in what the first connection that was over with somebody waiting left mapped
+    close              its userfaultfd, which then only the front-end has
+    forget             that is unmapped
 """
 import array
 import json
@@ -145,10 +148,18 @@ class Device:
         """What somebody waits in stays as it is."""
         if self.looking or None in [queue.stop(0.2) for queue in self._queues]:
             say("left", looking=self.looking)
-            return
+            return False
+        self.clear()
+        return True
+
+    def clear(self):
         self.regions.clear()
+        self.close_uffd()
+
+    def close_uffd(self):
         if self.uffd is not None:
             os.close(self.uffd)
+            self.uffd = None
 
     # --- requests ---------------------------------------------------------------------------------
 
@@ -324,7 +335,7 @@ class Console:
     """What memory is told to do from outside, while a device is there."""
 
     def __init__(self):
-        self.device = None
+        self.device, self.left = None, None
 
     def run(self):
         for line in sys.stdin:
@@ -335,8 +346,8 @@ class Console:
             except (OSError, LookupError) as error:
                 say("done", line=line.strip(), error=str(error))
 
-    def _see(self, what, base, offset):
-        device = self.device
+    def _see(self, what, base, offset, device=None):
+        device = device or self.device
 
         def look():
             word = load(base + offset, 8)
@@ -367,7 +378,17 @@ class Console:
     def _unmap(self):
         vhost_memory.unmap(self._first().base, self._first().size)
 
-    TABLE = {"touch": _touch, "elsewhere": _elsewhere, "again": _again, "stray": _stray, "unmap": _unmap}
+    def _before(self, offset):
+        self._see("before", self.left.regions.guest(offset) - offset, offset, self.left)
+
+    def _close(self):
+        self.left.close_uffd()
+
+    def _forget(self):
+        self.left.clear()
+
+    TABLE = {"touch": _touch, "elsewhere": _elsewhere, "again": _again, "stray": _stray, "unmap": _unmap,
+             "before": _before, "close": _close, "forget": _forget}
 
 
 def main():
@@ -390,7 +411,8 @@ def main():
             say("broken", error=str(error))
         say("disconnected")
         line.close()
-        console.device.close()
+        if not console.device.close():
+            console.left = console.left or console.device
 
 
 if __name__ == "__main__":
