@@ -9,6 +9,7 @@
 #include <linux/fs.h>
 #include <linux/types.h>
 #include <linux/userfaultfd.h>
+#include <linux/vfio.h>
 
 /* /dev/userfaultfd: an ioctl on it makes a userfaultfd (6.1). */
 #ifndef USERFAULTFD_IOC_NEW
@@ -69,6 +70,24 @@ struct pm_scan_arg {
 	__u64 category_inverted, category_mask, category_anyof_mask, return_mask;
 };
 #define PAGEMAP_SCAN _IOWR('f', 16, struct pm_scan_arg)
+#endif
+
+/* Migration of VFIO devices before they stop (6.2, 6.3). */
+#ifndef VFIO_MIGRATION_PRE_COPY
+#define VFIO_MIGRATION_PRE_COPY	       (1 << 2)
+#define VFIO_DEVICE_STATE_PRE_COPY     6
+#define VFIO_DEVICE_STATE_PRE_COPY_P2P 7
+struct vfio_precopy_info {
+	__u32 argsz, flags;
+	__aligned_u64 initial_bytes, dirty_bytes;
+};
+#define VFIO_MIG_GET_PRECOPY_INFO _IO(VFIO_TYPE, VFIO_BASE + 21)
+#endif
+#ifndef VFIO_DEVICE_FEATURE_MIG_DATA_SIZE
+struct vfio_device_feature_mig_data_size {
+	__aligned_u64 stop_copy_length;
+};
+#define VFIO_DEVICE_FEATURE_MIG_DATA_SIZE 9
 #endif
 
 #endif
