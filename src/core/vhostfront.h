@@ -16,6 +16,7 @@ enum {
 	VHOSTFRONT_RINGS = 256,
 	VHOSTFRONT_STEPS = 16,		/* of one plan */
 	VHOSTFRONT_ACTIONS = 32,	/* not yet taken by the caller */
+	VHOSTFRONT_HELD = 4096,		/* requests; all that can be said of all rings, twice */
 };
 
 /* Bits of the protocol features that decide something here. */

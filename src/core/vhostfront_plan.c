@@ -33,25 +33,27 @@ static void plan_pass(struct vhostfront *v)
 }
 
 /* The VMM goes on, the back-end has not heard it yet. */
-static void plan_hold(struct vhostfront *v)
+static int plan_hold(struct vhostfront *v)
 {
+	if (v->held == VHOSTFRONT_HELD)
+		return refuse(v, "the VMM says more than can be held until memory may be touched");
 	vhostfront_step(v, VHOSTFRONT_DO_HOLD, 0);
 	if (!v->said.wants)
-		return;
+		return 0;
 	vhostfront_step(v, VHOSTFRONT_DO_ANSWER, 0);
 	if (v->said.what == VHOSTFRONT_RING_STOP) {
 		v->plan[v->n_steps - 1].verb = VHOSTFRONT_DO_ANSWER_BASE;
 		v->plan[v->n_steps - 1].ring = v->said.ring;
 		v->plan[v->n_steps - 1].value = v->base[v->said.ring];
 	}
+	return 0;
 }
 
 static int hear_other(struct vhostfront *v)
 {
 	if (v->gating && !v->said.data && !vhostfront_may_touch(v))
-		plan_hold(v);
-	else
-		plan_pass(v);
+		return plan_hold(v);
+	plan_pass(v);
 	return 0;
 }
 
@@ -149,9 +151,9 @@ static int hear_memory(struct vhostfront *v)
 		return err;
 	if (v->dialect == VHOSTFRONT_SPEC && v->said.what == VHOSTFRONT_ADD_SLOT)
 		return refuse(v, "the VMM adds a memory slot, which it was not offered");
-	if (v->gating) {
-		plan_hold(v);
-	} else if (v->said.same && v->proven) {
+	if (v->gating)
+		return plan_hold(v);
+	if (v->said.same && v->proven) {
 		if (v->said.wants)
 			vhostfront_step(v, VHOSTFRONT_DO_ANSWER, 0);
 	} else {
@@ -202,10 +204,9 @@ static int hear_ring(struct vhostfront *v)
 		return refuse(v, "no ring has that number");
 	if (v->said.what == VHOSTFRONT_RING_BASE)
 		v->base[v->said.ring] = v->said.value;
-	if (vhostfront_may_touch(v) || (quiet && v->held == 0 && !v->gating))
-		plan_pass(v);
-	else
-		plan_hold(v);
+	if (!vhostfront_may_touch(v) && !(quiet && v->held == 0 && !v->gating))
+		return plan_hold(v);
+	plan_pass(v);
 	return 0;
 }
 

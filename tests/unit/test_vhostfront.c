@@ -218,6 +218,19 @@ Test(vhostfront, gated)
 	cr_assert(!r.v.ended, "nobody was advised");
 }
 
+/* A VMM that never stops talking is no reason to run out of memory. */
+Test(vhostfront, holds_no_more_than_that)
+{
+	struct rig r;
+
+	connect_to(&r, VHOSTFRONT_GATED, false);
+	SAYS(&r, "hold", TABLE);
+	for (unsigned i = 1; i < VHOSTFRONT_HELD; i++)
+		SAYS(&r, "hold", RING_BASE, .ring = i % VHOSTFRONT_RINGS);
+	REFUSES(&r, "can be held", RING_BASE, .ring = 3);
+	resident(&r, "release");
+}
+
 /* A back-end without PAGEFAULT: waits, or is refused. */
 Test(vhostfront, cannot_fault)
 {
