@@ -4,8 +4,9 @@
  *
  * A message of the VMM is received whole, checked, and heard by core/vhostfront, which says what is
  * to be done (vhost_relay_do.c); the next is heard when that is done and the back-end's socket has
- * taken it.  So there is at most one message on its way in each direction, and one that waits; what
- * is behind it waits in the socket, where it would have waited for a slow back-end, too.
+ * taken it, and the VMM's the answer to the one before.  So there is at most one message on its way
+ * in each direction, and one that waits; what is behind it waits in the socket, where it would have
+ * waited for a slow back-end, too.
  *
  * Both peers are judged.  What the VMM must not say ends both connections, as a back-end would have
  * ended them; what the back-end must not say puts it into quarantine: its connection is closed, and
@@ -147,7 +148,8 @@ static bool hear_vmm(struct vhost_relay *r)
 {
 	struct vhost_frame *f = r->heard;
 
-	if (!r->whole || !vhostfront_ready(&r->v, false) || !may_hear(r, f))
+	if (!r->whole || !g_queue_is_empty(&r->to_front) || !vhostfront_ready(&r->v, false) ||
+	    !may_hear(r, f))
 		return false;
 	r->whole = false;
 	g_clear_handle_id(&r->front_in, g_source_remove);

@@ -741,3 +741,35 @@ Test(vhost_relay, back_end_does_not_read)
 	cr_assert_eq(rig.quarantined, 1, "sent %u", sent);
 	cr_assert_not_null(strstr(vhost_relay_state(rig.relay)->reason, "does not read"));
 }
+
+static void pass_one_on(void)
+{
+	struct vhost_frame *f = take(rig.back, false);
+
+	if (f)
+		reply(f->m.head.request, 0);
+	vhost_frame_free(f);
+}
+
+/* What is for it waits in its socket; it is not heard again before, and nothing of it is lost. */
+Test(vhost_relay, vmm_does_not_read)
+{
+	unsigned sent = 0;
+	uint64_t requests, answers;
+	struct vhostmsg m;
+
+	begin((struct vhostfront_config){ 0 });
+	vhostmsg_ask(&m, VHOSTMSG_GET_FEATURES, 0);
+	for (; sent < 3000; sent++) {
+		if (write(rig.vmm, &m.head, sizeof(m.head)) != sizeof(m.head))
+			break;
+		pass_one_on();
+	}
+	cr_assert(sent < 3000, "all of it was heard");
+	for (unsigned i = 0; i < sent; i++) {
+		vmm_gets(VHOSTMSG_GET_FEATURES, 0);
+		pass_one_on();
+	}
+	vhost_relay_count(rig.relay, &requests, &answers);
+	cr_assert(requests == sent && answers == sent);
+}
