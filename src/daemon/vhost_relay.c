@@ -107,7 +107,8 @@ static void settle(struct vhost_relay *r)
 
 static void hear(struct vhost_relay *r, struct vhost_frame *f, bool fed)
 {
-	const struct vhostmsg_terms terms = { .protocol = r->protocol,
+	/* What is fed may come before what the VMM chose: this back-end has not heard of that yet. */
+	const struct vhostmsg_terms terms = { .protocol = fed ? r->v.agreed : r->protocol,
 					      .form = fed ? VHOSTMSG_PLAIN : form_now(r) };
 	struct vhostfront_said said;
 	const char *why = NULL;
