@@ -3,7 +3,7 @@
 import dataclasses
 
 import guestmem
-from harness import check, check_equal, wait_for
+from harness import PATIENCE, check, check_equal, wait_for
 from machine import Machine, Storage
 from relay import D2S, Relay, S2D, free_tcp_uri
 from vm import HUGE, MIB, NEVER_CONVERGE, RAM_BLOCK, Vm, reserve_hugepages
@@ -108,7 +108,7 @@ class Migration:
 
     def finish(self):
         """Both ends complete."""
-        info = self.source.wait_migration("completed")
+        info = self.source.wait_migration("completed", timeout=PATIENCE + self.source.mib / 10)
         self.destination.wait_complete()
         return info
 
