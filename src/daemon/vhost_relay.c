@@ -107,7 +107,7 @@ static void settle(struct vhost_relay *r)
 
 static void hear(struct vhost_relay *r, struct vhost_frame *f, bool fed)
 {
-	/* What is fed may come before what the VMM chose: this back-end has not heard of that yet. */
+	/* Fed may be what came before the VMM chose: this back-end has not heard of that yet. */
 	const struct vhostmsg_terms terms = { .protocol = fed ? r->v.agreed : r->protocol,
 					      .form = fed ? VHOSTMSG_PLAIN : form_now(r) };
 	struct vhostfront_said said;
