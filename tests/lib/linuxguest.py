@@ -36,13 +36,13 @@ def cache():
 # --- packages ----------------------------------------------------------------------------------
 
 
-def _apt(*words, cwd=None):
+def apt(*words, cwd=None):
     return subprocess.run(words, capture_output=True, text=True, cwd=cwd, timeout=300, check=False)
 
 
 def _newest_kernel():
     """The package behind the name, None when apt knows none."""
-    shown = _apt("apt-cache", "show", "--no-all-versions", KERNEL).stdout
+    shown = apt("apt-cache", "show", "--no-all-versions", KERNEL).stdout
     found = re.search(r"^Depends:.*?(linux-image-[0-9]\S*-cloud-amd64)", shown, re.M)
     return found and found[1]
 
@@ -53,12 +53,12 @@ def _download(package, folder):
     if os.path.isdir(target):
         return target
     with tempfile.TemporaryDirectory(dir=folder) as work:
-        done = _apt("apt-get", "-q", "download", package, cwd=work)
+        done = apt("apt-get", "-q", "download", package, cwd=work)
         debs = [name for name in os.listdir(work) if name.endswith(".deb")]
         if done.returncode or len(debs) != 1:
             raise Skip(f"cannot download {package}: {done.stderr.strip()[-300:]}")
         unpacked = os.path.join(work, "unpacked")
-        done = _apt("dpkg-deb", "-x", os.path.join(work, debs[0]), unpacked)
+        done = apt("dpkg-deb", "-x", os.path.join(work, debs[0]), unpacked)
         check(done.returncode == 0, f"dpkg-deb: {done.stderr}")
         try:
             os.rename(unpacked, target)
@@ -67,12 +67,17 @@ def _download(package, folder):
     return target
 
 
-def _find(folder, pattern):
+def find(folder, pattern):
     for where, _folders, names in os.walk(folder):
         for name in names:
             if re.fullmatch(pattern, name):
                 return os.path.join(where, name)
     raise Failure(f"no {pattern} below {folder}")
+
+
+def busybox():
+    """The folder of its package."""
+    return _download(BUSYBOX, cache())
 
 
 def packages():
@@ -81,11 +86,11 @@ def packages():
     kept = sorted(name for name in os.listdir(folder) if re.match(r"linux-image-[0-9]", name))
     kernel = kept[-1] if kept else _newest_kernel()
     if kernel is None and os.geteuid() == 0:
-        _apt("apt-get", "-q", "update")
+        apt("apt-get", "-q", "update")
         kernel = _newest_kernel()
     if kernel is None:
         raise Skip(f"apt knows no {KERNEL} (apt-get update)")
-    return _download(kernel, folder), _download(BUSYBOX, folder)
+    return _download(kernel, folder), busybox()
 
 
 # --- the archive that the kernel unpacks ---------------------------------------------------------
@@ -120,13 +125,13 @@ def _content(path):
         return f.read()
 
 
-def initramfs(kernel, busybox, program):
+def initramfs(kernel, tools, program):
     archive = Archive()
     for folder in ("bin", "dev", "proc", "sys", "modules"):
         archive.add(folder, FOLDER)
-    archive.add("bin/busybox", FILE, _content(os.path.join(busybox, "bin", "busybox")))
+    archive.add("bin/busybox", FILE, _content(os.path.join(tools, "bin", "busybox")))
     for module in MODULES:
-        archive.add(f"modules/{module}.ko", FILE, _content(_find(kernel, module + r"\.ko")))
+        archive.add(f"modules/{module}.ko", FILE, _content(find(kernel, module + r"\.ko")))
     archive.add("modules/order", FILE, "".join(f"{m}\n" for m in MODULES).encode())
     archive.add("linux_check", FILE, _content(program))
     script = os.path.join(TOP_SRCDIR, "tests", "lib", "guest", "linux_init.sh")
@@ -150,12 +155,12 @@ class LinuxGuest:
         self._consoles = []
         program = built(PROGRAM)
         check(program, f"{PROGRAM} is not built")
-        kernel, busybox = packages()
-        self._kernel = _find(kernel, r"vmlinuz-.*")
+        kernel, tools = packages()
+        self._kernel = find(kernel, r"vmlinuz-.*")
         self._initrd = case.path("initramfs")
         if not os.path.exists(self._initrd):
             with open(self._initrd, "wb") as f:
-                f.write(initramfs(kernel, busybox, program))
+                f.write(initramfs(kernel, tools, program))
 
     def arguments(self, case, _mib):
         """Each side has a console of its own."""

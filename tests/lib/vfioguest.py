@@ -1,0 +1,144 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A Linux guest with devices of the kernel's VFIO that can be migrated, and no hardware: mtty, of the kernel's samples.
+
+Debian builds no sample, so the module is built here, from the source, the headers and the tools of one version, which
+are downloaded and unpacked, never installed.  What is left of them is a kit of some megabytes in the cache of
+linuxguest.py: the kernel, the modules that mtty needs, and mtty.  Run as a program it makes the kit and says where it is.
+"""
+import lzma
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+import linuxguest
+from harness import Failure, Skip, TOP_SRCDIR, check
+from linuxguest import Archive, FILE, FOLDER
+
+SOURCE = "linux-source-6.12"
+MODULES = ("irqbypass", "vfio", "vfio_iommu_type1", "mdev", "mtty")      # as they need each other
+SAMPLE = SOURCE + "/samples/vfio-mdev/mtty.c"
+KERNEL = "vmlinuz"
+
+
+def _run(words, cwd=None, timeout=300):
+    done = subprocess.run(words, capture_output=True, text=True, cwd=cwd, timeout=timeout, check=False)
+    check(done.returncode == 0, f"{' '.join(words)}: {(done.stdout + done.stderr)[-600:]}")
+
+
+def _version():
+    """6.12.N: the newest source that apt knows, None without one."""
+    shown = subprocess.run(["apt-cache", "show", "--no-all-versions", SOURCE], capture_output=True, text=True,
+                           timeout=60, check=False).stdout
+    found = re.search(r"^Version: (6\.12\.\d+)-", shown, re.M)
+    return found and found[1]
+
+
+def _download(work, version):
+    """{name of a package without its version: file}"""
+    abi = f"{version}+deb12"
+    wanted = [SOURCE, f"linux-image-{abi}-amd64", f"linux-headers-{abi}-amd64", f"linux-headers-{abi}-common",
+              f"linux-kbuild-{abi}"]
+    done = subprocess.run(["apt-get", "-q", "download", *wanted], capture_output=True, text=True, cwd=work,
+                          timeout=600, check=False)
+    if done.returncode:
+        raise Skip(f"cannot download {', '.join(wanted)}: {done.stderr.strip()[-300:]}")
+    return {package: os.path.join(work, name) for package in wanted for name in os.listdir(work)
+            if name.startswith(package + "_")}
+
+
+def _pipe(script, *words):
+    _run(["bash", "-c", script, "bash", *words])
+
+
+def _build(work, debs, version):
+    """mtty.ko.  The tools find each other by relative links; the one absolute path is replaced."""
+    headers = os.path.join(work, "root", "usr", "src", f"linux-headers-{version}+deb12-")
+    module = os.path.join(work, "module")
+    os.mkdir(module)
+    for package, deb in debs.items():
+        if "headers" in package or "kbuild" in package:
+            _run(["dpkg-deb", "-x", deb, os.path.join(work, "root")])
+    with open(headers + "amd64/Makefile", "w", encoding="ascii") as f:
+        f.write(f"include {headers}common/Makefile\n")
+    # The reader has what it wants long before the end: only its own status counts.
+    _pipe('dpkg-deb --fsys-tarfile "$1" 2>/dev/null | tar -xO "./usr/src/$2.tar.xz" 2>/dev/null |'
+          ' tar -xJO --occurrence=1 "$3" >"$4"', debs[SOURCE], SOURCE, SAMPLE, os.path.join(module, "mtty.c"))
+    with open(os.path.join(module, "Makefile"), "w", encoding="ascii") as f:
+        f.write("obj-m := mtty.o\n")
+    _run(["make", "-C", headers + "amd64", f"M={module}", "PAHOLE=true", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"])
+    return os.path.join(module, "mtty.ko")
+
+
+def _plain(path):
+    with (lzma.open(path) if path.endswith(".xz") else open(path, "rb")) as f:
+        return f.read()
+
+
+def _make(work, version):
+    """A folder with all that is kept."""
+    debs = _download(work, version)
+    image = next(deb for package, deb in debs.items() if "image" in package)
+    unpacked, made = os.path.join(work, "image"), os.path.join(work, "kit")
+    os.mkdir(made)
+    _run(["dpkg-deb", "-x", image, unpacked])
+    paths = {name: linuxguest.find(unpacked, re.escape(name) + r"\.ko(\.xz)?") for name in MODULES if name != "mtty"}
+    paths["mtty"] = _build(work, debs, version)
+    for name, path in paths.items():
+        with open(os.path.join(made, name + ".ko"), "wb") as f:
+            f.write(_plain(path))
+    os.rename(linuxguest.find(unpacked, r"vmlinuz-.*"), os.path.join(made, KERNEL))
+    return made
+
+
+def kit():
+    folder = linuxguest.cache()
+    kept = sorted(name for name in os.listdir(folder) if name.startswith("vfio-6.12."))
+    if kept:
+        return os.path.join(folder, kept[-1])
+    version = _version()
+    if version is None and os.geteuid() == 0:
+        linuxguest.apt("apt-get", "-q", "update")
+        version = _version()
+    if version is None:
+        raise Skip(f"apt knows no {SOURCE} (bookworm-security, apt-get update)")
+    target = os.path.join(folder, f"vfio-{version}")
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        try:
+            os.rename(_make(work, version), target)
+        except OSError:
+            check(os.path.isdir(target), f"{target} cannot be made")    # somebody else was faster
+    return target
+
+
+def initramfs(parts, busybox, program):
+    archive = Archive()
+    for folder in ("bin", "dev", "proc", "sys", "modules"):
+        archive.add(folder, FOLDER)
+    archive.add("bin/busybox", FILE, _plain(os.path.join(busybox, "bin", "busybox")))
+    for module in MODULES:
+        archive.add(f"modules/{module}.ko", FILE, _plain(os.path.join(parts, module + ".ko")))
+    archive.add("modules/order", FILE, "".join(f"{m}\n" for m in MODULES).encode())
+    archive.add("vfio_check", FILE, _plain(program))
+    archive.add("init", FILE, _plain(os.path.join(TOP_SRCDIR, "tests", "lib", "guest", "vfio_init.sh")))
+    return archive.packed()
+
+
+def start(case, qemu, program):
+    """The guest as a child of the case; what it says on its console are its lines."""
+    parts = kit()
+    initrd = case.path("initramfs")
+    with open(initrd, "wb") as f:
+        f.write(initramfs(parts, linuxguest.busybox(), program))
+    return case.spawn("guest", [
+        qemu, "-accel", "tcg", "-M", "q35", "-cpu", "max", "-m", "256", "-nodefaults", "-display", "none", "-no-reboot",
+        "-serial", "stdio", "-kernel", os.path.join(parts, KERNEL), "-initrd", initrd, "-append", linuxguest.QUIET])
+
+
+if __name__ == "__main__":
+    try:
+        print(kit())
+    except (Skip, Failure) as failure:
+        sys.exit(str(failure))
