@@ -98,10 +98,9 @@ def kit():
     kept = sorted(name for name in os.listdir(folder) if name.startswith("vfio-6.12."))
     if kept:
         return os.path.join(folder, kept[-1])
+    if os.geteuid() == 0:
+        linuxguest.apt("apt-get", "-q", "update")       # what an old list names may be gone by now
     version = _version()
-    if version is None and os.geteuid() == 0:
-        linuxguest.apt("apt-get", "-q", "update")
-        version = _version()
     if version is None:
         raise Skip(f"apt knows no {SOURCE} (bookworm-security, apt-get update)")
     target = os.path.join(folder, f"vfio-{version}")
