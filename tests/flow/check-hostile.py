@@ -417,8 +417,8 @@ def records_shuffled(case):
 
 def never_named(case):
     """
-    O15: a page that was neither sent nor discarded is refused before the package is sent, while every source
-    has a way back.
+    O15: a page that was neither sent nor discarded is refused before the package is taken.  Whether an older source
+    has sent that by then cannot be known here (interop/hostile.py has one that had), and the reason says so.
     """
     stream = recorded(case)
     package = next(e.start for e in stream.events if e.kind == "PACKAGED")
@@ -436,7 +436,7 @@ def never_named(case):
         data = data[:record.start] + data[record.end:]
     verdict, reason = replay(case, data, "no package yet")
     check_equal(verdict, "failed", reason)
-    check("neither sent nor discarded" in reason and "older than" not in reason, reason)
+    check("neither sent nor discarded" in reason and "older than 10.2" in reason, reason)
 
 
 def behind_the_end(case):
