@@ -200,10 +200,10 @@ static void put_fd(struct msghdr *msg, union control *control, int fd)
 	memcpy(CMSG_DATA(h), &fd, sizeof(fd));
 }
 
-/* @n bytes have gone. */
+/* @n bytes have gone; the tail may be none at all, and has no address then. */
 static void advance(struct iovec iov[2], size_t n)
 {
-	for (unsigned i = 0; i < 2; i++) {
+	for (unsigned i = 0; i < 2 && n; i++) {
 		size_t part = n < iov[i].iov_len ? n : iov[i].iov_len;
 
 		iov[i].iov_base = (uint8_t *)iov[i].iov_base + part;

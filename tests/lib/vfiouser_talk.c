@@ -85,6 +85,8 @@ static int send_bytes(int sock, const void *front, size_t n, const struct vfioms
 		first = (size_t)sent < iov[0].iov_len ? (size_t)sent : iov[0].iov_len;
 		iov[0].iov_base = (uint8_t *)iov[0].iov_base + first;
 		iov[0].iov_len -= first;
+		if ((size_t)sent == first)
+			continue;
 		iov[1].iov_base = (uint8_t *)iov[1].iov_base + ((size_t)sent - first);
 		iov[1].iov_len -= (size_t)sent - first;
 	}
