@@ -130,7 +130,6 @@ def given_back(case, memory=None):
     check_equal({seen["word"] for seen in vm.all("saw")[first:]}, {ZERO}, "pages given back")
     vm.do(f"store {BLOCK} 0 1")
     wait_for("the store", lambda: vm.has("saw", offset=0, word=STORED), 5)
-    source.rest()
     source.completed()
     vm.event("complete")
     check(service.stats()["total"]["present"] > 0, "no fault on a page that was there")

@@ -20,7 +20,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from harness import Failure, check, main, skip_all, wait_for
 from interposed import Interposed
 from scripted import Backend, Traffic
-from service import missing_programs
+from service import PATIENT, missing_programs
 from vhost_front import P_CONFIG, P_MQ
 from vhostuser import HEADER, NEED_REPLY, SET_VRING_KICK, VERSION, FrontEnd
 
@@ -28,8 +28,6 @@ COMMON = P_MQ | P_CONFIG
 #: What a back-end once opened is kept as long as it lives: each connection costs a sharer of 64.
 ROUNDS, SHARERS = 40, "--max-sharers=64"
 TIMES = 20 if os.environ.get("POSTCOPY_TESTS_LONG") == "1" else 1
-#: Requests only, and those long after the noise: the rest comes when it is over.
-QUIET = ("--no-background", "--linger", "8000")
 
 
 class NoisyFrontEnd(FrontEnd):
@@ -114,7 +112,7 @@ def noisy_vmm(case):
     back = Backend(case)
     stage = Interposed(case, {"disk": back.path}, daemon=[SHARERS])
     traffic = Traffic(case, stage.image)
-    stage.begin(*QUIET)
+    stage.begin(*PATIENT)
     before, ended = idle_fds(stage), 0
     for _ in range(ROUNDS):
         front = connect(case, stage, case.random.randrange(12))
@@ -134,7 +132,7 @@ def noisy_backend(case):
     back = Backend(case, f"noise={case.random.randrange(1 << 32)}")
     stage = Interposed(case, {"disk": back.path}, {"disk": ",answer-timeout=1"}, daemon=[SHARERS])
     traffic = Traffic(case, stage.image)
-    stage.begin(*QUIET)
+    stage.begin(*PATIENT)
     before, ended = idle_fds(stage), 0
     for _ in range(ROUNDS):
         front = connect(case, stage, 1000)

@@ -14,10 +14,10 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 # pylint: disable=wrong-import-position
 from harness import Failure, check, check_equal, main, skip_all, wait_for
-from interposed import SLOW, Interposed
+from interposed import Interposed
 from preload import served
 from scripted import Backend, Traffic, same
-from service import MIB, PAGE, missing_programs
+from service import MIB, PAGE, PATIENT, missing_programs
 from vhost_front import P_CONFIG, P_MEM_SLOTS, P_MQ, POSTCOPY_ADVISE, POSTCOPY_END, POSTCOPY_LISTEN
 from vhostuser import ADD_MEM_REG, GET_FEATURES, SET_MEM_TABLE, SET_VRING_ADDR, SET_VRING_ENABLE, SET_VRING_KICK
 
@@ -78,9 +78,9 @@ def serves(case, words=(), option="", queues=1, early=False, also=COMMON):
         check_equal(front.share_memory(), 0, "answer to the memory table")
         start(front, traffic)
         check(not back.has("used_index"), "it looked into a ring before anything was there")
-        stage.begin(*SLOW)
+        stage.begin(*PATIENT)
     else:
-        stage.begin(*SLOW)
+        stage.begin(*PATIENT)
         front = stage.front(also=also)
         check_equal(front.share_memory(), 0, "answer to the memory table")
         check(served(back.child.pid, stage.vm.path()), "the answer came before everything is registered")
@@ -103,7 +103,7 @@ def seen(back, stage, address):
 def slots(case):
     """Memory comes and goes in pieces, while a queue runs: each is registered before the answer."""
     back, stage, traffic = staged(case)
-    stage.begin(*SLOW)
+    stage.begin(*PATIENT)
     front = stage.front(also=COMMON | P_MEM_SLOTS)
     check_equal(front.add_slot(0, 2 * MIB), 0, "answer to the first slot")
     start(front, traffic)
@@ -120,7 +120,7 @@ def slots(case):
 def another_table(case, option, regions):
     """While a queue runs, the memory is told anew: it goes on with the requests that follow."""
     back, stage, traffic = staged(case, option=option)
-    stage.begin(*SLOW)
+    stage.begin(*PATIENT)
     front = stage.front(also=COMMON)
     check_equal(front.share_memory([(0, 2 * MIB)]), 0, "answer to the memory table")
     start(front, traffic)
@@ -138,7 +138,7 @@ def another_table(case, option, regions):
 def gated(case, words, plain):
     """It cannot fault, so it gets no memory before all of it is there, and then everything it was told."""
     back, stage, traffic = staged(case, *words, option=",gate=yes")
-    stage.begin(*SLOW)
+    stage.begin(*PATIENT)
     front = stage.front(also=COMMON, plain=plain)
     check_equal(front.share_memory(), 0, "answer to the memory table")
     start(front, traffic)
@@ -173,7 +173,7 @@ def unharmed(stage, back):
 def refused(case, words, says, option=""):
     """Its connection ends with the reason in the log, and so does the VMM's; no ring was told."""
     back, stage, traffic = staged(case, *words, option=option)
-    stage.begin(*SLOW)
+    stage.begin(*PATIENT)
     try:
         error = use(stage.front(also=COMMON), traffic)
     except (Failure, OSError) as failure:
@@ -187,7 +187,7 @@ def refused(case, words, says, option=""):
 def cannot_fault(case):
     """Without bit 30 there is nothing to be asked of it at all."""
     back, stage, traffic = staged(case, "lack=30")
-    stage.begin(*SLOW)
+    stage.begin(*PATIENT)
     use(stage.front(plain=True), traffic)
     wait_for("the log to say why", lambda: "cannot run before all memory is there" in stage.service.log())
     check(not (RINGS | MEMORY) & set(back.asked()), "memory or rings without postcopy")
@@ -197,7 +197,7 @@ def cannot_fault(case):
 def answers_twice(case):
     """Seen while the VMM waits for another answer, its connection ends; else there is another one behind it."""
     back, stage, traffic = staged(case, FEATURES + "twice")
-    stage.begin(*SLOW)
+    stage.begin(*PATIENT)
     try:
         use(stage.front(also=COMMON), traffic)
     except (Failure, OSError) as error:
@@ -211,7 +211,7 @@ def answers_twice(case):
 def silent_in_the_end(case, how):
     """Whatever it answers to END: everything is there."""
     back, stage, traffic = staged(case, f"answer-{POSTCOPY_END}={how}", option=",answer-timeout=1")
-    stage.begin(*SLOW)
+    stage.begin(*PATIENT)
     check_equal(use(stage.front(also=COMMON), traffic), None, "the connection")
     moved(stage, traffic)
     finish(stage, traffic, back)
@@ -221,11 +221,12 @@ def silent_in_the_end(case, how):
 def memory_refused(case):
     """It could not map, and says so: that is the VMM's to know, and its rings do not run before all is there."""
     back, stage, traffic = staged(case, f"answer-{SET_MEM_TABLE}=error")
-    stage.begin(*SLOW)
+    stage.begin(*PATIENT)
     front = stage.front(also=COMMON)
     check_equal(front.share_memory(), 1, "answer to the memory table")
     start(front, traffic)
     check(not RINGS & set(back.asked()) or stage.vm.has("complete"), "rings without a proof")
+    stage.source.rest()
     moved(stage, traffic)
     finish(stage, traffic, back)
 
@@ -233,8 +234,9 @@ def memory_refused(case):
 def touches_early(case):
     """It makes zeroes of pages that are still to come: an alarm, and nobody is told that all went well."""
     back, stage, traffic = staged(case, "populate")
-    stage.begin(*SLOW)
+    stage.begin(*PATIENT)
     use(stage.front(also=COMMON), traffic)
+    stage.source.rest()
     wait_for("the alarm", lambda: "memory integrity lost" in stage.service.log())
     check_equal(stage.service.wait_state("paused")["state"], "paused", "the session")
     check(not stage.vm.has("complete"), "complete with zeroes in it")
@@ -247,7 +249,7 @@ def touches_early(case):
 def joined(case, *words, option="", hold=True):
     """With its memory proven; @hold: the source is stopped, so that nothing comes."""
     back, stage, traffic = staged(case, *words, option=option)
-    stage.begin(*SLOW)
+    stage.begin(*PATIENT)
     front = stage.front(also=COMMON)
     check_equal(front.share_memory(), 0, "answer to the memory table")
     if hold:
@@ -358,8 +360,6 @@ def killed_running(case, answering):
 #: Of the daemon: the main sharer, a connection, one that was looked at when that began, and one more.
 FEW, OFTEN = ("--max-sharers", "4"), 9
 ONE_MORE = ("--max-sharers", "5")
-#: For what takes many turns; as interposed.SLOW.
-LONG = ("--no-background", "--linger", "6000")
 
 
 def connects_again(stage, front):
@@ -394,7 +394,7 @@ def only_one(stage, number=1):
 def again_and_again(case, words, option):
     """More often than there may be sharers: what is over is forgotten, for its back-end unmaps it."""
     back, stage, traffic = staged(case, *words, option=option, daemon=FEW)
-    stage.begin(*LONG)
+    stage.begin(*PATIENT)
     front = stage.front(also=COMMON)
     check_equal(front.share_memory(), 0, "answer to the memory table")
     for turn in range(OFTEN):
@@ -417,7 +417,7 @@ def before_serving(case):
         front = connects_again(stage, front)
     only_one(stage)
     start(front, traffic)
-    stage.begin(*LONG)
+    stage.begin(*PATIENT)
     moved(stage, traffic)
     finish(stage, traffic, back)
 
@@ -425,7 +425,7 @@ def before_serving(case):
 def broken_again(case):
     """It breaks the protocol each time, and its threads are not served on: that one, too, is forgotten."""
     back, stage, traffic = staged(case, f"answer-{SET_VRING_ENABLE}=number", option=",policy=disable", daemon=FEW)
-    stage.begin(*LONG)
+    stage.begin(*PATIENT)
     for _ in range(OFTEN):
         front = stage.front(also=COMMON)
         check_equal(front.share_memory(), 0, "answer to the memory table")
@@ -440,7 +440,7 @@ def broken_again(case):
 def kept(case):
     """A thread waits in what the first connection had mapped: served on, in every page of it, until it is unmapped."""
     back, stage, traffic = staged(case, daemon=ONE_MORE)
-    stage.begin(*LONG)
+    stage.begin(*PATIENT)
     front = stage.front(also=COMMON)
     check_equal(front.share_memory(), 0, "answer to the memory table")
     stage.pause()
@@ -471,7 +471,7 @@ def kept(case):
 def unmapped_and_over(case):
     """Its mapping goes under a thread that waits: not ours to end it, before its page is here."""
     back, stage, _ = staged(case, daemon=ONE_MORE)
-    stage.begin(*LONG)
+    stage.begin(*PATIENT)
     front = stage.front(also=COMMON)
     check_equal(front.share_memory(), 0, "answer to the memory table")
     stage.pause()

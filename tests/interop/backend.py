@@ -18,8 +18,8 @@ from preload import served, vmas  # noqa: E402
 from relay import S2D, Relay  # noqa: E402
 from scenario import PREEMPT, Scenario  # noqa: E402
 from served import PRELOAD, Setup, check_ended_well, run_served  # noqa: E402
-from service import MIB, PAGE, missing_programs  # noqa: E402
-from stage import REGIONS, SIZE, SLOW, Stage, check_reads, disk, some_reads, wait_rung  # noqa: E402
+from service import MIB, PAGE, PATIENT, missing_programs  # noqa: E402
+from stage import REGIONS, SIZE, Stage, check_reads, disk, some_reads, wait_rung  # noqa: E402
 from vhost_front import GET_CONFIG, GET_VRING_BASE, P_CONFIG  # noqa: E402
 from vhostuser import GET_FEATURES, OUT, SECTOR, FrontEnd, Ring  # noqa: E402
 from vm import binaries  # noqa: E402
@@ -87,7 +87,7 @@ def late(case):
     there, ring = Disk(case, stage), Ring(stage.image)
     after = requests(case, stage, there, ring)
     front = there.front()
-    stage.begin(*SLOW)
+    stage.begin(*PATIENT)
     check_equal(front.share_memory(), 0, "its verdict on the memory")
     check_equal(len(vmas(there.child.pid, stage.ram)), len(REGIONS), "mappings")
     check(served(there.child.pid, stage.ram), f"not registered: {vmas(there.child.pid, stage.ram)}")
@@ -112,7 +112,7 @@ def early(case):
     check_equal(front._ask(GET_FEATURES) != 0, True, "it does not answer")     # pylint: disable=protected-access
     check(there.is_closed(), "opened by a ring")
     check_equal(os.stat(stage.ram).st_blocks, 0, "blocks of the file")
-    stage.begin(*SLOW)
+    stage.begin(*PATIENT)
     wait_rung(front)
     check(served(there.child.pid, stage.ram), f"not registered: {vmas(there.child.pid, stage.ram)}")
     check_done(stage, there, ring, after)
@@ -132,7 +132,7 @@ def killed(case):
     after = requests(case, stage, there, ring)
     front = there.front()
     stage.relay.hold(S2D, before=enough)
-    stage.begin("--no-background", "--linger", "4000")
+    stage.begin(*PATIENT)
     check_equal(front.share_memory(), 0, "its verdict on the memory")
     front.start(ring)
     stage.relay.wait_held()
@@ -160,7 +160,7 @@ def daemon_gone(case):
     stage = Stage(case, "disk")
     there = Disk(case, stage)
     front = there.front()
-    stage.begin(*SLOW)
+    stage.begin(*PATIENT)
     before = os.stat(stage.ram).st_blocks
     stage.service.child.kill()
     stage.service.child.wait()
@@ -180,7 +180,7 @@ def table_changes(case):
     there, ring = Disk(case, stage), Ring(stage.image)
     after = requests(case, stage, there, ring)
     front = there.front()
-    stage.begin(*SLOW)
+    stage.begin(*PATIENT)
     for _ in range(3):
         check_equal(front.share_memory(), 0, "its verdict on the memory")
         check(served(there.child.pid, stage.ram), "not registered")

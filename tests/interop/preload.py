@@ -16,8 +16,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from harness import Failure, check, check_equal, main, skip_all, wait_for  # noqa: E402
 from preload import LIBRARY, SETPRIV, asks, preloaded, served, vmas  # noqa: E402
 from qmp import Qmp  # noqa: E402
-from service import BLOCK, MIB, PAGE, Service, missing_programs  # noqa: E402
-from stage import REGIONS, SIZE, SLOW, Stage, check_reads, disk, some_reads, wait_rung  # noqa: E402
+from service import BLOCK, MIB, PAGE, PATIENT, Service, missing_programs  # noqa: E402
+from stage import REGIONS, SIZE, Stage, check_reads, disk, some_reads, wait_rung  # noqa: E402
 from vhostuser import FrontEnd, Ring  # noqa: E402
 from vm import binaries  # noqa: E402
 
@@ -76,7 +76,7 @@ def qemu_is_served(case, binary, *options, wrapper=(), background=False):
     if background:
         case.defer(lambda: os.kill(pid, 9))
     wait_for("its hello alone", lambda: stage.pid_of("qemu") == [pid])
-    stage.begin(*SLOW)
+    stage.begin(*PATIENT)
     check(served(pid, stage.ram), f"its RAM is not registered: {vmas(pid, stage.ram)}")
     pages = [MIB, 3 * MIB + PAGE, SIZE - PAGE]
     seen = [machine.page(qmp, address) for address in pages]
@@ -146,7 +146,7 @@ def backend(case):
     front = FrontEnd(sock, ram, REGIONS)
     case.defer(front.close)
     front.begin()
-    stage.begin(*SLOW)
+    stage.begin(*PATIENT)
     check_equal(vmas(child.pid, stage.ram), [], "mapped before it was told")
     check_equal(front.share_memory(), 0, "the back-end's verdict on the memory")
     check(served(child.pid, stage.ram), f"not registered: {vmas(child.pid, stage.ram)}")
@@ -169,7 +169,7 @@ def backend_not_served(case):
     front = FrontEnd(sock, ram, REGIONS)
     case.defer(front.close)
     front.begin()
-    stage.begin(*SLOW)
+    stage.begin(*PATIENT)
     before = os.stat(stage.ram).st_blocks
     stage.service.child.kill()
     stage.service.child.wait()
@@ -194,7 +194,7 @@ def backend_unpreloaded(case):
     check_equal(front.share_memory(), 0, "the back-end's verdict on the memory")
     with open(stage.image_path, "wb") as image:
         image.write(stage.image)
-    stage.source = stage.service.source(*SLOW, blocks=[f"{BLOCK},size={SIZE},file={stage.image_path}"])
+    stage.source = stage.service.source(*PATIENT, blocks=[f"{BLOCK},size={SIZE},file={stage.image_path}"])
     text = stage.service.wait_blocker("stranger")
     check(str(child.pid) in text, f"the blocker says {text!r}")
     check(not stage.vm.has("listening"), "listening beside a stranger")

@@ -12,12 +12,12 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 # pylint: disable=wrong-import-position
 from harness import Skip, check, check_equal, main, skip_all, wait_for
-from interposed import SLOW, Interposed
+from interposed import Interposed
 from machine import STORAGE_DAEMON
 from netring import NetTraffic
 from preload import served
 from scripted import SECTORS, Traffic, same
-from service import MIB, missing_programs
+from service import MIB, PATIENT, missing_programs
 from vhost_front import P_CONFIG, P_MQ
 from vhostuser import SECTOR
 from vm import HUGE, reserve_hugepages
@@ -104,7 +104,7 @@ def storage(case, option="", queues=1, regions=None):
     back = Storage(case, queues)
     stage = Interposed(case, {"disk": back.path}, {"disk": option}, size=SIZE)
     traffic = Traffic(case, stage.image, queues)
-    stage.begin(*SLOW)
+    stage.begin(*PATIENT)
     run(stage.front(also=COMMON, regions=regions), traffic)
     finish(stage, {"disk": back}, {"disk": traffic})
 
@@ -113,7 +113,7 @@ def network(case, mode, option=""):
     back = Testpmd(case, mode)
     stage = Interposed(case, {"net": back.path}, {"net": option}, size=SIZE)
     traffic = NetTraffic(case, stage.image, NET_AT, mode == "io")
-    stage.begin(*SLOW)
+    stage.begin(*PATIENT)
     run(stage.front("net", also=P_MQ), traffic)
     finish(stage, {"net": back}, {"net": traffic})
 
@@ -124,7 +124,7 @@ def both(case):
     stage = Interposed(case, {name: back.path for name, back in backs.items()}, size=SIZE)
     traffics = {"disk": Traffic(case, stage.image), "net": NetTraffic(case, stage.image, NET_AT, True)}
     fronts = {name: stage.front(name, also=P_MQ) for name in backs}
-    stage.begin(*SLOW)
+    stage.begin(*PATIENT)
     for name, front in fronts.items():
         run(front, traffics[name])
     finish(stage, backs, traffics)
@@ -136,7 +136,7 @@ def huge(case):
     back = Storage(case)
     stage = Interposed(case, {"disk": back.path}, size=SIZE, memory="memfd=create,hugetlb=on", page="2M")
     traffic = Traffic(case, stage.image)
-    stage.begin(*SLOW)
+    stage.begin(*PATIENT)
     run(stage.front(also=COMMON), traffic)
     wait_for("the device to be done", lambda: traffic.done(stage.memory))
     check(stage.faults() > 0, "no fault of it")
@@ -149,7 +149,7 @@ def killed(case):
     back = Storage(case)
     stage = Interposed(case, {"disk": back.path}, size=SIZE)
     traffic = Traffic(case, stage.image)
-    stage.begin(*SLOW)
+    stage.begin(*PATIENT)
     front = stage.front(also=COMMON)
     check_equal(front.share_memory(), 0, "answer to the memory table")
     stage.pause()

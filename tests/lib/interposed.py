@@ -4,7 +4,7 @@
     stage = Interposed(case, {"disk": back.path})
     ring = Ring(stage.image) ...        what the guest had written before it moved
     front = stage.front("disk")         the VMM connects; it never touches memory itself
-    stage.begin(*SLOW)                  the package; faults are served from here on
+    stage.begin(*PATIENT)                  the package; faults are served from here on
     memory = stage.finish()
 
 The main sharer is lib/sharer; the memory is its memfd.
@@ -15,9 +15,6 @@ import signal
 from harness import PATIENCE, Failure, check, wait_for
 from service import BLOCK, MIB, Service
 from vhostuser import FrontEnd
-
-#: Only what is asked for comes, until this time has passed.
-SLOW = ("--no-background", "--linger", "1500")
 
 
 class Interposed:

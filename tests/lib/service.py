@@ -19,6 +19,8 @@ MIB = 1 << 20
 PAGE = 4096
 STORED = "5a" * 8                       # what a sharer's `store` and `poke` write
 ZERO = "00" * 8
+#: Of a source: only what is asked for comes, until Source.rest().
+PATIENT = ("--no-background", "--linger", "600000")
 PROGRAMS = ("postcopyd", "postcopyctl", "postcopy-source", "tests/lib/sharer")
 
 
@@ -93,7 +95,8 @@ class Source:
         return json.loads(lines[-1])
 
     def completed(self, timeout=PATIENCE):
-        """It handed its VM over, and no rule was broken."""
+        """It sends the rest, if it still waits with that, hands its VM over, and no rule was broken."""
+        self.rest()
         summary = self.summary(timeout)
         check_equal(summary["outcome"], "completed", f"outcome of the source ({summary['problem']})")
         check_equal(summary["violation"], None, "rule broken")
@@ -165,7 +168,7 @@ class Service:
                 str(self.case.seed if seed is None else seed), *options]
         for block in blocks or [f"{BLOCK},size={self.size}"]:
             argv += ["--block", block]
-        return Source(self.case.spawn(f"source{number}", argv))
+        return Source(self.case.spawn(f"source{number}", argv), lingers="--no-background" in options)
 
     # --- what it says --------------------------------------------------------------------------
 
@@ -232,13 +235,11 @@ class Service:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def patient_source(self, *options, **more):
-        """One that sends only what is asked for, until rest() or check_same()."""
-        source = self.source("--no-background", "--linger", "600000", *options, **more)
-        return Source(source.child, lingers=True)
+        """One that sends only what is asked for, until rest() or completed()."""
+        return self.source(*PATIENT, *options, **more)
 
     def check_same(self, source, block=BLOCK, sharers=None):
         """Every one of these sharers saw what the source holds."""
-        source.rest()
         wanted = source.completed()["digests"][block]
         for sharer in sharers if sharers is not None else self.sharers:
             sharer.event("complete")

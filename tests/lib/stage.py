@@ -3,7 +3,7 @@
 
     stage = Stage(case, "disk")
     ring = Ring(stage.image); some_reads(case, ring)
-    stage.begin(*SLOW)              # a FrontEnd does its part, and
+    stage.begin(*PATIENT)              # a FrontEnd does its part, and
     check_reads(stage, ring, content)
 """
 import os
@@ -15,7 +15,6 @@ from vhostuser import SECTOR
 SIZE = 16 * MIB
 #: What a VMM tells a back-end about the RAM of a small PC.
 REGIONS = [(0, 0xA0000), (0xC0000, SIZE - 0xC0000)]
-SLOW = ("--no-background", "--linger", "1500")
 
 
 class Stage:
