@@ -15,6 +15,9 @@
  *   pages that were asked for: those may be anywhere in it.  Until then the main lane is the fault
  *   thread's, with an urgent one, too
  *
+ * Not while our answer that commits is on its way to the source: one that cannot send acknowledges
+ * nothing for up to 40 ms, and the VM waits for that.
+ *
  * Each for a short time only.  A VMM may take minutes to load, and what it will want comes in
  * meanwhile; and that the source is gone shows when its connection is read to the end.
  */
@@ -57,6 +60,14 @@ int64_t holdback_wait(const struct faultloop *f)
 	return now < begun + calm_ns ? (int64_t)(begun + calm_ns - now) : -1;
 }
 
+/* Does the VM wait for the source to have our answer?  What the source sends acknowledges it. */
+static bool is_answering(const struct faultloop *f)
+{
+	const struct session *s = &f->engine.session;
+
+	return s->state == SESSION_RUNNING && s->answer_commits && !f->running_told;
+}
+
 /* Is any page waited for, or wanted ahead of need? */
 static bool is_asked(const struct engine *e)
 {
@@ -76,7 +87,7 @@ bool holdback_loading(const struct faultloop *f)
  */
 bool holdback_rests(const struct faultloop *f)
 {
-	return before_vm(f) && !is_asked(&f->engine) && holdback_loading(f);
+	return before_vm(f) && !is_asked(&f->engine) && !is_answering(f) && holdback_loading(f);
 }
 
 /**

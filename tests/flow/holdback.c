@@ -89,6 +89,23 @@ static void a_wish_ends_the_rest(void)
 	stage_close(&s);
 }
 
+/* Until the source has our answer that commits, which nobody here reads, its stream goes on. */
+static void goes_on_while_it_answers(void)
+{
+	uint64_t until = clock_ns() + STAGE_PATIENCE_MS * 1000000ull;
+	struct stage s;
+
+	stage_open(&s, &(struct stage_options){
+			       .commit_ping = true, .hold_loaded = true, .calm_ms = LONG_MS });
+	stage_send(&s, false, 0, FEW);
+	expect_rest(&s, SESSION_LOADING, STAGE_PAGES);
+	stage_loaded(&s);
+	while (stage_look(&s)->owed_left != STAGE_PAGES - FEW)
+		expect(clock_ns() < until);
+	expect_eq(s.snapshot->running_told, false);
+	stage_close(&s);
+}
+
 /* A VMM that takes its time gets its pages meanwhile. */
 static void goes_on_by_itself(bool urgent)
 {
@@ -142,6 +159,7 @@ static const struct fact facts[] = {
 	{ "O8 until the VM goes on the background rests, with an urgent lane",
 	  rests_while_loading_bulk },
 	{ "O5 it does not rest while something is wanted", a_wish_ends_the_rest },
+	{ "O8 it does not rest while our answer is on its way", goes_on_while_it_answers },
 	{ "O8 a VMM that loads for long: it goes on, single lane", goes_on_by_itself_main },
 	{ "O8 a VMM that loads for long: it goes on, with an urgent lane",
 	  goes_on_by_itself_bulk },
