@@ -158,9 +158,10 @@ def second_sharer(case, binary, capabilities, when, reads):
     def read_slowly(migration):
         migration.destination.wait_phase("running")
         migration.destination.vm.wait_reads(reads)
+        wait_for("the storage daemon to meet a missing page", migration.destination.faults_of_storage)
         migration.source.set_parameters(max_postcopy_bandwidth=0)
     scenario = Scenario("second sharer", capabilities, machine=Machine(136, disk="vhost-user"), when=when,
-                        backend="file", bandwidth=SLOW)
+                        backend="file", bandwidth=SLOW // 4)
     migration, trace = run_served(case, binary, scenario, after_switch=read_slowly)
     check_ended_well(migration, trace)
     faults = migration.destination.faults_of_storage()
