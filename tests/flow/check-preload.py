@@ -313,7 +313,7 @@ def daemon_dies_meanwhile(case):
     backend = started(service, "backend", maps="on")
     begin(service, vm, options)
     backend.do(f"open {path}")
-    os.kill(service.pid, signal.SIGSTOP)
+    service.child.freeze()
     backend.tell(f"map one 0 {MIB}")
     time.sleep(0.2)
     check_equal(len(backend.all("done")), 1, "commands done while the daemon is stopped")

@@ -275,11 +275,11 @@ def hangs(case):
                        if first * PAGE <= e["offset"] < (first + 200) * PAGE)
         return times[100]
     before = median_of(200)
-    victim.child.kill(signal.SIGSTOP)
+    victim.child.freeze()
     during = median_of(600)
     check(during < 20 * before, f"touches took {before} us, and {during} us beside a stopped sharer")
     check_equal(service.of("victim")["state"], "active", "state of the stopped one")
-    victim.child.kill(signal.SIGCONT)
+    victim.child.thaw()
     victim.saw(63 * PAGE)
     finish(service, source, vm, victim, other)
 

@@ -126,6 +126,20 @@ class Child:
         if self.running():
             self.proc.send_signal(sig)
 
+    def freeze(self):
+        """SIGSTOP, and every thread of it stands: until one of them has taken the signal, the others go on."""
+        self.kill(signal.SIGSTOP)
+        wait_for(f"{self.name} to stand still", lambda: set(self._thread_states()) == {"T"}, interval=0.001)
+
+    def thaw(self):
+        self.kill(signal.SIGCONT)
+
+    def _thread_states(self):
+        tasks = f"/proc/{self.pid}/task"
+        for task in os.listdir(tasks):
+            with open(f"{tasks}/{task}/stat", encoding="ascii", errors="replace") as stat:
+                yield stat.read().rpartition(")")[2].split()[0]
+
     def stop(self, grace=2.0):
         """SIGTERM, then SIGKILL; always reaped."""
         self.kill(signal.SIGTERM)

@@ -10,7 +10,6 @@
 The main sharer is lib/sharer; the memory is its memfd.
 """
 import os
-import signal
 
 from harness import PATIENCE, Failure, check, wait_for
 from service import BLOCK, MIB, Service
@@ -58,10 +57,10 @@ class Interposed:
 
     def pause(self):
         """Nothing comes from the source any more, until resume()."""
-        self.source.child.kill(signal.SIGSTOP)
+        self.source.child.freeze()
 
     def resume(self):
-        self.source.child.kill(signal.SIGCONT)
+        self.source.child.thaw()
 
     def content(self):
         """As it is now; looking does not fill holes."""
