@@ -15,17 +15,11 @@
 #include <string.h>
 
 #include "core/guard.h"
+#include "target.h"
 #include "wire/devstate_parts.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max);
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max, unsigned seed);
-
-#define CHECK(condition)                                                                           \
-	do {                                                                                       \
-		if (!(condition))                                                                  \
-			abort();                                                                   \
-	} while (0)
 
 static const uint8_t session[DEVSTATE_SESSION] = "fuzz";
 static const struct devstate_limits limits = { .segment = 4096, .total = 10000 };
@@ -64,13 +58,10 @@ static void hear(struct heard *h, const struct devstate_reader *r, int what,
 static int step(struct devstate_reader *r, const uint8_t *bytes, size_t len, struct heard *h,
 		size_t *used)
 {
-	cleanup_free uint8_t *window = malloc(len ? len : 1);
+	cleanup_free uint8_t *window = exactly(bytes, len);
 	struct devstate_event e;
-	int what;
+	int what = devstate_next(r, window, len, &e);
 
-	CHECK(window);
-	memcpy(window, bytes, len);
-	what = devstate_next(r, window, len, &e);
 	CHECK(what >= 0 || (what == -EPROTO && r->reason));
 	CHECK(what > 0 ? e.used > 0 && e.used <= len : e.used == 0);
 	CHECK(what != DEVSTATE_NEED_MORE || len < DEVSTATE_WINDOW);

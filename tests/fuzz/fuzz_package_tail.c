@@ -12,18 +12,11 @@
 #include <string.h>
 
 #include "core/guard.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "target.h"
 
 #define COMMAND_LEN 5
 #define PING_LEN    9
 #define PAGE_LEN    4096
-#define CHECK(condition)                                                                           \
-	do {                                                                                       \
-		if (!(condition))                                                                  \
-			abort();                                                                   \
-	} while (0)
-
 static void opening(const uint8_t *bytes, size_t len)
 {
 	struct qstream_opening_page page = { .offset = 1 };
@@ -76,9 +69,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size < 2)
 		return 0;
-	exact = malloc(size - 1); /* so that a read past the end is seen */
-	CHECK(exact);
-	memcpy(exact, data + 1, size - 1);
+	exact = exactly(data + 1, size - 1);
 	parts[data[0] % ARRAY_LEN(parts)](exact, size - 1);
 	return 0;
 }

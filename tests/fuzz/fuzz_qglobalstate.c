@@ -8,24 +8,13 @@
 #include <string.h>
 
 #include "core/guard.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define CHECK(condition)                                                                           \
-	do {                                                                                       \
-		if (!(condition))                                                                  \
-			abort();                                                                   \
-	} while (0)
+#include "target.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	/* so that a read past the end is seen */
-	cleanup_free uint8_t *exact = malloc(size ? size : 1);
+	cleanup_free uint8_t *exact = exactly(data, size);
 	struct qglobalstate s;
 
-	CHECK(exact);
-	if (size > 0)
-		memcpy(exact, data, size);
 	CHECK(qglobalstate_find(exact, size, &s) == s.run);
 	CHECK(strnlen(s.text, sizeof(s.text)) < sizeof(s.text));
 	CHECK((s.run == QGLOBALSTATE_UNKNOWN) == (s.reason != NULL));

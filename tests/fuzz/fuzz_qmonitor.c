@@ -12,16 +12,9 @@
 #include <string.h>
 
 #include "core/guard.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "target.h"
 
 #define ROOM 16
-#define CHECK(condition)                                                                           \
-	do {                                                                                       \
-		if (!(condition))                                                                  \
-			abort();                                                                   \
-	} while (0)
-
 static void check_name(const char *name)
 {
 	size_t len = strnlen(name, QMONITOR_NAME_MAX);
@@ -98,9 +91,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size < 1)
 		return 0;
-	exact = malloc(size - 1 ? size - 1 : 1); /* so that a read past the end is seen */
-	CHECK(exact);
-	memcpy(exact, data + 1, size - 1);
+	exact = (char *)exactly(data + 1, size - 1);
 	parts[data[0] % ARRAY_LEN(parts)](exact, size - 1);
 	return 0;
 }

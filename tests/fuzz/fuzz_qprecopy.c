@@ -15,19 +15,12 @@
 #include <string.h>
 
 #include "core/guard.h"
+#include "target.h"
 #include "wire/cursor.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define PAGE   4096u
 #define BLOCKS 8
 #define ROOM   (1u << 21)
-#define CHECK(condition)                                                                           \
-	do {                                                                                       \
-		if (!(condition))                                                                  \
-			abort();                                                                   \
-	} while (0)
-
 struct scene {
 	struct qprecopy_plan plan;
 	struct qprecopy_block blocks[BLOCKS];

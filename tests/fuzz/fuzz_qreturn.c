@@ -12,14 +12,7 @@
 #include <string.h>
 
 #include "core/guard.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define CHECK(condition)                                                                           \
-	do {                                                                                       \
-		if (!(condition))                                                                  \
-			abort();                                                                   \
-	} while (0)
+#include "target.h"
 
 static size_t write_again(struct qreturn_writer *w, const struct qreturn_message *m, uint8_t *out)
 {
@@ -47,13 +40,10 @@ static size_t step(struct qreturn_reader *r, struct qreturn_writer *w, const uin
 		   size_t len)
 {
 	uint8_t again[QRETURN_MESSAGE_MAX];
-	cleanup_free uint8_t *window = malloc(len ? len : 1);
+	cleanup_free uint8_t *window = exactly(bytes, len);
 	struct qreturn_message m;
-	int what;
+	int what = qreturn_next(r, window, len, &m);
 
-	CHECK(window);
-	memcpy(window, bytes, len);
-	what = qreturn_next(r, window, len, &m);
 	CHECK(what >= 0 || (what == -EPROTO && r->reason));
 	if (what > 0) {
 		CHECK(m.used > 0 && m.used <= len && (int)m.type == what);

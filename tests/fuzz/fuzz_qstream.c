@@ -13,17 +13,10 @@
 #include <string.h>
 
 #include "core/guard.h"
+#include "target.h"
 #include "wire/cursor.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 #define SECTION 2 /* as in tests/fixtures/q72-* */
-#define CHECK(condition)                                                                           \
-	do {                                                                                       \
-		if (!(condition))                                                                  \
-			abort();                                                                   \
-	} while (0)
-
 static const struct qstream_block blocks[] = {
 	{"pc.ram", 4 << 20, 4096},
 	{"/rom@etc/acpi/tables", 128 << 10, 4096},
@@ -127,20 +120,10 @@ static void add_record(struct sum *s, int what, const struct qstream_record *rec
 	}
 }
 
-/* Of its own size on the heap, so that a read past it is seen. */
-static uint8_t *window_of(const uint8_t *bytes, size_t len)
-{
-	uint8_t *copy = malloc(len ? len : 1);
-
-	CHECK(copy);
-	memcpy(copy, bytes, len);
-	return copy;
-}
-
 /* One call.  True when there may be more: @have was enlarged or *at moved on. */
 static bool step(struct qstream *q, struct sum *s, const uint8_t *bytes, size_t *at, size_t have)
 {
-	cleanup_free uint8_t *window = window_of(bytes + *at, have - *at);
+	cleanup_free uint8_t *window = exactly(bytes + *at, have - *at);
 	struct qstream_record rec;
 	int what = qstream_next(q, window, have - *at, &rec);
 

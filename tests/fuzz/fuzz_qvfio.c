@@ -16,17 +16,10 @@
 #include <string.h>
 
 #include "core/guard.h"
+#include "target.h"
 #include "wire/digest.h"
 #include "wire/qvfio_config.h"
 #include "wire/qvfio_packet.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define CHECK(condition)                                                                           \
-	do {                                                                                       \
-		if (!(condition))                                                                  \
-			abort();                                                                   \
-	} while (0)
 
 enum { SEGMENT_MAX = 1000, TOTAL_MAX = 3000, SWITCHOVER = 4, MULTIFD = 8 };
 
@@ -57,13 +50,10 @@ static void hear(struct heard *h, int what, const struct qvfio_event *e)
 static int step(struct qvfio_reader *r, const uint8_t *bytes, size_t len, struct heard *h,
 		size_t *used)
 {
-	cleanup_free uint8_t *window = malloc(len ? len : 1);
+	cleanup_free uint8_t *window = exactly(bytes, len);
 	struct qvfio_event e;
-	int what;
+	int what = qvfio_next(r, window, len, &e);
 
-	CHECK(window);
-	memcpy(window, bytes, len);
-	what = qvfio_next(r, window, len, &e);
 	CHECK(what >= 0 || (what == -EPROTO && r->reason));
 	CHECK(e.used <= len && (what != QVFIO_NEED_MORE || len - e.used < QVFIO_WINDOW));
 	if (what > 0)
