@@ -254,11 +254,20 @@ static int walk(const struct chain *c, const struct kind *kinds, void *out, cons
 	return 0;
 }
 
-/* What an answer says of its own length against what came of it. */
-static int measure(uint32_t argsz, size_t least, size_t len, size_t *need, const char **why)
+/*
+ * An answer begins with its own length, whatever it describes; that length against what came of it.
+ * @least: shorter than the head where older kernels leave out its end
+ */
+static int measure(struct chain *c, size_t least, size_t len, size_t *need, const char **why)
 {
+	uint32_t argsz;
+
+	if (len < c->head)
+		return refuse(-EPROTO, "answer is shorter than what it is to describe", why);
+	memcpy(&argsz, c->base, sizeof(argsz));
 	if (argsz < least || argsz > VFIOCAPS_MAX)
 		return refuse(-EPROTO, "answer says it has a length that none has", why);
+	c->end = argsz;
 	if (argsz <= len)
 		return 0;
 	*need = argsz;
@@ -277,21 +286,16 @@ int vfiocaps_region(struct vfiocaps_region *out, const void *buf, size_t len, si
 	int err;
 
 	memset(out, 0, sizeof(*out));
-	if (len < sizeof(head))
-		return refuse(-EPROTO, "answer is shorter than what it is to describe", why);
-	memcpy(&head, buf, sizeof(head));
-	err = measure(head.argsz, sizeof(head), len, need, why);
+	err = measure(&chain, sizeof(head), len, need, why);
 	if (err)
 		return err;
+	memcpy(&head, buf, sizeof(head));
 	out->flags = head.flags;
 	out->index = head.index;
 	out->size = head.size;
 	out->offset = head.offset;
-	if (!(head.flags & VFIOCAPS_REGION_CAPS))
-		return 0;
 	chain.first = head.cap_offset;
-	chain.end = head.argsz;
-	return walk(&chain, region_kinds, out, why);
+	return head.flags & VFIOCAPS_REGION_CAPS ? walk(&chain, region_kinds, out, why) : 0;
 }
 
 /**
@@ -307,19 +311,14 @@ int vfiocaps_iommu(struct vfiocaps_iommu *out, const void *buf, size_t len, size
 	int err;
 
 	memset(out, 0, sizeof(*out));
-	if (len < sizeof(head))
-		return refuse(-EPROTO, "answer is shorter than what it is to describe", why);
-	memcpy(&head, buf, sizeof(head));
-	err = measure(head.argsz, offsetof(struct iommu_head, cap_offset), len, need, why);
+	err = measure(&chain, offsetof(struct iommu_head, cap_offset), len, need, why);
 	if (err)
 		return err;
+	memcpy(&head, buf, sizeof(head));
 	out->flags = head.flags;
 	out->pgsizes = head.flags & VFIOCAPS_PGSIZES ? head.pgsizes : 0;
-	if (!(head.flags & VFIOCAPS_IOMMU_CAPS))
-		return 0;
 	chain.first = head.cap_offset;
-	chain.end = head.argsz;
-	return walk(&chain, iommu_kinds, out, why);
+	return head.flags & VFIOCAPS_IOMMU_CAPS ? walk(&chain, iommu_kinds, out, why) : 0;
 }
 
 /**
