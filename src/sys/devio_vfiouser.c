@@ -92,10 +92,15 @@ static ssize_t get_region(void *ctx, uint32_t index, void *bytes, size_t room, u
 	return describe(ctx, index, bytes, &want, until);
 }
 
-static ssize_t read_region(void *ctx, const struct devio_at *at, void *buf, size_t len,
-			   uint64_t until)
+/* Into @in, or, where that is NULL, from @out: as much at a time as a message carries. */
+struct passage {
+	uint8_t *in;
+	const uint8_t *out;
+};
+
+static ssize_t pass(struct vfiouser_link *l, const struct devio_at *at, struct passage p,
+		    size_t len, uint64_t until)
 {
-	struct vfiouser_link *l = ctx;
 	size_t done = 0;
 
 	while (done < len) {
@@ -103,43 +108,32 @@ static ssize_t read_region(void *ctx, const struct devio_at *at, void *buf, size
 		uint32_t n = chunk(l, len - done);
 		int err;
 
-		vfiomsg_ask(&ask, VFIOMSG_REGION_READ, 0);
+		vfiomsg_ask(&ask, p.in ? VFIOMSG_REGION_READ : VFIOMSG_REGION_WRITE, 0);
 		ask.fixed.access = (struct vfiomsg_access){ at->offset + done, at->region, n };
+		ask.data = p.in ? NULL : p.out + done;
+		ask.len = p.in ? 0 : n;
 		err = vfiouser_link_ask(l, &ask, -1, &answer, until);
 		if (err)
 			return err;
-		if (answer.len)
-			memcpy((uint8_t *)buf + done, answer.data, answer.len);
-		done += answer.len;
-		if (answer.len < n)
-			break;
-	}
-	return (ssize_t)done;
-}
-
-static ssize_t write_region(void *ctx, const struct devio_at *at, const void *buf, size_t len,
-			    uint64_t until)
-{
-	struct vfiouser_link *l = ctx;
-	size_t done = 0;
-
-	while (done < len) {
-		struct vfiomsg ask, answer;
-		uint32_t n = chunk(l, len - done);
-		int err;
-
-		vfiomsg_ask(&ask, VFIOMSG_REGION_WRITE, 0);
-		ask.fixed.access = (struct vfiomsg_access){ at->offset + done, at->region, n };
-		ask.data = (const uint8_t *)buf + done;
-		ask.len = n;
-		err = vfiouser_link_ask(l, &ask, -1, &answer, until);
-		if (err)
-			return err;
+		if (answer.len) /* of a read: as many bytes as it counts */
+			memcpy(p.in + done, answer.data, answer.len);
 		done += answer.fixed.access.count;
 		if (answer.fixed.access.count < n)
 			break;
 	}
 	return (ssize_t)done;
+}
+
+static ssize_t read_region(void *ctx, const struct devio_at *at, void *buf, size_t len,
+			   uint64_t until)
+{
+	return pass(ctx, at, (struct passage){ .in = buf }, len, until);
+}
+
+static ssize_t write_region(void *ctx, const struct devio_at *at, const void *buf, size_t len,
+			    uint64_t until)
+{
+	return pass(ctx, at, (struct passage){ .out = buf }, len, until);
 }
 
 /* The descriptor is of the whole region, wherever it says that it begins. */
