@@ -440,13 +440,19 @@ def broken_again(case):
     unharmed(stage, back)
 
 
-def kept(case):
-    """A thread waits in what the first connection had mapped: served on, in every page of it, until it is unmapped."""
+def serving_over(case):
+    """A back-end of a VM that is served, with room for a connection more than it has."""
     back, stage, traffic = staged(case, daemon=ONE_MORE)
     stage.begin(*PATIENT)
     front = stage.front(also=COMMON)
     check_equal(front.share_memory(), 0, "answer to the memory table")
     stage.pause()
+    return back, stage, traffic, front
+
+
+def kept(case):
+    """A thread waits in what the first connection had mapped: served on, in every page of it, until it is unmapped."""
+    back, stage, traffic, front = serving_over(case)
     back.tell(f"touch {3 * PAGE}")
     waits(stage)
     front = goes_while_waiting(stage, back, front)
@@ -473,11 +479,7 @@ def kept(case):
 
 def unmapped_and_over(case):
     """Its mapping goes under a thread that waits: not ours to end it, before its page is here."""
-    back, stage, _ = staged(case, daemon=ONE_MORE)
-    stage.begin(*PATIENT)
-    front = stage.front(also=COMMON)
-    check_equal(front.share_memory(), 0, "answer to the memory table")
-    stage.pause()
+    back, stage, _, front = serving_over(case)
     back.tell(f"touch {7 * PAGE}")
     waits(stage)
     back.tell("unmap")
