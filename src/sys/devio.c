@@ -303,6 +303,72 @@ int devio_mig_precopy(struct devio *d, struct devio_precopy *out)
 	return (int)CALL(d, "precopy info", d->ops->mig_precopy(d->ctx, out, until));
 }
 
+/* --- memory that the device reaches --- */
+
+static bool is_dma_range(uint64_t iova, uint64_t size)
+{
+	uint64_t end;
+
+	return size && add_u64(iova, size - 1, &end);
+}
+
+/**
+ * devio_dma_map - let the device reach memory
+ *
+ * Of the kernel's devices the whole of it is pinned by this call, or nothing is; a page that is
+ * missing under userfaultfd is not waited for.  Who maps sees to it that none is (core/gate.h), so
+ * that -EFAULT is somebody's mistake.
+ *
+ * Return: 0 or -errno, see devio_dma_why().
+ */
+int devio_dma_map(struct devio *d, const struct devio_dma *m)
+{
+	if (!d->ops->dma_map)
+		return -EOPNOTSUPP;
+	if (!is_dma_range(m->iova, m->size) || !m->prot || m->prot & ~(PROT_READ | PROT_WRITE))
+		return -EINVAL;
+	return (int)CALL(d, "dma map", d->ops->dma_map(d->ctx, m, until));
+}
+
+/**
+ * devio_dma_unmap - take memory from the device
+ *
+ * When it returned, the device does not reach it any more.
+ */
+int devio_dma_unmap(struct devio *d, uint64_t iova, uint64_t size)
+{
+	if (!d->ops->dma_unmap)
+		return -EOPNOTSUPP;
+	if (!is_dma_range(iova, size))
+		return -EINVAL;
+	return (int)CALL(d, "dma unmap", d->ops->dma_unmap(d->ctx, iova, size, until));
+}
+
+/**
+ * devio_dma_why - an error of the two, in words
+ *
+ * Return: NULL where there is no more to say than what the errno says by itself.
+ */
+const char *devio_dma_why(int err)
+{
+	static const struct {
+		int err;
+		const char *text;
+	} why[] = {
+		{ -EFAULT, "a page of it was missing: it was mapped too early (a bug of ours)" },
+		{ -ENOMEM, "it would be more than may be locked: RLIMIT_MEMLOCK (LimitMEMLOCK=)" },
+		{ -ENOSPC, "too many mappings: dma_entry_limit of vfio_iommu_type1" },
+		{ -EEXIST, "its device addresses are mapped already" },
+		{ -EINVAL, "no whole pages, not for this device to reach, or not in its state" },
+		{ -ENOENT, "it was not mapped" },
+	};
+
+	for (unsigned i = 0; i < ARRAY_LEN(why); i++)
+		if (why[i].err == err)
+			return why[i].text;
+	return NULL;
+}
+
 /* --- mapped parts of regions --- */
 
 /**

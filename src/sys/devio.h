@@ -59,6 +59,15 @@ struct devio_map {
 	bool shared_file; /* its owner can truncate it: look at it by devio_map_read() only */
 };
 
+/* Memory that a device is to reach. */
+struct devio_dma {
+	uint64_t iova, size;
+	uint32_t prot;	 /* PROT_READ, PROT_WRITE: what the device may do */
+	void *address;	 /* in our space: the kernel pins what is there; NULL: none */
+	int fd;		 /* what a server maps for itself, stays the caller's; -1: it asks us */
+	uint64_t offset; /* in the descriptor */
+};
+
 /*
  * What a transport does.  @until: CLOCK_MONOTONIC in ns, DEVWATCH_NEVER for none; who can bound
  * its waiting returns -ETIMEDOUT at that time, who cannot (the kernel) forwards EINTR.  Numbers of
@@ -85,6 +94,8 @@ struct devio_ops {
 	ssize_t (*mig_read)(void *ctx, void *buf, size_t len, uint64_t until);
 	ssize_t (*mig_write)(void *ctx, const void *buf, size_t len, uint64_t until);
 	int (*mig_precopy)(void *ctx, struct devio_precopy *out, uint64_t until);
+	int (*dma_map)(void *ctx, const struct devio_dma *m, uint64_t until);
+	int (*dma_unmap)(void *ctx, uint64_t iova, uint64_t size, uint64_t until);
 	void (*close)(void *ctx);
 };
 
@@ -124,6 +135,18 @@ ssize_t devio_mig_read(struct devio *d, void *buf, size_t len);
 /* Bytes taken, never 0. */
 ssize_t devio_mig_write(struct devio *d, const void *buf, size_t len);
 int devio_mig_precopy(struct devio *d, struct devio_precopy *out);
+
+/*
+ * Let the device reach memory: the addresses of all devices that share a container are the same
+ * ones.  -EFAULT: a page was missing, and nothing is mapped; -ENOMEM, -ENOSPC: our limits, see
+ * devio_dma_why(); -EEXIST: the addresses are in use; -EINVAL: no whole pages, out of the device's
+ * reach, or (servers) not in this state of the device.
+ */
+int devio_dma_map(struct devio *d, const struct devio_dma *m);
+/* Whole mappings.  -EINVAL: it would cut one; -ENOENT: there was none. */
+int devio_dma_unmap(struct devio *d, uint64_t iova, uint64_t size);
+/* What such an error means and what can be done, for people; static, or NULL. */
+const char *devio_dma_why(int err);
 
 /* Whole pages of a region that can be mapped.  0 or -errno. */
 int devio_map(struct devio *d, const struct vfiocaps_region *r, uint64_t offset, uint64_t len,

@@ -5,6 +5,15 @@
  * a character device for each and iommufd, is not gone here, and refused by name where it is the
  * only one: its mapping waits for missing pages with locks held, and maps of files make pages up.
  *
+ * What devices reach belongs to the container, and a group is in one container only.  So devices of
+ * one group share both, by duplicates of their descriptors: whoever is closed last ends it all.
+ *
+ * Mapping pins every page of the range where a device is behind the IOMMU, from the address space
+ * of who calls, and charges it to that process's limit of locked memory.  A page that is missing
+ * under userfaultfd is an error at once, and the whole of the range is unpinned again (devices.md
+ * 4.1, F1).  Where a driver pins for itself (mdev) nothing is pinned here, and missing pages are no
+ * error: they are one for the device, later.
+ *
  * The descriptor of a stream comes out of a change of state and lives here, until another takes its
  * place, or the device has left the states that have one.
  *
@@ -14,8 +23,10 @@
 
 #include "sys/devio_vfio.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +43,7 @@
 
 struct vfio {
 	int container, group, device;
+	int number; /* of the group */
 	int stream; /* of device state; -1: none */
 	/* Where the region that was used last is in the device's file. */
 	bool known;
@@ -240,6 +252,40 @@ static int v_mig_precopy(void *ctx, struct devio_precopy *out, uint64_t until)
 	return 0;
 }
 
+/* --- memory --- */
+
+static int v_dma_map(void *ctx, const struct devio_dma *m, uint64_t until)
+{
+	struct vfio_iommu_type1_dma_map map = {
+		.argsz = sizeof(map),
+		.flags = (m->prot & PROT_READ ? VFIO_DMA_MAP_FLAG_READ : 0) |
+			 (m->prot & PROT_WRITE ? VFIO_DMA_MAP_FLAG_WRITE : 0),
+		.vaddr = (uintptr_t)m->address,
+		.iova = m->iova,
+		.size = m->size,
+	};
+	const struct vfio *v = ctx;
+
+	(void)until;
+	return m->address ? done(ioctl(v->container, VFIO_IOMMU_MAP_DMA, &map)) : -EINVAL;
+}
+
+/* The kernel unmaps what there is of a range, and says how much that was. */
+static int v_dma_unmap(void *ctx, uint64_t iova, uint64_t size, uint64_t until)
+{
+	struct vfio_iommu_type1_dma_unmap unmap = {
+		.argsz = sizeof(unmap),
+		.iova = iova,
+		.size = size,
+	};
+	const struct vfio *v = ctx;
+
+	(void)until;
+	if (ioctl(v->container, VFIO_IOMMU_UNMAP_DMA, &unmap) < 0)
+		return -errno;
+	return unmap.size == size ? 0 : -ENOENT;
+}
+
 static void v_close(void *ctx)
 {
 	vfio_free(ctx);
@@ -256,6 +302,8 @@ static const struct devio_ops vfio_ops = {
 	.mig_read = v_mig_read,
 	.mig_write = v_mig_write,
 	.mig_precopy = v_mig_precopy,
+	.dma_map = v_dma_map,
+	.dma_unmap = v_dma_unmap,
 	.close = v_close,
 };
 
@@ -275,12 +323,16 @@ static bool exists(const char *sysfs, const char *name)
 	return n > 0 && (size_t)n < sizeof(path) && access(path, F_OK) == 0;
 }
 
-/* /dev/vfio/N for the group that @sysfs is in. */
-static int group_path(const char *sysfs, char *path, size_t room, const char **why)
+/**
+ * devio_vfio_group - which group a device is in
+ */
+int devio_vfio_group(const char *sysfs, const char **why)
 {
 	char link[PATH_ROOM], target[PATH_ROOM];
-	const char *number;
+	const char *name;
 	ssize_t len;
+	long number;
+	char *end;
 	int n = snprintf(link, sizeof(link), "%s/iommu_group", sysfs);
 
 	if (n < 0 || (size_t)n >= sizeof(link) || access(sysfs, F_OK) < 0)
@@ -291,9 +343,11 @@ static int group_path(const char *sysfs, char *path, size_t room, const char **w
 	if (len < 0)
 		return refuse(-ENODEV, "it is in no IOMMU group", why);
 	target[len] = '\0';
-	number = strrchr(target, '/');
-	n = snprintf(path, room, "/dev/vfio/%s", number ? number + 1 : target);
-	return n > 0 && (size_t)n < room ? 0 : refuse(-ENAMETOOLONG, "its group has no name", why);
+	name = strrchr(target, '/') ? strrchr(target, '/') + 1 : target;
+	number = strtol(name, &end, 10);
+	if (end == name || *end || number < 0 || number > INT_MAX)
+		return refuse(-ENODEV, "its IOMMU group has no number", why);
+	return (int)number;
 }
 
 static int open_container(struct vfio *v, const char **why)
@@ -307,10 +361,12 @@ static int open_container(struct vfio *v, const char **why)
 	return 0;
 }
 
-static int attach_group(struct vfio *v, const char *path, const char **why)
+static int attach_group(struct vfio *v, const char **why)
 {
 	struct vfio_group_status status = { .argsz = sizeof(status) };
+	char path[sizeof("/dev/vfio/-2147483648")];
 
+	snprintf(path, sizeof(path), "/dev/vfio/%d", v->number);
 	v->group = open(path, O_RDWR | O_CLOEXEC);
 	if (v->group < 0)
 		return refuse(-errno, "its group cannot be opened: no VFIO driver, or in use", why);
@@ -325,27 +381,41 @@ static int attach_group(struct vfio *v, const char *path, const char **why)
 	return 0;
 }
 
-/**
- * devio_vfio_open - open a device of the kernel's
- *
- * Return: 0; -ENODEV, -EBUSY, -EOPNOTSUPP, or what open(2) and the ioctls say.
- */
-int devio_vfio_open(struct devio *out, const char *sysfs, const char **why)
+static int share_group(struct vfio *v, const struct devio *beside, const char **why)
+{
+	const struct vfio *other = beside->ctx;
+
+	assert(beside->ops == &vfio_ops);
+	if (other->number != v->number)
+		return refuse(-EXDEV, "it is in another group than the device beside it", why);
+	v->container = fcntl(other->container, F_DUPFD_CLOEXEC, 0);
+	v->group = fcntl(other->group, F_DUPFD_CLOEXEC, 0);
+	return v->container < 0 || v->group < 0 ? refuse(-errno, "no descriptors left", why) : 0;
+}
+
+static int reach_group(struct vfio *v, const char *sysfs, const struct devio *beside,
+		       const char **why)
+{
+	int ret = v->number = devio_vfio_group(sysfs, why);
+
+	if (ret >= 0 && beside)
+		return share_group(v, beside, why);
+	ret = ret < 0 ? ret : open_container(v, why);
+	return ret < 0 ? ret : attach_group(v, why);
+}
+
+static int open_device(struct devio *out, const char *sysfs, const struct devio *beside,
+		       const char **why)
 {
 	__attribute__((cleanup(vfio_freep))) struct vfio *v = calloc(1, sizeof(*v));
 	const char *name = strrchr(sysfs, '/');
-	char path[PATH_ROOM];
 	int ret;
 
 	*why = "out of memory";
 	if (!v)
 		return -ENOMEM;
 	v->container = v->group = v->device = v->stream = -1;
-	ret = group_path(sysfs, path, sizeof(path), why);
-	if (ret == 0)
-		ret = open_container(v, why);
-	if (ret == 0)
-		ret = attach_group(v, path, why);
+	ret = reach_group(v, sysfs, beside, why);
 	if (ret < 0)
 		return ret;
 	v->device = ioctl(v->group, VFIO_GROUP_GET_DEVICE_FD, name ? name + 1 : sysfs);
@@ -353,4 +423,26 @@ int devio_vfio_open(struct devio *out, const char *sysfs, const char **why)
 		return refuse(-errno, "its group does not give it out", why);
 	devio_init(out, &vfio_ops, steal_ptr(&v));
 	return 0;
+}
+
+/**
+ * devio_vfio_open - open a device of the kernel's
+ *
+ * Return: 0; -ENODEV, -EBUSY (its group is open), -EOPNOTSUPP, or what open(2) and the ioctls say.
+ */
+int devio_vfio_open(struct devio *out, const char *sysfs, const char **why)
+{
+	return open_device(out, sysfs, NULL, why);
+}
+
+/**
+ * devio_vfio_open_beside - open another device of a group that is open
+ * @beside: only what never changes of it is looked at, so that its thread may be using it
+ *
+ * Return: as devio_vfio_open(); -EXDEV.
+ */
+int devio_vfio_open_beside(struct devio *out, const char *sysfs, const struct devio *beside,
+			   const char **why)
+{
+	return open_device(out, sysfs, beside, why);
 }

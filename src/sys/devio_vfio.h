@@ -10,5 +10,14 @@
  * people, and is static text.
  */
 int devio_vfio_open(struct devio *out, const char *sysfs, const char **why);
+/*
+ * Open another device of the group that @beside, an open one of these, is in.  They share the
+ * container: what is mapped for one, all of them reach, and nobody can map it twice.  -EXDEV: it is
+ * in another group.
+ */
+int devio_vfio_open_beside(struct devio *out, const char *sysfs, const struct devio *beside,
+			   const char **why);
+/* The number of its IOMMU group: devices with the same one have to share.  -ENODEV, -EOPNOTSUPP. */
+int devio_vfio_group(const char *sysfs, const char **why);
 
 #endif

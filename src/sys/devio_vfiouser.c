@@ -248,6 +248,33 @@ static ssize_t mig_write(void *ctx, const void *buf, size_t len, uint64_t until)
 
 /* --- memory ---------------------------------------------------------------------------------- */
 
+/* By its descriptor, or without one: then the device asks for the bytes. */
+static int dma_map(void *ctx, const struct devio_dma *m, uint64_t until)
+{
+	struct vfiomsg ask, answer;
+
+	vfiomsg_ask(&ask, VFIOMSG_DMA_MAP, 0);
+	ask.fds = m->fd >= 0;
+	ask.fixed.map = (struct vfiomsg_map){
+		.argsz = sizeof(ask.fixed.map),
+		.flags = (m->prot & PROT_READ ? VFIOMSG_MAP_READ : 0) |
+			 (m->prot & PROT_WRITE ? VFIOMSG_MAP_WRITE : 0),
+		.offset = m->offset,
+		.iova = m->iova,
+		.size = m->size,
+	};
+	return vfiouser_link_ask(ctx, &ask, m->fd, &answer, until);
+}
+
+static int dma_unmap(void *ctx, uint64_t iova, uint64_t size, uint64_t until)
+{
+	struct vfiomsg ask, answer;
+
+	vfiomsg_ask(&ask, VFIOMSG_DMA_UNMAP, 0);
+	ask.fixed.unmap = (struct vfiomsg_unmap){ .argsz = 24, .iova = iova, .size = size };
+	return vfiouser_link_ask(ctx, &ask, -1, &answer, until);
+}
+
 static const struct devio_ops ops;
 
 /* Begin a call that devio does not know. */
@@ -260,44 +287,6 @@ static uint64_t enter(struct devio *d, const char *what)
 static int leave(struct devio *d, int ret)
 {
 	return devwatch_leave(&d->watch) ? ret : -ETIMEDOUT;
-}
-
-/**
- * devio_vfiouser_map - let the device have memory
- */
-int devio_vfiouser_map(struct devio *d, const struct devio_vfiouser_range *r)
-{
-	uint64_t until = enter(d, "dma map");
-	struct vfiomsg ask, answer;
-
-	if (until == 0)
-		return -ETIMEDOUT;
-	vfiomsg_ask(&ask, VFIOMSG_DMA_MAP, 0);
-	ask.fds = r->fd >= 0;
-	ask.fixed.map = (struct vfiomsg_map){
-		.argsz = sizeof(ask.fixed.map),
-		.flags = (r->prot & PROT_READ ? VFIOMSG_MAP_READ : 0) |
-			 (r->prot & PROT_WRITE ? VFIOMSG_MAP_WRITE : 0),
-		.offset = r->offset,
-		.iova = r->iova,
-		.size = r->size,
-	};
-	return leave(d, vfiouser_link_ask(d->ctx, &ask, r->fd, &answer, until));
-}
-
-/**
- * devio_vfiouser_unmap - take memory from the device
- */
-int devio_vfiouser_unmap(struct devio *d, uint64_t iova, uint64_t size)
-{
-	uint64_t until = enter(d, "dma unmap");
-	struct vfiomsg ask, answer;
-
-	if (until == 0)
-		return -ETIMEDOUT;
-	vfiomsg_ask(&ask, VFIOMSG_DMA_UNMAP, 0);
-	ask.fixed.unmap = (struct vfiomsg_unmap){ .argsz = 24, .iova = iova, .size = size };
-	return leave(d, vfiouser_link_ask(d->ctx, &ask, -1, &answer, until));
 }
 
 /**
@@ -351,6 +340,8 @@ static const struct devio_ops ops = {
 	.feature = feature,
 	.mig_read = mig_read,
 	.mig_write = mig_write,
+	.dma_map = dma_map,
+	.dma_unmap = dma_unmap,
 	.close = close_link,
 };
 

@@ -10,6 +10,7 @@
  * in one of the two while the device runs.
  *
  * Features take the kernel's structs, those with pointers too (what was written by the device).
+ * Servers take no mapping in STOP and STOP_COPY, and give none back there: -EINVAL.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -40,16 +41,6 @@ int devio_vfiouser_open(struct devio *d, const char *path,
 			const struct devio_vfiouser_options *options);
 /* @sock is taken over, whatever is returned. */
 int devio_vfiouser_adopt(struct devio *d, int sock, const struct devio_vfiouser_options *options);
-
-struct devio_vfiouser_range {
-	uint64_t iova, size;
-	uint32_t prot;	 /* PROT_READ, PROT_WRITE: what the device may do */
-	int fd;		 /* stays the caller's; -1: it asks for bytes */
-	uint64_t offset; /* in the descriptor */
-};
-/* 0, or -errno as the server says it; in STOP and STOP_COPY servers say -EINVAL. */
-int devio_vfiouser_map(struct devio *d, const struct devio_vfiouser_range *r);
-int devio_vfiouser_unmap(struct devio *d, uint64_t iova, uint64_t size);
 
 /*
  * Answer what the device asks for until the handle's limit passes or @done says so after an answer.

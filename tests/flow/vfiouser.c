@@ -26,7 +26,7 @@
 /* What every conversation has before and after: the device is looked at, has memory, is told. */
 static int greet(struct side *s)
 {
-	struct devio_vfiouser_range r = { SIDE_IOVA, SIDE_MEMORY, PROT_READ | PROT_WRITE, -1, 0 };
+	struct devio_dma r = { SIDE_IOVA, SIDE_MEMORY, PROT_READ | PROT_WRITE, NULL, -1, 0 };
 	struct devio_info info;
 	struct vfiocaps_region bar;
 	int err = devio_info(&s->dev, &info);
@@ -34,7 +34,7 @@ static int greet(struct side *s)
 	if (!err && !(info.flags & DEVIO_RESET))
 		return -EBADF;
 	err = err ? err : devio_region(&s->dev, VFIOUSER_BAR, &bar);
-	err = err ? err : devio_vfiouser_map(&s->dev, &r);
+	err = err ? err : devio_dma_map(&s->dev, &r);
 	err = err ? err : side_bar_write(s, VFIOUSER_REG_ADDRESS, SIDE_IOVA + 8);
 	err = err ? err : side_bar_write(s, VFIOUSER_REG_VALUE, 42);
 	return err ? err : side_bar_write(s, VFIOUSER_REG_COMMAND, 1);
@@ -44,7 +44,7 @@ static int finish(struct side *s, uint64_t *sum)
 {
 	int err = side_digest(s, sum);
 
-	err = err ? err : devio_vfiouser_unmap(&s->dev, SIDE_IOVA, SIDE_MEMORY);
+	err = err ? err : devio_dma_unmap(&s->dev, SIDE_IOVA, SIDE_MEMORY);
 	return err ? err : devio_reset(&s->dev);
 }
 
@@ -257,7 +257,7 @@ static void over(void)
 
 static void stopped(void)
 {
-	struct devio_vfiouser_range r = { SIDE_IOVA, SIDE_MEMORY, PROT_READ, -1, 0 };
+	struct devio_dma r = { SIDE_IOVA, SIDE_MEMORY, PROT_READ, NULL, -1, 0 };
 	struct devio_info info;
 	struct side s;
 	uint64_t sum;
@@ -265,20 +265,20 @@ static void stopped(void)
 	int err = side_open(&s, "generation=2");
 
 	err = err ? err : side_set_state(&s, VFIOUSER_STOP);
-	tap_ok(!err && devio_vfiouser_map(&s.dev, &r) == -EINVAL &&
+	tap_ok(!err && devio_dma_map(&s.dev, &r) == -EINVAL &&
 		       devio_info(&s.dev, &info) == -EINVAL && devio_reset(&s.dev) == -EINVAL &&
 		       side_digest(&s, &sum) == 0,
 	       "in STOP only regions and features are left");
 	err = err ? err : side_set_state(&s, VFIOUSER_STOP_COPY);
 	tap_ok(!err && side_digest(&s, &sum) == -EINVAL &&
-		       devio_vfiouser_map(&s.dev, &r) == -EINVAL &&
+		       devio_dma_map(&s.dev, &r) == -EINVAL &&
 		       side_get_state(&s, &state) == 0 && state == VFIOUSER_STOP_COPY,
 	       "in STOP_COPY not even regions");
 	tap_ok(side_set_state(&s, VFIOUSER_PRE_COPY) == -EINVAL &&
 		       side_get_state(&s, &state) == 0 && state == VFIOUSER_STOP_COPY,
 	       "no way from STOP_COPY to PRE_COPY");
 	err = side_set_state(&s, VFIOUSER_RESUMING);
-	tap_ok(!err && devio_vfiouser_map(&s.dev, &r) == 0, "in RESUMING memory can be mapped");
+	tap_ok(!err && devio_dma_map(&s.dev, &r) == 0, "in RESUMING memory can be mapped");
 	tap_ok(side_set_state(&s, VFIOUSER_RUNNING) == -EINVAL &&
 		       side_get_state(&s, &state) == 0 && state == VFIOUSER_RESUMING,
 	       "nothing loaded is no state");
@@ -324,12 +324,12 @@ static void features(void)
 /* The device writes a value to memory, and reads another one from there. */
 static void dma(const char *name, const char *server, bool no_twin, int fd)
 {
-	struct devio_vfiouser_range r = { SIDE_IOVA, SIDE_MEMORY, PROT_READ | PROT_WRITE, fd, 0 };
+	struct devio_dma r = { SIDE_IOVA, SIDE_MEMORY, PROT_READ | PROT_WRITE, NULL, fd, 0 };
 	struct side s;
 	uint64_t there = 0, value = 0;
 	int err = side_open_for(&s, server, SIDE_LIMIT, no_twin);
 
-	err = err ? err : devio_vfiouser_map(&s.dev, &r);
+	err = err ? err : devio_dma_map(&s.dev, &r);
 	err = err ? err : side_bar_write(&s, VFIOUSER_REG_ADDRESS, SIDE_IOVA + 0x1230);
 	err = err ? err : side_bar_write(&s, VFIOUSER_REG_VALUE, 0x1122334455667788);
 	err = err ? err : side_bar_write(&s, VFIOUSER_REG_COMMAND, 1);
@@ -391,14 +391,14 @@ static int write_page(struct side *s, unsigned page)
 static void written(void)
 {
 	cleanup_fd int fd = memfd_create("vfiouser-memory", MFD_CLOEXEC);
-	struct devio_vfiouser_range r = { SIDE_IOVA, SIDE_MEMORY, PROT_WRITE, fd, 0 };
+	struct devio_dma r = { SIDE_IOVA, SIDE_MEMORY, PROT_WRITE, NULL, fd, 0 };
 	uint64_t bits = UINT64_C(1) << 3;
 	struct side s;
 	int err = side_open(&s, "generation=2");
 
 	if (fd < 0 || ftruncate(fd, SIDE_MEMORY))
 		tap_bail_out("no memory");
-	err = err ? err : devio_vfiouser_map(&s.dev, &r);
+	err = err ? err : devio_dma_map(&s.dev, &r);
 	tap_ok(!err && report(&s, SIDE_IOVA, SIDE_MEMORY, &bits) == -EINVAL,
 	       "F42 nothing is told of what nobody watched: that is an error");
 	err = err ? err : log_start(&s);

@@ -20,7 +20,8 @@ static const char *const words[FAKEDEV_OPS] = {
 	[FAKEDEV_ARC] = "arc",	       [FAKEDEV_PENDING] = "pending",	[FAKEDEV_OFFSET] = "offset",
 	[FAKEDEV_LENGTH] = "length",   [FAKEDEV_TAKE] = "take",		[FAKEDEV_GIVE] = "give",
 	[FAKEDEV_COMMIT] = "commit",   [FAKEDEV_FEATURE] = "feature",	[FAKEDEV_BAR] = "bar",
-	[FAKEDEV_PRECOPY] = "precopy",
+	[FAKEDEV_PRECOPY] = "precopy", [FAKEDEV_COMMAND] = "command",
+	[FAKEDEV_DMA_MAP] = "dma-map", [FAKEDEV_DMA_UNMAP] = "dma-unmap",
 };
 
 /* --- what is seen --- */
@@ -347,6 +348,10 @@ static ssize_t d_region(void *ctx, uint32_t index, void *bytes, size_t room, uin
 		whole[4] = 3;
 		whole[17] = 0x10;
 	}
+	if (index == FAKEDEV_CONFIG) {
+		whole[4] = 3;
+		whole[17] = 1;
+	}
 	if (index == FAKEDEV_REGION && f->c.version == 1)
 		len = fakedev_v1_describe(f, whole);
 	assert(len <= room);
@@ -372,6 +377,8 @@ static ssize_t d_read(void *ctx, const struct devio_at *at, void *buf, size_t le
 
 	if (at->region == FAKEDEV_REGION && f->c.version == 1)
 		return fakedev_v1_read(f, at, buf, len, until);
+	if (at->region == FAKEDEV_CONFIG)
+		return fakedev_command(f, at, buf, NULL, len, until);
 	if (at->region != 0)
 		return -EINVAL;
 	memset(buf, 0xff, len);
@@ -385,6 +392,8 @@ static ssize_t d_write(void *ctx, const struct devio_at *at, const void *buf, si
 
 	if (at->region == FAKEDEV_REGION && f->c.version == 1)
 		return fakedev_v1_write(f, at, buf, len, until);
+	if (at->region == FAKEDEV_CONFIG)
+		return fakedev_command(f, at, NULL, buf, len, until);
 	return at->region == 0 ? bar(f, len, until) : -EINVAL;
 }
 
@@ -418,6 +427,7 @@ static int d_reset(void *ctx, uint64_t until)
 		return (int)ret;
 	f->state = f->c.version == 1 ? f->reserved | 1 : 2;
 	f->busy = false;
+	f->command = 0;
 	fakedev_session_begin(f);
 	return (int)fakedev_end(f, FAKEDEV_RESET, 0);
 }
@@ -463,6 +473,16 @@ static int d_precopy(void *ctx, struct devio_precopy *out, uint64_t until)
 	return (int)fakedev_end(f, FAKEDEV_PRECOPY, fakedev_v2_precopy(f, out));
 }
 
+static int d_dma_map(void *ctx, const struct devio_dma *m, uint64_t until)
+{
+	return fakedev_dma_map(ctx, m, until);
+}
+
+static int d_dma_unmap(void *ctx, uint64_t iova, uint64_t size, uint64_t until)
+{
+	return fakedev_dma_unmap(ctx, iova, size, until);
+}
+
 static void d_close(void *ctx)
 {
 	(void)ctx;
@@ -479,6 +499,8 @@ static const struct devio_ops model = {
 	.mig_read = d_mig_read,
 	.mig_write = d_mig_write,
 	.mig_precopy = d_precopy,
+	.dma_map = d_dma_map,
+	.dma_unmap = d_dma_unmap,
 	.close = d_close,
 };
 

@@ -17,12 +17,14 @@
 #include "sys/devio.h"
 
 enum {
+	FAKEDEV_CONFIG = 7,	 /* region: only the word of command is in it */
 	FAKEDEV_REGION = 9,
 	FAKEDEV_SIZE = 0x5000,	 /* of the region */
 	FAKEDEV_SEGMENT_MIN = 32,
 	FAKEDEV_SEGMENT_MAX = 0x3000,
 	FAKEDEV_SEGMENTS = 16,
 	FAKEDEV_BUS = 4,
+	FAKEDEV_DMAS = 64,	 /* mappings */
 };
 
 /* What is done to the device; each is counted, and can be told to fail. */
@@ -43,6 +45,9 @@ enum fakedev_op {
 	FAKEDEV_FEATURE,	/* any other */
 	FAKEDEV_PRECOPY,
 	FAKEDEV_BAR,		/* region 0 */
+	FAKEDEV_COMMAND,	/* the word of its configuration space, both ways */
+	FAKEDEV_DMA_MAP,
+	FAKEDEV_DMA_UNMAP,
 	FAKEDEV_OPS,
 };
 
@@ -77,11 +82,19 @@ enum fakedev_arcs {
 	FAKEDEV_VFIOUSER,	/* what a well-known server takes */
 };
 
+enum fakedev_reach {
+	FAKEDEV_KERNEL,		/* pins what is mapped, in every state */
+	FAKEDEV_SERVER,		/* maps nothing in STOP and STOP_COPY; without a descriptor asks */
+};
+
 struct fakedev_config {
 	unsigned version;	/* 1, 2; 0: nothing of migration */
 	uint64_t seed;		/* of its state: two devices with one seed have the same */
 	unsigned segments, early; /* of its state; so many of them in pre-copy */
 	bool idle;		/* no guest uses it yet */
+	enum fakedev_reach reach;
+	unsigned dma_limit;	/* mappings at a time; 0: FAKEDEV_DMAS */
+	uint64_t memlock;	/* bytes of all of them; 0: any number */
 	/* v1 */
 	bool ndma;
 	bool no_bulk;		/* the window takes 8 bytes at most */
@@ -133,8 +146,13 @@ struct fakedev {
 	unsigned count[FAKEDEV_OPS];
 	int gone;
 	struct fakedev_bus *bus;
+	struct devio_dma dma[FAKEDEV_DMAS];
+	unsigned n_dma;
+	uint16_t command;	/* of PCI */
 	/* Called before anything is done. */
 	void (*before)(void *arg, enum fakedev_op op);
+	/* Is all of that memory there?  NULL: it is. */
+	bool (*resident)(void *arg, const struct devio_dma *m);
 	void *arg;
 	char wrong[160];	/* the first thing; empty: none */
 	char trace[4096];	/* every operation, a word; the same in a row is told once */
@@ -177,6 +195,14 @@ void fakedev_segment(const struct fakedev *f, unsigned n, uint8_t *out);
 /* Is that the segment which has to come next?  Notes it. */
 bool fakedev_segment_accept(struct fakedev *f, const uint8_t *bytes, size_t len);
 void fakedev_session_begin(struct fakedev *f);
+
+int fakedev_dma_map(struct fakedev *f, const struct devio_dma *m, uint64_t until);
+int fakedev_dma_unmap(struct fakedev *f, uint64_t iova, uint64_t size, uint64_t until);
+/* @out or @in */
+ssize_t fakedev_command(struct fakedev *f, const struct devio_at *at, void *out, const void *in,
+			size_t len, uint64_t until);
+/* State begins to come in. */
+void fakedev_loads(struct fakedev *f);
 
 ssize_t fakedev_v1_read(struct fakedev *f, const struct devio_at *at, void *buf, size_t len,
 			uint64_t until);

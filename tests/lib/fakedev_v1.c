@@ -283,8 +283,10 @@ static ssize_t change(struct fakedev *f, uint32_t value)
 	f->state = (value & ~mask) | to;
 	if ((saving(f) && !was_saving) || resuming(f))
 		fakedev_session_begin(f);
-	if (resuming(f))
+	if (resuming(f)) {
 		f->busy = false;
+		fakedev_loads(f);
+	}
 	fakedev_moved(f);
 	return 4;
 }

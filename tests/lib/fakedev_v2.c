@@ -97,8 +97,10 @@ static int arc(struct fakedev *f, uint32_t to)
 	}
 	if (to == RESUMING || (saves(to) && !saves(f->state)))
 		fakedev_session_begin(f);
-	if (to == RESUMING)
+	if (to == RESUMING) {
 		f->busy = false;
+		fakedev_loads(f);
+	}
 	if (f->state == STOP && to != RESUMING && to != STOP_COPY)
 		f->busy = true;
 	f->state = to;

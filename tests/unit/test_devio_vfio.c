@@ -43,9 +43,28 @@ Test(devio_vfio, what_is_refused_says_why)
 	cr_assert_eq(mkdir(in_sysfs("cdev"), 0700), 0);
 	cr_assert_eq(mkdir(in_sysfs("cdev/vfio-dev"), 0700), 0);
 	refused(-EOPNOTSUPP, "cdev", "iommufd");
+	cr_assert_eq(mkdir(in_sysfs("odd"), 0700), 0);
+	cr_assert_eq(symlink("../../kernel/iommu_groups/many", in_sysfs("odd/iommu_group")), 0);
+	refused(-ENODEV, "odd", "no number");
+	unlink(in_sysfs("odd/iommu_group"));
+	rmdir(in_sysfs("odd"));
 	rmdir(in_sysfs("cdev/vfio-dev"));
 	rmdir(in_sysfs("cdev"));
 	rmdir(in_sysfs("plain"));
+	rmdir(top);
+}
+
+/* Devices of one group have to be opened beside each other: that can be told before. */
+Test(devio_vfio, the_group_of_a_device)
+{
+	const char *why = "";
+
+	cr_assert(mkdtemp(top));
+	cr_assert_eq(devio_vfio_group(in_sysfs("nothing"), &why), -ENODEV);
+	cr_assert(strstr(why, "no such device"), "%s", why);
+	cr_assert_eq(symlink("../../../kernel/iommu_groups/12", in_sysfs("iommu_group")), 0);
+	cr_assert_eq(devio_vfio_group(top, &why), 12);
+	unlink(in_sysfs("iommu_group"));
 	rmdir(top);
 }
 
