@@ -151,6 +151,85 @@ static const char *check_mapped(const union regmsg *m)
 	return NULL;
 }
 
+/* Of addresses and lengths: whole pages of what no IOMMU has smaller ones. */
+static bool is_whole(uint64_t bytes)
+{
+	return bytes % 4096 == 0;
+}
+
+static const char *check_dma(const union regmsg *m)
+{
+	const struct regmsg_dma *d = &m->dma;
+
+	if (d->flags & ~(uint32_t)(REGMSG_DMA_COHERENT | REGMSG_DMA_ENFORCED))
+		return "DMA: unknown flags";
+	if (!d->directions ||
+	    d->directions & ~(uint32_t)(REGMSG_DMA_READS | REGMSG_DMA_WRITES))
+		return "DMA: no direction, or an unknown one";
+	if (d->length == 0)
+		return "DMA: length is zero";
+	if (!is_whole(d->iova | d->length | d->block_offset))
+		return "DMA: address, length or block offset is not of whole 4096-byte pages";
+	/* The last byte may be the last there is. */
+	if (!sum_fits(d->iova, d->length - 1))
+		return "DMA: address and length overflow";
+	if (!sum_fits(d->block_offset, d->length))
+		return "DMA: block offset and length overflow";
+	if (!name_is_good(d->gate, sizeof(d->gate)))
+		return "DMA: name of the gate is empty, unterminated or not printable";
+	if (!name_is_good(d->name, sizeof(d->name)))
+		return "DMA: block name is empty, unterminated or not printable";
+	return NULL;
+}
+
+/* What all that name a gate have in common. */
+static const char *check_dma_gate(const union regmsg *m)
+{
+	if (m->dma_at.reserved)
+		return "DMA: reserved field is not zero";
+	if (!name_is_good(m->dma_at.gate, sizeof(m->dma_at.gate)))
+		return "DMA: name of the gate is empty, unterminated or not printable";
+	return NULL;
+}
+
+static const char *check_dma_gate_only(const union regmsg *m)
+{
+	if (m->dma_at.error || m->dma_at.iova || m->dma_at.length)
+		return "DMA: a gate alone has no error, address or length";
+	return check_dma_gate(m);
+}
+
+static const char *check_dma_part(const union regmsg *m)
+{
+	const struct regmsg_dma_at *d = &m->dma_at;
+
+	if (d->error)
+		return "DMA: a request has no error";
+	if (d->length == 0)
+		return "DMA: length is zero";
+	if (!is_whole(d->iova | d->length))
+		return "DMA: address or length is not of whole 4096-byte pages";
+	if (!sum_fits(d->iova, d->length - 1))
+		return "DMA: address and length overflow";
+	return check_dma_gate(m);
+}
+
+static const char *check_dma_mapped(const union regmsg *m)
+{
+	const struct regmsg_dma_at *d = &m->dma_at;
+
+	if (d->error < 0 || d->error > ERRNO_MAX)
+		return "DMA: error is no errno";
+	if (d->length || !is_whole(d->iova))
+		return "DMA: a range is named by where it begins, and has no length";
+	return check_dma_gate(m);
+}
+
+static const char *check_dma_retry(const union regmsg *m)
+{
+	return m->dma_at.error ? "DMA: a request has no error" : check_dma_mapped(m);
+}
+
 static const char *check_text(const union regmsg *m)
 {
 	const struct regmsg_text *t = &m->text;
@@ -203,10 +282,17 @@ static const struct kind kinds[] = {
 	KIND(LEAVE, 16, plain, CALL, 0, nothing),
 	KIND(MAPPED, 64, mapped, CALL, 1, mapped),
 	KIND(ASK_DEVICE, 16, plain, CALL, 0, nothing),
+	KIND(DMA_MAP, 368, dma, CALL, 0, dma),
+	KIND(DMA_UNMAP, 104, dma_at, CALL, 0, dma_part),
+	KIND(DMA_SYNC, 104, dma_at, CALL, 0, dma_part),
+	KIND(DMA_SEAL, 104, dma_at, CALL, 0, dma_gate_only),
+	KIND(DMA_MAPPED, 104, dma_at, CALL, 0, dma_mapped),
+	KIND(DMA_RETRY, 104, dma_at, CALL, 0, dma_retry),
+	KIND(DMA_RESET, 104, dma_at, CALL, 0, dma_gate_only),
 	KIND(WELCOME, 40, welcome, CALL, 0, nothing),
 	/* A HELLO too broken to have a serial is refused with what stood there. */
 	KIND(REFUSED, 280, text, ANY, 0, refused),
-	KIND(RESULT, 280, text, CALL, 0, text),
+	KIND(RESULT, 280, result, CALL, 0, text),
 	KIND(LISTENING, 16, plain, EVENT, 0, nothing),
 	KIND(PACKAGE, 40, package, EVENT, 1, package),
 	KIND(RUNNING, 16, plain, EVENT, 0, nothing),
@@ -216,9 +302,14 @@ static const struct kind kinds[] = {
 	KIND(DISABLED, 280, text, EVENT, 0, text),
 	KIND(DEVICE, 16, plain, CALL, 1, nothing),
 	KIND(SERVED, 16, plain, CALL, 0, nothing),
+	KIND(DMA_RANGE, 368, dma, EVENT, 0, dma),
+	KIND(DMA_OPEN, 104, dma_at, EVENT, 0, dma_gate_only),
 };
 
-_Static_assert(ARRAY_LEN(kinds) == REGMSG_SERVED + 1, "a type has no row");
+_Static_assert(ARRAY_LEN(kinds) == REGMSG_DMA_OPEN + 1, "a type has no row");
+_Static_assert(offsetof(struct regmsg_result, written) == sizeof(struct regmsg_text) &&
+		       offsetof(struct regmsg_result, text) == offsetof(struct regmsg_text, text),
+	       "a result does not begin as a text");
 _Static_assert(sizeof(union regmsg) == REGMSG_MAX, "a message outgrew the longest packet");
 
 /* NULL: there is no such type. */
@@ -265,7 +356,7 @@ size_t regmsg_text(union regmsg *m, enum regmsg_type type, uint32_t serial, int 
 	size_t size = regmsg_init(m, type, serial);
 	va_list args;
 
-	assert(size == sizeof(m->text));
+	assert(size >= sizeof(m->text));
 	m->text.error = error;
 	va_start(args, fmt);
 	vsnprintf(m->text.text, sizeof(m->text.text), fmt, args);

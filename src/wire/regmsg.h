@@ -35,6 +35,15 @@
  *                                            touches it waits), or RESULT (none of ours, or it
  *                                            must go)
  *
+ * A VMM that has devices which reach its memory without faulting says so at any time after WELCOME,
+ * if the daemon has the feature DMA.  Each such set has a name, the gate's:
+ *   DMA_MAP {gate, addresses, range} ->      <- RESULT: it is counted
+ *                                   <-       DMA_RANGE  all of it is here: map it for the device
+ *   DMA_MAPPED {gate, address, error} ->     <- RESULT
+ *   DMA_SEAL {gate}                 ->       <- RESULT: the set is whole
+ *                                   <-       DMA_OPEN   everything is mapped: the device may run
+ *   DMA_SYNC | DMA_UNMAP | DMA_RETRY | DMA_RESET  -> <- RESULT {written}
+ *
  * Every request carries a serial, not 0; its RESULT (or WELCOME, REFUSED) carries the same.  Events
  * carry 0.  LOADED and LOAD_FAILED have no RESULT: RUNNING or FAILED follows.  Names are printable
  * ASCII, at least one character.
@@ -51,9 +60,11 @@
 enum regmsg_type {
 	REGMSG_HELLO = 1, REGMSG_BLOCK, REGMSG_MAPPING, REGMSG_READY, REGMSG_WANT, REGMSG_LOADED,
 	REGMSG_LOAD_FAILED, REGMSG_LEAVE, REGMSG_MAPPED, REGMSG_ASK_DEVICE,
+	REGMSG_DMA_MAP, REGMSG_DMA_UNMAP, REGMSG_DMA_SYNC, REGMSG_DMA_SEAL, REGMSG_DMA_MAPPED,
+	REGMSG_DMA_RETRY, REGMSG_DMA_RESET,
 	REGMSG_WELCOME = 64, REGMSG_REFUSED, REGMSG_RESULT, REGMSG_LISTENING, REGMSG_PACKAGE,
 	REGMSG_RUNNING, REGMSG_COMPLETE, REGMSG_FAILED, REGMSG_PAUSED, REGMSG_DISABLED,
-	REGMSG_DEVICE, REGMSG_SERVED,
+	REGMSG_DEVICE, REGMSG_SERVED, REGMSG_DMA_RANGE, REGMSG_DMA_OPEN,
 };
 
 enum regmsg_role { REGMSG_ROLE_MAIN = 1, REGMSG_ROLE_SHARER = 2 };
@@ -81,6 +92,17 @@ enum regmsg_mapping_flags {
 	REGMSG_MAPPING_REGISTERED = 1,	/* the sharer did UFFDIO_REGISTER; the daemon verifies */
 };
 
+enum regmsg_features {
+	REGMSG_FEATURE_DMA = 1,		/* DMA_MAP and all that begin with DMA */
+};
+enum regmsg_dma_flags {
+	/* A ring: both sides at any time, until the device stops.  Else buffers. */
+	REGMSG_DMA_COHERENT = 1,
+	/* The device reaches nothing but what is mapped: there is an IOMMU.  Of the whole gate. */
+	REGMSG_DMA_ENFORCED = 2,
+};
+enum regmsg_dma_directions { REGMSG_DMA_READS = 1, REGMSG_DMA_WRITES = 2 };
+
 struct regmsg_head {
 	uint32_t magic;
 	uint16_t version;
@@ -100,7 +122,7 @@ struct regmsg_welcome {
 	struct regmsg_head head;
 	uint32_t sharer, generation;
 	uint64_t token;
-	uint64_t features;		/* of the daemon; 0 in version 1 */
+	uint64_t features;		/* of the daemon: enum regmsg_features */
 };
 
 struct regmsg_block {			/* + fd 0: memfd / hugetlbfs file unless PRIVATE */
@@ -141,16 +163,46 @@ struct regmsg_mapped {			/* + fd 0: SOCK_SEQPACKET socket for the answer */
 	uint64_t dev, inode;		/* of the file, as fstat(2) has them */
 };
 
+/* A part of a block, and the addresses at which a device reaches it. */
+struct regmsg_dma {			/* DMA_MAP DMA_RANGE */
+	struct regmsg_head head;
+	uint32_t flags, directions;
+	uint64_t iova, length;		/* bytes, whole pages of 4 KiB */
+	uint64_t block_offset;		/* bytes */
+	char gate[REGMSG_NAME];
+	char name[256];			/* idstr of the block */
+};
+
+/* DMA_UNMAP DMA_SYNC DMA_SEAL DMA_MAPPED DMA_RETRY DMA_RESET DMA_OPEN */
+struct regmsg_dma_at {
+	struct regmsg_head head;
+	int32_t error;			/* MAPPED: 0, or the positive errno with which it failed */
+	uint32_t reserved;
+	uint64_t iova;			/* SEAL, RESET, OPEN: 0 */
+	uint64_t length;		/* UNMAP, SYNC: bytes; else 0 */
+	char gate[REGMSG_NAME];
+};
+
 /* READY LOADED LEAVE ASK_DEVICE LISTENING RUNNING COMPLETE SERVED DEVICE (+ fd 0) */
 struct regmsg_plain {
 	struct regmsg_head head;
 };
 
-struct regmsg_text {			/* LOAD_FAILED REFUSED RESULT FAILED PAUSED DISABLED */
+struct regmsg_text {			/* LOAD_FAILED REFUSED FAILED PAUSED DISABLED */
 	struct regmsg_head head;
 	int32_t error;			/* 0, or a positive errno */
 	uint32_t reserved;
 	char text[REGMSG_TEXT];		/* what was wrong and what to do */
+};
+
+/* The answer to a call: as regmsg_text, and what a daemon without the feature DMA does not send. */
+struct regmsg_result {
+	struct regmsg_head head;
+	int32_t error;
+	uint32_t reserved;
+	char text[REGMSG_TEXT];
+	/* DMA_UNMAP, DMA_SYNC: bytes that devices may have written there */
+	uint64_t written;
 };
 
 struct regmsg_package {			/* + fd 0: sealed memfd with the whole package body */
@@ -167,8 +219,11 @@ union regmsg {
 	struct regmsg_mapping mapping;
 	struct regmsg_want want;
 	struct regmsg_mapped mapped;
+	struct regmsg_dma dma;
+	struct regmsg_dma_at dma_at;
 	struct regmsg_plain plain;
 	struct regmsg_text text;
+	struct regmsg_result result;
 	struct regmsg_package package;
 	uint8_t bytes[REGMSG_MAX];
 };

@@ -77,6 +77,38 @@ static void promises_mapped(const union regmsg *m)
 	need(regmsg_fds(m) == 1);
 }
 
+static void promises_dma(const union regmsg *m)
+{
+	need(m->dma.flags <= 3 && m->dma.directions >= 1 && m->dma.directions <= 3);
+	need(m->dma.length > 0);
+	need((m->dma.iova | m->dma.length | m->dma.block_offset) % 4096 == 0);
+	need_sum(m->dma.iova, m->dma.length - 1);
+	need_sum(m->dma.block_offset, m->dma.length);
+	need_name(m->dma.gate, sizeof(m->dma.gate));
+	need_name(m->dma.name, sizeof(m->dma.name));
+}
+
+static void promises_dma_part(const union regmsg *m)
+{
+	need(m->dma_at.error == 0 && m->dma_at.length > 0);
+	need((m->dma_at.iova | m->dma_at.length) % 4096 == 0);
+	need_sum(m->dma_at.iova, m->dma_at.length - 1);
+	need_name(m->dma_at.gate, sizeof(m->dma_at.gate));
+}
+
+static void promises_dma_answer(const union regmsg *m)
+{
+	need(m->dma_at.error >= 0 && m->dma_at.error <= 4095);
+	need(m->dma_at.length == 0 && m->dma_at.iova % 4096 == 0);
+	need_name(m->dma_at.gate, sizeof(m->dma_at.gate));
+}
+
+static void promises_dma_gate(const union regmsg *m)
+{
+	need(m->dma_at.error == 0 && m->dma_at.length == 0 && m->dma_at.iova == 0);
+	need_name(m->dma_at.gate, sizeof(m->dma_at.gate));
+}
+
 static void promises_text(const union regmsg *m)
 {
 	need(m->text.error >= 0 && m->text.error <= 4095);
@@ -107,6 +139,11 @@ static void (*const promises[])(const union regmsg *m) = {
 	[REGMSG_PAUSED] = promises_text,      [REGMSG_DISABLED] = promises_text,
 	[REGMSG_MAPPED] = promises_mapped,    [REGMSG_ASK_DEVICE] = promises_plain,
 	[REGMSG_DEVICE] = promises_plain,     [REGMSG_SERVED] = promises_plain,
+	[REGMSG_DMA_MAP] = promises_dma,      [REGMSG_DMA_RANGE] = promises_dma,
+	[REGMSG_DMA_UNMAP] = promises_dma_part, [REGMSG_DMA_SYNC] = promises_dma_part,
+	[REGMSG_DMA_SEAL] = promises_dma_gate, [REGMSG_DMA_RESET] = promises_dma_gate,
+	[REGMSG_DMA_OPEN] = promises_dma_gate, [REGMSG_DMA_RETRY] = promises_dma_answer,
+	[REGMSG_DMA_MAPPED] = promises_dma_answer,
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -8,6 +8,7 @@
 #include "wire/regmsg.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -61,10 +62,27 @@ AT(mapped, length, 32);
 AT(mapped, file_offset, 40);
 AT(mapped, dev, 48);
 AT(mapped, inode, 56);
+SIZE(dma, 368);
+AT(dma, flags, 16);
+AT(dma, directions, 20);
+AT(dma, iova, 24);
+AT(dma, length, 32);
+AT(dma, block_offset, 40);
+AT(dma, gate, 48);
+AT(dma, name, 112);
+SIZE(dma_at, 104);
+AT(dma_at, error, 16);
+AT(dma_at, iova, 24);
+AT(dma_at, length, 32);
+AT(dma_at, gate, 40);
 SIZE(plain, 16);
 SIZE(text, 280);
 AT(text, error, 16);
 AT(text, text, 24);
+SIZE(result, 288);
+AT(result, error, 16);
+AT(result, text, 24);
+AT(result, written, 280);
 SIZE(package, 40);
 AT(package, body_length, 16);
 AT(package, device_offset, 24);
@@ -72,8 +90,12 @@ AT(package, device_length, 32);
 _Static_assert(REGMSG_HELLO == 1 && REGMSG_LEAVE == 8, "numbers of the calls");
 _Static_assert(REGMSG_MAPPED == 9 && REGMSG_ASK_DEVICE == 10,
 	       "numbers of an unaware program's calls");
+_Static_assert(REGMSG_DMA_MAP == 11 && REGMSG_DMA_RESET == 17, "numbers of the calls about DMA");
 _Static_assert(REGMSG_WELCOME == 64 && REGMSG_DISABLED == 73, "numbers of the answers");
 _Static_assert(REGMSG_DEVICE == 74 && REGMSG_SERVED == 75, "numbers of the answers to them");
+_Static_assert(REGMSG_DMA_RANGE == 76 && REGMSG_DMA_OPEN == 77, "numbers of the events about DMA");
+
+#define RESULT_V1 280
 
 static const struct {
 	enum regmsg_type type;
@@ -92,9 +114,16 @@ static const struct {
 	{ REGMSG_LEAVE, 16, 0, 7, "LEAVE" },
 	{ REGMSG_MAPPED, 64, 1, 7, "MAPPED" },
 	{ REGMSG_ASK_DEVICE, 16, 0, 7, "ASK_DEVICE" },
+	{ REGMSG_DMA_MAP, 368, 0, 7, "DMA_MAP" },
+	{ REGMSG_DMA_UNMAP, 104, 0, 7, "DMA_UNMAP" },
+	{ REGMSG_DMA_SYNC, 104, 0, 7, "DMA_SYNC" },
+	{ REGMSG_DMA_SEAL, 104, 0, 7, "DMA_SEAL" },
+	{ REGMSG_DMA_MAPPED, 104, 0, 7, "DMA_MAPPED" },
+	{ REGMSG_DMA_RETRY, 104, 0, 7, "DMA_RETRY" },
+	{ REGMSG_DMA_RESET, 104, 0, 7, "DMA_RESET" },
 	{ REGMSG_WELCOME, 40, 0, 7, "WELCOME" },
 	{ REGMSG_REFUSED, 280, 0, 7, "REFUSED" },
-	{ REGMSG_RESULT, 280, 0, 7, "RESULT" },
+	{ REGMSG_RESULT, 288, 0, 7, "RESULT" },
 	{ REGMSG_LISTENING, 16, 0, 0, "LISTENING" },
 	{ REGMSG_PACKAGE, 40, 1, 0, "PACKAGE" },
 	{ REGMSG_RUNNING, 16, 0, 0, "RUNNING" },
@@ -104,6 +133,8 @@ static const struct {
 	{ REGMSG_DISABLED, 280, 0, 0, "DISABLED" },
 	{ REGMSG_DEVICE, 16, 1, 7, "DEVICE" },
 	{ REGMSG_SERVED, 16, 0, 7, "SERVED" },
+	{ REGMSG_DMA_RANGE, 368, 0, 0, "DMA_RANGE" },
+	{ REGMSG_DMA_OPEN, 104, 0, 0, "DMA_OPEN" },
 };
 
 /* Content that passes, as a peer would send it. */
@@ -154,12 +185,48 @@ static void fill(union regmsg *m)
 	}
 }
 
+static void fill_dma(union regmsg *m)
+{
+	switch (m->head.type) {
+	case REGMSG_DMA_MAP:
+	case REGMSG_DMA_RANGE:
+		m->dma.flags = REGMSG_DMA_COHERENT;
+		m->dma.directions = REGMSG_DMA_READS | REGMSG_DMA_WRITES;
+		m->dma.iova = 0xfffff000;
+		m->dma.length = 8192;
+		m->dma.block_offset = 1 << 20;
+		strcpy(m->dma.gate, "0000:01:00.0");
+		strcpy(m->dma.name, "pc.ram");
+		break;
+	case REGMSG_DMA_UNMAP:
+	case REGMSG_DMA_SYNC:
+		m->dma_at.length = 8192;
+		/* fall through */
+	case REGMSG_DMA_MAPPED:
+	case REGMSG_DMA_RETRY:
+		m->dma_at.iova = 0xfffff000;
+		/* fall through */
+	case REGMSG_DMA_SEAL:
+	case REGMSG_DMA_RESET:
+	case REGMSG_DMA_OPEN:
+		strcpy(m->dma_at.gate, "0000:01:00.0");
+		break;
+	default:
+		break;
+	}
+}
+
+static bool is_event(enum regmsg_type type)
+{
+	return (type >= REGMSG_LISTENING && type <= REGMSG_DISABLED) || type >= REGMSG_DMA_RANGE;
+}
+
 static size_t make(union regmsg *m, enum regmsg_type type)
 {
-	uint32_t serial = type < REGMSG_LISTENING || type >= REGMSG_DEVICE ? 7 : 0;
-	size_t size = regmsg_init(m, type, serial);
+	size_t size = regmsg_init(m, type, is_event(type) ? 0 : 7);
 
 	fill(m);
+	fill_dma(m);
 	return size;
 }
 
@@ -231,7 +298,7 @@ Test(regmsg, text_is_formatted_and_cut)
 	size_t len;
 
 	len = regmsg_text(&m, REGMSG_RESULT, 9, EINVAL, "length %d of %s", 5, "pc.ram");
-	cr_assert_eq(len, 280);
+	cr_assert_eq(len, 288);
 	cr_assert_eq(regmsg_check(&m, len, NULL), 0);
 	cr_assert_eq(m.text.error, EINVAL);
 	cr_assert_str_eq(m.text.text, "length 5 of pc.ram");
@@ -265,9 +332,23 @@ Test(regmsg, shorter_than_version_one_is_refused)
 		union regmsg m;
 		size_t len = make(&m, all[i].type);
 
+		len = all[i].type == REGMSG_RESULT ? RESULT_V1 : len;
 		m.head.size = len - 1;
 		refused(&m, len - 1, -EPROTO, "short");
 	}
+}
+
+/* The one that grew: of a daemon that knows no DMA nothing was written. */
+Test(regmsg, result_of_version_one)
+{
+	union regmsg m;
+
+	regmsg_text(&m, REGMSG_RESULT, 9, EBUSY, "no");
+	m.head.size = RESULT_V1;
+	m.result.written = 4096;
+	cr_assert_eq(regmsg_check(&m, RESULT_V1, NULL), 0);
+	cr_assert_eq(m.result.written, 0);
+	cr_assert_str_eq(m.result.text, "no");
 }
 
 Test(regmsg, every_truncation_is_refused)
@@ -384,6 +465,60 @@ Test(regmsg, mapped_refusals)
 	REFUSED(MAPPED, mapped.file_offset, UINT64_MAX, "overflow");
 }
 
+Test(regmsg, dma_refusals)
+{
+	REFUSED(DMA_MAP, dma.flags, 4, "flags");
+	REFUSED(DMA_MAP, dma.directions, 0, "direction");
+	REFUSED(DMA_MAP, dma.directions, 4, "direction");
+	REFUSED(DMA_MAP, dma.length, 0, "length");
+	REFUSED(DMA_MAP, dma.length, 4097, "whole");
+	REFUSED(DMA_MAP, dma.iova, 512, "whole");
+	REFUSED(DMA_MAP, dma.block_offset, 1, "whole");
+	REFUSED(DMA_MAP, dma.iova, UINT64_MAX - 4095, "address and length overflow");
+	REFUSED(DMA_MAP, dma.block_offset, UINT64_MAX - 4095, "block offset and length overflow");
+	REFUSED(DMA_MAP, dma.gate[0], '\0', "gate");
+	REFUSED(DMA_MAP, dma.name[0], '\0', "block name");
+	REFUSED(DMA_RANGE, dma.length, 0, "length");
+}
+
+/* The last page that there is has an address, too. */
+Test(regmsg, dma_reaches_the_end_of_addresses)
+{
+	union regmsg m;
+	size_t len = make(&m, REGMSG_DMA_MAP);
+
+	m.dma.iova = UINT64_MAX - 8191;
+	cr_assert_eq(regmsg_check(&m, len, NULL), 0);
+	len = make(&m, REGMSG_DMA_UNMAP);
+	m.dma_at.iova = UINT64_MAX - 8191;
+	cr_assert_eq(regmsg_check(&m, len, NULL), 0);
+}
+
+Test(regmsg, dma_part_refusals)
+{
+	REFUSED(DMA_UNMAP, dma_at.error, 1, "error");
+	REFUSED(DMA_UNMAP, dma_at.reserved, 1, "reserved");
+	REFUSED(DMA_UNMAP, dma_at.length, 0, "length");
+	REFUSED(DMA_SYNC, dma_at.length, 4095, "whole");
+	REFUSED(DMA_SYNC, dma_at.iova, UINT64_MAX - 4095, "overflow");
+	REFUSED(DMA_SYNC, dma_at.gate[0], '\0', "gate");
+	REFUSED(DMA_SYNC, dma_at.gate[2], '\n', "gate");
+}
+
+Test(regmsg, dma_answer_refusals)
+{
+	REFUSED(DMA_MAPPED, dma_at.error, -1, "errno");
+	REFUSED(DMA_MAPPED, dma_at.error, 4096, "errno");
+	REFUSED(DMA_MAPPED, dma_at.length, 4096, "no length");
+	REFUSED(DMA_MAPPED, dma_at.iova, 1, "begins");
+	REFUSED(DMA_RETRY, dma_at.error, 1, "error");
+	REFUSED(DMA_RETRY, dma_at.length, 4096, "no length");
+	REFUSED(DMA_SEAL, dma_at.iova, 4096, "alone");
+	REFUSED(DMA_RESET, dma_at.length, 4096, "alone");
+	REFUSED(DMA_OPEN, dma_at.error, 5, "alone");
+	REFUSED(DMA_OPEN, dma_at.gate[0], '\0', "gate");
+}
+
 Test(regmsg, text_refusals)
 {
 	REFUSED(RESULT, text.error, -1, "errno");
@@ -419,6 +554,15 @@ Test(regmsg, strings_without_an_end)
 	len = make(&m, REGMSG_WANT);
 	memset(m.want.name, 'a', sizeof(m.want.name));
 	refused(&m, len, -EBADMSG, "name");
+	len = make(&m, REGMSG_DMA_MAP);
+	memset(m.dma.gate, 'a', sizeof(m.dma.gate));
+	refused(&m, len, -EBADMSG, "gate");
+	len = make(&m, REGMSG_DMA_MAP);
+	memset(m.dma.name, 'a', sizeof(m.dma.name));
+	refused(&m, len, -EBADMSG, "name");
+	len = make(&m, REGMSG_DMA_OPEN);
+	memset(m.dma_at.gate, 'a', sizeof(m.dma_at.gate));
+	refused(&m, len, -EBADMSG, "gate");
 	len = make(&m, REGMSG_FAILED);
 	memset(m.text.text, 'a', sizeof(m.text.text));
 	refused(&m, len, -EBADMSG, "text");
