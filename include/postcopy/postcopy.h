@@ -72,6 +72,31 @@ struct postcopy_block {
 	void *address;
 };
 
+enum postcopy_dma_directions {
+	POSTCOPY_DMA_READS = 1,		/* the device does */
+	POSTCOPY_DMA_WRITES = 2,
+};
+
+enum postcopy_dma_flags {
+	/* both sides use it at any time, as rings; said by postcopy_dma_coherent() */
+	POSTCOPY_DMA_COHERENT = 1,
+	/* an IOMMU keeps the device from what is not mapped; the same for the whole gate */
+	POSTCOPY_DMA_ENFORCED = 2,
+};
+
+/* A part of a block, and the addresses at which a device reaches it. */
+struct postcopy_dma {
+	uint32_t size;			/* sizeof(struct postcopy_dma) */
+	uint32_t directions;		/* enum postcopy_dma_directions */
+	uint32_t flags;			/* POSTCOPY_DMA_ENFORCED or 0 */
+	uint32_t reserved;		/* 0 */
+	const char *gate;		/* the device's addresses: the id of --vfio, or any name */
+	const char *block;		/* idstr */
+	uint64_t block_offset;		/* bytes, these three: whole pages of 4 KiB */
+	uint64_t length;
+	uint64_t iova;			/* where the device has it */
+};
+
 enum postcopy_event_type {
 	POSTCOPY_EVENT_NONE = 0,	/* nothing to tell; poll again */
 	POSTCOPY_EVENT_LISTENING,	/* faults are served: the memory may be touched */
@@ -86,6 +111,9 @@ enum postcopy_event_type {
 	 * would drop the userfaultfd and turn missing pages into zeroes.
 	 */
 	POSTCOPY_EVENT_DISCONNECTED,
+	/* .gate, .block and what follows: it is here, map it, then postcopy_dma_mapped() */
+	POSTCOPY_EVENT_DMA_RANGE,
+	POSTCOPY_EVENT_DMA_OPEN,	/* .gate: all of the set is mapped; the device may run */
 };
 
 struct postcopy_event {
@@ -97,6 +125,14 @@ struct postcopy_event {
 	uint64_t device_offset;		/* device sections within it, as the source wrote them */
 	uint64_t device_length;
 	char text[256];
+	/* DMA_RANGE, DMA_OPEN; what a caller with an older header does not see */
+	uint64_t iova;			/* bytes, these three */
+	uint64_t length;
+	uint64_t block_offset;
+	uint32_t directions;		/* enum postcopy_dma_directions */
+	uint32_t dma_flags;		/* enum postcopy_dma_flags */
+	char gate[64];
+	char block[256];
 };
 
 /**
@@ -208,6 +244,71 @@ int postcopy_queue_open(const postcopy *p, unsigned queue);
  */
 int postcopy_want(postcopy *p, const char *block, uint64_t block_offset, uint64_t length,
 		  enum postcopy_class klass);
+
+/**
+ * postcopy_dma_map - main sharer: a device reaches this memory at these addresses
+ * @dma: buffers, mapped for one transfer or for long
+ *
+ * The device does not fault, so its gate holds it until the memory is here.
+ * POSTCOPY_EVENT_DMA_RANGE asks for each range to be mapped, or the daemon maps it, when the gate
+ * is one of its own devices'.
+ * Any time after postcopy_add_block(); a gate begins with its first range.
+ *
+ * Returns 0; -EINVAL, -EEXIST (addresses in use), -ENOSPC, -EPERM, -ENOTSUP, or another -errno.
+ */
+int postcopy_dma_map(postcopy *p, const struct postcopy_dma *dma);
+
+/**
+ * postcopy_dma_coherent - the same of what both sides use at any time, as rings
+ */
+int postcopy_dma_coherent(postcopy *p, const struct postcopy_dma *dma);
+
+/**
+ * postcopy_dma_unmap - the device does not reach these addresses any more
+ * @length: bytes; whole ranges, one or several
+ * @written: bytes that the device may have written there since they were mapped; may be NULL
+ *
+ * What postcopy_dma_mapped() said was mapped has been unmapped by now.
+ *
+ * Returns 0; -EINVAL (cuts a range), -EBUSY (one is being mapped: answer first), -ENOENT (no such
+ * gate), or another -errno.
+ */
+int postcopy_dma_unmap(postcopy *p, const char *gate, uint64_t iova, uint64_t length,
+		       uint64_t *written);
+
+/**
+ * postcopy_dma_sync - what the device wrote there is to be seen, now
+ * @length: bytes, of any part of the set
+ * @written: bytes that the device may have written there, which all count as dirty; may be NULL
+ */
+int postcopy_dma_sync(postcopy *p, const char *gate, uint64_t iova, uint64_t length,
+		      uint64_t *written);
+
+/**
+ * postcopy_dma_seal - the set is whole
+ *
+ * Before that the gate does not open, whatever is in the set.
+ */
+int postcopy_dma_seal(postcopy *p, const char *gate);
+
+/**
+ * postcopy_dma_mapped - the answer to POSTCOPY_EVENT_DMA_RANGE
+ * @iova: where the range begins
+ * @error: 0, or the errno (of either sign) with which it could not be mapped
+ *
+ * Returns 0; -ENOENT (nobody asked for it), or another -errno.
+ */
+int postcopy_dma_mapped(postcopy *p, const char *gate, uint64_t iova, int error);
+
+/**
+ * postcopy_dma_retry - a range that could not be mapped is to be asked for again
+ */
+int postcopy_dma_retry(postcopy *p, const char *gate, uint64_t iova);
+
+/**
+ * postcopy_dma_reset - the device was reset: what it may have done before counts no more
+ */
+int postcopy_dma_reset(postcopy *p, const char *gate);
 
 /**
  * postcopy_loaded - main sharer: the device state is loaded

@@ -27,6 +27,7 @@
 #include <linux/userfaultfd.h>
 
 #include "client/conn.h"
+#include "client/handle.h"
 #include "client/shares.h"
 #include "client/sized.h"
 #include "core/guard.h"
@@ -35,19 +36,7 @@
 #include "sys/uffd_open.h"
 #include "wire/regmsg.h"
 
-/* The symbols of libpostcopy.map; everything else stays inside. */
-#define PUBLIC __attribute__((visibility("default")))
-
 #define DEFAULT_TIMEOUT_MS 30000
-
-struct postcopy {
-	struct conn conn;
-	int uffd;
-	uint32_t role;
-	bool backend;
-	uint64_t token;
-	struct shares shares;	/* of a back-end */
-};
 
 _Static_assert((int)POSTCOPY_ROLE_MAIN == REGMSG_ROLE_MAIN &&
 		       (int)POSTCOPY_ROLE_SHARER == REGMSG_ROLE_SHARER,
@@ -62,7 +51,6 @@ _Static_assert((int)POSTCOPY_CLASS_DEMAND == REGMSG_CLASS_DEMAND &&
 /* --- structs that begin with their size --- */
 
 /* Where a struct ended in version 0.1: no caller's is shorter. */
-#define END_OF(type, member) (offsetof(struct type, member) + sizeof(((struct type *)0)->member))
 enum {
 	OPTIONS_V1 = END_OF(postcopy_options, token),
 	BLOCK_V1 = END_OF(postcopy_block, address),
@@ -81,8 +69,12 @@ static void give_event(struct postcopy_event *out, const struct postcopy_event *
 
 /* --- making a handle --- */
 
-/* Names go into fixed fields with their terminator. */
-static int put_name(struct conn *c, char *field, size_t room, const char *name)
+/**
+ * handle_put_name - names go into fixed fields with their terminator
+ *
+ * Return: 0, -EINVAL (none), -ENAMETOOLONG, with the text set.
+ */
+int handle_put_name(struct conn *c, char *field, size_t room, const char *name)
 {
 	size_t len = name ? strlen(name) : 0;
 
@@ -118,7 +110,7 @@ static int make_hello(struct conn *c, union regmsg *m, const struct postcopy_opt
 	/* Its blocks are not for it to declare, as with a program that knows of nothing. */
 	m->hello.flags |= o->backend ? REGMSG_HELLO_UNAWARE : 0;
 	m->hello.token = o->token;
-	err = put_name(c, m->hello.name, sizeof(m->hello.name), o->name);
+	err = handle_put_name(c, m->hello.name, sizeof(m->hello.name), o->name);
 	if (!err && regmsg_check(m, size, &why))
 		err = conn_fail(c, -EINVAL, "%s", why);
 	return err;
@@ -153,8 +145,10 @@ static int say_hello(struct postcopy *p, const struct postcopy_options *o)
 	if (err)
 		return err;
 	err = conn_call(&p->conn, &m, p->uffd);
-	if (!err)
+	if (!err) {
 		p->token = m.welcome.token;
+		p->features = m.welcome.features;
+	}
 	return err;
 }
 
@@ -277,12 +271,6 @@ PUBLIC void postcopy_free(postcopy *p)
 
 /* --- calls --- */
 
-/* Nothing was wrong yet with this call. */
-static void begin(struct postcopy *p)
-{
-	p->conn.text[0] = '\0';
-}
-
 /* Blocks are declared, regions are shared; no handle does both. */
 static int only_of(struct postcopy *p, bool backend)
 {
@@ -336,7 +324,7 @@ static int make_block(struct conn *c, union regmsg *m, const struct postcopy_blo
 	m->block.length = b->length;
 	m->block.page_size = b->page_size;
 	m->block.file_offset = b->file_offset;
-	err = put_name(c, m->block.name, sizeof(m->block.name), b->name);
+	err = handle_put_name(c, m->block.name, sizeof(m->block.name), b->name);
 	if (!err && regmsg_check(m, size, &why))
 		err = conn_fail(c, -EINVAL, "%s", why);
 	return err;
@@ -354,7 +342,7 @@ static int make_mapping(struct conn *c, union regmsg *m, uint32_t flags,
 	m->mapping.address = (uintptr_t)b->address;
 	m->mapping.length = b->length;
 	m->mapping.block_offset = block_offset;
-	err = put_name(c, m->mapping.name, sizeof(m->mapping.name), b->name);
+	err = handle_put_name(c, m->mapping.name, sizeof(m->mapping.name), b->name);
 	if (!err && regmsg_check(m, size, &why))
 		err = conn_fail(c, -EINVAL, "%s", why);
 	return err;
@@ -375,7 +363,7 @@ PUBLIC int postcopy_add_block(postcopy *p, const struct postcopy_block *block)
 	union regmsg m;
 	int err;
 
-	begin(p);
+	handle_begin(p);
 	err = only_of(p, false);
 	if (err)
 		return err;
@@ -400,7 +388,7 @@ PUBLIC int postcopy_map(postcopy *p, const char *block, uint64_t block_offset, v
 {
 	const struct postcopy_block b = { .name = block, .address = address, .length = length };
 
-	begin(p);
+	handle_begin(p);
 	return name_mapping(p, REGMSG_MAPPING_REGISTERED, &b, block_offset);
 }
 
@@ -408,7 +396,7 @@ static int plain_call(struct postcopy *p, enum regmsg_type type)
 {
 	union regmsg m;
 
-	begin(p);
+	handle_begin(p);
 	regmsg_init(&m, type, 1);
 	return conn_call(&p->conn, &m, -1);
 }
@@ -426,11 +414,11 @@ PUBLIC int postcopy_want(postcopy *p, const char *block, uint64_t block_offset, 
 	const char *why;
 	int err;
 
-	begin(p);
+	handle_begin(p);
 	m.want.klass = klass;
 	m.want.block_offset = block_offset;
 	m.want.length = length;
-	err = put_name(&p->conn, m.want.name, sizeof(m.want.name), block);
+	err = handle_put_name(&p->conn, m.want.name, sizeof(m.want.name), block);
 	if (err)
 		return err;
 	if (regmsg_check(&m, size, &why))
@@ -441,7 +429,7 @@ PUBLIC int postcopy_want(postcopy *p, const char *block, uint64_t block_offset, 
 /* Answered by events only (RUNNING, FAILED): the daemon's answer depends on the source's. */
 static int tell_load(struct postcopy *p, union regmsg *m)
 {
-	begin(p);
+	handle_begin(p);
 	if (p->role != POSTCOPY_ROLE_MAIN)
 		return conn_fail(&p->conn, -EPERM, "only the main sharer loads device state");
 	return conn_tell(&p->conn, m);
@@ -467,7 +455,7 @@ PUBLIC int postcopy_leave(postcopy *p)
 {
 	int err;
 
-	begin(p);
+	handle_begin(p);
 	if (p->shares.n)
 		return conn_fail(&p->conn, -EBUSY, "%u regions are still shared", p->shares.n);
 	err = plain_call(p, REGMSG_LEAVE);
@@ -484,7 +472,7 @@ PUBLIC int postcopy_share(postcopy *p, int fd, uint64_t offset, uint64_t length,
 	int err;
 
 	*address = NULL;
-	begin(p);
+	handle_begin(p);
 	err = only_of(p, true);
 	return err ? err : shares_add(&p->shares, &p->conn, &region, address);
 }
@@ -493,7 +481,7 @@ PUBLIC int postcopy_unshare(postcopy *p, void *address)
 {
 	int err;
 
-	begin(p);
+	handle_begin(p);
 	err = shares_drop(&p->shares, address);
 	return err ? conn_fail(&p->conn, err, "no region is shared at %p", address) : 0;
 }
@@ -502,7 +490,7 @@ static int set_queue(struct postcopy *p, unsigned queue, bool started)
 {
 	int err;
 
-	begin(p);
+	handle_begin(p);
 	err = shares_queue_set(&p->shares, queue, started);
 	return err ? conn_fail(&p->conn, err, "no queue has the number %u", queue) : 0;
 }
@@ -544,7 +532,7 @@ PUBLIC int postcopy_dispatch(postcopy *p, struct postcopy_event *event)
 	struct postcopy_event taken = { .type = POSTCOPY_EVENT_NONE, .package_fd = -1 };
 	int got;
 
-	begin(p);
+	handle_begin(p);
 	if (event->size < EVENT_V1)
 		return conn_fail(&p->conn, -EINVAL, "event says no size");
 	got = conn_take(&p->conn, &taken);

@@ -37,8 +37,10 @@ static const uint8_t event_types[] = {
 	[REGMSG_FAILED] = POSTCOPY_EVENT_FAILED,
 	[REGMSG_PAUSED] = POSTCOPY_EVENT_PAUSED,
 	[REGMSG_DISABLED] = POSTCOPY_EVENT_DISABLED,
+	[REGMSG_DMA_RANGE] = POSTCOPY_EVENT_DMA_RANGE,
+	[REGMSG_DMA_OPEN] = POSTCOPY_EVENT_DMA_OPEN,
 };
-_Static_assert(ARRAY_LEN(event_types) == REGMSG_DISABLED + 1,
+_Static_assert(ARRAY_LEN(event_types) == REGMSG_DMA_OPEN + 1,
 	       "a message of the daemon is not listed");
 
 /**
@@ -213,6 +215,21 @@ static int receive(struct conn *c, union regmsg *m, struct fdpass *fds)
 	return 0;
 }
 
+static void keep_range(struct postcopy_event *event, const struct regmsg_dma *d)
+{
+	event->iova = d->iova;
+	event->length = d->length;
+	event->block_offset = d->block_offset;
+	event->directions = d->directions;
+	event->dma_flags = d->flags;
+	memcpy(event->gate, d->gate, sizeof(event->gate));
+	memcpy(event->block, d->name, sizeof(event->block));
+}
+_Static_assert(sizeof(((struct postcopy_event *)0)->gate) == REGMSG_NAME &&
+		       sizeof(((struct postcopy_event *)0)->block) ==
+			       sizeof(((struct regmsg_dma *)0)->name),
+	       "names differ in length");
+
 /* The packet as the application's event; a descriptor in it moves along. */
 static void keep_event(struct conn *c, const union regmsg *m, struct fdpass *fds)
 {
@@ -230,6 +247,12 @@ static void keep_event(struct conn *c, const union regmsg *m, struct fdpass *fds
 	case REGMSG_DISABLED:
 		event->error = m->text.error;
 		memcpy(event->text, m->text.text, sizeof(event->text));
+		break;
+	case REGMSG_DMA_RANGE:
+		keep_range(event, &m->dma);
+		break;
+	case REGMSG_DMA_OPEN:
+		memcpy(event->gate, m->dma_at.gate, sizeof(event->gate));
 		break;
 	default:
 		break;

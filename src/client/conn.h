@@ -16,7 +16,8 @@
 #include "postcopy/postcopy.h"
 #include "wire/regmsg.h"
 
-#define CONN_QUEUE 16
+/* Those of the session, the ranges that the daemon asks for at a time, and a gate's end or two. */
+#define CONN_QUEUE 32
 
 struct conn {
 	int sock;		/* -1: the connection has ended */

@@ -71,11 +71,11 @@ errors_are_listed()
 
 every_constant_is_explained()
 {
-	grep -oE '\bPOSTCOPY_(EVENT|ROLE|POLICY|CLASS)_[A-Z]+' "$header" | sort -u > "$dir/constants"
+	grep -oE '\bPOSTCOPY_(EVENT|ROLE|POLICY|CLASS|DMA)_[A-Z_]+[A-Z]' "$header" | sort -u > "$dir/constants"
 	while read -r c; do
 		grep -qE "^\.(It )?Dv $c\b" "$man"/postcopy_*.3 || { echo "$c is nowhere explained"; return 1; }
 	done < "$dir/constants"
-	test "$(wc -l < "$dir/constants")" -ge 17
+	test "$(wc -l < "$dir/constants")" -ge 23
 }
 
 # fields STRUCT
@@ -93,12 +93,15 @@ every_field_is_explained()
 	for f in $(fields postcopy_block); do
 		grep -qx "\.It Va $f" "$man/postcopy_add_block.3" || { echo "block.$f"; return 1; }
 	done
+	for f in $(fields postcopy_dma); do
+		grep -qx "\.It Va $f" "$man/postcopy_dma_map.3" || { echo "dma.$f"; return 1; }
+	done
 	for f in $(fields postcopy_event); do
 		test "$f" = type ||
 			grep -qE "^\.Va (event\.)?$f( |$)" "$man/postcopy_dispatch.3" ||
 			{ echo "event.$f"; return 1; }
 	done
-	test "$(fields postcopy_options | wc -l)" -ge 8 && test "$(fields postcopy_event | wc -l)" -ge 8
+	test "$(fields postcopy_options | wc -l)" -ge 8 && test "$(fields postcopy_event | wc -l)" -ge 15 && test "$(fields postcopy_dma | wc -l)" -ge 8
 }
 
 pages_are_clean()

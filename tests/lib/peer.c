@@ -115,6 +115,7 @@ postcopy *peer_welcome(struct peer *p, enum postcopy_role role)
 
 	regmsg_init(&m, REGMSG_WELCOME, 1);
 	m.welcome.token = 77;
+	m.welcome.features = REGMSG_FEATURE_DMA;
 	peer_send(p, &m, -1);
 	CHECK(postcopy_new_fd(&handle, steal_fd(&p->client), &o, NULL) == 0);
 	p->uffd = -1;

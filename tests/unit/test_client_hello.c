@@ -50,9 +50,25 @@ AT(event, package_length, 16);
 AT(event, device_offset, 24);
 AT(event, device_length, 32);
 AT(event, text, 40);
-_Static_assert(sizeof(struct postcopy_event) == 296, "event");
+AT(event, iova, 296);
+AT(event, length, 304);
+AT(event, block_offset, 312);
+AT(event, directions, 320);
+AT(event, dma_flags, 324);
+AT(event, gate, 328);
+AT(event, block, 392);
+_Static_assert(sizeof(struct postcopy_event) == 648, "event");
+AT(dma, directions, 4);
+AT(dma, flags, 8);
+AT(dma, gate, 16);
+AT(dma, block, 24);
+AT(dma, block_offset, 32);
+AT(dma, length, 40);
+AT(dma, iova, 48);
+_Static_assert(sizeof(struct postcopy_dma) == 56, "dma");
 #endif
 _Static_assert(POSTCOPY_EVENT_LISTENING == 1 && POSTCOPY_EVENT_DISCONNECTED == 8, "events");
+_Static_assert(POSTCOPY_EVENT_DMA_RANGE == 9 && POSTCOPY_EVENT_DMA_OPEN == 10, "events about DMA");
 
 static bool same_file(int a, int b)
 {
