@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Our handle of a device against the kernel's own VFIO: two devices of mtty in a Linux guest.
+"""The kernel's own VFIO, in a Linux guest: devices of mtty, whose state can be moved, and of edu, which reach memory.
 
-The guest's program, lib/guest/vfio_check.c, says what holds (F28 F29 F30 F32 F34 F36 S3-18 S3-62); here it is booted, and
-believed when it came to its end.
+The guest's programs say what holds (lib/guest/vfio_*.c, with the rows in their lines); here it is booted, and they are
+believed when each of them came to its end.
 """
 import os
 import sys
@@ -14,25 +14,40 @@ from harness import built, check, diag, main, skip_all
 import vfioguest
 from vm import SYSTEM_QEMU
 
-PROGRAM = "tests/lib/guest/vfio_check"
-CHECKS = 7
+PROGRAMS = ("vfio_check", "vfio_dma")
 
 
-def mtty(case):
-    program = built(PROGRAM)
-    check(program, f"{PROGRAM} is not built")
-    guest = vfioguest.start(case, SYSTEM_QEMU, program)
+def report(lines, program):
+    """The lines of one of the programs, which run one after the other."""
+    ends = [line for line in lines if " ended with " in line]
+    own = [line for line in ends if line.startswith(program)]
+    check(len(own) == 1, f"{program} did not come to its end")
+    at = ends.index(own[0])
+    begin = lines.index(ends[at - 1]) + 1 if at else 0
+    return lines[begin:lines.index(own[0]) + 1]
+
+
+def judge(lines, program):
+    """It came to its end, and all that it planned to say holds."""
+    said = report(lines, program)
+    check("done" in said and said[-1] == f"{program} ended with 0", f"{program} failed: {said[-1]}")
+    held = [line for line in said if line.startswith("ok ")]
+    check(held and f"1..{len(held)}" in said, f"only {len(held)} checks of {program} hold")
+
+
+def devices(case):
+    paths = [built("tests/lib/guest/" + program) for program in PROGRAMS]
+    check(all(paths), "the guest's programs are not built")
+    guest = vfioguest.start(case, SYSTEM_QEMU, paths)
     guest.wait(300)
     lines = [line.strip() for line in guest.lines()]
     for line in lines:
         diag(line)
-    check("done" in lines, "the guest's program did not come to its end")
-    check("vfio_check ended with 0" in lines, "it failed")
-    held = [line for line in lines if line.startswith("ok ")]
-    check(len(held) == CHECKS, f"{len(held)} of {CHECKS} checks hold")
+    for program in PROGRAMS:
+        judge(lines, program)
 
 
 if __name__ == "__main__":
     if not os.access(SYSTEM_QEMU, os.X_OK):
         skip_all("no qemu-system-x86_64 here (package qemu-system-x86)")
-    main([("two devices of the kernel's", mtty)], limit=1200)
+    main([("devices of the kernel's own VFIO", devices)], limit=1200)

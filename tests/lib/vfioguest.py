@@ -1,11 +1,15 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A Linux guest with devices of the kernel's VFIO that can be migrated, and no hardware: mtty, of the kernel's samples.
+"""A Linux guest with devices of the kernel's VFIO, and no hardware.
+
+Two kinds: mtty, of the kernel's samples, whose state can be migrated; and edu, QEMU's, a PCI device behind an emulated
+IOMMU, which reads and writes memory by itself.
 
 Debian builds no sample, so the module is built here, from the source, the headers and the tools of one version, which
 are downloaded and unpacked, never installed.  What is left of them is a kit of some megabytes in the cache of
-linuxguest.py: the kernel, the modules that mtty needs, and mtty.  Run as a program it makes the kit and says where it is.
+linuxguest.py: the kernel, the modules that both need, and mtty.  Run as a program it makes the kit and says where it is.
 """
+import hashlib
 import lzma
 import os
 import re
@@ -18,7 +22,12 @@ from harness import Failure, Skip, TOP_SRCDIR, check
 from linuxguest import Archive, FILE, FOLDER
 
 SOURCE = "linux-source-6.12"
-MODULES = ("irqbypass", "vfio", "vfio_iommu_type1", "mdev", "mtty")      # as they need each other
+#: As they need each other.
+MODULES = ("irqbypass", "vfio", "vfio_iommu_type1", "mdev", "mtty", "vfio-pci-core", "vfio-pci")
+#: The guest's IOMMU has no interrupt remapping.
+PARAMETERS = {"vfio_iommu_type1": "allow_unsafe_interrupts=1"}
+#: One alone in its IOMMU group, and two functions of one slot, which share one.
+DEVICES = ("intel-iommu,intremap=off", "edu,addr=4", "edu,addr=5.0,multifunction=on", "edu,addr=5.1")
 SAMPLE = SOURCE + "/samples/vfio-mdev/mtty.c"
 KERNEL = "vmlinuz"
 
@@ -95,7 +104,8 @@ def _make(work, version):
 
 def kit():
     folder = linuxguest.cache()
-    kept = sorted(name for name in os.listdir(folder) if name.startswith("vfio-6.12."))
+    parts = hashlib.sha256(" ".join(MODULES).encode()).hexdigest()[:8]
+    kept = sorted(name for name in os.listdir(folder) if re.fullmatch(rf"vfio-6\.12\.\d+-{parts}", name))
     if kept:
         return os.path.join(folder, kept[-1])
     if os.geteuid() == 0:
@@ -103,7 +113,7 @@ def kit():
     version = _version()
     if version is None:
         raise Skip(f"apt knows no {SOURCE} (bookworm-security, apt-get update)")
-    target = os.path.join(folder, f"vfio-{version}")
+    target = os.path.join(folder, f"vfio-{version}-{parts}")
     with tempfile.TemporaryDirectory(dir=folder) as work:
         try:
             os.rename(_make(work, version), target)
@@ -112,28 +122,31 @@ def kit():
     return target
 
 
-def initramfs(parts, busybox, program):
+def initramfs(parts, busybox, programs):
     archive = Archive()
     for folder in ("bin", "dev", "proc", "sys", "modules"):
         archive.add(folder, FOLDER)
     archive.add("bin/busybox", FILE, _plain(os.path.join(busybox, "bin", "busybox")))
     for module in MODULES:
         archive.add(f"modules/{module}.ko", FILE, _plain(os.path.join(parts, module + ".ko")))
-    archive.add("modules/order", FILE, "".join(f"{m}\n" for m in MODULES).encode())
-    archive.add("vfio_check", FILE, _plain(program))
+    archive.add("modules/order", FILE, "".join(f"{m} {PARAMETERS.get(m, '')}\n" for m in MODULES).encode())
+    for program in programs:
+        archive.add(os.path.basename(program), FILE, _plain(program))
     archive.add("init", FILE, _plain(os.path.join(TOP_SRCDIR, "tests", "lib", "guest", "vfio_init.sh")))
     return archive.packed()
 
 
-def start(case, qemu, program):
+def start(case, qemu, programs):
     """The guest as a child of the case; what it says on its console are its lines."""
     parts = kit()
     initrd = case.path("initramfs")
     with open(initrd, "wb") as f:
-        f.write(initramfs(parts, linuxguest.busybox(), program))
+        f.write(initramfs(parts, linuxguest.busybox(), programs))
+    devices = [word for device in DEVICES for word in ("-device", device)]
     return case.spawn("guest", [
-        qemu, "-accel", "tcg", "-M", "q35", "-cpu", "max", "-m", "256", "-nodefaults", "-display", "none", "-no-reboot",
-        "-serial", "stdio", "-kernel", os.path.join(parts, KERNEL), "-initrd", initrd, "-append", linuxguest.QUIET])
+        qemu, "-accel", "tcg", "-M", "q35,kernel-irqchip=split", "-cpu", "max", "-m", "256", "-nodefaults",
+        "-display", "none", "-no-reboot", "-serial", "stdio", *devices, "-kernel", os.path.join(parts, KERNEL),
+        "-initrd", initrd, "-append", linuxguest.QUIET + " intel_iommu=on"])
 
 
 if __name__ == "__main__":

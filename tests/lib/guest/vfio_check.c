@@ -1,22 +1,20 @@
-// SPDX-License-Identifier: GPL-2.0-or-later
+/* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * vfio_check DEVICE DEVICE: the only program of the guest that has devices of the kernel's VFIO
  * (mtty, whose state is a few bytes).  It drives both through our handle of a device, and says on
- * the console what holds: one line of TAP for each, "done" at the end.
+ * the console what holds (told.h).
  *
  * It is linked without a library, so that it runs where there is none.
  */
 #include "config.h"
 
 #include <errno.h>
-#include <stdarg.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "core/guard.h"
 #include "sys/devio_vfio.h"
+#include "told.h"
 
 enum { ERROR, STOP, RUNNING, STOP_COPY, RESUMING, RUNNING_P2P, PRE_COPY, PRE_COPY_P2P, STATES };
 enum { MIGRATION = 1, STATE = 2, DATA_SIZE = 9, BUS_MASTER = 10 };
@@ -24,35 +22,8 @@ enum { MIGRATION = 1, STATE = 2, DATA_SIZE = 9, BUS_MASTER = 10 };
 
 struct check {
 	struct devio a, b;
-	unsigned number;
-	bool ok; /* what is being checked */
+	struct told t;
 };
-
-static __attribute__((format(printf, 2, 3))) void expect(struct check *c, const char *text, ...)
-{
-	va_list ap;
-
-	c->ok = false;
-	printf("# ");
-	va_start(ap, text);
-	vprintf(text, ap);
-	va_end(ap);
-	printf("\n");
-}
-#define EXPECT(c, got, wanted)                                                            \
-	do {                                                                              \
-		long long _got = (long long)(got), _wanted = (long long)(wanted);         \
-											  \
-		if (_got != _wanted)                                                      \
-			expect(c, "line %d: %s is %lld, not %lld", __LINE__, #got, _got,  \
-			       _wanted);                                                  \
-	} while (0)
-
-static void told(struct check *c, const char *what)
-{
-	printf("%sok %u - %s\n", c->ok ? "" : "not ", ++c->number, what);
-	c->ok = true;
-}
 
 static int go(struct devio *d, uint32_t state)
 {
@@ -78,22 +49,22 @@ static void discovery(struct check *c)
 	uint64_t flags = 0;
 	uint32_t typed = 0;
 
-	EXPECT(c, devio_info(&c->a, &info), 0);
-	EXPECT(c, info.regions > 0, 1);
+	EXPECT(&c->t, devio_info(&c->a, &info), 0);
+	EXPECT(&c->t, info.regions > 0, 1);
 	for (uint32_t i = 0; i < info.regions; i++) {
-		EXPECT(c, devio_region(&c->a, i, &r), 0);
+		EXPECT(&c->t, devio_region(&c->a, i, &r), 0);
 		typed += r.typed;
 	}
-	EXPECT(c, typed, 0);
-	EXPECT(c, devio_region(&c->a, info.regions, &r), -EINVAL);
-	EXPECT(c, devio_feature_get(&c->a, MIGRATION, &flags, sizeof(flags)), 0);
-	EXPECT(c, flags, 7);
-	EXPECT(c, devio_feature_has(&c->a, STATE, DEVIO_GET | DEVIO_SET), 1);
-	EXPECT(c, devio_feature_has(&c->a, MIGRATION, DEVIO_SET), 0);
-	EXPECT(c, devio_feature_has(&c->a, BUS_MASTER, DEVIO_SET), 0);
-	EXPECT(c, devio_feature_get(&c->a, 4711, &flags, sizeof(flags)), -EOPNOTSUPP);
-	EXPECT(c, state(&c->a), RUNNING);
-	told(c, "F29 discovery");
+	EXPECT(&c->t, typed, 0);
+	EXPECT(&c->t, devio_region(&c->a, info.regions, &r), -EINVAL);
+	EXPECT(&c->t, devio_feature_get(&c->a, MIGRATION, &flags, sizeof(flags)), 0);
+	EXPECT(&c->t, flags, 7);
+	EXPECT(&c->t, devio_feature_has(&c->a, STATE, DEVIO_GET | DEVIO_SET), 1);
+	EXPECT(&c->t, devio_feature_has(&c->a, MIGRATION, DEVIO_SET), 0);
+	EXPECT(&c->t, devio_feature_has(&c->a, BUS_MASTER, DEVIO_SET), 0);
+	EXPECT(&c->t, devio_feature_get(&c->a, 4711, &flags, sizeof(flags)), -EOPNOTSUPP);
+	EXPECT(&c->t, state(&c->a), RUNNING);
+	told(&c->t, "F29 discovery");
 }
 
 /* S3-01: the vendor and the device of its configuration space (region 7), in one piece and two. */
@@ -103,14 +74,14 @@ static void registers(struct check *c)
 	uint8_t bytes[5];
 	uint32_t id = 0;
 
-	EXPECT(c, devio_read(&c->a, &at, &id, sizeof(id)), 0);
-	EXPECT(c, id, 0x32534348);
+	EXPECT(&c->t, devio_read(&c->a, &at, &id, sizeof(id)), 0);
+	EXPECT(&c->t, id, 0x32534348);
 	at.width = 0;
-	EXPECT(c, devio_read(&c->a, &at, bytes, sizeof(bytes)), 0);
-	EXPECT(c, memcmp(bytes, &id, sizeof(id)), 0);
+	EXPECT(&c->t, devio_read(&c->a, &at, bytes, sizeof(bytes)), 0);
+	EXPECT(&c->t, memcmp(bytes, &id, sizeof(id)), 0);
 	at.offset = UINT64_C(1) << 40;
-	EXPECT(c, devio_read(&c->a, &at, bytes, 1), -EINVAL);
-	told(c, "registers");
+	EXPECT(&c->t, devio_read(&c->a, &at, bytes, 1), -EINVAL);
+	told(&c->t, "registers");
 }
 
 /* The shortest way to a state from RUNNING, when its stream is empty. */
@@ -133,14 +104,14 @@ static void arcs(struct check *c)
 
 		if (from == ERROR)
 			continue;
-		EXPECT(c, reach(&c->a, from), 0);
+		EXPECT(&c->t, reach(&c->a, from), 0);
 		ret = go(&c->a, to);
 		if (ret != (closed ? -EINVAL : 0) || state(&c->a) != (int)(closed ? from : to))
-			expect(c, "%u to %u: %d, then in %d", from, to, ret, state(&c->a));
+			told_wrong(&c->t, "%u to %u: %d, then in %d", from, to, ret, state(&c->a));
 	}
-	EXPECT(c, devio_reset(&c->a), 0);
-	EXPECT(c, state(&c->a), RUNNING);
-	told(c, "F28 every ordered pair of states");
+	EXPECT(&c->t, devio_reset(&c->a), 0);
+	EXPECT(&c->t, state(&c->a), RUNNING);
+	told(&c->t, "F28 every ordered pair of states");
 }
 
 /* Until nothing comes; what was read.  A kernel may tell that by ENOMSG or by 0. */
@@ -166,29 +137,29 @@ static void migrate(struct check *c)
 	struct devio_precopy left;
 	uint64_t size = 0;
 
-	EXPECT(c, go(&c->b, RESUMING), 0);
-	EXPECT(c, devio_mig_read(&c->b, &size, 1), -EBADF);
-	EXPECT(c, go(&c->a, PRE_COPY), 0);
-	EXPECT(c, devio_mig_precopy(&c->a, &left), 0);
-	EXPECT(c, left.initial > 0, 1);
-	EXPECT(c, drain(&c->a, &c->b), left.initial);
-	EXPECT(c, go(&c->a, PRE_COPY_P2P), 0);
-	EXPECT(c, go(&c->a, STOP_COPY), 0);
-	EXPECT(c, devio_mig_precopy(&c->a, &left), -EINVAL);
-	EXPECT(c, devio_feature_get(&c->a, DATA_SIZE, &size, sizeof(size)), 0);
-	EXPECT(c, drain(&c->a, &c->b) > 0, 1);
-	EXPECT(c, devio_mig_read(&c->a, &size, 1), 0);
-	EXPECT(c, devio_mig_write(&c->a, &size, 1), -EBADF);
-	EXPECT(c, go(&c->a, STOP), 0);
-	EXPECT(c, devio_mig_read(&c->a, &size, 1), -ENODEV);
-	EXPECT(c, go(&c->b, STOP), 0);
-	EXPECT(c, state(&c->b), STOP);
-	EXPECT(c, go(&c->a, RUNNING_P2P), 0);
-	EXPECT(c, go(&c->b, RUNNING_P2P), 0);
-	EXPECT(c, go(&c->a, RUNNING), 0);
-	EXPECT(c, go(&c->b, RUNNING), 0);
-	EXPECT(c, state(&c->b), RUNNING);
-	told(c, "F32 F34 F36 state saved from one device and loaded into another");
+	EXPECT(&c->t, go(&c->b, RESUMING), 0);
+	EXPECT(&c->t, devio_mig_read(&c->b, &size, 1), -EBADF);
+	EXPECT(&c->t, go(&c->a, PRE_COPY), 0);
+	EXPECT(&c->t, devio_mig_precopy(&c->a, &left), 0);
+	EXPECT(&c->t, left.initial > 0, 1);
+	EXPECT(&c->t, drain(&c->a, &c->b), left.initial);
+	EXPECT(&c->t, go(&c->a, PRE_COPY_P2P), 0);
+	EXPECT(&c->t, go(&c->a, STOP_COPY), 0);
+	EXPECT(&c->t, devio_mig_precopy(&c->a, &left), -EINVAL);
+	EXPECT(&c->t, devio_feature_get(&c->a, DATA_SIZE, &size, sizeof(size)), 0);
+	EXPECT(&c->t, drain(&c->a, &c->b) > 0, 1);
+	EXPECT(&c->t, devio_mig_read(&c->a, &size, 1), 0);
+	EXPECT(&c->t, devio_mig_write(&c->a, &size, 1), -EBADF);
+	EXPECT(&c->t, go(&c->a, STOP), 0);
+	EXPECT(&c->t, devio_mig_read(&c->a, &size, 1), -ENODEV);
+	EXPECT(&c->t, go(&c->b, STOP), 0);
+	EXPECT(&c->t, state(&c->b), STOP);
+	EXPECT(&c->t, go(&c->a, RUNNING_P2P), 0);
+	EXPECT(&c->t, go(&c->b, RUNNING_P2P), 0);
+	EXPECT(&c->t, go(&c->a, RUNNING), 0);
+	EXPECT(&c->t, go(&c->b, RUNNING), 0);
+	EXPECT(&c->t, state(&c->b), RUNNING);
+	told(&c->t, "F32 F34 F36 state saved from one device and loaded into another");
 }
 
 /* S3-18, S3-46: what is not whole is refused when it should be used, and a reset leads out. */
@@ -196,18 +167,18 @@ static void garbage(struct check *c)
 {
 	static const char nonsense[200] = "this is not the state of a device";
 
-	EXPECT(c, go(&c->b, RESUMING), 0);
-	EXPECT(c, devio_mig_write(&c->b, nonsense, 8) > 0, 1);
-	EXPECT(c, go(&c->b, RUNNING), -EINVAL);
-	EXPECT(c, state(&c->b), RESUMING);
-	EXPECT(c, devio_reset(&c->b), 0);
-	EXPECT(c, state(&c->b), RUNNING);
-	EXPECT(c, devio_mig_write(&c->b, nonsense, 8), -ENODEV);
-	EXPECT(c, go(&c->b, RESUMING), 0);
-	EXPECT(c, devio_mig_write(&c->b, nonsense, sizeof(nonsense)) < 0, 1);
-	EXPECT(c, devio_reset(&c->b), 0);
-	EXPECT(c, state(&c->b), RUNNING);
-	told(c, "F30 S3-18 garbage does not load");
+	EXPECT(&c->t, go(&c->b, RESUMING), 0);
+	EXPECT(&c->t, devio_mig_write(&c->b, nonsense, 8) > 0, 1);
+	EXPECT(&c->t, go(&c->b, RUNNING), -EINVAL);
+	EXPECT(&c->t, state(&c->b), RESUMING);
+	EXPECT(&c->t, devio_reset(&c->b), 0);
+	EXPECT(&c->t, state(&c->b), RUNNING);
+	EXPECT(&c->t, devio_mig_write(&c->b, nonsense, 8), -ENODEV);
+	EXPECT(&c->t, go(&c->b, RESUMING), 0);
+	EXPECT(&c->t, devio_mig_write(&c->b, nonsense, sizeof(nonsense)) < 0, 1);
+	EXPECT(&c->t, devio_reset(&c->b), 0);
+	EXPECT(&c->t, state(&c->b), RUNNING);
+	told(&c->t, "F30 S3-18 garbage does not load");
 }
 
 static int opened(struct devio *d, const char *path)
@@ -224,26 +195,24 @@ static int opened(struct devio *d, const char *path)
 
 int main(int argc, char **argv)
 {
-	struct check c = { .ok = true };
+	struct check c = { .t = { 0 } };
 	struct devio again;
 
-	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (argc < 3 || opened(&c.a, argv[1]) < 0 || opened(&c.b, argv[2]) < 0)
 		return 1;
-	EXPECT(&c, opened(&again, argv[1]), -EBUSY);
-	EXPECT(&c, opened(&again, "/sys/devices/none"), -ENODEV);
-	told(&c, "devices are opened once");
+	EXPECT(&c.t, opened(&again, argv[1]), -EBUSY);
+	EXPECT(&c.t, opened(&again, "/sys/devices/none"), -ENODEV);
+	told(&c.t, "devices are opened once");
 	discovery(&c);
 	registers(&c);
 	arcs(&c);
 	migrate(&c);
 	garbage(&c);
 	devio_close(&c.a);
-	EXPECT(&c, opened(&c.a, argv[1]), 0);
-	EXPECT(&c, state(&c.a), RUNNING);
+	EXPECT(&c.t, opened(&c.a, argv[1]), 0);
+	EXPECT(&c.t, state(&c.a), RUNNING);
 	devio_close(&c.a);
 	devio_close(&c.b);
-	told(&c, "S3-62 a device that was closed runs when it is opened");
-	printf("1..%u\ndone\n", c.number);
-	return 0;
+	told(&c.t, "S3-62 a device that was closed runs when it is opened");
+	return told_done(&c.t);
 }

@@ -1,18 +1,31 @@
 #!/bin/busybox sh
-# shellcheck shell=dash
+# shellcheck shell=dash disable=SC2086
 # SPDX-License-Identifier: GPL-2.0-or-later
-# The init of the guest with VFIO devices: modules, two devices of mtty, vfio_check with both, and off.
+# The init of the guest with VFIO devices: modules, devices of mtty, edu for VFIO's driver, every program with those that it
+# is for, and off.  (Lists of devices and of parameters are meant to fall apart: SC2086.)
 /bin/busybox mount -t proc none /proc
 /bin/busybox mount -t sysfs none /sys
 /bin/busybox mount -t devtmpfs none /dev
-while read -r module; do
-	/bin/busybox insmod "/modules/$module.ko"
+while read -r module parameters; do
+	/bin/busybox insmod "/modules/$module.ko" $parameters
 done </modules/order
-one=83b8f4f2-509f-382f-3c1e-e6bfe0fa1001
-two=83b8f4f2-509f-382f-3c1e-e6bfe0fa1002
-for uuid in $one $two; do
+mtty=
+for n in 1 2; do
+	uuid=83b8f4f2-509f-382f-3c1e-e6bfe0fa100$n
 	echo "$uuid" >/sys/class/mdev_bus/mtty/mdev_supported_types/mtty-2/create
+	mtty="$mtty /sys/bus/mdev/devices/$uuid"
 done
-/vfio_check "/sys/bus/mdev/devices/$one" "/sys/bus/mdev/devices/$two"
-echo "vfio_check ended with $?"
+edu=
+for address in 0000:00:04.0 0000:00:05.0 0000:00:05.1; do
+	echo vfio-pci >"/sys/bus/pci/devices/$address/driver_override"
+	echo "$address" >/sys/bus/pci/drivers_probe
+	edu="$edu /sys/bus/pci/devices/$address"
+done
+run()
+{
+	"/$1" $2
+	echo "$1 ended with $?"
+}
+run vfio_check "$mtty"
+run vfio_dma "$edu"
 /bin/busybox poweroff -f
