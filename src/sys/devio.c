@@ -401,6 +401,27 @@ void devio_unmap(struct devio_map *m)
 	*m = (struct devio_map){ 0 };
 }
 
+/*
+ * To read a file costs less than to have the kernel look through our page tables for it; but what a
+ * server gives to be mapped may be something that cannot be read.
+ */
+static int file_read(const struct devio_map *m, uint64_t offset, uint8_t *buf, size_t len)
+{
+	const uint8_t *base = m->base + offset;
+	size_t done = 0;
+
+	while (done < len) {
+		ssize_t n = pread(m->fd, buf + done, len - done, (off_t)(m->at + offset + done));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			break;
+		done += (size_t)n;
+	}
+	return done == len ? 0 : mem_read(buf + done, base + done, len - done);
+}
+
 /**
  * devio_map_read - copy out of a mapped part
  */
@@ -408,7 +429,7 @@ int devio_map_read(const struct devio_map *m, uint64_t offset, void *buf, size_t
 {
 	assert(range_inside(offset, len, m->len));
 	if (m->shared_file)
-		return mem_read(buf, m->base + offset, len);
+		return file_read(m, offset, buf, len);
 	memcpy(buf, m->base + offset, len);
 	return 0;
 }

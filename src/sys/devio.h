@@ -57,6 +57,8 @@ struct devio_map {
 	uint8_t *base; /* NULL: none */
 	uint64_t len;
 	bool shared_file; /* its owner can truncate it: look at it by devio_map_read() only */
+	int fd;		  /* of such a file, the transport's */
+	uint64_t at;	  /* and where in it */
 };
 
 /* Memory that a device is to reach. */

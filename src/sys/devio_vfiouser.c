@@ -106,17 +106,19 @@ static ssize_t pass(struct vfiouser_link *l, const struct devio_at *at, struct p
 	while (done < len) {
 		struct vfiomsg ask, answer;
 		uint32_t n = chunk(l, len - done);
+		struct vfiochan_into into = {
+			.at = VFIOMSG_HEAD + sizeof(ask.fixed.access), .len = n,
+		};
 		int err;
 
 		vfiomsg_ask(&ask, p.in ? VFIOMSG_REGION_READ : VFIOMSG_REGION_WRITE, 0);
 		ask.fixed.access = (struct vfiomsg_access){ at->offset + done, at->region, n };
 		ask.data = p.in ? NULL : p.out + done;
 		ask.len = p.in ? 0 : n;
-		err = vfiouser_link_ask(l, &ask, -1, &answer, until);
+		into.to = p.in ? p.in + done : NULL;
+		err = vfiouser_link_ask_into(l, &ask, &into, &answer, until);
 		if (err)
 			return err;
-		if (answer.len) /* of a read: as many bytes as it counts */
-			memcpy(p.in + done, answer.data, answer.len);
 		done += answer.fixed.access.count;
 		if (answer.fixed.access.count < n)
 			break;
@@ -153,7 +155,8 @@ static int map_region(void *ctx, const struct vfiocaps_region *r, uint64_t offse
 	base = mmap(NULL, len, prot, MAP_SHARED, l->region_fds[r->index], (off_t)at);
 	if (base == MAP_FAILED)
 		return -errno;
-	*out = (struct devio_map){ .base = base, .len = len, .shared_file = true };
+	*out = (struct devio_map){ .base = base, .len = len, .shared_file = true,
+				   .fd = l->region_fds[r->index], .at = at };
 	return 0;
 }
 
@@ -219,17 +222,15 @@ static ssize_t mig_read(void *ctx, void *buf, size_t len, uint64_t until)
 {
 	struct vfiomsg ask, answer;
 	uint32_t n = chunk(ctx, len);
+	struct vfiochan_into into = {
+		.at = VFIOMSG_HEAD + sizeof(ask.fixed.stretch), .len = n, .to = buf,
+	};
 	int err;
 
 	vfiomsg_ask(&ask, VFIOMSG_MIG_READ, 0);
 	ask.fixed.stretch = (struct vfiomsg_stretch){ 8 + n, n };
-	err = vfiouser_link_ask(ctx, &ask, -1, &answer, until);
-	if (err)
-		return err;
-	n = answer.fixed.stretch.size; /* behind that there may be padding */
-	if (n)
-		memcpy(buf, answer.data, n);
-	return n;
+	err = vfiouser_link_ask_into(ctx, &ask, &into, &answer, until);
+	return err ? err : (ssize_t)answer.fixed.stretch.size; /* behind it there may be padding */
 }
 
 static ssize_t mig_write(void *ctx, const void *buf, size_t len, uint64_t until)

@@ -27,6 +27,10 @@ struct vfiouser_link {
  */
 int vfiouser_link_ask(struct vfiouser_link *l, struct vfiomsg *ask, int fd, struct vfiomsg *answer,
 		      uint64_t until);
+/* The same, with the tail of the answer in @into, but for its id. */
+int vfiouser_link_ask_into(struct vfiouser_link *l, struct vfiomsg *ask,
+			   const struct vfiochan_into *into, struct vfiomsg *answer,
+			   uint64_t until);
 /* Answer one request of the device.  0, -ETIMEDOUT, -EPROTO, -ECONNRESET. */
 int vfiouser_link_serve(struct vfiouser_link *l, uint64_t until);
 /* The first exchange: who we are, how much data, whether there is a twin. */

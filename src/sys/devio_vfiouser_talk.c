@@ -185,6 +185,27 @@ int vfiouser_link_ask(struct vfiouser_link *l, struct vfiomsg *ask, int fd, stru
 }
 
 /**
+ * vfiouser_link_ask_into - a question whose answer goes where it is wanted
+ *
+ * What lies there means something only after an answer that went well, and nothing comes there
+ * later.
+ */
+int vfiouser_link_ask_into(struct vfiouser_link *l, struct vfiomsg *ask,
+			   const struct vfiochan_into *into, struct vfiomsg *answer,
+			   uint64_t until)
+{
+	int err;
+
+	l->main.into = *into;
+	l->main.into.id = l->next_id;
+	err = vfiouser_link_ask(l, ask, -1, answer, until);
+	l->main.into.to = NULL;
+	if (!err && into->to)
+		answer->data = into->to;
+	return err;
+}
+
+/**
  * vfiouser_link_serve - answer one request of the device
  */
 int vfiouser_link_serve(struct vfiouser_link *l, uint64_t until)

@@ -2,6 +2,10 @@
 /*
  * Messages on a stream.  A message that came in part stays in the buffer when its reader runs out
  * of time, so a late answer is still found whole; one that went out in part cannot be taken back.
+ *
+ * The tail of an answer that is waited for goes where it is wanted, without a copy of it between.
+ * Who waits no longer takes that place back; then the rest goes where it would have gone, and only
+ * the head can be believed: that is enough to throw the message away.
  */
 #include "config.h"
 
@@ -86,13 +90,41 @@ static int keep_fds(struct vfiochan *c, struct msghdr *msg)
 	return lost ? -EPROTO : 0;
 }
 
+static bool is_expected(const struct vfiochan *c, const struct vfiomsg_head *head)
+{
+	return c->into.to && head->id == c->into.id && !(head->flags & VFIOMSG_ERROR) &&
+	       (head->flags & VFIOMSG_TYPE) == VFIOMSG_REPLY;
+}
+
+/* Where the bytes from c->have to @want go; how many pieces that is. */
+static unsigned place(const struct vfiochan *c, bool elsewhere, size_t want, struct iovec iov[3])
+{
+	const struct vfiochan_into *into = &c->into;
+	size_t ends[3] = { want, want, want }, at = c->have;
+	unsigned n = 0;
+
+	if (elsewhere) {
+		ends[0] = into->at < want ? into->at : want;
+		ends[1] = into->len < want - ends[0] ? ends[0] + into->len : want;
+	}
+	for (unsigned i = 0; i < 3; i++) {
+		if (at >= ends[i])
+			continue;
+		iov[n].iov_base = i == 1 ? into->to + (at - into->at) : c->buf + at;
+		iov[n++].iov_len = ends[i] - at;
+		at = ends[i];
+	}
+	return n;
+}
+
 /* Up to @want bytes in hand.  1: so it is; 0: there are no more now. */
-static int fill(struct vfiochan *c, size_t want)
+static int fill(struct vfiochan *c, bool elsewhere, size_t want)
 {
 	while (c->have < want) {
 		union control control;
-		struct iovec iov = { c->buf + c->have, want - c->have };
-		struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1,
+		struct iovec iov[3];
+		struct msghdr msg = { .msg_iov = iov,
+				      .msg_iovlen = place(c, elsewhere, want, iov),
 				      .msg_control = control.bytes,
 				      .msg_controllen = sizeof(control.bytes) };
 		ssize_t n = recvmsg(c->fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
@@ -116,14 +148,14 @@ static int fill(struct vfiochan *c, size_t want)
 int vfiochan_pump(struct vfiochan *c, const struct vfiomsg_terms *terms)
 {
 	struct vfiomsg_head head;
-	int ret = fill(c, VFIOMSG_HEAD);
+	int ret = fill(c, false, VFIOMSG_HEAD);
 
 	if (ret <= 0)
 		return ret;
 	memcpy(&head, c->buf, sizeof(head));
 	if (vfiomsg_check_head(&head, terms, NULL) || head.size > c->room)
 		return -EPROTO;
-	return fill(c, head.size);
+	return fill(c, is_expected(c, &head), head.size);
 }
 
 /**

@@ -10,12 +10,23 @@
 
 #define VFIOCHAN_NEVER UINT64_MAX
 
+/*
+ * Where the tail of an answer is to lie, from byte @at of the message on.  What its reader does not
+ * find there is no answer to @id that says it went well.
+ */
+struct vfiochan_into {
+	uint16_t id;
+	size_t at, len;
+	uint8_t *to; /* the caller's; NULL: all of a message lies in the channel */
+};
+
 struct vfiochan {
 	int fd;		/* -1: none; owned */
 	uint8_t *buf;	/* owned */
 	size_t room, have;
 	int fds[VFIOMSG_FDS]; /* that came with the message in hand; owned */
 	unsigned n_fds;
+	struct vfiochan_into into; /* may be taken back in the middle of the answer */
 };
 
 /* Takes @fd over, also when it fails; @room: of the longest message.  0 or -errno. */

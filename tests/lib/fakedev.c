@@ -414,7 +414,8 @@ static int d_map(void *ctx, const struct vfiocaps_region *r, uint64_t offset, ui
 	base = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, f->file, (off_t)offset);
 	if (base == MAP_FAILED)
 		return -errno;
-	*out = (struct devio_map){ .base = base, .len = len, .shared_file = true };
+	*out = (struct devio_map){ .base = base, .len = len, .shared_file = true,
+				   .fd = f->file, .at = offset };
 	return (int)fakedev_end(f, FAKEDEV_MAP, 0);
 }
 

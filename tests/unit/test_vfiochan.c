@@ -99,6 +99,80 @@ Test(vfiochan, a_message_in_pieces)
 	ends_deinit(&e);
 }
 
+enum { TAIL = 9, FIXED = 4 };
+
+/*
+ * F39: the tail of the answer that is waited for, and no byte else, lies where it is wanted: cut
+ * anywhere, shorter or longer than what was made ready, and not once the place was taken back.
+ */
+static void into_a_place(uint32_t len, size_t cut, bool taken_back)
+{
+	uint8_t bytes[VFIOMSG_HEAD + FIXED + TAIL + 3], to[TAIL + 1];
+	size_t total = make(bytes, FIXED + len), n = len < TAIL ? len : TAIL;
+	size_t there = VFIOMSG_HEAD + FIXED, before = cut > there ? cut - there : 0;
+	const uint8_t *body;
+	struct vfiomsg m;
+	struct ends e;
+
+	for (size_t i = 0; i < len; i++)
+		bytes[there + i] = (uint8_t)(i + 1);
+	memset(to, 0xee, sizeof(to));
+	ends_init(&e);
+	e.ours.into = (struct vfiochan_into){ .id = 7, .at = there, .len = TAIL, .to = to };
+	cr_assert_eq(write(e.theirs, bytes, cut), (ssize_t)cut);
+	cr_assert_eq(vfiochan_pump(&e.ours, &terms), cut == total);
+	if (taken_back)
+		e.ours.into.to = NULL;
+	cr_assert_eq(write(e.theirs, bytes + cut, total - cut), (ssize_t)(total - cut));
+	cr_assert_eq(vfiochan_pump(&e.ours, &terms), 1);
+	body = vfiochan_message(&e.ours, &m);
+	cr_expect_eq(m.head.size, total);
+	cr_expect_arr_eq(body, bytes + VFIOMSG_HEAD, FIXED);
+	if (taken_back && before < n)
+		n = before;
+	cr_expect_arr_eq(to, bytes + there, n);
+	for (size_t i = n; i < sizeof(to); i++)
+		cr_expect_eq(to[i], 0xee, "%u bytes, cut %zu: byte %zu", len, cut, i);
+	ends_deinit(&e);
+}
+
+Test(vfiochan, F39_an_answer_goes_where_it_is_wanted)
+{
+	for (uint32_t len = 0; len < TAIL + 3; len++)
+		for (size_t cut = 1; cut <= VFIOMSG_HEAD + FIXED + len; cut++) {
+			into_a_place(len, cut, false);
+			into_a_place(len, cut, true);
+		}
+}
+
+/* What is no such answer lies in the channel. */
+Test(vfiochan, F39_nothing_else_goes_there)
+{
+	static const struct vfiomsg_head heads[] = {
+		{ 8, VFIOMSG_RESET, VFIOMSG_HEAD + 5, VFIOMSG_REPLY, 0 },
+		{ 7, VFIOMSG_DMA_READ, VFIOMSG_HEAD + 5, 0, 0 },
+		{ 7, VFIOMSG_RESET, VFIOMSG_HEAD + 5, VFIOMSG_REPLY | VFIOMSG_ERROR, EIO },
+	};
+
+	for (unsigned i = 0; i < ARRAY_LEN(heads); i++) {
+		uint8_t bytes[VFIOMSG_HEAD + 5] = { 0 }, to[5];
+		struct vfiomsg m;
+		struct ends e;
+
+		memset(bytes, 0x5a, sizeof(bytes));
+		memset(to, 0xee, sizeof(to));
+		memcpy(bytes, &heads[i], sizeof(heads[i]));
+		ends_init(&e);
+		e.ours.into = (struct vfiochan_into){ .id = 7, .at = VFIOMSG_HEAD, .len = 5,
+						      .to = to };
+		cr_assert_eq(write(e.theirs, bytes, sizeof(bytes)), sizeof(bytes));
+		cr_assert_eq(vfiochan_pump(&e.ours, &terms), 1);
+		cr_expect_arr_eq(vfiochan_message(&e.ours, &m), bytes + VFIOMSG_HEAD, 5);
+		cr_expect_eq(to[0], 0xee, "head %u", i);
+		ends_deinit(&e);
+	}
+}
+
 /* Two that come at once are two. */
 Test(vfiochan, one_message_at_a_time)
 {
