@@ -165,6 +165,13 @@ def crowd(layout, o, who, others):
         return numbers
 
 
+# --- the state of a device -----------------------------------------------------------------------------
+
+def device(layout, o, way, side, direction):
+    with Stand(layout, o.seed) as s:
+        return s.result(s.device(way, side, direction, o.device_mib), "device")
+
+
 # --- QEMU's own destination ----------------------------------------------------------------------------
 
 def qemu(o):

@@ -182,6 +182,26 @@ def sharers(o, layout):
          Target("cpu for each more that waits / for the page itself", each_waiting, 0.5, False)])
 
 
+#: how the state of a device is reached; what the least would be
+DEVICE_WAYS = {"trapped": "a region, read and written", "mapped": "a region that is mapped",
+               "stream": "messages to a vfio-user server"}
+DEVICE_SIDES = {"bare": "loop", "migdev": "postcopyd"}
+
+
+def device(o, layout):
+    """What migdev asks, checks and times besides; whose bytes they are is not looked at by either."""
+    directions = ("save", "load")
+    found = {f"{way} {direction}, {name}": lambda way=way, side=side, direction=direction: rows.device(
+        layout, o, way, side, direction)
+        for way in DEVICE_WAYS for direction in directions for side, name in DEVICE_SIDES.items()}
+    return Group(
+        "device", f"state of a device, {o.device_mib} MiB, against a loop of pread/pwrite or send/recv", layout,
+        found, ("MiB_per_s",),
+        [ratio(f"{direction}, {text}: postcopyd / loop", f"{way} {direction}, postcopyd",
+               f"{way} {direction}, loop", "MiB_per_s", 0.9, True)
+         for way, text in DEVICE_WAYS.items() for direction in directions])
+
+
 MAKERS = {
     "one": lambda o, layouts: one_cpu(o, layouts["one"]),
     "two": lambda o, layouts: across("two", layouts["two"].text, o, layouts["two"]),
@@ -191,6 +211,7 @@ MAKERS = {
     "cost": lambda o, layouts: cost(o, layouts["one"]),
     "scale": lambda o, layouts: scale(o, layouts["one"]),
     "sharers": lambda o, layouts: sharers(o, layouts["one"]),
+    "device": lambda o, layouts: device(o, layouts["one"]),
 }
 NEEDS_TWO = ("two", "apart")
 #: No rows of the stand's: the same source into QEMU and into postcopyd, who faults differs; the count of copies; a guest that moves.
@@ -273,6 +294,7 @@ def options(arguments=None):
     o.mib, o.count = (64, 4000) if o.quick else (128, 20000)
     o.crowd_count = 500 if o.quick else 5000
     o.stream_mib = 128 if o.quick else 1024
+    o.device_mib = 64 if o.quick else 512
     o.guest_mib = 64 if o.quick else 256
     o.sizes = (1, 16) if o.quick else (1, 16, 256)
     return o

@@ -20,7 +20,7 @@ MIB = 1 << 20
 #: as much free memory is made ready for a row at most; what only the sparse rows declare is not touched
 READY_MOST = 1280
 PROGRAMS = ("postcopyd", "postcopyctl", "postcopy-source", "tests/bench/bare", "tests/bench/served",
-            "tests/bench/crowd")
+            "tests/bench/crowd", "tests/bench/device", "tests/lib/vfiouser-server")
 
 
 def missing_programs():
@@ -156,6 +156,10 @@ class Stand:
                 f"/proc/{self.daemon.pid}/task/{self.fault_thread()}/schedstat", who, str(others),
                 str(mib * MIB // PAGE), str(count), self.seed, str(-1 if cpu is None else cpu)]
         return self.case.spawn("crowd", self.layout.touching(argv))
+
+    def device(self, way, side, direction, mib):
+        argv = [built("tests/bench/device"), way, side, direction, str(mib)]
+        return self.case.spawn("device", self.layout.serving(argv))
 
     # --- results --------------------------------------------------------------------------------
 
