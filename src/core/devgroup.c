@@ -22,6 +22,11 @@
  *   destination     whether that is a VM worth running is the caller's to say, who can still abort.
  *                   A failed way out of RESUMING is never tried again, nor is more data (S3-48).
  *
+ * What was loaded is checked when RESUMING is left, and that must be before the source's VM is
+ * given up.  A device that takes mappings in no other standstill is brought back there, and loaded
+ * with the same bytes once more: they were good a moment ago.  That is done behind LOADED, where
+ * nobody waits for it.
+ *
  * A reset leads out of everything, to a device that runs but does nothing (idle): nobody has
  * programmed it.  One that cannot be reset is lost as it is.
  *
@@ -440,6 +445,17 @@ static bool give(struct devgroup *g, struct devgroup_device *d, uint64_t now,
 	return true;
 }
 
+static void enter(struct devgroup *g, enum devgroup_stage stage)
+{
+	g->stage = stage;
+	for (unsigned i = 0; i < g->n && stage == DEVGROUP_MAPPABLE; i++) {
+		const struct devgroup_facts *f = &g->device[i].facts;
+
+		/* v1 is there still */
+		g->device[i].load = f->maps_resuming && f->caps.v2;
+	}
+}
+
 /**
  * devgroup_next - the next request to a device
  * @action: done by the device's own thread, whose devgroup_went() ends it
@@ -454,7 +470,7 @@ bool devgroup_next(struct devgroup *g, uint64_t now, struct devgroup_action *act
 				return true;
 		if (g->stage >= g->goal || !is_settled(g))
 			return false;
-		g->stage++;
+		enter(g, g->stage + 1);
 	}
 }
 
@@ -465,7 +481,7 @@ const char *devgroup_stage_name(enum devgroup_stage stage)
 {
 	static const char *const names[DEVGROUP_STAGES] = {
 		"rest", "precopy", "quiesced", "stop-copy", "saved", "stopped",
-		"loaded", "started", "running", "cleared",
+		"loaded", "mappable", "started", "running", "cleared",
 	};
 
 	return (unsigned)stage < ARRAY_LEN(names) ? names[stage] : "?";

@@ -25,6 +25,7 @@ enum devgroup_stage {
 	DEVGROUP_STOPPED,
 	/* the destination's way; the last two of it are the source's way back, too */
 	DEVGROUP_LOADED,
+	DEVGROUP_MAPPABLE,	/* memory can be mapped for each of them */
 	DEVGROUP_STARTED,	/* quiesced, those that can be */
 	DEVGROUP_RUNNING,
 	/* the destination's way back */
@@ -44,6 +45,7 @@ struct devgroup_facts {
 	bool vpri;		/* the guest answers its page requests, and it */
 	bool cancels;		/* can be quiesced without those answers */
 	bool unbounded;
+	bool maps_resuming;	/* standing still it takes mappings in RESUMING only */
 };
 
 struct devgroup_config {

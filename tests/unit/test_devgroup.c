@@ -410,6 +410,12 @@ static unsigned arrive(struct world *w)
 	run(w);
 	for (unsigned i = 0; i < w->group.n; i++)
 		cr_assert(still(&w->fake[i]) || w->group.device[i].lost, "it runs too early");
+	cr_assert_eq(devgroup_go(&w->group, DEVGROUP_MAPPABLE), 0);
+	run(w);
+	for (unsigned i = 0; i < w->group.n; i++)
+		cr_assert(w->fake[i].state == VFIOSTATE_RESUMING || w->group.device[i].lost ||
+				  !w->group.device[i].facts.maps_resuming,
+			  "nothing can be mapped for it");
 	cr_assert_eq(devgroup_go(&w->group, DEVGROUP_STARTED), 0);
 	run(w);
 	cr_assert_eq(devgroup_go(&w->group, DEVGROUP_RUNNING), 0);
@@ -444,6 +450,25 @@ Test(devgroup, arrives)
 	}
 }
 
+/* What takes mappings in RESUMING only is checked, and loaded once more. */
+static void map_resuming(struct world *w)
+{
+	for (unsigned i = 0; i < w->group.n; i++)
+		w->group.device[i].facts.maps_resuming = true;
+}
+
+Test(devgroup, arrives_where_it_can_be_mapped)
+{
+	for (unsigned i = 0; i < ARRAY_LEN(groups); i++) {
+		struct world w;
+
+		world_up(&w, groups[i].caps, groups[i].n, true);
+		map_resuming(&w);
+		arrive(&w);
+		cr_assert_eq(w.group.error, 0);
+	}
+}
+
 static void fail_arriving(unsigned group, unsigned order, unsigned steps)
 {
 	for (unsigned n = 0; n < (unsigned)(ENDINGS * ENDINGS); n++)
@@ -452,6 +477,7 @@ static void fail_arriving(unsigned group, unsigned order, unsigned steps)
 				struct world w;
 
 				world_up(&w, groups[group].caps, groups[group].n, true);
+				map_resuming(&w);
 				w.order = order;
 				w.fail_at[0] = at;
 				w.fail_at[1] = more ? at + more : 0;
@@ -468,6 +494,7 @@ Test(devgroup, every_failure_of_an_arrival, .timeout = 300)
 			struct world w;
 
 			world_up(&w, groups[i].caps, groups[i].n, true);
+			map_resuming(&w);
 			w.order = order;
 			fail_arriving(i, order, arrive(&w));
 		}
