@@ -308,6 +308,22 @@ int devio_vfiouser_serve(struct devio *d, bool (*done)(void *ctx), void *ctx)
 	return leave(d, ret);
 }
 
+/**
+ * devio_vfiouser_fds - what to wait for when there is nothing to be asked
+ */
+unsigned devio_vfiouser_fds(const struct devio *d, int fds[2])
+{
+	const struct vfiouser_link *l = d->ctx;
+	unsigned n = 0;
+
+	assert(d->ops == &ops);
+	if (l->main.fd >= 0)
+		fds[n++] = l->main.fd;
+	if (l->twin.fd >= 0)
+		fds[n++] = l->twin.fd;
+	return n;
+}
+
 /* --- beginning and end ----------------------------------------------------------------------- */
 
 static void link_free(struct vfiouser_link *l)

@@ -47,5 +47,10 @@ int devio_vfiouser_adopt(struct devio *d, int sock, const struct devio_vfiouser_
  * 0, -ETIMEDOUT when nobody asked any more, or how the connection ended.
  */
 int devio_vfiouser_serve(struct devio *d, bool (*done)(void *ctx), void *ctx);
+/*
+ * What becomes readable when the device asks, or has gone: for poll(2) only, until the next call of
+ * this handle.  How many; 0: the connection has ended.
+ */
+unsigned devio_vfiouser_fds(const struct devio *d, int fds[2]);
 
 #endif
