@@ -39,6 +39,9 @@
  * there (drain follows publish), and a failure never becomes a zero page: a page that cannot be
  * placed stays unplaced, its waiters asleep, and is reported.
  *
+ * Devices do not fault: gates (gate.h) hold them, which hear of every page once the kernel said
+ * that it is there; what they miss is asked for ahead of need.
+ *
  * Present pages count; owed pages are exactly those that were discarded before the package (O15).
  * When none is owed and none is stored any more the session can complete.
  */
@@ -486,11 +489,14 @@ static void now_here(struct engine *e, const struct engine_action *a, uint64_t n
 	struct block *b = &e->blocks.block[a->block];
 
 	left_state(e, b, a->from, n);
-	if (how == HOW_NOTED)
-		b->zero += n;
-	else
-		b->present += n;
 	e->stats.lane[a->lane].pages[how] += n;
+	if (how == HOW_NOTED) {
+		b->zero += n;
+		return;
+	}
+	b->present += n;
+	for (unsigned i = 0; i < e->n_gates; i++)
+		gate_present(e->gate[i], a->page, n);
 }
 
 /* The pages are holes: noted, but for those that somebody came to wait for meanwhile. */

@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "core/block.h"
+#include "core/gate.h"
 #include "core/ledger.h"
 #include "core/request.h"
 #include "core/session.h"
@@ -103,6 +104,7 @@ struct engine_report {
 #define ENGINE_WAKES   (ENGINE_RUN * SHARER_MAX)
 /* that are no wakes: at most one per fault, or per page of a run */
 #define ENGINE_ACTIONS 512
+#define ENGINE_GATES   16
 
 struct engine_limits {
 	uint32_t waiters;		/* threads parked at a time */
@@ -130,6 +132,8 @@ struct engine {
 	uint64_t push_at;		/* where engine_push() goes on */
 	uint32_t retry_at;		/* where engine_retry() goes on: a chain of the waiters */
 	uint32_t window;
+	unsigned n_gates;
+	struct gate *gate[ENGINE_GATES];	/* the caller's memory */
 	struct engine_queue wakes, actions;	/* wakes leave first */
 	struct engine_action wake[ENGINE_WAKES], action[ENGINE_ACTIONS];
 };
@@ -145,7 +149,7 @@ int engine_use_ledger(struct engine *e, void *memory, size_t size);
 /* --- before faults are served ---------------------------------------------------------------- */
 /* Precopy data or zeroes of one page, or a part of it, are where they belong. */
 void engine_received(struct engine *e, unsigned block, uint64_t offset, uint64_t length, bool zero);
-/* Pages are owed again.  0, -EPROTO in this state, -EINVAL range. */
+/* Pages are owed again.  0, -EPROTO in this state, -EINVAL range, -EBUSY: a device reaches some. */
 int engine_discard(struct engine *e, unsigned block, uint64_t start, uint64_t length);
 /* The package is whole.  -ENODATA with *page, the first neither received nor discarded; -EPROTO. */
 int engine_package(struct engine *e, uint64_t *page);
@@ -190,6 +194,13 @@ uint64_t engine_push(struct engine *e, uint64_t max, uint64_t now);
 void engine_give_back(struct engine *e, const struct engine_action *a);
 /* Place what was given back and is waited for, about @max pages.  Pages queued. */
 uint64_t engine_retry(struct engine *e, uint64_t max, uint64_t now);
+
+/* --- devices ---------------------------------------------------------------------------------- */
+/*
+ * From now on it is told of every page; gate_serve() is the caller's.  Initialised with the
+ * engine's ledger and blocks.  0 or -ENOSPC.
+ */
+int engine_add_gate(struct engine *e, struct gate *g);
 
 /* --- what to do ----------------------------------------------------------------------------- */
 bool engine_next(struct engine *e, struct engine_action *a);

@@ -12,8 +12,8 @@
  * in an assertion when a request is shorter than a huge page.
  *
  * A device does not fault: what it can reach has to be there, known zeroes included.  So a range
- * for dma has them placed as it is worked off; a page of it that is asked for is placed whatever it
- * turns out to be.
+ * for dma has them placed as it is worked off, a few at a time; a page of it that is asked for is
+ * placed whatever it turns out to be.  What the gates miss is wanted without being said.
  *
  * Ahead of need (dma, prefetch) no more than a window is outstanding, so that a thread that sleeps
  * meanwhile is never behind a long row of pages that nobody waits for (O5).
@@ -25,6 +25,8 @@
 
 #include "core/guard.h"
 
+/* ranges of gates that are remembered at a time: others find a place, too */
+#define GATE_WANTS  (REQUEST_WANTS / 2)
 #define REQUEST_RUN 256		/* pages one REQ_PAGES may ask for ahead of need */
 
 static void make_request(struct engine *e, struct engine_request *r, uint64_t page, uint64_t n,
@@ -100,17 +102,30 @@ static bool next_replay(struct engine *e, struct engine_request *r, uint64_t now
  */
 static bool fill_want(struct engine *e, struct request_want *w, uint64_t end, uint64_t now)
 {
-	uint64_t page = w->at;
+	uint64_t page = w->at, queued = 0;
 
 	if (e->actions.n)
 		return false;
 	while ((page = ledger_find(&e->ledger, page, end, PAGE_PLACING)) < end)
 		ledger_move(&e->ledger, page++, PAGE_PLACING, PAGE_CONTESTED);
 	w->at = page = ledger_find(&e->ledger, w->at, end, PAGE_ZERO);
-	for (; page < end && e->actions.n < ENGINE_RUN;
-	     page = ledger_find(&e->ledger, page, end, PAGE_ZERO))
-		page += engine_fill(e, page, end, now);
+	for (; page < end && queued < ENGINE_RUN;
+	     page = ledger_find(&e->ledger, page, end, PAGE_ZERO)) {
+		uint64_t n = engine_fill(e, page, end, now);
+
+		page += n;
+		queued += n;
+	}
 	return w->at == end;
+}
+
+static void want_gates(struct engine *e)
+{
+	uint64_t page, n;
+
+	for (unsigned i = 0; i < e->n_gates; i++)
+		while (e->requests.n_wants < GATE_WANTS && gate_want(e->gate[i], &page, &n))
+			request_want(&e->requests, page, n, CLASS_DMA);
 }
 
 /*
@@ -120,6 +135,7 @@ static bool next_want(struct engine *e, struct engine_request *r, uint64_t now)
 {
 	struct request_want *w;
 
+	want_gates(e);
 	while (e->requested < e->window && (w = request_first_want(&e->requests))) {
 		uint64_t page = ledger_find(&e->ledger, w->at, w->end, PAGE_MISSING), n = 0;
 		struct block *b = block_of_page(&e->blocks, page < w->end ? page : w->at);

@@ -17,6 +17,7 @@
 #include "config.h"
 #include "core/engine.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -74,6 +75,16 @@ int engine_use_ledger(struct engine *e, void *memory, size_t size)
 
 /* --- before faults are served ---------------------------------------------------------------- */
 
+/* The gates hear what became of pages; no device reaches any before they are final. */
+static void tell_gates(struct engine *e, uint64_t page, uint64_t n, enum page_state are)
+{
+	for (unsigned i = 0; i < e->n_gates; i++)
+		if (are == PAGE_PRESENT)
+			gate_present(e->gate[i], page, n);
+		else
+			(void)gate_discard(e->gate[i], page, n);
+}
+
 /**
  * engine_received - precopy content of one page, or of a part of it, arrived
  * @offset: bytes in the block
@@ -97,6 +108,15 @@ void engine_received(struct engine *e, unsigned block, uint64_t offset, uint64_t
 	    (length == b->page_size || now == PAGE_NEVER || now == PAGE_ZERO))
 		to = PAGE_ZERO;
 	ledger_set(&e->ledger, page, 1, to);
+	tell_gates(e, page, 1, to);
+}
+
+static bool reached(const struct engine *e, uint64_t page, uint64_t n)
+{
+	for (unsigned i = 0; i < e->n_gates; i++)
+		if (gate_reached(e->gate[i], page, n))
+			return true;
+	return false;
 }
 
 /**
@@ -106,11 +126,12 @@ void engine_received(struct engine *e, unsigned block, uint64_t offset, uint64_t
  * The caller drops the content, so that a touch faults.
  *
  * Return: 0; -EPROTO after the package (O7: what runs here cannot be taken back), -EINVAL for a
- * block or range that does not exist.
+ * block or range that does not exist, -EBUSY: a device reaches some of it.
  */
 int engine_discard(struct engine *e, unsigned block, uint64_t start, uint64_t length)
 {
 	const struct block *b;
+	uint64_t page, n;
 	int ret;
 
 	if (block >= e->blocks.n)
@@ -118,10 +139,15 @@ int engine_discard(struct engine *e, unsigned block, uint64_t start, uint64_t le
 	b = &e->blocks.block[block];
 	if (!range_inside(start, length, b->length) || (start | length) & (b->page_size - 1))
 		return -EINVAL;
+	page = block_page(b, start);
+	n = length >> b->page_shift;
+	if (reached(e, page, n))
+		return -EBUSY;
 	ret = session_feed(&e->session, SESSION_DISCARD);
 	if (ret < 0)
 		return ret;
-	ledger_set(&e->ledger, block_page(b, start), length >> b->page_shift, PAGE_MISSING);
+	ledger_set(&e->ledger, page, n, PAGE_MISSING);
+	tell_gates(e, page, n, PAGE_MISSING);
 	return 0;
 }
 
@@ -170,6 +196,24 @@ int engine_package(struct engine *e, uint64_t *page)
 	for (unsigned i = 0; i < e->blocks.n; i++)
 		e->blocks.block[i].owed = e->blocks.block[i].missing;
 	e->owed = e->owed_left;
+	return 0;
+}
+
+/**
+ * engine_add_gate - a gate is told of every page from now on
+ * @g: made with the ledger and the blocks of this engine, and with nothing in its set; stays the
+ *   caller's, for as long as the engine is used
+ *
+ * What is in the ledger already is read when a range is declared.
+ *
+ * Return: 0 or -ENOSPC.
+ */
+int engine_add_gate(struct engine *e, struct gate *g)
+{
+	assert(g->n == 0 && g->config.ledger == &e->ledger && g->config.blocks == &e->blocks);
+	if (e->n_gates == ENGINE_GATES)
+		return -ENOSPC;
+	e->gate[e->n_gates++] = g;
 	return 0;
 }
 

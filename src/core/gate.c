@@ -12,8 +12,9 @@
  *   - the gate opens when the set is whole and every range of it is mapped (I3).
  *
  * A page counts as there when it is PRESENT in the ledger.  A hole known to be zero (ZERO), or a
- * page that is held elsewhere (STORED), is missing: whoever declares a range wants its pages placed
- * (CLASS_DMA), and then they come like any other.  The ledger is read once for each range, when it
+ * page that is held elsewhere (STORED), is missing.  Each range is to be wanted once, as CLASS_DMA
+ * (gate_want()): then what is missing comes, what is zero is placed, and what is stored is placed
+ * in any case, by and by.  The ledger is read once for each range, when it
  * is declared; from then on gate_present() tells.  With a bulk thread a page can be PRESENT there
  * before it is told here, so there is a bit for each page, by which it is counted once, whichever
  * way it is heard of.
@@ -48,11 +49,11 @@ static uint64_t words_for(uint64_t pages)
  *
  * Of the blocks the number of pages is final, as it is once there is a ledger.
  */
-size_t gate_size(const struct gate_config *config)
+size_t gate_size(uint32_t ranges, uint64_t pages)
 {
 	size_t each = sizeof(struct gate_range) + sizeof(uint64_t) + 2 * sizeof(uint32_t);
 
-	return config->ranges * each + words_for(config->blocks->pages) * sizeof(uint64_t);
+	return ranges * each + words_for(pages) * sizeof(uint64_t);
 }
 
 /**
@@ -143,19 +144,45 @@ static uint64_t overlap(const struct gate_range *r, uint64_t page, uint64_t n)
 	return to - from;
 }
 
+static void flip(struct gate *g, uint64_t page, uint64_t n)
+{
+	while (n) {
+		unsigned from = page % WORD_BITS;
+		uint64_t some = n < WORD_BITS - from ? n : WORD_BITS - from;
+
+		g->known[page / WORD_BITS] ^= ~UINT64_C(0) >> (WORD_BITS - some) << from;
+		page += some;
+		n -= some;
+	}
+}
+
+static unsigned shift_of(const struct gate *g, const struct gate_range *r)
+{
+	return g->config.blocks->block[r->span.block].page_shift;
+}
+
+/* So many pages more of a range are missing; less, modulo 2^64. */
+static void add_missing(struct gate *g, struct gate_range *r, uint64_t pages)
+{
+	r->missing += pages;
+	g->missing += pages;
+	g->missing_bytes += pages << shift_of(g, r);
+}
+
 /* All of them come, or go: the ranges they are in hear of it. */
 static void turn(struct gate *g, uint64_t page, uint64_t n, bool known)
 {
 	uint32_t at = 0, index;
 
-	for (uint64_t p = page; p < page + n; p++)
-		g->known[p / WORD_BITS] ^= UINT64_C(1) << (p % WORD_BITS);
+	flip(g, page, n);
 	while ((at = gate_index_pages(g, page, n, at, &index)) != 0) {
 		struct gate_range *r = &g->range[index];
 		uint64_t pages = overlap(r, page, n);
 
-		r->missing += known ? -pages : pages;
-		g->missing += known ? -pages : pages;
+		add_missing(g, r, known ? -pages : pages);
+		r->wanted &= known;
+		if (!r->wanted && index < g->want)
+			g->want = index;
 		enqueue(g, index);
 	}
 }
@@ -182,12 +209,9 @@ void gate_present(struct gate *g, uint64_t page, uint64_t n)
 }
 
 /**
- * gate_discard - may pages go?
- *
- * Return: 0, and they count as missing from now on; -EBUSY: a device reaches one of them, or is
- * about to.
+ * gate_reached - does a device reach one of these pages, or may it be given to one right now?
  */
-int gate_discard(struct gate *g, uint64_t page, uint64_t n)
+bool gate_reached(struct gate *g, uint64_t page, uint64_t n)
 {
 	uint32_t at = 0, index;
 
@@ -195,10 +219,46 @@ int gate_discard(struct gate *g, uint64_t page, uint64_t n)
 		enum gate_stage stage = g->range[index].stage;
 
 		if (stage == GATE_MAPPING || stage == GATE_MAPPED)
-			return -EBUSY;
+			return true;
 	}
+	return false;
+}
+
+/**
+ * gate_discard - may pages go?
+ *
+ * Return: 0, and they count as missing from now on; -EBUSY: a device reaches one of them, or is
+ * about to.
+ */
+int gate_discard(struct gate *g, uint64_t page, uint64_t n)
+{
+	if (gate_reached(g, page, n))
+		return -EBUSY;
 	turn_all(g, page, n, false);
 	return 0;
+}
+
+/**
+ * gate_want - the next range to ask for ahead of need
+ * @page, @n: all of it, also what is there already
+ *
+ * Each once; again when pages of it were discarded since.
+ *
+ * Return: false: everything was told of.
+ */
+bool gate_want(struct gate *g, uint64_t *page, uint64_t *n)
+{
+	for (; g->want < g->used; g->want++) {
+		struct gate_range *r = &g->range[g->want];
+
+		if (r->wanted || r->missing == 0)
+			continue;
+		r->wanted = true;
+		*page = r->first;
+		*n = r->pages;
+		return true;
+	}
+	return false;
 }
 
 /* What the ledger says is there: heard of now, if it was not before. */
@@ -282,8 +342,13 @@ int gate_map(struct gate *g, const struct gate_span *span)
 	g->free = r->next;
 	*r = new_range(g, span);
 	read_ledger(g, r->first, r->first + r->pages);
-	r->missing = count_missing(g, r->first, r->first + r->pages);
-	g->missing += r->missing;
+	add_missing(g, r, count_missing(g, r->first, r->first + r->pages));
+	g->pages += r->pages;
+	g->bytes += r->pages << shift_of(g, r);
+	if (index < g->want)
+		g->want = index;
+	if (index >= g->used)
+		g->used = index + 1;
 	gate_index_add(g, index);
 	enqueue(g, index);
 	g->tainted |= g->ran && !g->config.enforced;
@@ -315,8 +380,11 @@ static void drop(struct gate *g, uint32_t index)
 	if (r->queued)
 		unqueue(g, index);
 	gate_index_remove(g, index);
-	g->missing -= r->missing;
+	add_missing(g, r, -r->missing);
+	g->pages -= r->pages;
+	g->bytes -= r->pages << shift_of(g, r);
 	g->mapped -= r->stage == GATE_MAPPED;
+	g->failed -= r->stage == GATE_FAILED;
 	r->next = g->free;
 	g->free = index;
 }
@@ -456,6 +524,7 @@ int gate_mapped(struct gate *g, uint64_t iova, int err)
 	r->stage = err ? GATE_FAILED : GATE_MAPPED;
 	r->error = err;
 	g->mapped += !err;
+	g->failed += err != 0;
 	return 0;
 }
 
@@ -472,6 +541,7 @@ int gate_retry(struct gate *g, uint64_t iova)
 		return -ENOENT;
 	r->stage = GATE_WAITING;
 	r->error = 0;
+	g->failed--;
 	enqueue(g, (uint32_t)(r - g->range));
 	return 0;
 }

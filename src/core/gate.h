@@ -52,6 +52,7 @@ struct gate_range {
 	enum gate_stage stage;
 	int error;		/* FAILED: why */
 	bool queued;
+	bool wanted;		/* gate_want() has told of it */
 	uint32_t next;		/* of the queue of ready ones, or of the free ones */
 };
 
@@ -74,8 +75,10 @@ struct gate {
 	uint64_t *reach;	/* of the tree over by_page */
 	uint64_t *known;	/* a bit for each page: told to be present */
 	uint32_t n, free, head, tail;
-	uint32_t mapped;	/* ranges */
-	uint64_t missing;	/* pages, of all ranges; those in two ranges count twice */
+	uint32_t mapped, failed; /* ranges */
+	uint32_t want, used;	/* where gate_want() goes on; behind the last that was in use */
+	/* of all ranges, in pages and in their bytes; those in two ranges count twice */
+	uint64_t pages, missing, bytes, missing_bytes;
 	bool stale;		/* the tree */
 	bool serving, sealed, ran, tainted, told;
 };
@@ -86,8 +89,8 @@ enum gate_outcome {
 	GATE_OPENED,		/* the devices may run */
 };
 
-/* Memory is the caller's: zeroed, gate_size() bytes, for 64-bit numbers. */
-size_t gate_size(const struct gate_config *config);
+/* Memory is the caller's: zeroed, gate_size() bytes, for 64-bit numbers.  @pages: of all blocks. */
+size_t gate_size(uint32_t ranges, uint64_t pages);
 void gate_init(struct gate *g, void *memory, const struct gate_config *config);
 
 /* --- the set: map and coherent, unmap, sync --- */
@@ -121,8 +124,13 @@ bool gate_written(struct gate_walk *w, struct gate_piece *piece);
 
 /* They are there, final.  Told twice counts once. */
 void gate_present(struct gate *g, uint64_t page, uint64_t n);
+/* Does a device reach one of them, or is it about to? */
+bool gate_reached(struct gate *g, uint64_t page, uint64_t n);
 /* They shall go.  0, and they count as missing; -EBUSY: a device reaches some, nothing changed. */
 int gate_discard(struct gate *g, uint64_t page, uint64_t n);
+
+/* A range that nobody asked for yet: some of its pages are missing.  False: there is none. */
+bool gate_want(struct gate *g, uint64_t *page, uint64_t *n);
 
 /* --- devices --- */
 

@@ -140,14 +140,19 @@ static uint64_t outstanding(const struct world *w)
 static bool fill(struct world *w, struct naive_want *x, uint64_t end)
 {
 	struct naive *v = &w->naive;
+	uint64_t queued = 0;
 
 	for (uint64_t page = x->at; page < end; page++)
 		if (v->page[page].is == PAGE_PLACING)
 			v->page[page].is = PAGE_CONTESTED;
 	for (; x->at < end && v->page[x->at].is != PAGE_ZERO; x->at++)
 		v->page[x->at].dma = true;
-	for (uint64_t page = x->at; page < end && v->expect_n < ENGINE_RUN;)
-		page += v->page[page].is == PAGE_ZERO ? naive_fill(w, page, end) : 1;
+	for (uint64_t page = x->at; page < end && queued < ENGINE_RUN; page++) {
+		uint64_t n = v->page[page].is == PAGE_ZERO ? naive_fill(w, page, end) : 0;
+
+		queued += n;
+		page += n ? n - 1 : 0;
+	}
 	return x->at == end;
 }
 

@@ -41,7 +41,7 @@ static void rig_up(struct rig *r, bool enforced)
 				 r->blocks.pages),
 		     0);
 	ledger_set(&r->ledger, 0, r->blocks.pages, PAGE_MISSING);
-	r->memory = calloc(1, gate_size(&config));
+	r->memory = calloc(1, gate_size(config.ranges, config.blocks->pages));
 	gate_init(&r->gate, r->memory, &config);
 }
 

@@ -331,7 +331,7 @@ static void set_up(struct world *w)
 	w->pages = calloc(1, ledger_size(PAGES));
 	cr_assert_eq(ledger_init(&w->ledger, w->pages, ledger_size(PAGES), PAGES), 0);
 	ledger_set(&w->ledger, 0, PAGES, PAGE_MISSING);
-	w->memory = calloc(1, gate_size(&config));
+	w->memory = calloc(1, gate_size(config.ranges, config.blocks->pages));
 	gate_init(&w->gate, w->memory, &config);
 }
 

@@ -158,7 +158,7 @@ static void close_gate(void)
 	blocks = (struct block_table){ .n = 0 };
 	cr_assert_eq(block_add(&blocks, "ram", GATE_PAGE, GATE_PAGE, BLOCK_SHARED), 0);
 	cr_assert_eq(ledger_init(&ledger, pages, sizeof(pages), 1), 0);
-	cr_assert_leq(gate_size(&config), sizeof(memory));
+	cr_assert_leq(gate_size(config.ranges, config.blocks->pages), sizeof(memory));
 	gate_init(&gate, memory, &config);
 	cr_assert_eq(gate_map(&gate, &span), 0);
 	gate_seal(&gate);

@@ -125,7 +125,7 @@ static void gated_init(struct gated *g, const char *alone)
 	EXPECT(&t, block_add(&g->blocks, "ram", PAGES * RAM_PAGE, RAM_PAGE, BLOCK_SHARED), 0);
 	EXPECT(&t, ledger_init(&g->ledger, g->words, sizeof(g->words), PAGES), 0);
 	ledger_set(&g->ledger, 0, PAGES, PAGE_MISSING);
-	EXPECT(&t, gate_size(&config) <= sizeof(g->memory), true);
+	EXPECT(&t, gate_size(config.ranges, g->blocks.pages) <= sizeof(g->memory), true);
 	gate_init(&g->gate, g->memory, &config);
 	for (unsigned i = 0; i < PAGES; i += SPAN) {
 		const struct gate_span span = {
