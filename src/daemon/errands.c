@@ -217,6 +217,11 @@ static void on_stop(struct faultloop *f, const struct message *m)
 	verdict_halt(f, m->stop.error, "%s", m->stop.reason);
 }
 
+static void on_gate(struct faultloop *f, const struct message *m)
+{
+	gates_order(f, m->gate);
+}
+
 static void on_snapshot(struct faultloop *f, const struct message *m)
 {
 	f->snapshot = m->snapshot;
@@ -245,6 +250,7 @@ void errands_inbox(struct faultloop *f)
 		[MESSAGE_GONE] = on_gone,
 		[MESSAGE_WANT] = on_want,
 		[MESSAGE_STOP] = on_stop,
+		[MESSAGE_GATE] = on_gate,
 		[MESSAGE_SNAPSHOT] = on_snapshot,
 		[MESSAGE_QUIT] = on_quit,
 	};
@@ -257,7 +263,8 @@ void errands_inbox(struct faultloop *f)
 /**
  * errands_orphan - a message for a fault thread that gave up
  *
- * Nothing is done any more; what was handed over is closed, and whoever asks is told how it ended.
+ * Nothing is done any more; what was handed over is closed or given back, and whoever asks is told
+ * how it ended.
  */
 void errands_orphan(struct faultloop *f, const struct message *m)
 {
@@ -267,6 +274,8 @@ void errands_orphan(struct faultloop *f, const struct message *m)
 	close_fd(&fd);
 	if (m->kind == MESSAGE_SNAPSHOT)
 		f->snapshot = m->snapshot;
+	if (m->kind == MESSAGE_GATE)
+		gates_return(f, m->gate, -ESHUTDOWN);
 }
 
 /* The bulk lane counts up; each message has its counters, so the newest one says it all. */

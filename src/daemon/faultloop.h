@@ -13,6 +13,7 @@
 #include "core/engine.h"
 #include "daemon/backing.h"
 #include "daemon/bulklane.h"
+#include "daemon/gates.h"
 #include "daemon/lane.h"
 #include "daemon/mailbox.h"
 #include "daemon/message.h"
@@ -59,6 +60,7 @@ struct faultloop {
 	/* atomic: the thread gave up, and what was its own is the main thread's to read */
 	bool over;
 	struct snapshot *filled;	/* the way back of the snapshot (atomic exchange) */
+	struct gates gates;		/* but for the way back of their orders, see there */
 
 	/* --- the fault thread's own from here on --- */
 	struct engine engine;
@@ -95,6 +97,7 @@ struct faultloop {
 	/* a page of that lane is pending: its buffer must not move */
 	bool stalled_main, stalled_urgent;
 	bool given_back;		/* content of ours waits for another try, in the engine */
+	bool filling;			/* a device wants more known zeroes than this turn placed */
 	/* pages of these that want a huge page, and the pool has none */
 	uint64_t pool_waits;
 	uint64_t retry_ns;		/* when to try these again; 0: there is nothing */
@@ -143,7 +146,9 @@ void faultloop_post(struct faultloop *f, const struct message *m);
 int faultloop_notify_fd(const struct faultloop *f);
 /* The snapshot if it came back, else NULL.  *@stale (may be NULL): ask for another. */
 struct snapshot *faultloop_collect(struct faultloop *f, bool *stale);
-/* Ends the thread and frees everything. */
+/* The orders for gates that came back since, in the order they were done; the caller's again. */
+struct gate_order *faultloop_collect_orders(struct faultloop *f);
+/* Ends the thread and frees everything, but for orders that nobody collected: collect first. */
 void faultloop_stop(struct faultloop *f);
 
 /* --- between the files of the fault thread ---------------------------------------------------- */
@@ -248,6 +253,17 @@ int intake_armed(struct faultloop *f);
 /* perform.c: do what the engine wants done. */
 void perform_actions(struct faultloop *f);
 void perform_pending(struct faultloop *f);
+
+/* gates.c: what holds devices. */
+/* Do an order, and give it back. */
+void gates_order(struct faultloop *f, struct gate_order *o);
+/* Give an order back that is not done. */
+void gates_return(struct faultloop *f, struct gate_order *o, int error);
+/* Once a turn: ranges that became ready are due, as many as are shown. */
+void gates_turn(struct faultloop *f);
+void gates_fill(const struct faultloop *f, struct snapshot *s);
+/* The gates' memory; after the thread ended. */
+void gates_free(struct faultloop *f);
 
 /* fill.c */
 void fill_snapshot(const struct faultloop *f, struct snapshot *s, uint64_t now);

@@ -52,6 +52,7 @@ static void tear_down(struct faultloop *f)
 	lane_close(&f->urgent);
 	roster_deinit(&f->roster);
 	outbox_deinit(&f->outbox);
+	gates_free(f);
 	engine_deinit(&f->engine);
 	mailbox_deinit(&f->inbox);
 	mailbox_deinit(&f->reports);

@@ -203,6 +203,7 @@ void fill_snapshot(const struct faultloop *f, struct snapshot *s, uint64_t now)
 	memcpy(s->reason, f->reason, sizeof(s->reason));
 	memcpy(s->machine, f->machine, sizeof(s->machine));
 	memcpy(s->source, f->peer, sizeof(s->source));
+	gates_fill(f, s);
 	fill_blocks(f, s);
 	fill_sharers(f, s, now);
 	fill_stats(f, s);

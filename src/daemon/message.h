@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "core/engine.h"
+#include "daemon/gates.h"
 #include "daemon/snapshot.h"
 
 enum message_kind {
@@ -22,6 +23,7 @@ enum message_kind {
 	MESSAGE_GONE,		/* a sharer ended */
 	MESSAGE_WANT,		/* pages ahead of need */
 	MESSAGE_STOP,		/* refuse or, after the commit, hold the session */
+	MESSAGE_GATE,		/* an order for a gate: do it and give it back */
 	MESSAGE_SNAPSHOT,	/* fill it and give it back */
 	MESSAGE_QUIT,
 };
@@ -71,7 +73,9 @@ struct message {
 			bool refuse_only;	/* nothing, when the commit came first */
 			char reason[512];
 		} stop;
-		struct snapshot *snapshot;	/* ownership goes along, and comes back */
+		/* ownership goes along, and comes back */
+		struct gate_order *gate;
+		struct snapshot *snapshot;
 	};
 };
 

@@ -253,6 +253,10 @@ static void do_needed(struct phases *p, const struct snapshot *s)
 	if (s->state == SESSION_LOADING)
 		wait_for_load(p, s);
 	blockers_running(&p->blockers, s);
+	if (s->listening_ns) {
+		p->blockers.since_ns = s->listening_ns;
+		gatekeeper_blockers(p->gates, &p->blockers);
+	}
 }
 
 /* --- a snapshot, as a whole ------------------------------------------------------------------- */
@@ -295,7 +299,10 @@ static void take_snapshot(struct phases *p, struct snapshot *s)
 	vhost_list_see(p->vhosts);
 	if (!p->ending)
 		hooks_see(p->hooks, s);
+	gatekeeper_look(p->gates, s);
 	do_needed(p, s);
+	if (gatekeeper_waits(p->gates) && !p->retry)
+		p->retry = g_timeout_add(RETRY_MS, on_retry, p);
 	write_state(p, s);
 	if (s->state == SESSION_COMPLETE && s->running_told)
 		door_release(p->door);
@@ -320,6 +327,7 @@ static gboolean on_notify(gint fd, GIOCondition condition, gpointer data)
 	p->refresh_again = false;
 	if (s)
 		take_snapshot(p, s);
+	gatekeeper_collect(p->gates);
 	if (again)
 		phases_refresh(p);
 	return G_SOURCE_CONTINUE;
@@ -435,6 +443,7 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 		phases_free(p);
 		return NULL;
 	}
+	p->gates = gatekeeper_new(p->loop);
 	p->notify = g_unix_fd_add(faultloop_notify_fd(p->loop), G_IO_IN, on_notify, p);
 	p->door = door_new(fds->door, &door_limits, p->loop, &door_ops);
 	p->channel = channel_new(fds->incoming, p->loop, &channel_ops);
@@ -474,6 +483,7 @@ void phases_free(struct phases *p)
 	g_clear_handle_id(&p->end_timer, g_source_remove);
 	if (p->loop)
 		faultloop_stop(p->loop);
+	gatekeeper_free(p->gates);
 	g_free(p->snapshot);
 	g_free(p->spare);
 	g_free(p->out);

@@ -9,6 +9,7 @@
 
 #include "daemon/blockers.h"
 #include "daemon/channel.h"
+#include "daemon/gatekeeper.h"
 #include "daemon/handover_qemu.h"
 #include "daemon/hooks.h"
 #include "daemon/vhost_list.h"
@@ -17,6 +18,7 @@ struct phases {
 	const struct options *options;
 	struct faultloop *loop;
 	struct door *door;
+	struct gatekeeper *gates;
 	struct channel *channel;
 	struct control *control;
 	struct hooks *hooks;

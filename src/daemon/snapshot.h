@@ -9,11 +9,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "core/block.h"
+#include "core/gate.h"
 #include "core/session.h"
 #include "core/stats.h"
 
 #define SNAPSHOT_BLOCKS  64
 #define SNAPSHOT_SHARERS 64
+#define SNAPSHOT_GATES	 16
+#define SNAPSHOT_DUE	 8		/* ranges of a gate that are being mapped at a time */
 
 struct snapshot_block {
 	char name[256];
@@ -65,6 +68,19 @@ struct snapshot_sharer {
 	struct sharer_stats stats;
 };
 
+/* A gate, by its number at the main thread; all zero: there is none yet. */
+struct snapshot_gate {
+	unsigned ranges, mapped, failed;
+	/* that the ranges need, those in two of them twice; bytes of whole pages */
+	uint64_t pages, missing, bytes, missing_bytes;
+	bool sealed, open, ran;		/* open: its devices may run */
+	const char *blocker;		/* as gate_blocker() */
+	int error;			/* of the first range that could not be mapped: -errno */
+	uint64_t error_iova;
+	unsigned n_due;			/* ranges to be mapped now, or being mapped */
+	struct gate_span due[SNAPSHOT_DUE];
+};
+
 struct snapshot {
 	uint64_t now_ns;		/* CLOCK_MONOTONIC when it was filled */
 	enum session_state state;
@@ -102,6 +118,8 @@ struct snapshot {
 	uint64_t requests_in_flight;	/* pages asked for and not here */
 	uint64_t store_bytes;		/* extra memory for held and not yet placed content */
 	unsigned n_blocks, n_sharers;
+	uint64_t gate_serial;		/* of the last order that was done: see gates.h */
+	struct snapshot_gate gate[SNAPSHOT_GATES];
 	struct stats stats;
 	struct sharer_stats total;	/* over all sharers, gone ones included */
 	struct snapshot_block block[SNAPSHOT_BLOCKS];
