@@ -446,3 +446,14 @@ int devio_vfio_open_beside(struct devio *out, const char *sysfs, const struct de
 {
 	return open_device(out, sysfs, beside, why);
 }
+
+/**
+ * devio_vfio_container - what the device's memory is mapped in
+ */
+int devio_vfio_container(const struct devio *d)
+{
+	const struct vfio *v = d->ctx;
+
+	assert(d->ops == &vfio_ops);
+	return v->container;
+}

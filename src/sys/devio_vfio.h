@@ -19,5 +19,10 @@ int devio_vfio_open_beside(struct devio *out, const char *sysfs, const struct de
 			   const char **why);
 /* The number of its IOMMU group: devices with the same one have to share.  -ENODEV, -EOPNOTSUPP. */
 int devio_vfio_group(const char *sysfs, const char **why);
+/*
+ * The descriptor of its container, which is asked what its devices wrote (dirty_container.h).  It
+ * stays the handle's.
+ */
+int devio_vfio_container(const struct devio *d);
 
 #endif

@@ -9,6 +9,10 @@
  * guest with an IOMMU of its own is the difference between one call and one for every page of its
  * tables.  A mapping that alone is larger than an answer cannot be asked about.
  *
+ * A mapping that begins within a word of the bitmap comes with stale bits behind its end when it is
+ * asked about again (seen with 6.12): a neighbour's pages are dirty that were not.  Too much, never
+ * too little.
+ *
  * An EINVAL may mean that the page size has changed, as another device joined: it is read again,
  * and the question asked once more.
  */

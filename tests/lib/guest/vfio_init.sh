@@ -23,9 +23,12 @@ for address in 0000:00:04.0 0000:00:05.0 0000:00:05.1; do
 done
 run()
 {
-	"/$1" $2
-	echo "$1 ended with $?"
+	program=$1
+	shift
+	"/$program" "$@"
+	echo "$program ended with $?"
 }
-run vfio_check "$mtty"
-run vfio_dma "$edu"
+run vfio_check $mtty
+run vfio_dma $edu
+run vfio_dirty /sys/bus/pci/devices/0000:00:04.0 $mtty
 /bin/busybox poweroff -f
