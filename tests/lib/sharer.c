@@ -321,7 +321,8 @@ static void on_package(struct sharer *s, const struct postcopy_event *e)
 		      ",\"device_bytes\":%" PRIu64 ",\"seals\":%d,\"xxh3_128\":\"%s\"",
 		      e->package_length, e->device_offset, e->device_length, fcntl(fd, F_GET_SEALS),
 		      digest);
-	s->loaded_at_ms = now_ms() + s->options.loaded_after_ms;
+	/* The clock is rounded down: one more, so that it is never less. */
+	s->loaded_at_ms = now_ms() + s->options.loaded_after_ms + 1;
 }
 
 static void maybe_loaded(struct sharer *s)
