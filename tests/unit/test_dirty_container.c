@@ -311,6 +311,43 @@ Test(dirty_container, S4_12_what_cannot_be_asked_is_dirty)
 	expect_dirty(b, 0, 0);
 }
 
+/* A section of a device that ends inside of a page is asked for as it was mapped, or not at all. */
+Test(dirty_container, S4_13_a_section_is_asked_as_it_was_mapped)
+{
+	cleanup_free struct bench *b = bench();
+	struct dirty_span section = { 0x11000, 0x3fb0 }, mapped = { 0x11000, 4 * P };
+
+	fake_container_map(&b->fake, 0x11000, 4);
+	fake_container_map(&b->fake, 0x15000, 1);
+	fake_container_pin(&b->fake, 0x12000, 1);
+	cr_assert_eq(dirty_container_start(&b->c), 0);
+	cr_assert_eq(dirty_container_collect(&b->c, &section, 1, &b->mark), -EINVAL);
+	cr_assert_eq(b->fake.gets, 0, "the kernel was asked for it");
+	expect_dirty(b, 0x11, 4);
+	cr_assert_eq(dirty_container_unmap(&b->c, &section, &b->mark), -EINVAL);
+	expect_dirty(b, 0x11, 4);
+	cr_assert_eq(dirty_container_collect(&b->c, &mapped, 1, &b->mark), 0);
+	expect_dirty(b, 0x12, 1);
+}
+
+/* What is mapped between two pieces of memory, and is none, is not asked for. */
+Test(dirty_container, S4_14_no_question_goes_over_what_is_no_memory)
+{
+	cleanup_free struct bench *b = bench();
+	struct dirty_span memory[] = { { 10 * P, 10 * P }, { 24 * P, 10 * P } };
+
+	b->fake.whole = true; /* or the registers would look clean */
+	fake_container_map(&b->fake, 10 * P, 10);
+	fake_container_map(&b->fake, 20 * P, 4);
+	fake_container_map(&b->fake, 24 * P, 10);
+	cr_assert_eq(dirty_container_start(&b->c), 0);
+	cr_assert_eq(dirty_container_collect(&b->c, memory, 2, &b->mark), 0);
+	cr_assert_eq(b->fake.gets, 2);
+	for (uint64_t i = 20; i < 24; i++)
+		cr_assert_not(is_dirty(b, i), "a register is no page");
+	cr_assert(is_dirty(b, 19) && is_dirty(b, 24));
+}
+
 Test(dirty_container, F45_one_question_for_neighbours)
 {
 	cleanup_free struct bench *b = bench();

@@ -171,6 +171,93 @@ Test(migdev, v2_round_trips, .timeout = 120)
 	}
 }
 
+/* The next pieces until there are none, asking between any two of them what state it is in. */
+static void save_asking(struct migdev *m, int end)
+{
+	const int state = m->state;
+	struct migdev_piece piece;
+	int got;
+
+	while ((got = migdev_save(m, saved.bytes + saved.len, 100, &piece)) == MIGDEV_PIECE) {
+		cr_assert_eq(migdev_state(m), state);
+		saved.len += piece.len;
+		saved.segment[saved.n] += piece.len;
+		saved.n += piece.left == 0;
+	}
+	cr_assert_eq(got, end);
+}
+
+static const struct fakedev_config versions[] = {
+	{ .version = 1, .seed = SEED, .segments = SEGMENTS, .early = EARLY },
+	{ .version = 1, .seed = SEED, .segments = SEGMENTS, .early = EARLY,
+	  .window = FAKEDEV_MAPPED },
+	{ .version = 2, .seed = SEED, .segments = SEGMENTS, .early = EARLY, .flags = 7 },
+};
+
+static void two_up(unsigned version, struct migdev *from, struct migdev *to)
+{
+	const struct fakedev_config *c = &versions[version];
+	const struct fakedev_config idle = { .version = c->version, .flags = c->flags,
+					     .idle = true };
+
+	memset(&saved, 0, sizeof(saved));
+	open_one(&a, from, c);
+	open_one(&b, to, &idle);
+	go(from, VFIOSTATE_PRECOPY);
+}
+
+/* What the second one has, it runs with. */
+static void two_down(unsigned version, struct migdev *from, struct migdev *to)
+{
+	go(to, VFIOSTATE_RUNNING);
+	cr_assert_eq(fakedev_loaded(&b), SEED, "version %u", versions[version].version);
+	no_wrong(&a);
+	no_wrong(&b);
+	migdev_deinit(from);
+	migdev_deinit(to);
+	fakedev_deinit(&a);
+	fakedev_deinit(&b);
+}
+
+/* S3-04: the state can be read at any time, and no stream is the worse for it. */
+Test(migdev, S3_04_asking_disturbs_no_stream)
+{
+	for (unsigned i = 0; i < ARRAY_LEN(versions); i++) {
+		struct migdev from, to;
+		size_t at = 0;
+
+		two_up(i, &from, &to);
+		save_asking(&from, MIGDEV_LATER);
+		go(&from, VFIOSTATE_STOPCOPY);
+		save_asking(&from, MIGDEV_END);
+		go(&to, VFIOSTATE_RESUMING);
+		for (unsigned n = 0; n < saved.n; at += saved.segment[n++]) {
+			size_t half = saved.segment[n] / 2, rest = saved.segment[n] - half;
+
+			cr_assert_eq(migdev_segment(&to, saved.segment[n]), 0);
+			cr_assert_eq(half ? migdev_load(&to, saved.bytes + at, half) : 0, 0);
+			cr_assert_eq(migdev_state(&to), VFIOSTATE_RESUMING);
+			cr_assert_eq(migdev_load(&to, saved.bytes + at + half, rest), 0);
+		}
+		two_down(i, &from, &to);
+	}
+}
+
+/* S3-31: nobody has to read a device empty before it stops: what is left comes then. */
+Test(migdev, S3_31_it_stops_with_more_to_say)
+{
+	for (unsigned i = 0; i < ARRAY_LEN(versions); i++) {
+		struct migdev from, to;
+
+		two_up(i, &from, &to);
+		go(&from, VFIOSTATE_STOPCOPY);
+		cr_assert_eq(save(&from, &saved, 65536), MIGDEV_END);
+		go(&to, VFIOSTATE_RESUMING);
+		cr_assert_eq(load(&to, &saved, 65536), 0);
+		two_down(i, &from, &to);
+	}
+}
+
 /* S3-57: what is no arc of a device is not asked of it. */
 Test(migdev, asks_for_single_arcs_only)
 {

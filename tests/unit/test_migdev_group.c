@@ -265,6 +265,36 @@ Test(migdev_group, comes_back)
 	}
 }
 
+/* S0-22: what is saved of one that came back is what was saved before. */
+Test(migdev_group, S0_22_the_same_is_saved_again)
+{
+	static struct saved before[MEMBERS];
+	const struct devgroup_config config = { .limit = 1 };
+
+	for (unsigned g = 0; g < ARRAY_LEN(groups); g++) {
+		both_up(g);
+		depart();
+		cr_assert_eq(devgroup_abort(&source.group), 0);
+		run(&source);
+		memcpy(before, saved, sizeof(saved));
+		memset(saved, 0, sizeof(saved));
+		devgroup_init(&source.group, &config, false);
+		for (unsigned i = 0; i < groups[g].n; i++) {
+			struct devgroup_facts facts = { .caps = source.mig[i].caps };
+
+			cr_assert_eq(devgroup_add(&source.group, &facts), (int)i);
+		}
+		depart();
+		cr_assert_eq(source.group.stage, DEVGROUP_STOPPED);
+		for (unsigned i = 0; i < groups[g].n; i++) {
+			cr_assert_gt(before[i].len, 0);
+			cr_assert_eq(saved[i].len, before[i].len);
+			cr_assert_arr_eq(saved[i].bytes, before[i].bytes, before[i].len);
+		}
+		both_down();
+	}
+}
+
 /* One change of state fails, in each way: the others run again, and so does it or it is lost. */
 static bool fails(unsigned group, unsigned nth, enum fakedev_effect effect)
 {
