@@ -24,7 +24,7 @@
 #include "daemon/channel.h"
 
 #include <errno.h>
-#include <netdb.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -270,21 +270,6 @@ static struct origin origin_of(int fd)
 	return o;
 }
 
-static void describe_peer(int fd, char *out, size_t len)
-{
-	struct sockaddr_storage addr;
-	socklen_t addr_len = sizeof(addr);
-	char host[96], port[16];
-
-	if (getpeername(fd, (struct sockaddr *)&addr, &addr_len) == 0 &&
-	    addr.ss_family != AF_UNIX &&
-	    getnameinfo((struct sockaddr *)&addr, addr_len, host, sizeof(host), port, sizeof(port),
-			NI_NUMERICHOST | NI_NUMERICSERV) == 0)
-		snprintf(out, len, "%s port %s", host, port);
-	else
-		snprintf(out, len, "a local process");
-}
-
 /* One more is there than may be kept. */
 static void make_room(struct channel *c)
 {
@@ -313,7 +298,7 @@ static gboolean on_connection(gint listen_fd, GIOCondition condition, gpointer d
 	u->channel = c;
 	u->fd = fd;
 	u->origin = origin_of(fd);
-	describe_peer(fd, u->peer, sizeof(u->peer));
+	sock_peer(fd, u->peer, sizeof(u->peer));
 	if (c->has_main && unfit(c, u)) {
 		refuse(u, unfit(c, u));
 		return G_SOURCE_CONTINUE;

@@ -129,6 +129,29 @@ const struct devspool_device *devspool_at(const struct devspool *s, unsigned i)
 }
 
 /**
+ * devspool_fill - what a report says of them
+ */
+void devspool_fill(const struct devspool *s, struct snapshot *out)
+{
+	_Static_assert((int)DEVSPOOL_DEVICES <= (int)SNAPSHOT_DEVICES, "all devices");
+	_Static_assert((int)DEVSTATE_NAME <= (int)SNAPSHOT_DEVICE_NAME, "names");
+	out->n_device_states = s->n;
+	for (unsigned i = 0; i < s->n; i++) {
+		const struct devspool_device *d = &s->entries[i]->d;
+		struct snapshot_device_state *o = &out->device_state[i];
+
+		*o = (struct snapshot_device_state){
+			.region = d->kind == DEVSTATE_REGION, .complete = d->complete,
+			.coming = s->entries[i]->by, .attempts = d->attempts,
+			.segments = d->segments, .bytes = d->bytes, .rounds = d->rounds,
+			.received = d->received, .digest = d->digest,
+		};
+		g_strlcpy(o->id, d->id, sizeof(o->id));
+		g_strlcpy(o->compat, d->compat, sizeof(o->compat));
+	}
+}
+
+/**
  * devspool_shut - refuse attempts from now on
  */
 void devspool_shut(struct devspool *s)

@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "daemon/snapshot.h"
 #include "wire/devstate.h"
 
 enum { DEVSPOOL_DEVICES = DEVSTATE_SLOTS };
@@ -46,6 +47,8 @@ void devspool_free(struct devspool *s);
 const struct devspool_device *devspool_find(const struct devspool *s, const char *id);
 /* From 0 on, in the order in which they came; NULL: there are no more. */
 const struct devspool_device *devspool_at(const struct devspool *s, unsigned i);
+/* What there is of each, for reports. */
+void devspool_fill(const struct devspool *s, struct snapshot *out);
 /* No attempt begins any more: the devices that were loaded run. */
 void devspool_shut(struct devspool *s);
 

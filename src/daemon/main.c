@@ -60,7 +60,8 @@ static int open_state(const char *path, GError **error)
 	return fd;
 }
 
-static bool open_fds(const struct options *o, struct phases_fds *fds, char **shown, GError **error)
+static bool open_fds(const struct options *o, struct phases_fds *fds, char **shown,
+		     char **devices_shown, GError **error)
 {
 	if (o->run_dir && g_mkdir_with_parents(o->run_dir, 0700) < 0) {
 		g_set_error(error, G_IO_ERROR, (gint)g_io_error_from_errno(errno),
@@ -82,6 +83,11 @@ static bool open_fds(const struct options *o, struct phases_fds *fds, char **sho
 					    listen_unix(o->control_path, SOCK_STREAM, NULL, error);
 	if (fds->control < 0)
 		return false;
+	if (o->device_channel.on)
+		fds->devices = listen_incoming(&o->device_channel.address, devices_shown, error);
+	if (o->device_channel.on && fds->devices < 0)
+		return false;
+	fds->devices_shown = *devices_shown;
 	fds->state = open_state(o->device_state, error);
 	return fds->state >= 0 || !o->device_state;
 }
@@ -122,16 +128,18 @@ static void remove_sockets(const struct options *o)
 		unlink(o->control_path);
 	if (o->incoming_fd < 0 && o->incoming.transport == OPTIONS_UNIX)
 		unlink(o->incoming.path);
+	if (o->device_channel.on && o->device_channel.address.transport == OPTIONS_UNIX)
+		unlink(o->device_channel.address.path);
 }
 
 static int serve(const struct options *o, GError **error)
 {
-	struct phases_fds fds = { -1, -1, -1, -1 };
+	struct phases_fds fds = { -1, -1, -1, -1, -1, NULL };
 	struct program p = { .code = 1 };
-	g_autofree char *shown = NULL;
+	g_autofree char *shown = NULL, *devices_shown = NULL;
 
 	raise_fd_limit();
-	if (!open_fds(o, &fds, &shown, error))
+	if (!open_fds(o, &fds, &shown, &devices_shown, error))
 		return 1;
 	p.loop = g_main_loop_new(NULL, FALSE);
 	p.phases = phases_new(o, &fds, ended, &p, error);

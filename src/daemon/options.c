@@ -34,6 +34,7 @@ enum kind {
 	KIND_ADDRESS,
 	KIND_QEMU,
 	KIND_VHOST, /* repeatable */
+	KIND_CHANNEL,
 	KINDS,
 };
 
@@ -98,6 +99,10 @@ static const struct spec specs[] = {
 	{ "vhost-user", KIND_VHOST, AT(vhost), 0, 0, "name=NAME,...",
 	  "Stand between the VMM, which connects to front=PATH, and a vhost-user back-end at "
 	  "back=PATH (repeatable); also dialect=, gate=, policy=, answer-timeout=" },
+	{ "device-channel", KIND_CHANNEL, AT(device_channel), 0, 0, "ADDRESS",
+	  "Where the state of VFIO devices comes on a connection of its own; also session=UUID" },
+	{ "max-device-state", KIND_SIZE, AT(max_device_state), 4096, 1ull << 40, "SIZE",
+	  "Refuse more state of VFIO devices than this; K, M, G (default 1G)" },
 	{ "switchover-ack", KIND_FLAG, AT(switchover_ack), true, 0, NULL,
 	  "Acknowledge the switch-over (for a source with that migration capability)" },
 	{ "stay", KIND_FLAG, AT(exit_when_done), false, 0, NULL,
@@ -229,6 +234,12 @@ static bool set_qemu(const struct spec *s, void *field, const char *text, GError
 	return options_parse_qemu(text, field, error);
 }
 
+static bool set_channel(const struct spec *s, void *field, const char *text, GError **error)
+{
+	(void)s;
+	return options_parse_channel(text, field, error);
+}
+
 static bool add_vhost(const struct spec *s, void *field, const char *text, GError **error)
 {
 	GPtrArray *all = *(GPtrArray **)field;
@@ -258,6 +269,7 @@ static bool set(struct options *o, const struct spec *s, const char *text, GErro
 		[KIND_ADDRESS] = set_address,
 		[KIND_QEMU] = set_qemu,
 		[KIND_VHOST] = add_vhost,
+		[KIND_CHANNEL] = set_channel,
 	};
 	_Static_assert(G_N_ELEMENTS(setters) == KINDS, "every kind has a setter");
 
@@ -292,7 +304,7 @@ static gboolean on_option(const char *option, const char *value, gpointer data, 
 static void fill_entry(GOptionEntry *e, const struct spec *s)
 {
 	bool raw = s->kind == KIND_PATH || s->kind == KIND_SOCKET_PATH || s->kind == KIND_ADDRESS ||
-		   s->kind == KIND_QEMU || s->kind == KIND_VHOST;
+		   s->kind == KIND_QEMU || s->kind == KIND_VHOST || s->kind == KIND_CHANNEL;
 
 	*e = (GOptionEntry){
 		.long_name = s->name,
@@ -523,6 +535,7 @@ static void set_defaults(struct options *o)
 		.hook_timeout_s = 30,
 		.max_package = 256ull << 20,
 		.max_held = 1ull << 30,
+		.max_device_state = 1ull << 30,
 		.max_sharers = 32,
 		.max_waiters = 16384,
 		.exit_when_done = true,
@@ -562,6 +575,7 @@ void options_clear(struct options *o)
 {
 	options_clear_address(&o->incoming);
 	options_clear_qemu(&o->qemu);
+	options_clear_channel(&o->device_channel);
 	g_clear_pointer(&o->run_dir, g_free);
 	g_clear_pointer(&o->register_path, g_free);
 	g_clear_pointer(&o->control_path, g_free);

@@ -49,6 +49,13 @@ struct options_vhost {
 	unsigned answer_s; /* for one answer of it */
 };
 
+/* Where the state of devices comes on a connection of its own. */
+struct options_channel {
+	struct options_address address;
+	bool on;
+	char *session;	  /* a UUID; NULL: one is made up */
+};
+
 struct options {
 	struct options_address incoming; /* of the source; empty with incoming_fd */
 	char *run_dir;			 /* holds the sockets `register` and `control` */
@@ -71,6 +78,8 @@ struct options {
 	char *register_group;	 /* group that may open `register`; NULL: owner only */
 	struct options_qemu qemu;
 	GPtrArray *vhost;	 /* struct options_vhost; never NULL */
+	struct options_channel device_channel;
+	uint64_t max_device_state; /* bytes, of all devices; default 1 GiB */
 	bool switchover_ack;	 /* for a source >= 8.1 with that capability */
 	/* Unless --stay: exit 0 after COMPLETE once every sharer has gone, or 5 s later. */
 	bool exit_when_done;

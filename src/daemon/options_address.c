@@ -111,3 +111,39 @@ bool options_parse_address(const char *text, struct options_address *out, GError
 	*out = (struct options_address){OPTIONS_UNIX, NULL, NULL, g_strdup(text + 5)};
 	return true;
 }
+
+/**
+ * options_parse_channel - the value of --device-channel
+ *
+ * Return: false with *error; *out then stays as it was.
+ */
+bool options_parse_channel(const char *text, struct options_channel *out, GError **error)
+{
+	static const char *const known[] = { "address", "session", NULL };
+	struct options_channel parsed = { .on = true };
+	struct keyval kv cleanup_keyval;
+	const char *session;
+
+	if (keyval_parse(&kv, text, known, "address") < 0)
+		return options_fail(error, "%s", kv.error);
+	session = keyval_get(&kv, "session");
+	if (session && !g_uuid_string_is_valid(session))
+		return options_fail(error, "session: '%s' is not a UUID", session);
+	if (!keyval_get(&kv, "address"))
+		return options_fail(error, "the address is missing: tcp:HOST:PORT or unix:PATH");
+	if (!options_parse_address(keyval_get(&kv, "address"), &parsed.address, error))
+		return false;
+	parsed.session = g_strdup(session);
+	options_clear_channel(out);
+	*out = parsed;
+	return true;
+}
+
+/**
+ * options_clear_channel - free its texts; once more is harmless
+ */
+void options_clear_channel(struct options_channel *c)
+{
+	options_clear_address(&c->address);
+	g_clear_pointer(&c->session, g_free);
+}

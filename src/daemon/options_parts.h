@@ -15,4 +15,8 @@ void options_clear_address(struct options_address *a);
 bool options_parse_qemu(const char *text, struct options_qemu *out, GError **error);
 void options_clear_qemu(struct options_qemu *q);
 
+/* "URI[,session=UUID]"; *out is written on success only. */
+bool options_parse_channel(const char *text, struct options_channel *out, GError **error);
+void options_clear_channel(struct options_channel *c);
+
 #endif

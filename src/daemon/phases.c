@@ -295,6 +295,8 @@ static void take_snapshot(struct phases *p, struct snapshot *s)
 	p->out = NULL;
 	p->snapshot = s;
 	door_fill(p->door, s);
+	devchannel_fill(p->devchannel, &s->device_channel);
+	devspool_fill(p->spool, s);
 	log_change(p, s);
 	vhost_list_see(p->vhosts);
 	if (!p->ending)
@@ -391,6 +393,26 @@ static bool change_vhosts(void *ctx, const char *command, const struct jsonmsg *
 	return o && vhost_list_add(p->vhosts, o, error);
 }
 
+static void device_state_changed(void *ctx, const struct devspool_device *d)
+{
+	(void)ctx;
+	if (d->complete)
+		g_message("device %s: all of its state is here, %" PRIu64 " bytes", d->id,
+			  d->bytes);
+	else
+		g_debug("device %s: %s", d->id, d->fd < 0 ? "its state was dropped" : "begins");
+}
+
+static void start_devices(struct phases *p, const struct phases_fds *fds)
+{
+	const struct devchannel_config config = { fds->devices, fds->devices_shown,
+						  p->options->device_channel.session };
+
+	p->spool = devspool_new(p->options->max_device_state, device_state_changed, p);
+	if (fds->devices >= 0)
+		p->devchannel = devchannel_new(&config, p->spool);
+}
+
 static void start_handover(struct phases *p)
 {
 	struct handover_ops ops = { last_snapshot, phases_refresh, stop_session, hook_event, p };
@@ -433,6 +455,7 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 	p->ctx = ctx;
 	p->blockers.since_ns = clock_ns();
 	p->spare = g_new0(struct snapshot, 1);
+	start_devices(p, fds);
 	p->hooks = hooks_new(o->hook, o->run_dir, o->hook_timeout_s, &hooks_ops);
 	ret = faultloop_start(&p->loop, &loop_options);
 	if (ret < 0) {
@@ -477,6 +500,8 @@ void phases_free(struct phases *p)
 	handover_free(p->handover);
 	channel_free(p->channel);
 	vhost_list_free(p->vhosts);
+	devchannel_free(p->devchannel);
+	devspool_free(p->spool);
 	door_free(p->door);
 	g_clear_handle_id(&p->notify, g_source_remove);
 	g_clear_handle_id(&p->retry, g_source_remove);

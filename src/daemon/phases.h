@@ -14,11 +14,12 @@
 struct phases;
 
 /*
- * @state_fd: file for the package (--device-state), owned from here on; -1.  Listening sockets are
+ * @state: file for the package (--device-state), owned from here on; -1.  Listening sockets are
  * owned from here on too.
  */
 struct phases_fds {
-	int incoming, door, control, state;
+	int incoming, door, control, state, devices;
+	const char *devices_shown; /* where --device-channel listens, for people */
 };
 
 /* @ended is called once, when the daemon should end, with its exit code. */

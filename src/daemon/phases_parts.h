@@ -9,6 +9,7 @@
 
 #include "daemon/blockers.h"
 #include "daemon/channel.h"
+#include "daemon/devchannel.h"
 #include "daemon/gatekeeper.h"
 #include "daemon/handover_qemu.h"
 #include "daemon/hooks.h"
@@ -24,6 +25,8 @@ struct phases {
 	struct hooks *hooks;
 	struct handover *handover;	/* NULL: the main sharer knows us */
 	struct vhost_list *vhosts;
+	struct devspool *spool;		/* state of devices that came */
+	struct devchannel *devchannel;	/* NULL: it comes in the package, if at all */
 	int state_fd;
 	struct snapshot *snapshot;	/* the last one; NULL: none yet */
 	struct snapshot *spare;		/* the one to send next; NULL while it is out */

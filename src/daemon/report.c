@@ -7,7 +7,9 @@
  */
 #include "config.h"
 #include "daemon/report.h"
+#include <inttypes.h>
 #include <stddef.h>
+#include <stdio.h>
 #include "core/guard.h"
 #include "core/stats.h"
 #include "wire/regmsg.h"
@@ -95,6 +97,53 @@ static void put_package(struct jsonmsg_writer *w, const struct snapshot *s)
 	jsonmsg_end(w);
 }
 
+static void put_device_channel(struct jsonmsg_writer *w, const struct snapshot_device_channel *c)
+{
+	if (!*c->address) {
+		jsonmsg_put_value(w, "device_channel", NULL);
+		return;
+	}
+	jsonmsg_begin_object(w, "device_channel");
+	jsonmsg_put_text(w, "address", c->address);
+	jsonmsg_put_text(w, "session", c->session);
+	jsonmsg_put_text(w, "peer", *c->peer ? c->peer : NULL);
+	jsonmsg_put_u64(w, "bytes", c->bytes);
+	jsonmsg_put_u64(w, "connections", c->connections);
+	jsonmsg_put_u64(w, "refused", c->refused);
+	jsonmsg_put_text(w, "problem", *c->problem ? c->problem : NULL);
+	jsonmsg_end(w);
+}
+
+static void put_device_state(struct jsonmsg_writer *w, const struct snapshot_device_state *d)
+{
+	static const struct count counts[] = {
+		{"attempts", offsetof(struct snapshot_device_state, attempts)},
+		{"segments", offsetof(struct snapshot_device_state, segments)},
+		{"bytes", offsetof(struct snapshot_device_state, bytes)},
+		{"rounds", offsetof(struct snapshot_device_state, rounds)},
+		{"received", offsetof(struct snapshot_device_state, received)},
+	};
+	char digest[17];
+
+	snprintf(digest, sizeof(digest), "%016" PRIx64, d->digest);
+	jsonmsg_begin_object(w, NULL);
+	jsonmsg_put_text(w, "id", d->id);
+	jsonmsg_put_text(w, "compat", d->compat);
+	jsonmsg_put_text(w, "kind", d->region ? "region" : "stream");
+	jsonmsg_put_text(w, "state", d->complete ? "complete" : d->coming ? "coming" : "dropped");
+	put_counts(w, counts, ARRAY_LEN(counts), d);
+	jsonmsg_put_text(w, "digest", d->complete ? digest : NULL);
+	jsonmsg_end(w);
+}
+
+static void put_device_states(struct jsonmsg_writer *w, const struct snapshot *s)
+{
+	jsonmsg_begin_array(w, "device_states");
+	for (unsigned i = 0; i < s->n_device_states; i++)
+		put_device_state(w, &s->device_state[i]);
+	jsonmsg_end(w);
+}
+
 /**
  * report_status - where the session stands, when it got there, what went wrong
  */
@@ -123,6 +172,8 @@ void report_status(struct jsonmsg_writer *w, const char *key, const struct snaps
 	put_counts(w, counts, ARRAY_LEN(counts), s);
 	jsonmsg_put_u64(w, "blocks", s->n_blocks);
 	jsonmsg_put_u64(w, "sharers", s->n_sharers);
+	put_device_channel(w, &s->device_channel);
+	put_device_states(w, s);
 	jsonmsg_end(w);
 }
 

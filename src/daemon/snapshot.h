@@ -17,6 +17,8 @@
 #define SNAPSHOT_SHARERS 64
 #define SNAPSHOT_GATES	 16
 #define SNAPSHOT_DUE	 8		/* ranges of a gate that are being mapped at a time */
+#define SNAPSHOT_DEVICES 64
+#define SNAPSHOT_DEVICE_NAME 64
 
 struct snapshot_block {
 	char name[256];
@@ -81,6 +83,25 @@ struct snapshot_gate {
 	struct gate_span due[SNAPSHOT_DUE];
 };
 
+/* --device-channel, as the main thread filled it in. */
+struct snapshot_device_channel {
+	char address[160], session[40];	/* empty: there is none */
+	char peer[128];			/* who sends; empty: nobody does */
+	uint64_t bytes;			/* of all connections that were let in */
+	uint64_t connections, refused;
+	char problem[256];		/* of the last one that was refused, or broke */
+};
+
+/* What there is of a device's state, as the main thread filled it in. */
+struct snapshot_device_state {
+	char id[SNAPSHOT_DEVICE_NAME], compat[SNAPSHOT_DEVICE_NAME];
+	bool region;			/* VFIO v1: in segments that stay as they are */
+	bool complete, coming;
+	uint64_t attempts, segments, bytes, rounds;
+	uint64_t received;		/* bytes so far, of a segment that is not whole, too */
+	uint64_t digest;		/* XXH64 of the bytes, when complete */
+};
+
 struct snapshot {
 	uint64_t now_ns;		/* CLOCK_MONOTONIC when it was filled */
 	enum session_state state;
@@ -120,6 +141,9 @@ struct snapshot {
 	unsigned n_blocks, n_sharers;
 	uint64_t gate_serial;		/* of the last order that was done: see gates.h */
 	struct snapshot_gate gate[SNAPSHOT_GATES];
+	struct snapshot_device_channel device_channel;
+	unsigned n_device_states;
+	struct snapshot_device_state device_state[SNAPSHOT_DEVICES];
 	struct stats stats;
 	struct sharer_stats total;	/* over all sharers, gone ones included */
 	struct snapshot_block block[SNAPSHOT_BLOCKS];

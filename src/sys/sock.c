@@ -9,8 +9,10 @@
 #include <linux/sockios.h>
 #include <linux/tcp.h> /* not netinet/tcp.h: its struct tcp_info ends too early */
 #include <netinet/in.h>
+#include <netdb.h>
 #include <poll.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
@@ -165,4 +167,22 @@ bool sock_bound_backlog(int fd)
 	lock = 0;
 	(void)setsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &lock, sizeof(lock));
 	return false;
+}
+
+/**
+ * sock_peer - "ADDRESS port NUMBER", or that it is a local process
+ */
+void sock_peer(int fd, char *out, size_t len)
+{
+	struct sockaddr_storage addr;
+	socklen_t addr_len = sizeof(addr);
+	char host[96], port[16];
+
+	if (getpeername(fd, (struct sockaddr *)&addr, &addr_len) == 0 &&
+	    addr.ss_family != AF_UNIX &&
+	    getnameinfo((struct sockaddr *)&addr, addr_len, host, sizeof(host), port, sizeof(port),
+			NI_NUMERICHOST | NI_NUMERICSERV) == 0)
+		snprintf(out, len, "%s port %s", host, port);
+	else
+		snprintf(out, len, "a local process");
 }

@@ -22,5 +22,7 @@ void sock_tune(int fd);
 unsigned sock_backlog(uint32_t rtt_us);
 /* No more than that piles up in front of a demanded page.  True when it is so. */
 bool sock_bound_backlog(int fd);
+/* Who is at the other end, for people. */
+void sock_peer(int fd, char *out, size_t len);
 
 #endif

@@ -80,6 +80,31 @@ static void add_numbers(struct ctl_table *t, const struct ctl_status *s)
 	ctl_table_pair(t, "sharers", "%" PRIu64, s->n_sharers);
 }
 
+static void add_device_state(struct ctl_table *t, const struct ctl_device_state *d)
+{
+	struct ctl_text bytes;
+
+	ctl_table_pair(t, "device", "%s: %s (%s), %s in %" PRIu64 " segments, attempt %" PRIu64,
+		       d->id, d->state, d->kind, ctl_format_bytes(&bytes, d->received), d->segments,
+		       d->attempts);
+}
+
+static void add_devices(struct ctl_table *t, const struct ctl_status *s)
+{
+	struct ctl_text bytes;
+
+	if (*s->channel) {
+		ctl_table_pair(t, "device channel", "%s", s->channel);
+		ctl_table_pair(t, "its session", "%s", s->channel_session);
+		ctl_table_pair(t, "its sender", "%s, %s so far",
+			       *s->channel_peer ? s->channel_peer : "none",
+			       ctl_format_bytes(&bytes, s->channel_bytes));
+		ctl_table_pair(t, "its last problem", "%s", s->channel_problem);
+	}
+	for (unsigned i = 0; i < s->n_device_states; i++)
+		add_device_state(t, &s->device_state[i]);
+}
+
 void ctl_render_status(GString *out, const struct ctl_view *v)
 {
 	struct ctl_table t cleanup_ctl_table;
@@ -95,6 +120,7 @@ void ctl_render_status(GString *out, const struct ctl_view *v)
 	ctl_table_pair(&t, "lanes", "%s", s->urgent_lane ? "main and urgent" : "main");
 	add_times(&t, s);
 	add_numbers(&t, s);
+	add_devices(&t, s);
 	ctl_table_print(&t, out);
 }
 

@@ -45,6 +45,36 @@ static void get_text(char *out, size_t size, const struct jsonmsg *from, const c
 #define SS(field) offsetof(struct ctl_sharer_stats, field)
 #define GS(field) offsetof(struct ctl_stats, field)
 
+static void get_device_states(struct ctl_status *s, const struct jsonmsg *from)
+{
+	static const struct count counts[] = {
+		{"attempts", offsetof(struct ctl_device_state, attempts)},
+		{"segments", offsetof(struct ctl_device_state, segments)},
+		{"bytes", offsetof(struct ctl_device_state, bytes)},
+		{"received", offsetof(struct ctl_device_state, received)},
+	};
+
+	s->n_device_states = MIN(jsonmsg_count(from), CTL_VIEW_DEVICES);
+	for (unsigned i = 0; i < s->n_device_states; i++) {
+		const struct jsonmsg *one = jsonmsg_element(from, i);
+		struct ctl_device_state *d = &s->device_state[i];
+
+		GET_COUNTS(d, counts, one);
+		GET_TEXT(d->id, one, "id");
+		GET_TEXT(d->kind, one, "kind");
+		GET_TEXT(d->state, one, "state");
+	}
+}
+
+static void get_device_channel(struct ctl_status *s, const struct jsonmsg *from)
+{
+	GET_TEXT(s->channel, from, "address");
+	GET_TEXT(s->channel_session, from, "session");
+	GET_TEXT(s->channel_peer, from, "peer");
+	GET_TEXT(s->channel_problem, from, "problem");
+	s->channel_bytes = jsonmsg_u64(from, "bytes", 0);
+}
+
 static void read_status(struct ctl_view *v, const struct jsonmsg *from)
 {
 	static const struct count counts[] = {
@@ -80,6 +110,8 @@ static void read_status(struct ctl_view *v, const struct jsonmsg *from)
 	GET_TEXT(s->machine, from, "machine");
 	GET_TEXT(s->source, from, "source");
 	GET_TEXT(s->reason, jsonmsg_member(from, "error"), "reason");
+	get_device_channel(s, jsonmsg_member(from, "device_channel"));
+	get_device_states(s, jsonmsg_member(from, "device_states"));
 	s->committed = jsonmsg_bool(from, "committed", false);
 	s->commit_ping = jsonmsg_bool(from, "commit_ping", false);
 	s->urgent_lane = jsonmsg_bool(from, "urgent_lane", false);

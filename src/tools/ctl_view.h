@@ -14,6 +14,12 @@
 #define CTL_VIEW_SHARERS  64
 #define CTL_VIEW_BLOCKERS 128
 #define CTL_VIEW_PHASES	  64
+#define CTL_VIEW_DEVICES  64
+
+struct ctl_device_state {
+	char id[64], kind[16], state[16];
+	uint64_t attempts, segments, bytes, received;
+};
 
 struct ctl_status {
 	char state[24], machine[128], source[128], reason[512];
@@ -24,6 +30,10 @@ struct ctl_status {
 	uint64_t package_bytes, package_device_bytes;
 	uint64_t owed, owed_left, faults_in_flight, requests_in_flight, store_bytes;
 	uint64_t n_blocks, n_sharers;
+	char channel[160], channel_session[40], channel_peer[128], channel_problem[256];
+	uint64_t channel_bytes;
+	unsigned n_device_states;
+	struct ctl_device_state device_state[CTL_VIEW_DEVICES];
 };
 
 struct ctl_block {

@@ -76,6 +76,38 @@ int devstate_greeting(const uint8_t *buf, size_t len, uint8_t session[DEVSTATE_S
 	return DEVSTATE_GREETING;
 }
 
+static int hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -EINVAL;
+}
+
+/**
+ * devstate_session - 8-4-4-4-12 hexadecimal digits, of either case
+ */
+int devstate_session(const char *text, uint8_t session[DEVSTATE_SESSION])
+{
+	static const char form[] = "00000000-0000-0000-0000-000000000000";
+	unsigned n = 0;
+
+	if (strlen(text) != sizeof(form) - 1)
+		return -EINVAL;
+	for (unsigned i = 0; form[i]; i++) {
+		int digit = hex_digit(text[i]);
+
+		if (form[i] == '-' ? text[i] != '-' : digit < 0)
+			return -EINVAL;
+		if (form[i] == '-')
+			continue;
+		session[n / 2] = (uint8_t)(session[n / 2] << 4 | digit);
+		n++;
+	}
+	return 0;
+}
+
 /**
  * devstate_reader_init - begin a stream
  * @session: records of any other are refused

@@ -32,6 +32,9 @@ enum devstate_kind {
 	DEVSTATE_STREAM = 2, /* VFIO v2: bytes, whatever the segments */
 };
 
+/* The session that a UUID names, as people write it.  0 or -EINVAL. */
+int devstate_session(const char *text, uint8_t session[DEVSTATE_SESSION]);
+
 /* --- writing --- */
 
 struct devstate_id {

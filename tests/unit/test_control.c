@@ -493,7 +493,8 @@ Test(control, status)
 		"\"device_bytes\":33},"
 		"\"owed_pages\":40,\"owed_pages_left\":41,\"faults_in_flight\":42,\"requests_in_"
 		"flight\":43,"
-		"\"store_bytes\":44,\"stray_pages\":45,\"pool_waits\":46,\"blocks\":2,\"sharers\":3}\n");
+		"\"store_bytes\":44,\"stray_pages\":45,\"pool_waits\":46,\"blocks\":2,\"sharers\":3,"
+		"\"device_channel\":null,\"device_states\":[]}\n");
 }
 
 Test(control, sharers)

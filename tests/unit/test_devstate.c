@@ -118,6 +118,23 @@ static void read_story(const uint8_t *buf, size_t len, size_t step, struct story
 	cr_assert_eq(s->result == -EPROTO, r->reason != NULL);
 }
 
+Test(devstate, sessions_as_people_write_them)
+{
+	static const char *const bad[] = {
+		"", "0bd5dcd8-47f2-4e5b-9a4c-3d1b0a6f7e2", "0bd5dcd8-47f2-4e5b-9a4c-3d1b0a6f7e211",
+		"0bd5dcd8047f2-4e5b-9a4c-3d1b0a6f7e21", "0bd5dcd8-47f2-4e5b-9a4c-3d1b0a6f7e2-",
+		"gbd5dcd8-47f2-4e5b-9a4c-3d1b0a6f7e21",
+	};
+	static const uint8_t wanted[] = { 0x0b, 0xd5, 0xdc, 0xd8, 0x47, 0xf2, 0x4e, 0x5b,
+					  0x9a, 0x4c, 0x3d, 0x1b, 0x0a, 0x6f, 0x7e, 0x21 };
+	uint8_t out[DEVSTATE_SESSION];
+
+	cr_assert_eq(devstate_session("0BD5dcd8-47f2-4e5b-9a4c-3d1b0a6f7e21", out), 0);
+	cr_assert_arr_eq(out, wanted, sizeof(out));
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+		cr_assert_eq(devstate_session(bad[i], out), -EINVAL, "%s", bad[i]);
+}
+
 /* Two devices, one of them in two attempts, interleaved; an empty iteration; an empty segment. */
 static size_t put_sample(uint8_t *out, size_t room)
 {

@@ -466,6 +466,33 @@ Test(options, vhost_user_refuses)
 		     "--vhost-user", "name=b,front=/f,back=/h");
 }
 
+/* --- --device-channel ------------------------------------------------------------------------ */
+
+Test(options, device_channel)
+{
+	g_autoptr(GError) error = NULL;
+	struct options o;
+
+	cr_assert_eq(PARSE(&o, &error, MANDATORY), OPTIONS_OK);
+	cr_assert(!o.device_channel.on);
+	cr_assert_eq(o.max_device_state, 1ull << 30);
+	options_clear(&o);
+	cr_assert_eq(PARSE(&o, &error, MANDATORY, "--device-channel", "unix:/run/a,,b", "--device-channel",
+			   "tcp:[::1]:0,session=0BD5DCD8-47f2-4e5b-9a4c-3d1b0a6f7e21",
+			   "--max-device-state", "64K"), OPTIONS_OK);
+	cr_assert(o.device_channel.on);
+	cr_assert_eq(o.device_channel.address.transport, OPTIONS_TCP);
+	cr_assert_str_eq(o.device_channel.address.host, "::1");
+	cr_assert_null(o.device_channel.address.path);
+	cr_assert_str_eq(o.device_channel.session, "0BD5DCD8-47f2-4e5b-9a4c-3d1b0a6f7e21");
+	cr_assert_eq(o.max_device_state, 64 << 10);
+	options_clear(&o);
+	EXPECT_USAGE("neither tcp: nor unix:", MANDATORY, "--device-channel", "/run/x");
+	EXPECT_USAGE("not a UUID", MANDATORY, "--device-channel", "unix:/x,session=1");
+	EXPECT_USAGE("the address is missing", MANDATORY, "--device-channel",
+		     "session=0bd5dcd8-47f2-4e5b-9a4c-3d1b0a6f7e21");
+}
+
 /* --- --qemu ---------------------------------------------------------------------------------- */
 
 Test(options, no_hand_over_unless_asked)
