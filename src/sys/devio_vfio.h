@@ -8,6 +8,8 @@
  * Open the device at @sysfs (/sys/bus/pci/devices/0000:00:05.0, /sys/bus/mdev/devices/UUID), with a
  * container of its own that has no mapping in it.  0 or -errno; *why then says what is wrong, for
  * people, and is static text.
+ *
+ * It may be in the state in which it was closed (mtty is): who wants it as new resets it.
  */
 int devio_vfio_open(struct devio *out, const char *sysfs, const char **why);
 /*

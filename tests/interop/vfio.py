@@ -14,7 +14,7 @@ from harness import built, check, diag, main, skip_all
 import vfioguest
 from vm import SYSTEM_QEMU
 
-PROGRAMS = ("vfio_check", "vfio_dma", "vfio_dirty")
+PROGRAMS = ("vfio_check", "vfio_move", "vfio_dma", "vfio_dirty")
 
 
 def report(lines, program):

@@ -6,8 +6,6 @@
  */
 #include "config.h"
 
-#include "core/devgroup.h"
-
 #include <errno.h>
 #include <string.h>
 
@@ -15,16 +13,10 @@
 
 #include "core/gate.h"
 #include "core/guard.h"
+#include "devmove.h"
 #include "fakedev.h"
-#include "sys/migdev.h"
 
-enum { MEMBERS = 3, BYTES = 1 << 17, SEED = 100, NO_FAULT = FAKEDEV_OPS };
-
-struct saved {
-	uint8_t bytes[BYTES];
-	size_t len, segment[64];
-	unsigned n;
-};
+enum { MEMBERS = 3, SEED = 100, NO_FAULT = FAKEDEV_OPS };
 
 struct side {
 	struct devgroup group;
@@ -34,70 +26,12 @@ struct side {
 };
 
 static struct side source, dest;
-static struct saved saved[MEMBERS];
+static struct devmove_stream saved[MEMBERS];
 static struct gate gate;
-
-/* --- what devices do for the plan --- */
-
-static int save(struct migdev *m, struct saved *s)
-{
-	struct migdev_piece piece;
-	int got;
-
-	do {
-		got = migdev_save(m, s->bytes + s->len, BYTES - s->len, &piece);
-		if (got == MIGDEV_PIECE) {
-			cr_assert_lt(s->n, ARRAY_LEN(s->segment));
-			s->len += piece.len;
-			s->segment[s->n++] = piece.len;
-		}
-	} while (got == MIGDEV_PIECE);
-	return got < 0 ? got : 0;
-}
-
-static int load(struct migdev *m, const struct saved *s)
-{
-	const uint8_t *at = s->bytes;
-	int err = 0;
-
-	for (unsigned i = 0; i < s->n && !err; i++) {
-		err = migdev_segment(m, s->segment[i]);
-		if (!err)
-			err = migdev_load(m, at, s->segment[i]);
-		at += s->segment[i];
-	}
-	return err;
-}
-
-static int act(struct side *s, const struct devgroup_action *a)
-{
-	struct migdev *m = &s->mig[a->device];
-
-	switch (a->verb) {
-	case DEVGROUP_SET:
-		return migdev_set(m, a->state);
-	case DEVGROUP_RESET:
-		return migdev_reset(m);
-	case DEVGROUP_SAVE:
-		return save(m, &saved[a->device]);
-	default:
-		return load(m, &saved[a->device]);
-	}
-}
 
 static void run(struct side *s)
 {
-	struct devgroup_action a;
-	unsigned n = 0;
-
-	while (devgroup_next(&s->group, 0, &a)) {
-		struct devgroup_result r = { .error = act(s, &a) };
-
-		r.state = s->mig[a.device].state;
-		devgroup_went(&s->group, a.device, &r);
-		cr_assert_lt(++n, 200);
-	}
-	cr_assert(devgroup_done(&s->group));
+	cr_assert_eq(devmove_run(&s->group, s->mig, saved), 0);
 }
 
 /* --- the two sides --- */
@@ -207,7 +141,7 @@ static void depart(void)
 	run(&source);
 	for (unsigned i = 0; i < source.group.n && !source.group.returning; i++)
 		if (source.mig[i].state == VFIOSTATE_PRECOPY)
-			cr_assert_eq(save(&source.mig[i], &saved[i]), 0);
+			cr_assert_eq(devmove_save(&source.mig[i], &saved[i]), 0);
 	if (devgroup_go(&source.group, DEVGROUP_STOPPED) == 0)
 		run(&source);
 }
@@ -268,7 +202,7 @@ Test(migdev_group, comes_back)
 /* S0-22: what is saved of one that came back is what was saved before. */
 Test(migdev_group, S0_22_the_same_is_saved_again)
 {
-	static struct saved before[MEMBERS];
+	static struct devmove_stream before[MEMBERS];
 	const struct devgroup_config config = { .limit = 1 };
 
 	for (unsigned g = 0; g < ARRAY_LEN(groups); g++) {

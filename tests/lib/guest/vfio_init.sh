@@ -10,7 +10,7 @@ while read -r module parameters; do
 	/bin/busybox insmod "/modules/$module.ko" $parameters
 done </modules/order
 mtty=
-for n in 1 2; do
+for n in 1 2 3 4; do
 	uuid=83b8f4f2-509f-382f-3c1e-e6bfe0fa100$n
 	echo "$uuid" >/sys/class/mdev_bus/mtty/mdev_supported_types/mtty-2/create
 	mtty="$mtty /sys/bus/mdev/devices/$uuid"
@@ -29,6 +29,7 @@ run()
 	echo "$program ended with $?"
 }
 run vfio_check $mtty
+run vfio_move $mtty
 run vfio_dma $edu
 run vfio_dirty /sys/bus/pci/devices/0000:00:04.0 $mtty
 /bin/busybox poweroff -f
