@@ -414,6 +414,19 @@ int gate_unmap(struct gate *g, uint64_t iova, uint64_t length)
 }
 
 /**
+ * gate_clear - nothing is reached any more, and nobody said what will be
+ *
+ * For whoever comes after one who took all its mappings along; those under way count as gone, too.
+ */
+void gate_clear(struct gate *g)
+{
+	while (g->n > 0)
+		drop(g, g->by_iova[g->n - 1]);
+	g->sealed = false;
+	gate_reset(g);
+}
+
+/**
  * gate_seal - everything that devices reach is in the set
  *
  * Ranges may come and go after it.

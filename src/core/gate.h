@@ -102,6 +102,8 @@ int gate_map(struct gate *g, const struct gate_span *span);
  * were; -EINVAL: it would cut one; -EBUSY: one is being mapped.
  */
 int gate_unmap(struct gate *g, uint64_t iova, uint64_t length);
+/* Begin anew: whoever declared all this is gone, and what it mapped with it. */
+void gate_clear(struct gate *g);
 /* The set is whole.  Before that the gate does not open, whatever is in it. */
 void gate_seal(struct gate *g);
 

@@ -96,6 +96,8 @@ static void drop_answered(struct gatekeeper *k, struct kept_gate *g)
 static void dispatch(struct gatekeeper *k, struct kept_gate *g)
 {
 	drop_answered(k, g);
+	if (g->since > k->seen_serial)
+		return;
 	for (unsigned i = 0; i < g->seen.n_due && g->user.map; i++) {
 		const struct gate_span *span = &g->seen.due[i];
 
@@ -184,8 +186,10 @@ static void send(struct gatekeeper *k, struct request *r)
 		return;
 	}
 	r->order.serial = ++k->serial;
-	if (r->order.verb == GATES_MAP)
+	if (r->order.verb == GATES_MAP || r->order.verb == GATES_CLEAR)
 		k->gate[r->order.gate].changed = k->serial;
+	if (r->order.verb == GATES_CLEAR)
+		k->gate[r->order.gate].since = k->serial;
 	g_ptr_array_add(k->out, r);
 	faultloop_post(k->loop, &m);
 }
@@ -231,15 +235,19 @@ int gatekeeper_find(const struct gatekeeper *k, const char *name)
 	return -ENOENT;
 }
 
-static int take_over(struct gatekeeper *k, int index, const struct gatekeeper_user *user)
+/* What snapshots show until this order was done is another's. */
+static int take_over(struct gatekeeper *k, int index, bool enforced,
+		     const struct gatekeeper_user *user)
 {
 	struct kept_gate *g = &k->gate[index];
 
 	if (!g->forgotten)
 		return -EEXIST;
+	if (g->enforced != enforced)
+		return -EINVAL;
+	submit_plain(k, GATES_CLEAR, index);
 	g->user = *user;
 	g->forgotten = g->open_told = false;
-	soon(k);
 	return index;
 }
 
@@ -258,7 +266,7 @@ int gatekeeper_add(struct gatekeeper *k, const char *name, bool enforced,
 	struct kept_gate *g;
 
 	if (index >= 0)
-		return take_over(k, index, user);
+		return take_over(k, index, enforced, user);
 	if (!*name || strlen(name) >= sizeof(g->name))
 		return -EINVAL;
 	if (k->n == SNAPSHOT_GATES)
@@ -352,7 +360,7 @@ void gatekeeper_seal(struct gatekeeper *k, int gate)
 
 /**
  * gatekeeper_mapped - how the mapping of a range ended, that its user was told to map
- * @error: 0 or -errno: the gate stays closed then, until the range is unmapped
+ * @error: 0 or -errno: the gate stays closed then, until it is tried again or unmapped
  *
  * Return: 0; -ENOENT: nobody was told to map that.
  */
@@ -369,6 +377,18 @@ int gatekeeper_mapped(struct gatekeeper *k, int gate, uint64_t iova, int error)
 	h->answer = k->serial + 1;
 	submit(k, r);
 	return 0;
+}
+
+/**
+ * gatekeeper_retry - a range that could not be mapped is to be given out again
+ */
+void gatekeeper_retry(struct gatekeeper *k, int gate, uint64_t iova, gatekeeper_done *done,
+		      void *ctx)
+{
+	struct request *r = request_new(GATES_RETRY, gate, done, ctx);
+
+	r->order.span.iova = iova;
+	submit(k, r);
 }
 
 /**

@@ -44,8 +44,8 @@ void gatekeeper_free(struct gatekeeper *k);
 /*
  * At any time; what is declared before faults are served is kept until then.  @enforced: there is
  * an IOMMU, or messages: what is not mapped cannot be reached.
- * The number of the gate; -EEXIST, -ENOSPC, -EINVAL (name).  A gate whose user was forgotten is
- * taken over as it is.
+ * The number of the gate; -EEXIST, -ENOSPC, -EINVAL (name, or @enforced is not as it was).  A gate
+ * whose user was forgotten is begun anew: what that one declared and mapped went with it.
  */
 int gatekeeper_add(struct gatekeeper *k, const char *name, bool enforced,
 		   const struct gatekeeper_user *user);
@@ -78,6 +78,9 @@ void gatekeeper_seal(struct gatekeeper *k, int gate);
 
 /* How the mapping of a range ended: 0 or -errno.  -ENOENT: nobody was told to map that. */
 int gatekeeper_mapped(struct gatekeeper *k, int gate, uint64_t iova, int error);
+/* One that failed is to be mapped again.  @done: -ENOENT: there is none that failed. */
+void gatekeeper_retry(struct gatekeeper *k, int gate, uint64_t iova, gatekeeper_done *done,
+		      void *ctx);
 /* A device of it began to run; every one was reset. */
 void gatekeeper_ran(struct gatekeeper *k, int gate);
 void gatekeeper_reset(struct gatekeeper *k, int gate);

@@ -21,6 +21,7 @@ struct kept_gate {
 	struct gatekeeper_user user;
 	struct snapshot_gate seen;
 	uint64_t changed;		/* the last order that may close it again */
+	uint64_t since;			/* the order with which its user's part begins */
 	bool open_told;
 	unsigned n_hands;
 	struct hand hand[SNAPSHOT_DUE];

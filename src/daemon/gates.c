@@ -109,6 +109,19 @@ static int on_mapped(struct faultloop *f, struct gate *g, struct gate_order *o)
 	return gate_mapped(g, o->span.iova, o->error);
 }
 
+static int on_retry(struct faultloop *f, struct gate *g, struct gate_order *o)
+{
+	(void)f;
+	return gate_retry(g, o->span.iova);
+}
+
+static int on_clear(struct faultloop *f, struct gate *g, struct gate_order *o)
+{
+	f->gates.due[o->gate].n = 0;
+	gate_clear(g);
+	return 0;
+}
+
 static int on_ran(struct faultloop *f, struct gate *g, struct gate_order *o)
 {
 	(void)f;
@@ -133,7 +146,8 @@ void gates_order(struct faultloop *f, struct gate_order *o)
 	static order_handler *const handlers[GATES_VERBS] = {
 		[GATES_ADD] = on_add,	   [GATES_MAP] = on_map,   [GATES_UNMAP] = on_unmap,
 		[GATES_SYNC] = on_sync,	   [GATES_SEAL] = on_seal, [GATES_MAPPED] = on_mapped,
-		[GATES_RAN] = on_ran,	   [GATES_RESET] = on_reset,
+		[GATES_RAN] = on_ran,	   [GATES_RESET] = on_reset, [GATES_RETRY] = on_retry,
+		[GATES_CLEAR] = on_clear,
 	};
 	struct gate *g = f->gates.gate[o->gate];
 	int ret = g || o->verb == GATES_ADD ? handlers[o->verb](f, g, o) : -ENOENT;

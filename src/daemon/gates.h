@@ -18,6 +18,8 @@ enum gate_verb {
 	GATES_SYNC,		/* the same */
 	GATES_SEAL,
 	GATES_MAPPED,		/* @span.iova, as @error says */
+	GATES_RETRY,		/* @span.iova, which failed */
+	GATES_CLEAR,		/* begin anew, for another user */
 	GATES_RAN,
 	GATES_RESET,
 	GATES_VERBS,

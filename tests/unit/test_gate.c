@@ -402,3 +402,41 @@ Test(gate, late_declaration_taints)
 	expect_opened(&r);
 	rig_down(&r);
 }
+
+/* Who comes after one that is gone finds nothing of it: no range, no seal, nothing that ran. */
+Test(gate, begun_anew)
+{
+	struct rig r;
+
+	rig_up(&r, false);
+	placed(&r, 0, 64);
+	gate_seal(&r.gate);
+	gate_serve(&r.gate);
+	cr_assert_eq(map(&r, 0, 0, P), 0);
+	expect_ready(&r, 0);
+	cr_assert_eq(gate_mapped(&r.gate, 0, 0), 0);
+	gate_ran(&r.gate);
+	cr_assert_eq(map(&r, 8 * P, 8 * P, P), 0);
+	expect_ready(&r, 8 * P);
+	cr_assert_eq(map(&r, 16 * P, 16 * P, P), 0);
+	cr_assert_eq(map(&r, 2 * MIB, 0, 8 * P), 0);
+	expect_ready(&r, 16 * P);
+	cr_assert_eq(gate_mapped(&r.gate, 16 * P, -ENOMEM), 0);
+	gate_clear(&r.gate);
+	cr_assert(r.gate.n == 0 && r.gate.mapped == 0 && r.gate.failed == 0);
+	cr_assert(r.gate.missing == 0 && r.gate.pages == 0 && r.gate.bytes == 0);
+	cr_assert_null(gate_blocker(&r.gate));
+	expect_nothing(&r);
+	/* What was reached may go, and all of it can be declared anew. */
+	cr_assert_eq(gate_discard(&r.gate, 0, 1), 0);
+	for (unsigned i = 0; i < RANGES; i++)
+		cr_assert_eq(map(&r, i * P, (i + 1) * P, P), 0);
+	for (unsigned i = 0; i < RANGES; i++) {
+		expect_ready(&r, i * P);
+		cr_assert_eq(gate_mapped(&r.gate, i * P, 0), 0);
+	}
+	expect_nothing(&r);
+	gate_seal(&r.gate);
+	expect_opened(&r);
+	rig_down(&r);
+}
