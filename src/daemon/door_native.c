@@ -149,6 +149,7 @@ static void close_socket(struct peer *p)
 {
 	g_clear_handle_id(&p->watch, g_source_remove);
 	close_fd(&p->sock);
+	door_dma_forget(p->door, p->client);
 }
 
 static void peer_free(gpointer data)
@@ -378,5 +379,6 @@ void door_free(struct door *d)
 	g_ptr_array_unref(d->peers);
 	g_ptr_array_unref(d->clients);
 	g_ptr_array_unref(d->wards);
+	g_clear_pointer(&d->dma, g_ptr_array_unref);
 	g_free(d);
 }

@@ -13,6 +13,7 @@
 #include "daemon/snapshot.h"
 
 struct door;
+struct gatekeeper;
 
 struct door_ops {
 	/* The registry changed: blockers may be gone, the session may go on. */
@@ -29,6 +30,8 @@ struct door_limits {
 struct door *door_new(int listen_fd, const struct door_limits *limits, struct faultloop *loop,
 		      const struct door_ops *ops);
 void door_free(struct door *d);
+/* The main sharer may say what devices reach; @gates must outlive the door. */
+void door_use_gates(struct door *d, struct gatekeeper *gates);
 /* struct client, in order of arrival. */
 GPtrArray *door_clients(struct door *d);
 /* The named sharer is READY or JOINED. */

@@ -5,7 +5,8 @@
  * What the files of the native door share: door_native.c has the connections, door_request.c hears
  * what comes on them, door_hello.c lets in, door_declare.c takes what sharers have, door_session.c
  * knows where the session stands, door_mapped.c proves what programs that are unaware of us map,
- * door_prove.c asks what others have mapped, door_orphan.c ends those whose connection is over.
+ * door_prove.c asks what others have mapped, door_orphan.c ends those whose connection is over,
+ * door_dma.c takes and tells what devices reach.
  */
 #include "daemon/door_native.h"
 #include "daemon/prove.h"
@@ -48,6 +49,9 @@ struct door {
 	unsigned n_notes;
 	struct door_note note[DOOR_NOTES];
 	GPtrArray *wards;		/* struct door_ward */
+	struct gatekeeper *gates;	/* NULL: nobody says what devices reach */
+	GPtrArray *dma;			/* struct dma_gate */
+	bool dma_serving;		/* faults are served, or were */
 	struct prover *prover;
 	uint64_t epoch;			/* of the registry: who is there, and who is proven */
 	/* the look for strangers */
@@ -162,5 +166,12 @@ void door_orphans_continue(struct door *d);
 void door_orphan_note(const struct door *d, const struct client *c, struct client *copy);
 /* The answer to DOOR_IS_DESERTED.  The caller does not use @c any more. */
 void door_orphan_looked(struct door *d, struct client *c, bool deserted);
+
+/* A verb about what devices reach.  0, or a negative code when the connection must end. */
+int door_dma(struct peer *p, const union regmsg *m, struct fdpass *fds);
+/* Tell what is due.  @serving: faults are served, or were. */
+void door_dma_look(struct door *d, bool serving);
+/* It is not heard any more. */
+void door_dma_forget(struct door *d, const struct client *c);
 
 #endif

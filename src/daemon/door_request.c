@@ -50,6 +50,7 @@ static int on_hello(struct peer *p, const union regmsg *m, struct fdpass *fds)
 	welcome.welcome.sharer = c->id;
 	welcome.welcome.generation = 1;
 	welcome.welcome.token = c->token;
+	welcome.welcome.features = p->door->gates ? REGMSG_FEATURE_DMA : 0;
 	door_send(p, &welcome, len, -1);
 	/* Somebody here may wait for it, to speak for it. */
 	if (c->unaware)
@@ -211,6 +212,9 @@ static int on_leave(struct peer *p, const union regmsg *m, struct fdpass *fds)
 
 typedef int request_handler(struct peer *p, const union regmsg *m, struct fdpass *fds);
 
+/* From hello on, while it is or may become a sharer. */
+#define DECLARES (1u << CLIENT_DECLARING | 1u << CLIENT_READY | 1u << CLIENT_JOINED)
+
 /* Which requests are legal in which state of the client. */
 static const struct {
 	request_handler *handler;
@@ -223,11 +227,16 @@ static const struct {
 	[REGMSG_WANT] = { on_want, 1u << CLIENT_JOINED },
 	[REGMSG_LOADED] = { on_loaded, 1u << CLIENT_JOINED },
 	[REGMSG_LOAD_FAILED] = { on_load_failed, 1u << CLIENT_JOINED },
-	[REGMSG_LEAVE] = { on_leave,
-			   1u << CLIENT_DECLARING | 1u << CLIENT_READY | 1u << CLIENT_JOINED },
-	[REGMSG_MAPPED] = { on_mapped, 1u << CLIENT_DECLARING | 1u << CLIENT_READY |
-					       1u << CLIENT_JOINED | 1u << CLIENT_REFUSED },
+	[REGMSG_LEAVE] = { on_leave, DECLARES },
+	[REGMSG_MAPPED] = { on_mapped, DECLARES | 1u << CLIENT_REFUSED },
 	[REGMSG_ASK_DEVICE] = { on_ask_device, 1u << CLIENT_NEW },
+	[REGMSG_DMA_MAP] = { door_dma, DECLARES },
+	[REGMSG_DMA_UNMAP] = { door_dma, DECLARES },
+	[REGMSG_DMA_SYNC] = { door_dma, DECLARES },
+	[REGMSG_DMA_SEAL] = { door_dma, DECLARES },
+	[REGMSG_DMA_MAPPED] = { door_dma, DECLARES },
+	[REGMSG_DMA_RETRY] = { door_dma, DECLARES },
+	[REGMSG_DMA_RESET] = { door_dma, DECLARES },
 };
 
 /**

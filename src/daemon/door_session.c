@@ -434,6 +434,7 @@ void door_tell(struct door *d, const struct snapshot *s)
 {
 	for (unsigned i = 0; i < d->peers->len; i++)
 		tell(g_ptr_array_index(d->peers, i), s);
+	door_dma_look(d, s->listening_ns);
 	door_mapped_continue(d, s->unmaps);
 	d->unmaps_seen = s->unmaps;
 	door_wards_continue(d);

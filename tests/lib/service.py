@@ -58,7 +58,8 @@ class Sharer:
         self._said += 1
         done = wait_for(f"{self.name} to {line}",
                         lambda: (self.all("done") + [None] * self._said)[self._said - 1])
-        check_equal(done["error"], error, f"{self.name}: errno of {line}")
+        check_equal(done["error"], error, f"{self.name}: errno of {line} ({done.get('text')})")
+        return done.get("text", "")
 
     def saw(self, offset, timeout=PATIENCE, **fields):
         """The word a thread read at that offset of the block."""

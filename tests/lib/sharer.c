@@ -321,8 +321,7 @@ static void on_package(struct sharer *s, const struct postcopy_event *e)
 		      ",\"device_bytes\":%" PRIu64 ",\"seals\":%d,\"xxh3_128\":\"%s\"",
 		      e->package_length, e->device_offset, e->device_length, fcntl(fd, F_GET_SEALS),
 		      digest);
-	/* The clock is rounded down: one more, so that it is never less. */
-	s->loaded_at_ms = now_ms() + s->options.loaded_after_ms + 1;
+	s->loaded_at_ms = now_ms() + s->options.loaded_after_ms;
 }
 
 static void maybe_loaded(struct sharer *s)
@@ -361,6 +360,10 @@ static void on_event(struct sharer *s, const struct postcopy_event *e)
 
 	if (e->type == POSTCOPY_EVENT_PACKAGE) {
 		on_package(s, e);
+		return;
+	}
+	if (e->type == POSTCOPY_EVENT_DMA_RANGE || e->type == POSTCOPY_EVENT_DMA_OPEN) {
+		sharer_dma_event(&s->options, s->handle, e);
 		return;
 	}
 	report_text(names[e->type], e->error, e->text);

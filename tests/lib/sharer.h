@@ -58,6 +58,7 @@ struct sharer_options {
 	bool touch_from_listening;
 	bool exit_after_complete;
 	bool console;			/* obey lines on stdin */
+	bool dma_auto;			/* what is there for a device is mapped at once */
 	unsigned threads;		/* 0: touch nothing */
 	uint64_t seed;
 	uint64_t leave_after;		/* touches; 0: never */
@@ -100,7 +101,7 @@ void sharer_touch_finish(struct sharer_touch *t, struct sharer_touched *result);
 
 /* --- lines on stdin: sharer_console.c --- */
 
-#define SHARER_WORDS  5
+#define SHARER_WORDS  7
 #define SHARER_STORED UINT64_C(0x5a5a5a5a5a5a5a5a)	/* what `store` and `poke` write */
 
 struct sharer_console {
@@ -110,6 +111,12 @@ struct sharer_console {
 
 /* Read what is there and obey every whole line.  False at the end.  *p is NULL once hung up. */
 bool sharer_console_read(struct sharer_console *c, struct sharer_options *o, postcopy **p);
+
+/* --- what devices reach: sharer_dma.c --- */
+
+/* 0, -ENOSYS: no such command, or -errno. */
+int sharer_dma_obey(struct sharer_options *o, postcopy *p, char **word);
+void sharer_dma_event(const struct sharer_options *o, postcopy *p, const struct postcopy_event *e);
 
 /* --- what it says: sharer_report.c --- */
 

@@ -11,6 +11,7 @@
  *   blocking | nonblocking		the userfaultfd's flag
  *   load				say "loaded" (or what --load-fail says) without waiting any longer
  *   unmap, leave, hangup, map		the memory, the session, the connection, the memory again
+ *   dma, dma-...				what devices reach: sharer_dma.c
  */
 #include "config.h"
 
@@ -181,7 +182,7 @@ static int obey(struct sharer_options *o, postcopy **p, char **word)
 	if (strcmp(word[0], "leave") == 0)
 		return postcopy_leave(*p);
 	if (strcmp(word[0], "hangup") != 0)
-		return -ENOSYS;
+		return sharer_dma_obey(o, *p, word);
 	postcopy_free(*p);
 	*p = NULL;
 	return 0;
@@ -189,7 +190,7 @@ static int obey(struct sharer_options *o, postcopy **p, char **word)
 
 static void take_line(struct sharer_options *o, postcopy **p, char *line)
 {
-	char *word[SHARER_WORDS + 1] = { NULL }, *rest = NULL, quoted[600];
+	char *word[SHARER_WORDS + 1] = { NULL }, *rest = NULL, quoted[600], text[600];
 	int err;
 
 	for (unsigned i = 0; i < SHARER_WORDS; i++)
@@ -197,8 +198,9 @@ static void take_line(struct sharer_options *o, postcopy **p, char *line)
 	if (!word[0])
 		return;
 	err = obey(o, p, word);
-	sharer_report("done", ",\"command\":%s,\"error\":%d",
-		      sharer_report_quote(quoted, sizeof(quoted), word[0]), -err);
+	sharer_report("done", ",\"command\":%s,\"error\":%d,\"text\":%s",
+		      sharer_report_quote(quoted, sizeof(quoted), word[0]), -err,
+		      sharer_report_quote(text, sizeof(text), err ? postcopy_strerror(*p) : ""));
 }
 
 bool sharer_console_read(struct sharer_console *c, struct sharer_options *o, postcopy **p)
