@@ -82,6 +82,22 @@ void door_dma_forget(struct door *d, const struct client *c)
 	}
 }
 
+/**
+ * door_dma_waits - does a VMM wait for a gate of its own to open?
+ *
+ * Its ranges are given out here, and with us nobody would say that all are mapped.
+ */
+bool door_dma_waits(const struct door *d)
+{
+	for (unsigned i = 0; d->dma && i < d->dma->len; i++) {
+		const struct dma_gate *g = g_ptr_array_index(d->dma, i);
+
+		if (g->own && !g->told_open)
+			return true;
+	}
+	return false;
+}
+
 /* --- what the client is told ------------------------------------------------------------------ */
 
 static unsigned told_of(const struct client *c, const GPtrArray *all)
@@ -128,13 +144,17 @@ static void tell_ranges(struct dma_gate *g)
 	}
 }
 
-/* From then on the VMM may run the device, and we would not know when. */
+/*
+ * From then on the VMM may run the device, and we would not know when.  A device is a part of its
+ * VM: it does not run here while the source may take the VM back.
+ */
 static void tell_open(struct dma_gate *g)
 {
 	union regmsg m;
 	size_t len;
 
-	if (g->told_open || !gatekeeper_open(g->door->gates, g->gate))
+	if (g->told_open || !(g->client->told & TOLD_RUNNING) ||
+	    !gatekeeper_open(g->door->gates, g->gate))
 		return;
 	g->told_open = true;
 	if (g->own)

@@ -32,6 +32,8 @@ struct door *door_new(int listen_fd, const struct door_limits *limits, struct fa
 void door_free(struct door *d);
 /* The main sharer may say what devices reach; @gates must outlive the door. */
 void door_use_gates(struct door *d, struct gatekeeper *gates);
+/* Has a sharer that is connected declared what its devices reach, and is it not mapped yet? */
+bool door_dma_waits(const struct door *d);
 /* struct client, in order of arrival. */
 GPtrArray *door_clients(struct door *d);
 /* The named sharer is READY or JOINED. */

@@ -34,13 +34,19 @@ void phases_hook_ended(void *ctx)
 		p->ended(p->ctx, p->end_code);
 }
 
+/* Is all memory here, and somebody not done with us all the same? */
+static bool is_used(const struct phases *p)
+{
+	return vhost_list_used(p->vhosts) || door_dma_waits(p->door);
+}
+
 static gboolean on_end_timer(gpointer data)
 {
 	struct phases *p = data;
 
 	p->end_timer = 0;
 	/* A VMM may have come meanwhile. */
-	if (!p->leaving && p->seen == SESSION_COMPLETE && vhost_list_used(p->vhosts))
+	if (!p->leaving && p->seen == SESSION_COMPLETE && is_used(p))
 		return G_SOURCE_REMOVE;
 	if (p->leaving)
 		end(p, p->leave_code);
@@ -106,7 +112,8 @@ static void leave(struct phases *p, int code)
 /*
  * A failed session ends when the last words were read.  A complete one waits for sharers and source
  * to hang up, which they do by themselves, and for no longer than the grace time.  A VMM whose
- * vhost-user devices go through us is waited for as long as it lives.
+ * vhost-user devices go through us is waited for as long as it lives, and one that has still to map
+ * memory for a device of its own as long as it stays.
  */
 void phases_maybe_end(struct phases *p, const struct snapshot *s)
 {
@@ -117,7 +124,7 @@ void phases_maybe_end(struct phases *p, const struct snapshot *s)
 	if (s->state == SESSION_FAILED)
 		end_after(p, FLUSH_MS);
 	if (s->state != SESSION_COMPLETE || !s->running_told || !door_released(p->door) ||
-	    (p->handover && !handover_over(p->handover)) || vhost_list_used(p->vhosts))
+	    (p->handover && !handover_over(p->handover)) || is_used(p))
 		return;
 	end_after(p, GRACE_MS);
 	if (s->source_closed && door_connected(p->door) == 0)

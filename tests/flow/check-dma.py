@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What devices of a VMM reach, told by libpostcopy: held until it is there, mapped, opened.  (F46, F47, F48, F51, S0-08 … S2-10)"""
 import errno
+import json
 import os
 import sys
 
@@ -379,6 +380,26 @@ def added_with_an_iommu(case):
     service.check_same(source)
 
 
+def not_before_the_vm(case):
+    """Everything is mapped while the VMM still loads: its device waits for the commit, like its CPUs."""
+    service = Service(case)
+    vm = service.sharer("vm", "main", loaded_after=LATE)
+    vm.event("ready")
+    vm.do("dma-auto")
+    declare(vm, 0, 0, 4 * PAGE)
+    vm.do(f"dma-seal {GATE}")
+    source = service.patient_source()
+    due(vm, 0)
+    wait_for("nothing in the way of the device", lambda: "load" in service.blockers()
+             and f"gate:{GATE}" not in service.blockers())
+    check(not vm.has("dma-open"), "the device runs while the source may go on")
+    vm.do("load")
+    is_open(vm)
+    order = [event["event"] for event in map(json.loads, vm.child.lines()) if event["event"] in ("running", "dma-open")]
+    check_equal(order, ["running", "dma-open"], "what was told")
+    service.check_same(source)
+
+
 # --- ends --------------------------------------------------------------------------------------------------
 
 def dies_with_a_range_in_hand(case):
@@ -431,6 +452,26 @@ def source_is_lost(case):
     source.child.wait()
 
 
+def waits_for_the_mapping(case):
+    """All memory is here, and the VMM still has to map some: this daemon stays, while another one goes."""
+    service = Service(case, stay=False)
+    vm = service.sharer("vm", "main")
+    vm.event("ready")
+    declare(vm, 0, 0, 4 * PAGE)
+    vm.do(f"dma-seal {GATE}")
+    service.check_same(service.source())
+    due(vm, 0)
+    # one that waits for its sharer to hang up, and for no longer than that may take
+    other = Service(case, stay=False)
+    other.sharer("vm", "main")
+    other.check_same(other.source())
+    other.ended(0)
+    service.child.check_running()
+    is_mapped(vm, 0)
+    is_open(vm)
+    service.ended(0)
+
+
 CASES = [
     ("F46 F47 S0-08 S2-09 S0-04 declared before there is a source", declared_before),
     ("F46 F47 F48 declared while the VM runs: its pages come first", declared_after),
@@ -449,8 +490,10 @@ CASES = [
     ("F47 I3 a range that cannot be mapped, and then can", cannot_be_mapped),
     ("F51 S2-02 declared after the device ran: untracked-dma until its reset", declared_late),
     ("F51 with an IOMMU more may come at any time", added_with_an_iommu),
+    ("F47 I3 no device before its VM", not_before_the_vm),
     ("F47 the VMM dies with a range in hand", dies_with_a_range_in_hand),
     ("F47 S0-04 the source is lost: closed", source_is_lost),
+    ("F47 the daemon stays until it is mapped", waits_for_the_mapping),
 ]
 
 if __name__ == "__main__":
