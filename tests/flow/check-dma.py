@@ -4,12 +4,13 @@
 import errno
 import json
 import os
+import struct
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 # pylint: disable=wrong-import-position
-from harness import check, check_equal, main, skip_all, wait_for  # noqa: E402
+from harness import built, check, check_equal, main, skip_all, wait_for  # noqa: E402
 from relay import S2D, Relay  # noqa: E402
 from service import BLOCK, MIB, PAGE, Service, missing_programs  # noqa: E402
 from vm import HUGE, reserve_hugepages  # noqa: E402
@@ -472,6 +473,33 @@ def waits_for_the_mapping(case):
     service.ended(0)
 
 
+# --- a whole VMM ---------------------------------------------------------------------------------------------
+
+def example(case):
+    """examples/vmm.c: its CPU runs with its memory missing, its device when what it adds up is there."""
+    service = Service(case, expect=("vmm",), stay=False)
+    image = bytearray(case.random.randbytes(service.size))
+    image[:16] = struct.pack("<QQ", 0x100000000, service.size // 2)
+    total = sum(struct.unpack(f"<{service.size // 16}Q", image[service.size // 2:])) % (1 << 64)
+    path = case.path("image")
+    with open(path, "wb") as file:
+        file.write(image)
+    vmm = case.spawn("vmm", [built("examples/vmm"), service.register, BLOCK, str(service.size)])
+    source = service.source("--no-background", "--linger", "600000", blocks=[f"{BLOCK},size={service.size},file={path}"])
+    wait_for("the device to run", lambda: any(line.startswith("device: sum") for line in vmm.lines())
+             or not vmm.running())
+    source.rest()
+    check_equal(vmm.wait(), 0, f"exit status of the VMM: {vmm.errors()}")
+    lines = vmm.lines()
+    case.note(" / ".join(lines))
+    check_equal([line for line in lines if line.startswith("device: sum")],
+                [f"device: sum {total:016x}, wrote at most {PAGE} bytes"], "what the device found")
+    check_equal(sum(line.startswith("mapped") for line in lines), 5, "ranges mapped")
+    check(lines.index("running") < lines.index("device adder may run"), "the device ran first")
+    source.completed()
+    service.ended(0)
+
+
 CASES = [
     ("F46 F47 S0-08 S2-09 S0-04 declared before there is a source", declared_before),
     ("F46 F47 F48 declared while the VM runs: its pages come first", declared_after),
@@ -494,6 +522,7 @@ CASES = [
     ("F47 the VMM dies with a range in hand", dies_with_a_range_in_hand),
     ("F47 S0-04 the source is lost: closed", source_is_lost),
     ("F47 the daemon stays until it is mapped", waits_for_the_mapping),
+    ("F46 F47 S2-05 the example of a VMM", example),
 ]
 
 if __name__ == "__main__":

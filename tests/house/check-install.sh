@@ -71,11 +71,13 @@ builds_with()
 # With what was installed, and nothing else of ours.
 example_builds()
 {
-	example=$(find "$prefix" -name vhost-user-blk.c)
+	blk=$(find "$prefix" -name vhost-user-blk.c)
+	vmm=$(find "$prefix" -name vmm.c)
 	flags=$(PKG_CONFIG_PATH=$(dirname "$pc") pkg-config --define-variable=prefix="$prefix" --cflags --libs \
 		libpostcopy) || return 1
 	# shellcheck disable=SC2086 # a list of words
-	"${CC:-cc}" -D_GNU_SOURCE -Wall -Wextra -Werror -o "$dir/example" "$example" $flags
+	"${CC:-cc}" -D_GNU_SOURCE -Wall -Wextra -Werror -o "$dir/blk" "$blk" $flags &&
+	"${CC:-cc}" -D_GNU_SOURCE -Wall -Wextra -Werror -o "$dir/vmm" "$vmm" $flags -lpthread
 }
 
 # What was installed by make goes by make.
