@@ -12,6 +12,8 @@
  *	pad=on|off	fill answers of device state up to what was asked for (on)
  *	reset=run|keep	what RESET does to the state of a migration (run)
  *	map=on|off	the window of the migration region can be mapped (on)
+ *	trace=on|off	print a line of JSON for each command (off); vfiouser_trace.c
+ *	work=N		look at so many words of memory when the device begins to run (0)
  *	vice=NAME,at=N	what is wrong with the N-th answer, from 0 (vfiouser_talk.c)
  */
 #include "config.h"
@@ -32,7 +34,7 @@
 
 static const char *const known[] = {
 	"fd", "path", "generation", "seed", "size", "segment", "data", "twin", "pad", "reset",
-	"map", "vice", "at", NULL,
+	"map", "vice", "at", "trace", "work", NULL,
 };
 
 _Noreturn static void fail(const char *text)
@@ -79,6 +81,8 @@ static void read_options(struct vfiouser *s, struct keyval *kv)
 	s->pad = boolean(kv, "pad");
 	s->map_window = boolean(kv, "map");
 	s->reset_keeps = reset && strcmp(reset, "keep") == 0;
+	s->trace = keyval_get(kv, "trace") && boolean(kv, "trace");
+	s->work = number(kv, "work", 1 << 20, 0);
 	s->said = vfioterms_default();
 	s->said.max_fds = VFIOMSG_FDS;
 	s->said.max_data = number(kv, "data", UINT32_MAX, VFIOMSG_DATA_DEFAULT);

@@ -9,6 +9,7 @@
  *	vfiouser_talk.c		messages in and out, and the vices in them
  *	vfiouser_serve.c	what each command does
  *	vfiouser_v1.c		the migration region of the first generation
+ *	vfiouser_trace.c	what was asked, and when; work of the device by itself
  *	vfiouser_device.c	the device
  */
 #include "wire/vfiomsg.h"
@@ -64,6 +65,8 @@ struct vfiouser {
 	int sock, twin; /* twin: our end, or -1 */
 	unsigned generation;
 	bool allow_twin, pad, reset_keeps, map_window;
+	bool trace;		/* print what is asked, and what is missing then */
+	uint64_t work;		/* words that it looks at when it begins to run */
 	enum vfiouser_vice vice;
 	uint64_t vice_at, heard; /* messages, from 0 */
 	struct vfiomsg *late;	 /* an answer that is still to go; owned */
@@ -101,6 +104,13 @@ enum vfiouser_vice vfiouser_vice(const char *name);
 
 /* vfiouser_serve.c: until the client leaves. */
 void vfiouser_serve(struct vfiouser *s);
+
+/* Eight bytes of the client's memory, by a descriptor or by asking.  0 or -errno. */
+int vfiouser_dma(struct vfiouser *s, bool write, uint64_t address, uint64_t *value);
+
+/* vfiouser_trace.c: a command has been handled; answered. */
+void vfiouser_trace(const struct vfiouser *s, const struct vfiomsg *ask, int err);
+void vfiouser_work(struct vfiouser *s, enum vfiouser_state before);
 
 /* vfiouser_log.c: 0 or -errno; report: the answer's bytes, in room for @len, and how many. */
 int vfiouser_log_start(struct vfiouser *s, const struct vfiomsg *ask);

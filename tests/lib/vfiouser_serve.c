@@ -212,9 +212,8 @@ static int by_message(struct vfiouser *s, bool write, uint64_t address, uint64_t
 	return err;
 }
 
-static int dma(struct vfiouser *s, bool write)
+int vfiouser_dma(struct vfiouser *s, bool write, uint64_t address, uint64_t *value)
 {
-	uint64_t address = s->regs[VFIOUSER_REG_ADDRESS], *value = &s->regs[VFIOUSER_REG_VALUE];
 	struct vfiouser_mapping *m = find(s, address, sizeof(*value));
 	ssize_t n;
 	off_t at;
@@ -266,7 +265,10 @@ static int write_bar(struct vfiouser *s, const struct vfiomsg *ask)
 	memcpy((uint8_t *)s->regs + a->offset, ask->data, a->count);
 	what = *command;
 	*command = 0;
-	return what ? dma(s, what == 1) : 0;
+	if (!what)
+		return 0;
+	return vfiouser_dma(s, what == 1, s->regs[VFIOUSER_REG_ADDRESS],
+			    &s->regs[VFIOUSER_REG_VALUE]);
 }
 
 static int write_region(struct vfiouser *s, struct job *j)
@@ -449,6 +451,7 @@ static int turn(struct vfiouser *s)
 	cleanup_fd int fd = -1;
 	struct vfiomsg ask, answer;
 	int err = vfiouser_receive(s->sock, &ask, &s->in, &fd, &s->terms);
+	enum vfiouser_state before = s->device.state;
 	bool was_agreed = s->agreed;
 
 	if (err || (!s->agreed && ask.head.command != VFIOMSG_VERSION))
@@ -458,11 +461,13 @@ static int turn(struct vfiouser *s)
 		return err;
 	vfiomsg_answer(&answer, &ask);
 	err = err ? err : handle(s, &ask, &answer, &fd);
+	vfiouser_trace(s, &ask, err);
 	if (err)
 		vfiomsg_fail(&answer, &ask.head, err == -EBADMSG ? -EINVAL : err);
 	if (ask.head.flags & VFIOMSG_NO_REPLY)
 		return 0;
 	err = vfiouser_answer(s, &answer);
+	vfiouser_work(s, before);
 	return was_agreed || s->agreed ? err : -EPROTO;
 }
 
