@@ -139,6 +139,14 @@ static void answer_vhosts(struct client *c, const struct request *r)
 	send_reply(c, w);
 }
 
+static void answer_devices(struct client *c, const struct request *r)
+{
+	struct jsonmsg_writer *w cleanup_jsonmsg_writer = begin_reply(r->id);
+
+	c->control->ops->devices(c->control->ctx, w, "return");
+	send_reply(c, w);
+}
+
 static void change_vhosts(struct client *c, const struct request *r,
 			  const struct jsonmsg *arguments)
 {
@@ -225,6 +233,7 @@ static const struct command commands[] = {
 	{ "vhost-user-add", (const char *const[]){ "device", NULL }, NULL, NULL, change_vhosts },
 	{ "vhost-user-remove", (const char *const[]){ "name", "force", NULL }, NULL, NULL,
 	  change_vhosts },
+	{ "devices", no_arguments, NULL, answer_devices, NULL },
 	{ "events", (const char *const[]){ "enable", NULL }, NULL, NULL, answer_events },
 	{ "quit", (const char *const[]){ "force", NULL }, NULL, NULL, answer_quit },
 	{ "capabilities", no_arguments, NULL, NULL, answer_capabilities },

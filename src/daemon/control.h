@@ -41,6 +41,8 @@ struct control_ops {
 	/* @command: "vhost-user-add", "vhost-user-remove".  False with *error. */
 	bool (*change_vhosts)(void *ctx, const char *command, const struct jsonmsg *arguments,
 			      GError **error);
+	/* Write the VM's devices as member @key of the object that is open in @w. */
+	void (*devices)(void *ctx, struct jsonmsg_writer *w, const char *key);
 };
 
 /* @listen_fd: a listening UNIX stream socket, owned from here on. */

@@ -206,13 +206,33 @@ int door_ready(struct door *d, struct client *c)
  */
 int door_loaded(struct door *d, struct client *c)
 {
-	const struct message loaded = { .kind = MESSAGE_LOADED };
-
 	if (c->state != CLIENT_JOINED || !c->main || !(c->told & TOLD_PACKAGE))
 		return -EPROTO;
-	c->loaded = true;
-	faultloop_post(d->loop, &loaded);
+	c->loaded = c->held = true;
+	door_go_on(d);
 	return 0;
+}
+
+/**
+ * door_go_on - let the VM run whose main sharer has loaded, if nothing else holds it
+ *
+ * Return: is it held still?
+ */
+bool door_go_on(struct door *d)
+{
+	const struct message loaded = { .kind = MESSAGE_LOADED };
+
+	for (guint i = 0; i < d->clients->len; i++) {
+		struct client *c = d->clients->pdata[i];
+
+		if (c->state != CLIENT_JOINED || !c->main || !c->held)
+			continue;
+		if (d->ops.may_run && !d->ops.may_run(d->ops.ctx))
+			return true;
+		c->held = false;
+		faultloop_post(d->loop, &loaded);
+	}
+	return false;
 }
 
 /**

@@ -19,6 +19,11 @@ struct door_ops {
 	/* The registry changed: blockers may be gone, the session may go on. */
 	void (*changed)(void *ctx);
 	void *ctx;
+	/*
+	 * The main sharer has loaded what it was given: may the VM run?  False: door_go_on() comes
+	 * when it is to be asked again.  NULL: it always may.
+	 */
+	bool (*may_run)(void *ctx);
 };
 
 struct door_limits {
@@ -73,6 +78,8 @@ int door_ready(struct door *d, struct client *c);
 /* The device state is, or cannot be, loaded.  0, or -EPROTO when that makes no sense now. */
 int door_loaded(struct door *d, struct client *c);
 int door_load_failed(struct door *d, struct client *c, const char *text);
+/* A main sharer that has loaded may be held: see door_ops.may_run.  Is one? */
+bool door_go_on(struct door *d);
 
 /* --- sharers that somebody here speaks for altogether: door_ward.c ---------------------------- */
 
@@ -120,6 +127,8 @@ uint32_t door_ward_id(const struct door_ward *w);
 int door_match(struct door *d, const struct snapshot *s, uint64_t max_held, char *why);
 /* Tell the fault thread what was matched: BLOCK for each, BLOCKS_DONE. */
 void door_announce(struct door *d);
+/* The file of a block that is matched, which stays the sharer's.  -ENOENT; -ENOTSUP: not shared. */
+int door_block_file(const struct door *d, unsigned block, uint64_t *offset);
 /*
  * Have every READY sharer proven once more, and handed over then.  0: none is left; 1 with @why
  * (512 bytes): it is being done; -errno: the session fails, @why.

@@ -235,6 +235,20 @@ int door_match(struct door *d, const struct snapshot *s, uint64_t max_held, char
 }
 
 /**
+ * door_block_file - where the content of a block lies
+ * @offset: in the file
+ */
+int door_block_file(const struct door *d, unsigned block, uint64_t *offset)
+{
+	if (!d->is_matched || block >= d->n_matched)
+		return -ENOENT;
+	if (d->matched[block].kind != BLOCK_SHARED)
+		return -ENOTSUP;
+	*offset = d->matched[block].offer.file_offset;
+	return d->matched[block].offer.file;
+}
+
+/**
  * door_announce - tell the fault thread what was matched: BLOCK for each, then BLOCKS_DONE
  */
 void door_announce(struct door *d)

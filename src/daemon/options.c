@@ -33,8 +33,10 @@ enum kind {
 	KIND_NAMES, /* repeatable */
 	KIND_ADDRESS,
 	KIND_QEMU,
-	KIND_VHOST, /* repeatable */
 	KIND_CHANNEL,
+	KIND_VHOST,   /* repeatable, as are those that follow */
+	KIND_VFIO,
+	KIND_DMA_MAP,
 	KINDS,
 };
 
@@ -103,6 +105,12 @@ static const struct spec specs[] = {
 	  "Where the state of VFIO devices comes on a connection of its own; also session=UUID" },
 	{ "max-device-state", KIND_SIZE, AT(max_device_state), 4096, 1ull << 40, "SIZE",
 	  "Refuse more state of VFIO devices than this; K, M, G (default 1G)" },
+	{ "vfio", KIND_VFIO, AT(vfio), 0, 0, "id=ID,...",
+	  "Load, and hold until its memory is there, the device at sysfs=PATH or vfio-user=PATH "
+	  "(repeatable); also mandatory=, deadline=, dma=" },
+	{ "dma-map", KIND_DMA_MAP, AT(dma_map), 0, 0, "device=ID,...",
+	  "What that device reaches: iova=ADDRESS, block=NAME (repeatable); also offset=, length=, "
+	  "coherent=" },
 	{ "switchover-ack", KIND_FLAG, AT(switchover_ack), true, 0, NULL,
 	  "Acknowledge the switch-over (for a source with that migration capability)" },
 	{ "stay", KIND_FLAG, AT(exit_when_done), false, 0, NULL,
@@ -240,19 +248,15 @@ static bool set_channel(const struct spec *s, void *field, const char *text, GEr
 	return options_parse_channel(text, field, error);
 }
 
-static bool add_vhost(const struct spec *s, void *field, const char *text, GError **error)
+static bool add_group(const struct spec *s, void *field, const char *text, GError **error)
 {
-	GPtrArray *all = *(GPtrArray **)field;
-	struct options_vhost *v = options_parse_vhost(text, error);
+	static bool (*const adders[KINDS])(GPtrArray *, const char *, GError **) = {
+		[KIND_VHOST] = options_add_vhost,
+		[KIND_VFIO] = options_add_vfio,
+		[KIND_DMA_MAP] = options_add_dma_map,
+	};
 
-	(void)s;
-	if (!v)
-		return false;
-	g_ptr_array_add(all, v);
-	for (unsigned i = 0; i + 1 < all->len; i++)
-		if (options_meet_vhost(g_ptr_array_index(all, i), v, error))
-			return false;
-	return true;
+	return adders[s->kind](*(GPtrArray **)field, text, error);
 }
 
 static bool set(struct options *o, const struct spec *s, const char *text, GError **error)
@@ -268,8 +272,10 @@ static bool set(struct options *o, const struct spec *s, const char *text, GErro
 		[KIND_NAMES] = add_name,
 		[KIND_ADDRESS] = set_address,
 		[KIND_QEMU] = set_qemu,
-		[KIND_VHOST] = add_vhost,
+		[KIND_VHOST] = add_group,
 		[KIND_CHANNEL] = set_channel,
+		[KIND_VFIO] = add_group,
+		[KIND_DMA_MAP] = add_group,
 	};
 	_Static_assert(G_N_ELEMENTS(setters) == KINDS, "every kind has a setter");
 
@@ -304,7 +310,7 @@ static gboolean on_option(const char *option, const char *value, gpointer data, 
 static void fill_entry(GOptionEntry *e, const struct spec *s)
 {
 	bool raw = s->kind == KIND_PATH || s->kind == KIND_SOCKET_PATH || s->kind == KIND_ADDRESS ||
-		   s->kind == KIND_QEMU || s->kind == KIND_VHOST || s->kind == KIND_CHANNEL;
+		   s->kind >= KIND_QEMU;
 
 	*e = (GOptionEntry){
 		.long_name = s->name,
@@ -381,7 +387,7 @@ static char **file_values(GKeyFile *kf, const struct spec *s, GError **error)
 	g_auto(GStrv) one = NULL;
 	char *text;
 
-	if (s->kind == KIND_NAMES || s->kind == KIND_VHOST)
+	if (s->kind == KIND_NAMES || s->kind >= KIND_VHOST)
 		return g_key_file_get_string_list(kf, GROUP, s->name, NULL, error);
 	text = g_key_file_get_string(kf, GROUP, s->name, error);
 	if (!text)
@@ -519,13 +525,15 @@ static bool finish(const struct parse *p, GError **error)
 	if (o->expect && g_strv_length(o->expect) > o->max_sharers)
 		return options_fail(error, "--expect names %u sharers but --max-sharers is %u",
 				    g_strv_length(o->expect), o->max_sharers);
-	return true;
+	return options_check_dma_map(o->vfio, o->dma_map, error);
 }
 
 static void set_defaults(struct options *o)
 {
 	*o = (struct options){
 		.vhost = g_ptr_array_new_with_free_func((GDestroyNotify)options_free_vhost),
+		.vfio = options_new_vfio(),
+		.dma_map = options_new_dma_map(),
 		.register_fd = -1,
 		.control_fd = -1,
 		.incoming_fd = -1,
@@ -584,4 +592,6 @@ void options_clear(struct options *o)
 	g_clear_pointer(&o->register_group, g_free);
 	g_clear_pointer(&o->expect, g_strfreev);
 	g_clear_pointer(&o->vhost, g_ptr_array_unref);
+	g_clear_pointer(&o->vfio, g_ptr_array_unref);
+	g_clear_pointer(&o->dma_map, g_ptr_array_unref);
 }

@@ -56,6 +56,34 @@ struct options_channel {
 	char *session;	  /* a UUID; NULL: one is made up */
 };
 
+/* What a vfio-user device does to memory that is not there yet; see postcopyd(8). */
+enum options_dma {
+	OPTIONS_DMA_GATE,     /* it is held until all it reaches is there */
+	OPTIONS_DMA_MESSAGES, /* it asks us for each byte */
+	OPTIONS_DMA_SHARER,   /* its server is a sharer, and waits for pages by itself */
+	OPTIONS_DMA_WAYS,
+};
+
+enum { OPTIONS_VFIO_MAX = 16 };
+
+/* A device of VFIO, whose state comes from its twin at the source. */
+struct options_vfio {
+	char *id;	  /* as the source calls it */
+	char *path;	  /* of the socket, or of the device in sysfs */
+	bool user;	  /* a vfio-user server, else the kernel's */
+	bool mandatory;	  /* the VM is not worth running without it */
+	unsigned deadline_ms; /* of each call */
+	enum options_dma dma;
+};
+
+/* A range of addresses of a device. */
+struct options_dma_map {
+	char *device;	  /* options_vfio.id */
+	char *block;
+	uint64_t iova, offset, length; /* bytes; length 0: to the block's end */
+	bool coherent;
+};
+
 struct options {
 	struct options_address incoming; /* of the source; empty with incoming_fd */
 	char *run_dir;			 /* holds the sockets `register` and `control` */
@@ -80,6 +108,8 @@ struct options {
 	GPtrArray *vhost;	 /* struct options_vhost; never NULL */
 	struct options_channel device_channel;
 	uint64_t max_device_state; /* bytes, of all devices; default 1 GiB */
+	GPtrArray *vfio;	 /* struct options_vfio; never NULL */
+	GPtrArray *dma_map;	 /* struct options_dma_map; never NULL */
 	bool switchover_ack;	 /* for a source >= 8.1 with that capability */
 	/* Unless --stay: exit 0 after COMPLETE once every sharer has gone, or 5 s later. */
 	bool exit_when_done;
@@ -97,6 +127,8 @@ void options_free_vhost(struct options_vhost *v);
 /* Do they want the same name or path?  With *error. */
 bool options_meet_vhost(const struct options_vhost *a, const struct options_vhost *b,
 			GError **error);
+/* Of options.vfio; NULL: there is none of that name. */
+const struct options_vfio *options_find_vfio(const GPtrArray *all, const char *id);
 /* "tcp:HOST:PORT", "tcp:[::1]:PORT", "unix:PATH" */
 bool options_parse_address(const char *text, struct options_address *out, GError **error);
 

@@ -3,7 +3,7 @@
 #define PC_DAEMON_OPTIONS_PARTS_H
 /*
  * What the files of the options share: options.c reads them, options_address.c the addresses,
- * options_qemu.c the hand-over, options_vhost.c the vhost-user back-ends.
+ * options_qemu.c the hand-over, options_vhost.c the vhost-user back-ends, options_vfio.c devices.
  */
 #include "daemon/options.h"
 
@@ -14,6 +14,16 @@ void options_clear_address(struct options_address *a);
 /* "qmp=PATH,incoming=unix:PATH,cont=auto|yes|no,retry=SECONDS"; *out is written on success only. */
 bool options_parse_qemu(const char *text, struct options_qemu *out, GError **error);
 void options_clear_qemu(struct options_qemu *q);
+/* The value of --vhost-user, as one more of @all. */
+bool options_add_vhost(GPtrArray *all, const char *text, GError **error);
+/* "id=ID,sysfs=PATH|vfio-user=PATH,mandatory=on|off,deadline=MS,dma=gate|messages|sharer" */
+GPtrArray *options_new_vfio(void);
+bool options_add_vfio(GPtrArray *all, const char *text, GError **error);
+/* "device=ID,iova=ADDRESS,block=NAME,offset=BYTES,length=BYTES,coherent=on|off" */
+GPtrArray *options_new_dma_map(void);
+bool options_add_dma_map(GPtrArray *all, const char *text, GError **error);
+/* Is each for a device that there is? */
+bool options_check_dma_map(const GPtrArray *vfio, const GPtrArray *maps, GError **error);
 
 /* "URI[,session=UUID]"; *out is written on success only. */
 bool options_parse_channel(const char *text, struct options_channel *out, GError **error);

@@ -130,6 +130,22 @@ bool options_meet_vhost(const struct options_vhost *a, const struct options_vhos
 }
 
 /**
+ * options_add_vhost - one more, if it can be there beside the others
+ */
+bool options_add_vhost(GPtrArray *all, const char *text, GError **error)
+{
+	struct options_vhost *v = options_parse_vhost(text, error);
+
+	if (!v)
+		return false;
+	g_ptr_array_add(all, v);
+	for (unsigned i = 0; i + 1 < all->len; i++)
+		if (options_meet_vhost(g_ptr_array_index(all, i), v, error))
+			return false;
+	return true;
+}
+
+/**
  * options_copy_vhost - for whoever keeps it
  */
 struct options_vhost *options_copy_vhost(const struct options_vhost *v)

@@ -66,6 +66,7 @@ static unsigned list_blockers(void *ctx, struct control_blocker *out, unsigned m
 static void find_missing(struct phases *p)
 {
 	attendance_take(&p->blockers, p->door, p->options, p->handover);
+	devices_blockers(p->devices, &p->blockers);
 }
 
 /* Refuse, or hold: which of the two is verdict_halt()'s to know. */
@@ -250,12 +251,14 @@ static void do_needed(struct phases *p, const struct snapshot *s)
 		find_missing(p);
 	else if (s->state >= SESSION_LOADING && s->state <= SESSION_RUNNING)
 		late_sharers(p);
+	door_go_on(p->door);
 	if (s->state == SESSION_LOADING)
 		wait_for_load(p, s);
 	blockers_running(&p->blockers, s);
 	if (s->listening_ns) {
 		p->blockers.since_ns = s->listening_ns;
 		gatekeeper_blockers(p->gates, &p->blockers);
+		devices_blockers(p->devices, &p->blockers);
 	}
 }
 
@@ -302,6 +305,7 @@ static void take_snapshot(struct phases *p, struct snapshot *s)
 	if (!p->ending)
 		hooks_see(p->hooks, s);
 	gatekeeper_look(p->gates, s);
+	devices_look(p->devices, s);
 	do_needed(p, s);
 	if (gatekeeper_waits(p->gates) && !p->retry)
 		p->retry = g_timeout_add(RETRY_MS, on_retry, p);
@@ -393,26 +397,6 @@ static bool change_vhosts(void *ctx, const char *command, const struct jsonmsg *
 	return o && vhost_list_add(p->vhosts, o, error);
 }
 
-static void device_state_changed(void *ctx, const struct devspool_device *d)
-{
-	(void)ctx;
-	if (d->complete)
-		g_message("device %s: all of its state is here, %" PRIu64 " bytes", d->id,
-			  d->bytes);
-	else
-		g_debug("device %s: %s", d->id, d->fd < 0 ? "its state was dropped" : "begins");
-}
-
-static void start_devices(struct phases *p, const struct phases_fds *fds)
-{
-	const struct devchannel_config config = { fds->devices, fds->devices_shown,
-						  p->options->device_channel.session };
-
-	p->spool = devspool_new(p->options->max_device_state, device_state_changed, p);
-	if (fds->devices >= 0)
-		p->devchannel = devchannel_new(&config, p->spool);
-}
-
 static void start_handover(struct phases *p)
 {
 	struct handover_ops ops = { last_snapshot, phases_refresh, stop_session, hook_event, p };
@@ -439,9 +423,10 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 	static const struct control_ops control_ops = { phases_refresh,	     last_snapshot,
 							list_blockers,	     report_handover,
 							phases_control_quit, report_vhosts,
-							change_vhosts };
+							change_vhosts,
+							phases_report_devices };
 	struct phases *p = g_new0(struct phases, 1);
-	struct door_ops door_ops = { door_changed, p };
+	struct door_ops door_ops = { door_changed, p, phases_may_run };
 	struct door_limits door_limits = { o->max_sharers, o->prove_timeout_s };
 	struct channel_ops channel_ops = { .refused = connection_refused,
 					   .snapshot = last_snapshot,
@@ -455,7 +440,7 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 	p->ctx = ctx;
 	p->blockers.since_ns = clock_ns();
 	p->spare = g_new0(struct snapshot, 1);
-	start_devices(p, fds);
+	phases_start_spool(p, fds);
 	p->hooks = hooks_new(o->hook, o->run_dir, o->hook_timeout_s, &hooks_ops);
 	ret = faultloop_start(&p->loop, &loop_options);
 	if (ret < 0) {
@@ -478,7 +463,7 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 		phases_free(p);
 		return NULL;
 	}
-	if (!start_vhosts(p, error)) {
+	if (!start_vhosts(p, error) || !phases_start_devices(p, error)) {
 		phases_free(p);
 		return NULL;
 	}
@@ -501,6 +486,7 @@ void phases_free(struct phases *p)
 	handover_free(p->handover);
 	channel_free(p->channel);
 	vhost_list_free(p->vhosts);
+	devices_free(p->devices);
 	devchannel_free(p->devchannel);
 	devspool_free(p->spool);
 	door_free(p->door);

@@ -37,7 +37,7 @@ void phases_hook_ended(void *ctx)
 /* Is all memory here, and somebody not done with us all the same? */
 static bool is_used(const struct phases *p)
 {
-	return vhost_list_used(p->vhosts) || door_dma_waits(p->door);
+	return vhost_list_used(p->vhosts) || door_dma_waits(p->door) || devices_used(p->devices);
 }
 
 static gboolean on_end_timer(gpointer data)
@@ -71,6 +71,7 @@ static void end_after(struct phases *p, unsigned ms)
 static const char *needed_for(const struct phases *p)
 {
 	static const char devices[] = "vhost-user devices of a VM go through this daemon";
+	static const char loaded[] = "devices of a VM end with this daemon, which holds them";
 	const struct snapshot *s = p->snapshot;
 
 	if (vhost_list_repairs(p->vhosts))
@@ -79,7 +80,9 @@ static const char *needed_for(const struct phases *p)
 		return NULL;
 	if (s->state != SESSION_COMPLETE)
 		return "a committed VM depends on this daemon: its missing pages would never come";
-	return vhost_list_used(p->vhosts) ? devices : NULL;
+	if (vhost_list_used(p->vhosts))
+		return devices;
+	return devices_used(p->devices) ? loaded : NULL;
 }
 
 /* The commit may have come before the refusal. */

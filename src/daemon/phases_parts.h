@@ -9,6 +9,7 @@
 
 #include "daemon/blockers.h"
 #include "daemon/channel.h"
+#include "daemon/devices.h"
 #include "daemon/devchannel.h"
 #include "daemon/gatekeeper.h"
 #include "daemon/handover_qemu.h"
@@ -20,6 +21,7 @@ struct phases {
 	struct faultloop *loop;
 	struct door *door;
 	struct gatekeeper *gates;
+	struct devices *devices;
 	struct channel *channel;
 	struct control *control;
 	struct hooks *hooks;
@@ -45,6 +47,11 @@ struct phases {
 	void *ctx;
 };
 
+/* phases_devices.c: what their state comes by; the devices themselves.  False with *error. */
+void phases_start_spool(struct phases *p, const struct phases_fds *fds);
+bool phases_start_devices(struct phases *p, GError **error);
+void phases_report_devices(void *ctx, struct jsonmsg_writer *w, const char *key);
+bool phases_may_run(void *ctx);
 /* Ask for a fresh snapshot, or remember to when the one we have is out; @ctx is a struct phases. */
 void phases_refresh(void *ctx);
 /*

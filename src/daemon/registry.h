@@ -61,6 +61,7 @@ struct client {
 	/* the program says nothing itself: somebody here speaks for it, or the daemon looks */
 	bool unaware;
 	bool loaded;			/* it said so */
+	bool held;			/* and the VM may not run yet */
 	bool asked;			/* a question about its mappings is out (door_prove.c) */
 	bool overdue;			/* and has been for too long */
 	bool changing;			/* its mappings are: nobody looks at them (door_ward.c) */

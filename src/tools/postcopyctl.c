@@ -14,6 +14,7 @@
 #include <glib.h>
 #include "core/guard.h"
 #include "tools/ctl_client.h"
+#include "tools/ctl_devices.h"
 #include "tools/ctl_render.h"
 #include "tools/ctl_vhost.h"
 #include "tools/ctl_view.h"
@@ -89,6 +90,24 @@ static int run_vhost(struct ctl_client *c, const struct arguments *a)
 	return ctl_vhost_run(c, a->words, a->json, a->force) ? say_error(c) : EXIT_DONE;
 }
 
+static int run_devices(struct ctl_client *c, const struct arguments *a)
+{
+	struct jsonmsg *reply cleanup_jsonmsg = NULL;
+	const struct jsonmsg *devices;
+	g_autoptr(GString) out = g_string_new(NULL);
+	char *line cleanup_free = NULL;
+
+	if (ctl_client_ask(c, "devices", NULL, &reply) < 0)
+		return say_error(c);
+	devices = jsonmsg_member(reply, "return");
+	if (a->json)
+		line = jsonmsg_print(devices, NULL);
+	else
+		ctl_devices_render(out, devices);
+	fputs(line ? line : out->str, stdout);
+	return EXIT_DONE;
+}
+
 static const struct verb verbs[] = {
 	{ "status", "state of the session (default)", PART(CTL_STATUS) | PART(CTL_BLOCKERS),
 	  CTL_STATUS, render_status, NULL },
@@ -105,6 +124,8 @@ static const struct verb verbs[] = {
 	  CTL_HANDOVER, ctl_render_handover, NULL },
 	{ "vhost-user", "list, add DEVICE, remove NAME: vhost-user back-ends", 0, 0, NULL,
 	  run_vhost },
+	{ "devices", "devices of VFIO: their state, and the memory they wait for", 0, 0, NULL,
+	  run_devices },
 	{ "events", "print events as they come", 0, 0, NULL, run_events },
 	{ "quit", "end the daemon", 0, 0, NULL, run_quit },
 };

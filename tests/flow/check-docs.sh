@@ -134,7 +134,7 @@ items_exist()
 	page_names "$man/postcopyd-control.7" | sort -u > "$dir/names"
 	while read -r name; do
 		grep -qF "\"$name\"" "$top/src/daemon/report.c" "$top/src/daemon/handover_report.c" "$top/src/daemon/control.c" \
-			"$top/src/daemon/vhost_device.c" "$top/src/daemon/vhost_list.c" \
+			"$top/src/daemon/devices_report.c" "$top/src/daemon/vhost_device.c" "$top/src/daemon/vhost_list.c" \
 			"$top/src/core/stats.c" ||
 			echo "no such member: $name"
 	done < "$dir/names" > "$dir/missing"

@@ -107,9 +107,16 @@ static bool fake_change_vhosts(void *ctx, const char *command, const struct json
 	return false;
 }
 
+static void fake_devices(void *ctx, struct jsonmsg_writer *w, const char *key)
+{
+	(void)ctx;
+	jsonmsg_begin_array(w, key);
+	jsonmsg_end(w);
+}
+
 static const struct control_ops fake_ops = { fake_refresh,	fake_snapshot, fake_blockers,
 					     fake_handover,	fake_quit,     fake_vhosts,
-					     fake_change_vhosts };
+					     fake_change_vhosts, fake_devices };
 
 static struct sockaddr_un address(void)
 {
@@ -272,7 +279,7 @@ Test(control, greets_with_version_and_capabilities)
 	static const char *const names[] = {
 		"status",   "sharers", "blocks", "stats",
 		"blockers", "handover", "vhost-user", "vhost-user-add", "vhost-user-remove",
-		"events", "quit", "capabilities",
+		"devices", "events", "quit", "capabilities",
 	};
 	struct peer p cleanup_peer = dial_raw();
 	struct jsonmsg *greeting cleanup_jsonmsg = next(&p);

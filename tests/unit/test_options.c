@@ -493,6 +493,86 @@ Test(options, device_channel)
 		     "session=0bd5dcd8-47f2-4e5b-9a4c-3d1b0a6f7e21");
 }
 
+/* --- --vfio, --dma-map ------------------------------------------------------------------------ */
+
+static const struct options_vfio *vfio_at(const struct options *o, unsigned i)
+{
+	return g_ptr_array_index(o->vfio, i);
+}
+
+static const struct options_dma_map *dma_map_at(const struct options *o, unsigned i)
+{
+	return g_ptr_array_index(o->dma_map, i);
+}
+
+Test(options, vfio)
+{
+	g_autoptr(GError) error = NULL;
+	struct options o;
+
+	cr_assert_eq(PARSE(&o, &error, MANDATORY, "--dma-map",
+			   "device=b,iova=0x1000,block=pc.ram,offset=4K,length=1M,coherent=on",
+			   "--vfio", "id=a,sysfs=/sys/bus/pci/devices/0000:01:00.0", "--vfio",
+			   "id=b,vfio-user=/s,mandatory=on,deadline=70,dma=messages", "--dma-map",
+			   "device=a,iova=0,block=pc.ram"),
+		     OPTIONS_OK, "%s", error ? error->message : "");
+	cr_assert_eq(o.vfio->len, 2);
+	cr_assert_not(vfio_at(&o, 0)->user);
+	cr_assert_not(vfio_at(&o, 0)->mandatory);
+	cr_assert_eq(vfio_at(&o, 0)->dma, OPTIONS_DMA_GATE);
+	cr_assert_eq(vfio_at(&o, 0)->deadline_ms, 5000);
+	cr_assert_str_eq(vfio_at(&o, 1)->path, "/s");
+	cr_assert(vfio_at(&o, 1)->user);
+	cr_assert(vfio_at(&o, 1)->mandatory);
+	cr_assert_eq(vfio_at(&o, 1)->dma, OPTIONS_DMA_MESSAGES);
+	cr_assert_eq(vfio_at(&o, 1)->deadline_ms, 70);
+	cr_assert_eq(o.dma_map->len, 2);
+	cr_assert_eq(dma_map_at(&o, 0)->iova, 0x1000);
+	cr_assert_eq(dma_map_at(&o, 0)->offset, 4096);
+	cr_assert_eq(dma_map_at(&o, 0)->length, 1 << 20);
+	cr_assert(dma_map_at(&o, 0)->coherent);
+	cr_assert_eq(dma_map_at(&o, 1)->length, 0);
+	cr_assert_not(dma_map_at(&o, 1)->coherent);
+	options_clear(&o);
+	cr_assert_eq(parse_with_file(&o,
+				     "[postcopyd]\nincoming=unix:/s\nrun-dir=/r\n"
+				     "vfio=id=a,vfio-user=/a;id=b,vfio-user=/b,dma=sharer\n"
+				     "dma-map=device=a,iova=0,block=r;device=b,iova=0,block=r\n",
+				     NULL, &error),
+		     OPTIONS_OK, "%s", error ? error->message : "");
+	cr_assert_eq(vfio_at(&o, 1)->dma, OPTIONS_DMA_SHARER);
+	cr_assert_str_eq(dma_map_at(&o, 1)->device, "b");
+	options_clear(&o);
+}
+
+Test(options, vfio_refuses)
+{
+	EXPECT_USAGE("id=ID is missing", MANDATORY, "--vfio", "vfio-user=/s");
+	EXPECT_USAGE("not a device's name", MANDATORY, "--vfio", "id=a b,vfio-user=/s");
+	EXPECT_USAGE("one of sysfs=PATH and vfio-user=PATH", MANDATORY, "--vfio", "id=a");
+	EXPECT_USAGE("one of sysfs=PATH and vfio-user=PATH", MANDATORY, "--vfio",
+		     "id=a,vfio-user=/s,sysfs=/d");
+	EXPECT_USAGE("none of gate, messages, sharer", MANDATORY, "--vfio",
+		     "id=a,vfio-user=/s,dma=x");
+	EXPECT_USAGE("only gate goes with sysfs", MANDATORY, "--vfio", "id=a,sysfs=/d,dma=messages");
+	EXPECT_USAGE("deadline", MANDATORY, "--vfio", "id=a,vfio-user=/s,deadline=0");
+	EXPECT_USAGE("mandatory", MANDATORY, "--vfio", "id=a,vfio-user=/s,mandatory=x");
+	EXPECT_USAGE("two devices are named a", MANDATORY, "--vfio", "id=a,vfio-user=/s", "--vfio",
+		     "id=a,vfio-user=/t");
+	EXPECT_USAGE("/s is a already", MANDATORY, "--vfio", "id=a,vfio-user=/s", "--vfio",
+		     "id=b,vfio-user=/s");
+	EXPECT_USAGE("there is no --vfio id=b", MANDATORY, "--vfio", "id=a,vfio-user=/s",
+		     "--dma-map", "device=b,iova=0,block=r");
+	EXPECT_USAGE("a has to be told by --dma-map", MANDATORY, "--vfio",
+		     "id=a,vfio-user=/s,dma=sharer");
+	EXPECT_USAGE("iova=ADDRESS is missing", MANDATORY, "--dma-map", "device=a,block=r");
+	EXPECT_USAGE("block=NAME is missing", MANDATORY, "--dma-map", "device=a,iova=0");
+	EXPECT_USAGE("device=ID is missing", MANDATORY, "--dma-map", "iova=0,block=r");
+	EXPECT_USAGE("iova: not a multiple of 4096", MANDATORY, "--dma-map",
+		     "device=a,iova=7,block=r");
+	EXPECT_USAGE("length", MANDATORY, "--dma-map", "device=a,iova=0,block=r,length=0");
+}
+
 /* --- --qemu ---------------------------------------------------------------------------------- */
 
 Test(options, no_hand_over_unless_asked)
