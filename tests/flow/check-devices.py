@@ -1,0 +1,341 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Devices of VFIO in a session: loaded before the VM runs, started when their memory is there, in each of the three
+ways to it; and what becomes of the VM when one fails.  (F30, F33, F35, F47, F57, F61, I1, I3, S0-08, S2-09, S3-46)
+
+The device is in a vfio-user server of our own, which prints each command that it is given, and how many pages of
+what it was given by descriptor are holes of their file at that moment."""
+import json
+import os
+import signal
+import struct
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+
+# pylint: disable=wrong-import-position
+import devstate  # noqa: E402
+from dest import wait_event  # noqa: E402
+from devstate import Device, dial, greeting  # noqa: E402
+from harness import built, check, check_equal, main, skip_all, wait_for  # noqa: E402
+from relay import S2D, Relay  # noqa: E402
+from service import BLOCK, MIB, PAGE, Service, missing_programs  # noqa: E402
+
+SESSION = "0bd5dcd8-47f2-4e5b-9a4c-3d1b0a6f7e21"
+RUNNING = 2
+DMA_MAP, DMA_UNMAP = 2, 3
+OURS, THEIRS = 8, 7                     # seeds of the state of the device, and of its twin
+IOVA = 0x100000
+SIZE = 4 * MIB
+WORK = 300                              # words that the device looks at when it begins to run
+PATIENTLY = 600000                      # ms: a deadline that nothing here passes
+
+
+class Server:
+    """The device, and what was asked of it."""
+
+    def __init__(self, case, *options, name="nic"):
+        self.path = case.path(f"{name}.sock")
+        self.child = case.spawn(f"vfiouser-{name}", [
+            built("tests/lib/vfiouser-server"),
+            ",".join((f"path={self.path},seed={OURS},trace=on", *options))])
+        wait_for("the server to listen", lambda: os.path.exists(self.path))
+
+    def said(self, event):
+        return [e for e in map(json.loads, filter(lambda line: line.startswith("{"), self.child.lines()))
+                if e["event"] == event]
+
+    def commands(self):
+        return self.said("command")
+
+    def ran(self):
+        """The moments at which it runs with the state of its twin."""
+        return [c for c in self.commands() if c["state"] == RUNNING and c["seed"] == THEIRS]
+
+    def check_trace(self):
+        """I1 I3: it never had a page that was not there, so it never ran with one."""
+        for command in self.commands():
+            check_equal(command["missing"], 0, f"pages that are missing under {command}")
+
+
+class World:
+    """A daemon with one device, its VM, and a source."""
+
+    def __init__(self, case, server, *options, dma="gate", mandatory="on", deadline=PATIENTLY, maps=(f"block={BLOCK}",),
+                 relay=False, source=("--commit-ping",), threads=0, stay=True):
+        self.case, self.server = case, server
+        self.channel = "unix:" + case.path("channel")
+        given = [f"--vfio=id=nic,vfio-user={server.path},dma={dma},mandatory={mandatory},deadline={deadline}"]
+        given += [f"--dma-map=device=nic,iova={IOVA:#x},{one}" for one in maps]
+        self.service = Service(case, "--device-channel", f"{self.channel},session={SESSION}", *given, *options,
+                               stay=stay)
+        self.image = case.random.randbytes(SIZE)
+        self.relay = None
+        if relay:
+            self.relay = Relay(case, "unix:" + case.path("relay"), self.service.uri)
+        self.source_options, self.threads = source, threads
+        self.vm = self.source = None
+
+    def begin(self, **vm):
+        path = self.case.path("image")
+        with open(path, "wb") as image:
+            image.write(self.image)
+        self.vm = self.service.sharer("vm", "main", threads=self.threads, **vm)
+        self.source = self.service.patient_source(*self.source_options, to=self.relay and self.relay.uri,
+                                                  blocks=[f"{BLOCK},size={SIZE},file={path}"])
+
+    def device(self):
+        return self.service.control("devices")[0]
+
+    def wait_stage(self, *stages):
+        return wait_for(f"the device to be {' or '.join(stages)}",
+                        lambda: self.device()["stage"] in stages and self.device())
+
+    def send_state(self, body=None, attempt=1):
+        device = Device(SESSION, 0, "nic")
+        device.sequence = attempt - 1
+        body = devstate.device_stream(THEIRS, 20000) if body is None else body
+        sock = dial(self.channel)
+        sock.sendall(greeting(SESSION) + device.head() + device.segment(body) + device.end())
+        sock.shutdown(1)
+        self.case.defer(sock.close)
+
+    def complete(self):
+        self.service.check_same(self.source, sharers=[self.vm])
+
+    def refused(self, text):
+        """The source's VM goes on, and this one was never told to run."""
+        reason = self.service.wait_state("failed")["error"]["reason"]
+        check(text in reason, reason)
+        self.source.ended("source-resumes")
+        check(not self.vm.has("running"), "it was told to run")
+        check_equal(self.server.ran(), [], "its device ran")
+
+    def words(self):
+        """What the device sees when it looks all over one range that is the whole block."""
+        at = ((n * 5 * PAGE) % SIZE for n in range(WORK))
+        return sum(struct.unpack_from("<Q", self.image, offset)[0] for offset in at) & (1 << 64) - 1
+
+
+# --- each way to its memory ---------------------------------------------------------------------------
+
+def gate(case):
+    """Its state is loaded before the VM runs; it runs when the last page that it reaches has come."""
+    world = World(case, Server(case, f"work={WORK}"), relay=True)
+    hold = world.relay.hold(S2D, before=lambda event: event.kind in ("PAGE", "ZERO"))
+    world.begin()
+    world.vm.event("package")
+    check("state has not come" in world.service.wait_blocker("device:nic"), "why it does not run")
+    check(not world.vm.has("running"), "the VM ran before its device was loaded")
+    world.send_state()
+    world.vm.event("running")
+    world.relay.wait_held(hold)
+    world.wait_stage("waiting")
+    check("not all there" in world.service.wait_blocker("device:nic"), "why it does not run")
+    wait_for("pages to be wanted for it", lambda: world.device()["gate"]["pages_missing"] == SIZE // PAGE)
+    check_equal((world.server.ran(), world.device()["gate"]["open"]), ([], False), "it ran without its memory")
+    world.relay.release(hold)
+    said = world.wait_stage("running")
+    check_equal((said["gate"]["pages_missing"], said["gate"]["mapped"], said["state"]), (0, 1, "running"), "the gate")
+    worked = wait_event(world.server.child, "worked")
+    check_equal((worked["failed"], worked["sum"]), (0, world.words()), "what the device saw")
+    check_equal(world.service.blockers(), {}, "blockers")
+    world.server.check_trace()
+    world.complete()
+
+
+def pieces(case):
+    """A set of several ranges, not all of the block: each mapped when its own pages are there."""
+    world = World(case, Server(case), maps=(f"block={BLOCK},offset=1M,length=64K,coherent=on",))
+    world.begin()
+    world.send_state()
+    world.wait_stage("running")
+    check_equal(world.device()["gate"]["bytes"], 64 << 10, "bytes of its set")
+    check_equal([c["direct"] for c in world.server.ran()][:1], [1], "mappings when it ran")
+    world.server.check_trace()
+    world.complete()
+
+
+def messages(case):
+    """It runs with the VM; what it asks for waits for its page; at the end it reaches all by itself."""
+    world = World(case, Server(case, f"work={WORK}"), dma="messages", relay=True)
+    hold = world.relay.hold(S2D, before=lambda event: event.kind in ("PAGE", "ZERO"))
+    world.begin()
+    world.send_state()
+    world.vm.event("running")
+    world.relay.wait_held(hold)
+    wait_for("the device to run", world.server.ran)
+    check_equal(world.server.said("worked"), [], "it saw pages that are not here")
+    check_equal(world.server.ran()[0]["direct"], 0, "mappings by descriptor")
+    world.relay.release(hold)
+    worked = wait_event(world.server.child, "worked")
+    check_equal((worked["failed"], worked["sum"]), (0, world.words()), "what the device saw")
+    wait_for("its memory by descriptor", lambda: world.server.ran()[-1]["direct"] == 1)
+    check_equal([c["command"] for c in world.server.ran()][-2:], [DMA_UNMAP, DMA_MAP], "how it came to that")
+    world.server.check_trace()
+    world.complete()
+
+
+def sharer(case):
+    """Its server is a sharer of its name, and nothing is mapped for it before that is proven."""
+    world = World(case, Server(case), dma="sharer")
+    world.begin()
+    world.send_state()
+    world.vm.event("package")
+    wait_for("the missing sharer to be told",
+             lambda: "has not registered" in world.service.blockers().get("device:nic", ""))
+    check_equal([c["mappings"] for c in world.server.commands() if c["mappings"]], [], "mappings")
+    world.service.sharer("nic", threads=1)
+    world.vm.event("running")
+    world.wait_stage("running")
+    check_equal([c["direct"] for c in world.server.ran()][:1], [1], "mappings when it ran")
+    world.complete()
+
+
+# --- failures -----------------------------------------------------------------------------------------
+
+def bad_state(case, body, mandatory):
+    """Before the commit: without a mandatory device there is no VM here, without an optional one there is."""
+    world = World(case, Server(case), mandatory=mandatory, threads=2)
+    world.begin()
+    world.send_state(body)
+    if mandatory == "on":
+        world.refused("mandatory device nic")
+        return
+    world.vm.event("running")
+    said = world.wait_stage("lost")
+    check(said["reason"] and said["error"], f"why it is lost: {said}")
+    world.complete()
+    check_equal(world.server.ran(), [], "it ran with half a state")
+
+
+def half_a_state(case, mandatory):
+    bad_state(case, devstate.device_stream(THEIRS, 20000)[:-9], mandatory)
+
+
+def more_than_a_state(case, mandatory):
+    bad_state(case, devstate.device_stream(THEIRS, 20000) + b"more", mandatory)
+
+
+def garbage(case, mandatory):
+    bad_state(case, case.random.randbytes(20000), mandatory)
+
+
+def no_state(case):
+    """The state of an optional device never comes: the VM is held for its deadline, and goes on."""
+    world = World(case, Server(case), mandatory="off", deadline=300, threads=2)
+    world.begin()
+    world.vm.event("running")
+    check("did not come" in world.wait_stage("lost")["reason"], world.device()["reason"])
+    world.complete()
+
+
+def saved_anew(case):
+    """F35 S3-44: its twin ran once more after its state was loaded here: that is old, and never runs."""
+    world = World(case, Server(case))
+    world.begin(loaded_after=PATIENTLY)
+    world.send_state()
+    world.wait_stage("loaded")
+    world.send_state(attempt=2)
+    world.refused("saved anew")
+
+
+def stays(case):
+    """A device ends with its handle, so the daemon that holds it does not end by itself."""
+    world = World(case, Server(case), stay=False)
+    world.begin()
+    world.send_state()
+    world.wait_stage("running")
+    world.complete()
+    world.vm.tell("hangup")
+    world.service.wait_state("complete")
+    world.service.child.proc.send_signal(signal.SIGTERM)
+    wait_for("the refusal in the log", lambda: "end with this daemon" in world.service.log())
+    check_equal((world.service.child.running(), world.device()["stage"]), (True, "running"), "the daemon")
+    world.service.child.proc.send_signal(signal.SIGTERM)
+    world.service.ended(0)
+
+
+def no_server(case):
+    """A mandatory device that is not there: nothing begins; an optional one is lost."""
+    world = World(case, Server(case), deadline=300, mandatory="off", threads=2)
+    world.server.child.kill()
+    os.unlink(world.server.path)
+    late = Service(case, f"--vfio=id=nic,vfio-user={world.server.path}.none,mandatory=on", expect=("vm",))
+    late.sharer("vm", "main")
+    late.source("--commit-ping")
+    check("not there yet" in late.wait_blocker("device:nic"), "why it waits")
+    world.begin()
+    world.vm.event("running")
+    world.wait_stage("lost")
+    world.complete()
+
+
+def link_lost(case):
+    """The device stays parked, and everything else answers."""
+    world = World(case, Server(case), relay=True, source=())
+    hold = world.relay.hold(S2D, before=lambda event: event.kind in ("PAGE", "ZERO"))
+    world.begin()
+    world.send_state()
+    world.vm.event("running")
+    world.relay.wait_held(hold)
+    world.wait_stage("waiting")
+    world.relay.cut()
+    world.service.wait_state("paused")
+    check_equal((world.device()["stage"], world.server.ran()), ("waiting", []), "the device")
+    world.server.check_trace()
+
+
+# Answers of a server, from 0: what fails when that one does, and whether the VM is ours by then.
+ANSWERS = (
+    (3, "SET STOP", False), (5, "SET RESUMING", False), (7, "the stream", False), (8, "SET STOP", False),
+    (10, "SET RESUMING, to be mapped", True), (12, "the stream, once more", True), (13, "DMA_MAP", True),
+    (16, "SET RUNNING", True), (17, "the state, read then", True),
+)
+VICES = ("die", "silent", "error", "short")
+
+
+def fails(case, vice, at, committed, mandatory):
+    world = World(case, Server(case, f"vice={vice},at={at}"), mandatory=mandatory, deadline=200, threads=2)
+    world.wait_stage("idle")
+    world.begin()
+    world.send_state()
+    if mandatory == "on" and not committed:
+        world.refused("mandatory device nic")
+        return
+    world.vm.event("running")
+    world.wait_stage("lost")
+    check_equal("device:nic" in world.service.blockers(), mandatory == "on", "its name is among the blockers")
+    world.server.check_trace()
+    world.complete()
+
+
+# --------------------------------------------------------------------------------------------------------
+
+CASES = [
+    ("F47 I1 I3 S0-08 S2-09 held until its memory is there", gate),
+    ("F47 F46 a part of a block is all that it reaches", pieces),
+    ("F47 by messages: what it asks for waits", messages),
+    ("F23 its server is a sharer, and proven first", sharer),
+    ("F57 S3-81 the state of an optional device does not come", no_state),
+    ("F55 a device that is not there", no_server),
+    ("F35 S3-44 its twin is saved anew", saved_anew),
+    ("the daemon stays as long as it holds a device", stays),
+    ("F61 link lost: the device stays parked", link_lost),
+]
+for _name, _case in (("S3-18 half a state", half_a_state), ("S3-18 more than a state", more_than_a_state),
+                     ("S3-18 garbage", garbage)):
+    for _mandatory in ("on", "off"):
+        CASES.append((f"{_name}, mandatory={_mandatory}",
+                      lambda case, run=_case, mandatory=_mandatory: run(case, mandatory)))
+for _vice in VICES:
+    for _at, _what, _committed in ANSWERS:
+        for _mandatory in ("on", "off"):
+            CASES.append((f"F61 F33 S3-46 {_vice} at {_what} ({_at}), mandatory={_mandatory}",
+                          lambda case, vice=_vice, at=_at, committed=_committed, mandatory=_mandatory:
+                          fails(case, vice, at, committed, mandatory)))
+
+if __name__ == "__main__":
+    if missing_programs():
+        skip_all(f"not built: {', '.join(missing_programs())}")
+    main(CASES)
