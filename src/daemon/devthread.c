@@ -30,7 +30,6 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <glib.h>
@@ -44,7 +43,7 @@
 
 #define CHUNK	     (UINT64_C(256) << 10)   /* of a stream, at a time */
 #define AGAIN_NS     UINT64_C(10000000)	     /* between two interruptions of one call */
-#define LINGER_NS    UINT64_C(2000000000)    /* for a thread to end that is in no call */
+#define LINGER_MS    2000		     /* for a thread to end that is in no call */
 #define RESULT_SLOTS (DEVTHREAD_ORDERS * 2)
 
 struct devthread {
@@ -52,6 +51,7 @@ struct devthread {
 	char name[64];
 	pthread_t thread;
 	int doorbell;			/* the thread's */
+	int ended;			/* rung by it, the last it does */
 	struct mailbox orders, results;
 	_Atomic bool quit;
 	_Atomic bool is_open;		/* the watch of the handle may be looked at */
@@ -239,6 +239,7 @@ static void *run(void *arg)
 	}
 	migdev_deinit(&t->dev);
 	devio_close(&t->io);
+	doorbell_ring(t->ended);
 	return NULL;
 }
 
@@ -254,6 +255,7 @@ static void release(struct devthread *t)
 	mailbox_deinit(&t->orders);
 	mailbox_deinit(&t->results);
 	close_fd(&t->doorbell);
+	close_fd(&t->ended);
 	g_free(t->chunk);
 	g_free(t);
 }
@@ -285,7 +287,9 @@ struct devthread *devthread_new(const struct devthread_config *config)
 	g_strlcpy(t->name, config->name, sizeof(t->name));
 	devwatch_init(&t->opening);
 	t->doorbell = doorbell_new();
-	ret = t->doorbell < 0 ? t->doorbell : 0;
+	t->ended = doorbell_new();
+	ret = MIN(t->doorbell, t->ended);
+	ret = MIN(ret, 0);
 	ret = ret ? ret : mailbox_init(&t->orders, sizeof(struct devthread_order),
 				       DEVTHREAD_ORDERS, t->doorbell);
 	ret = ret ? ret : mailbox_init(&t->results, sizeof(struct devthread_result), RESULT_SLOTS,
@@ -413,6 +417,18 @@ uint64_t devthread_loaded(const struct devthread *t)
 	return atomic_load_explicit(&t->loaded, memory_order_relaxed);
 }
 
+/* A signal handler's turn does not count. */
+static bool ends_soon(const struct devthread *t)
+{
+	struct pollfd p = { .fd = t->ended, .events = POLLIN };
+	int n;
+
+	do
+		n = poll(&p, 1, LINGER_MS);
+	while (n < 0 && errno == EINTR);
+	return n > 0;
+}
+
 /**
  * devthread_free - end it; NULL is fine
  *
@@ -421,8 +437,6 @@ uint64_t devthread_loaded(const struct devthread *t)
 bool devthread_free(struct devthread *t)
 {
 	struct devwatch_call call;
-	struct timespec until;
-	uint64_t end;
 
 	if (!t)
 		return true;
@@ -431,15 +445,12 @@ bool devthread_free(struct devthread *t)
 	doorbell_ring(t->doorbell);
 	if (devthread_doing(t, &call))
 		devwatch_interrupt(watch(t), &call);
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	end = (uint64_t)until.tv_nsec + LINGER_NS;
-	until.tv_sec += (time_t)(end / 1000000000u);
-	until.tv_nsec = (long)(end % 1000000000u);
-	if (pthread_clockjoin_np(t->thread, NULL, CLOCK_MONOTONIC, &until)) {
+	if (!ends_soon(t)) {
 		g_warning("device %s: its thread is stuck in '%s' and is left behind", t->name,
 			  devthread_doing(t, &call) ? call.what : "?");
 		return false;
 	}
+	pthread_join(t->thread, NULL);
 	release(t);
 	return true;
 }
