@@ -118,6 +118,8 @@ struct faultloop {
 	bool tail;			/* it finished as precopy */
 	int package_fd;
 	uint64_t package_size, device_offset, device_size;
+	/* of our own source: the state of devices in front of the device part; see devsection.h */
+	uint64_t states_offset, states_size;
 	uint32_t pings[8];
 	unsigned n_pings;
 

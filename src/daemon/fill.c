@@ -194,6 +194,8 @@ void fill_snapshot(const struct faultloop *f, struct snapshot *s, uint64_t now)
 	s->package_bytes = f->package_size;
 	s->package_device_offset = f->device_offset;
 	s->package_device_bytes = f->device_size;
+	s->package_states_offset = f->states_offset;
+	s->package_states_bytes = f->states_size;
 	s->package_fd = f->package_fd;
 	s->owed = f->engine.owed;
 	s->owed_left = f->engine.owed_left;

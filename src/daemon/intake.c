@@ -20,6 +20,7 @@
 #include "sys/clock.h"
 #include "sys/fd.h"
 #include "sys/mem.h"
+#include "wire/devsection.h"
 #include "wire/qstream.h"
 
 #define TARGET_PAGE	4096u
@@ -332,6 +333,29 @@ static int blob_of(const char *name, const uint8_t *bytes, uint64_t len)
 }
 
 /*
+ * A section that our own source puts in front of the VM's is ours: the device part that a main
+ * sharer hears of, and that an unmodified QEMU is sent, begins behind it.
+ */
+static int split_states(struct faultloop *f, const struct qstream_package *p, uint64_t at)
+{
+	struct devsection states;
+	const char *why;
+	int ret = devsection_find(p->device, p->device_len, &states, &why);
+
+	f->device_offset = at;
+	f->device_size = p->device_len;
+	if (ret < 0)
+		verdict_halt(f, EPROTO, "%s", why);
+	if (ret <= 0)
+		return ret;
+	f->states_offset = at + states.at;
+	f->states_size = states.len;
+	f->device_offset += states.end;
+	f->device_size -= states.end;
+	return 0;
+}
+
+/*
  * The package is whole.  Its closing PINGs are kept for the moment when the VMM has loaded the
  * device state (on_loaded() in errands.c); whether PING 0x42 is among them decides where the commit
  * lies.
@@ -347,8 +371,8 @@ static void split_package(struct faultloop *f)
 			     "the package is not LISTEN ... RUN: this is no QEMU migration source");
 		return;
 	}
-	f->device_offset = (uint64_t)(p.device - body);
-	f->device_size = p.device_len;
+	if (split_states(f, &p, (uint64_t)(p.device - body)) < 0)
+		return;
 	f->engine.session.answer_commits = p.has_commit_ping;
 	f->n_pings = p.n_pings;
 	memcpy(f->pings, p.pings, p.n_pings * sizeof(p.pings[0]));

@@ -201,6 +201,20 @@ static void write_state(struct phases *p, const struct snapshot *s)
 	package_save(s, p->state_fd, p->options->device_state);
 }
 
+/* Our own source's package may have the state of devices. */
+static void spool_states(struct phases *p, const struct snapshot *s)
+{
+	char why[256];
+	int ret;
+
+	if (p->states_spooled || s->package_fd < 0 || !s->package_states_bytes)
+		return;
+	p->states_spooled = true;
+	ret = package_spool(s, p->spool, why);
+	if (ret < 0)
+		stop_session(p, -ret, why);
+}
+
 /*
  * A source that resumes its VM when we refuse need not wait for ever (--load-timeout); with any
  * other, waiting is all there is.
@@ -298,6 +312,7 @@ static void take_snapshot(struct phases *p, struct snapshot *s)
 	p->out = NULL;
 	p->snapshot = s;
 	door_fill(p->door, s);
+	spool_states(p, s);
 	devchannel_fill(p->devchannel, &s->device_channel);
 	devspool_fill(p->spool, s);
 	log_change(p, s);

@@ -39,7 +39,7 @@ struct phases {
 	enum session_state seen;
 	enum snapshot_need needed;
 	struct blockers blockers;	/* their since_ns: when the need was seen first */
-	bool state_written, ending;
+	bool state_written, states_spooled, ending;
 	bool leaving;			/* told to stop: as soon as the session is refused */
 	int leave_code, end_code;
 	uint64_t stop_asked;

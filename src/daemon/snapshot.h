@@ -132,6 +132,8 @@ struct snapshot {
 	uint32_t page_bits, ram_section;
 	char source[128];		/* its address */
 	uint64_t package_bytes, package_device_offset, package_device_bytes;
+	/* records of devices' state in the package, in front of its device part; 0: none */
+	uint64_t package_states_offset, package_states_bytes;
 	/* sealed memfd, owned by the fault thread until the session ends; -1 */
 	int package_fd;
 	uint64_t owed, owed_left;	/* pages */

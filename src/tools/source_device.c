@@ -17,11 +17,13 @@
 #include "core/guard.h"
 #include "tools/source_pattern.h"
 #include "wire/cursor.h"
+#include "wire/devsection.h"
 #include "wire/keyval.h"
 
 #define FULL	       4
 #define FOOTER	       0x7e
 #define DEVICE_SECTION 48u  /* far from the id of ram */
+#define STATE_SECTION  49u
 #define RUNSTATE       100u /* bytes of text in globalstate */
 #define SECTION_ROOM   64u  /* head and footer of the sections made here */
 
@@ -117,6 +119,25 @@ int source_device_init(struct source_device *d, const char *what)
 	if (keyval_read_size(what, &size) < 0)
 		return load_file(d, what);
 	return size <= UINT32_MAX / 2 ? make_opaque(d, size) : -E2BIG;
+}
+
+/**
+ * source_device_put_first - another section, before all others
+ */
+int source_device_put_first(struct source_device *d, const uint8_t *records, size_t len)
+{
+	size_t room = DEVSECTION_ROOM + len + d->len;
+	uint8_t *sections = malloc(room);
+	struct pen p = pen_init(sections, room);
+
+	if (!sections)
+		return -ENOMEM;
+	devsection_put(&p, STATE_SECTION, records, len);
+	pen_bytes(&p, d->sections, d->len);
+	free(d->sections);
+	d->sections = sections;
+	d->len = pen_used(&p);
+	return 0;
 }
 
 void source_device_deinit(struct source_device *d)

@@ -17,6 +17,8 @@ struct source_device {
  * made-up content), or NULL (QEMU's globalstate of a running VM).  0 or -errno.
  */
 int source_device_init(struct source_device *d, const char *what);
+/* Put the state of devices in front, as a section of its own.  0 or -errno. */
+int source_device_put_first(struct source_device *d, const uint8_t *records, size_t len);
 void source_device_deinit(struct source_device *d);
 
 #endif

@@ -21,7 +21,7 @@
 #define PAGE   SOURCE_AT_PAGE
 #define RECORD SOURCE_AT_RECORD
 #define BYTE   SOURCE_AT_BYTE
-#define ANY    (PAGE | RECORD | BYTE)
+#define ANY    (PAGE | RECORD | BYTE | SOURCE_AT_CHANNEL)
 
 static const struct source_fault_kind kinds[] = {
 	{"delay", SOURCE_DELAY, ANY, NULL, true, false, "wait ARG milliseconds before going on"},
@@ -131,6 +131,7 @@ static const struct {
 	{"page:", SOURCE_AT_PAGE, parse_page},
 	{"record:", SOURCE_AT_RECORD, parse_record},
 	{"byte:", SOURCE_AT_BYTE, parse_byte},
+	{"channel:", SOURCE_AT_CHANNEL, parse_byte},
 };
 
 static int parse_point(struct source_fault *f, const char *text)
@@ -167,7 +168,7 @@ static int parse_what(struct source_fault *f, char *text, const char **why)
 	*why = "this kind takes no argument";
 	if (!f->kind->takes_arg && arg)
 		return -EINVAL;
-	*why = "this kind needs a point: @page:N, @record:NAME or @byte:N";
+	*why = "this kind needs a point: @page:N, @record:NAME, @byte:N or @channel:N";
 	if (!point && !f->kind->where)
 		return -EINVAL;
 	*why = "bad point (see --fault help)";
@@ -295,17 +296,17 @@ struct source_fault *source_faults_at_record(struct source_faults *f, const char
 }
 
 /**
- * source_faults_at_byte - the fault that strikes within the bytes [at, at + len) of the main
- * connection, or NULL
+ * source_faults_at_byte - the fault that strikes within the bytes [at, at + len) of a connection
+ * @point: which connection: SOURCE_AT_BYTE, the main one, or SOURCE_AT_CHANNEL
  * @offset: how far into them; 0 for one that was due before its trigger came
  */
-struct source_fault *source_faults_at_byte(struct source_faults *f, uint64_t at, uint64_t len,
-					   uint64_t *offset)
+struct source_fault *source_faults_at_byte(struct source_faults *f, enum source_point point,
+					   uint64_t at, uint64_t len, uint64_t *offset)
 {
 	for (unsigned i = 0; i < f->n; i++) {
 		struct source_fault *one = &f->list[i];
 
-		if (!pending(one, SOURCE_AT_BYTE) || one->number >= at + len || !fire(one))
+		if (!pending(one, point) || one->number >= at + len || !fire(one))
 			continue;
 		*offset = one->number > at ? one->number - at : 0;
 		return one;

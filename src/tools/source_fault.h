@@ -5,12 +5,13 @@
  * Named faults: what the source does wrong, and where.
  *
  *	KIND[=ARG][@POINT][,trigger=FILE]
- *	POINT = page:N | page:BLOCK/N | record:NAME | byte:N
+ *	POINT = page:N | page:BLOCK/N | record:NAME | byte:N | channel:N
  *
  * page:N is the N-th page (from 0, either lane, pages of the block) that leaves after the
  * switch-over.  page:BLOCK/N is the page with that number in that block.  byte:N is a position on
- * the main connection.  A fault fires once, at its point or, when its trigger file did not exist
- * then, at the first later occasion of the same sort (page:BLOCK/N has only one).
+ * the main connection, channel:N on that of devices.  A fault fires once, at its point or, when its
+ * trigger file did not exist then, at the first later occasion of the same sort (page:BLOCK/N has
+ * only one).
  */
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -40,7 +41,8 @@ enum source_action {
 	SOURCE_N_ACTIONS
 };
 
-enum source_point { SOURCE_AT_PAGE = 1, SOURCE_AT_RECORD = 2, SOURCE_AT_BYTE = 4 };
+enum source_point { SOURCE_AT_PAGE = 1, SOURCE_AT_RECORD = 2, SOURCE_AT_BYTE = 4,
+		    SOURCE_AT_CHANNEL = 8 };
 
 struct source_fault_kind {
 	const char *name;
@@ -77,9 +79,9 @@ struct source_fault *source_faults_at_page(struct source_faults *f, uint64_t ord
 struct source_fault *source_faults_at_record(struct source_faults *f, const char *record);
 /* Will one fire at that record, as things are? */
 bool source_faults_awaits(struct source_faults *f, const char *record);
-/* @offset: how far into [at, at+len) it strikes. */
-struct source_fault *source_faults_at_byte(struct source_faults *f, uint64_t at, uint64_t len,
-					   uint64_t *offset);
+/* @point: BYTE or CHANNEL.  @offset: how far into [at, at+len) it strikes. */
+struct source_fault *source_faults_at_byte(struct source_faults *f, enum source_point point,
+					   uint64_t at, uint64_t len, uint64_t *offset);
 
 /* Tables for --fault help, for the manual page's test and for unit tests. */
 const struct source_fault_kind *source_fault_kinds(unsigned *n);

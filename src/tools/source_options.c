@@ -17,10 +17,11 @@
 /* What GOption fills in; strings are moved on or freed when the checks are through. */
 struct raw_options {
 	char *to, *machine, *precopy, *device_state, *rate, *continue_flag;
-	char **blocks, **faults;
+	char *device_channel, *session;
+	char **blocks, **faults, **vfio;
 	gint64 linger, seed;
 	gboolean preempt, old_preempt, huge_interleave, finish_as_precopy, commit_ping;
-	gboolean no_background, digest, json, version;
+	gboolean no_background, digest, json, version, devices_apart, hold;
 };
 
 static void raw_clear(struct raw_options *raw)
@@ -31,6 +32,9 @@ static void raw_clear(struct raw_options *raw)
 	g_free(raw->device_state);
 	g_free(raw->rate);
 	g_free(raw->continue_flag);
+	g_free(raw->device_channel);
+	g_free(raw->session);
+	g_strfreev(raw->vfio);
 	g_strfreev(raw->blocks);
 	g_strfreev(raw->faults);
 }
@@ -127,6 +131,8 @@ static bool take_blocks(struct source_options *o, const struct raw_options *raw,
 {
 	char why[256];
 
+	if (source_options_devices_only(o))
+		return !raw->blocks || refuse(error, "--block", NULL, "goes with --to");
 	if (!raw->blocks)
 		return refuse(error, "--block", NULL, "at least one is needed");
 	for (char **text = raw->blocks; *text; text++) {
@@ -145,6 +151,38 @@ static bool take_blocks(struct source_options *o, const struct raw_options *raw,
 		}
 		o->n_blocks++;
 	}
+	return true;
+}
+
+static bool id_taken(const struct source_options *o, const char *id)
+{
+	for (unsigned i = 0; i < o->n_vfio; i++)
+		if (strcmp(o->vfio[i].id, id) == 0)
+			return true;
+	return false;
+}
+
+static bool take_devices(struct source_options *o, const struct raw_options *raw, GError **error)
+{
+	char why[256];
+
+	for (char **text = raw->vfio; text && *text; text++) {
+		struct source_vfio_spec *spec = &o->vfio[o->n_vfio];
+		bool taken;
+
+		if (o->n_vfio == SOURCE_MAX_VFIO)
+			return refuse(error, "--vfio", *text, "too many devices");
+		if (source_options_vfio(spec, *text, why) < 0) {
+			source_options_vfio_deinit(spec);
+			return refuse(error, "--vfio", *text, why);
+		}
+		taken = id_taken(o, spec->id);
+		o->n_vfio++;
+		if (taken)
+			return refuse(error, "--vfio", *text, "that id is taken");
+	}
+	if (raw->session && devstate_session(raw->session, o->session) < 0)
+		return refuse(error, "--session", raw->session, "not a UUID");
 	return true;
 }
 
@@ -201,16 +239,43 @@ static void take_flags(struct source_options *o, struct raw_options *raw)
 	o->no_background = raw->no_background;
 	o->digest = raw->digest;
 	o->json = raw->json;
+	o->devices_apart = raw->devices_apart;
+	o->hold = raw->hold;
+	o->device_channel = steal_ptr(&raw->device_channel);
 	o->to = steal_ptr(&raw->to);
 	o->device_state = steal_ptr(&raw->device_state);
 	o->machine = raw->machine ? steal_ptr(&raw->machine) : g_strdup("pc-q35-7.2");
 }
 
+static bool is_address(const char *text)
+{
+	return g_str_has_prefix(text, "tcp:") || g_str_has_prefix(text, "unix:");
+}
+
+static bool check_devices(const struct source_options *o, const struct raw_options *raw,
+			  GError **error)
+{
+	if (o->device_channel && !is_address(o->device_channel))
+		return refuse(error, "--device-channel", o->device_channel,
+			      "tcp:HOST:PORT or unix:PATH");
+	if (o->device_channel && !o->n_vfio)
+		return refuse(error, "--device-channel", NULL, "goes with --vfio");
+	if (!o->device_channel != !raw->session)
+		return refuse(error, "--session", NULL, "goes with --device-channel, and it with this");
+	if (o->hold && !source_options_devices_only(o))
+		return refuse(error, "--hold", NULL, "goes with devices only, without --to");
+	if (o->finish_as_precopy && o->n_vfio && !o->device_channel)
+		return refuse(error, "--finish-as-precopy", NULL,
+			      "has no package: --vfio needs --device-channel");
+	return true;
+}
+
 static bool check_whole(const struct source_options *o, GError **error)
 {
-	if (!o->to)
-		return refuse(error, "--to", NULL, "missing: tcp:HOST:PORT or unix:PATH");
-	if (!g_str_has_prefix(o->to, "tcp:") && !g_str_has_prefix(o->to, "unix:"))
+	if (source_options_devices_only(o))
+		return o->device_channel ||
+		       refuse(error, "--to", NULL, "missing: tcp:HOST:PORT or unix:PATH");
+	if (!is_address(o->to))
 		return refuse(error, "--to", o->to, "tcp:HOST:PORT or unix:PATH");
 	if (strlen(o->machine) == 0 || strlen(o->machine) > 255)
 		return refuse(error, "--machine", o->machine, "1 to 255 bytes");
@@ -237,7 +302,8 @@ static bool take_all(struct source_options *o, struct raw_options *raw, GError *
 	if (!take_choices(o, raw, error))
 		return false;
 	take_flags(o, raw);
-	return check_whole(o, error) && take_blocks(o, raw, error);
+	return take_devices(o, raw, error) && check_devices(o, raw, error) &&
+	       check_whole(o, error) && take_blocks(o, raw, error);
 }
 
 static const char summary[] =
@@ -268,6 +334,15 @@ static gboolean parse_raw(struct raw_options *raw, int *argc, char ***argv, GErr
 		 "PING 0x42 and SWITCHOVER_START, as QEMU 10.2", NULL},
 		{"device-state", 0, 0, G_OPTION_ARG_STRING, &raw->device_state,
 		 "device sections from a file, or one made up of that size", "FILE|SIZE"},
+		{"vfio", 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw->vfio,
+		 "a device whose state is sent, too", "ID,vfio-user=PATH|sysfs=PATH[,deadline=MS]"},
+		{"device-channel", 0, 0, G_OPTION_ARG_STRING, &raw->device_channel,
+		 "where the state of devices goes (into the package)", "tcp:HOST:PORT|unix:PATH"},
+		{"session", 0, 0, G_OPTION_ARG_STRING, &raw->session, "of that connection", "UUID"},
+		{"devices-apart", 0, 0, G_OPTION_ARG_NONE, &raw->devices_apart,
+		 "no device can address another one", NULL},
+		{"hold", 0, 0, G_OPTION_ARG_NONE, &raw->hold,
+		 "devices only: SIGUSR1 hands them over, SIGTERM lets them run again", NULL},
 		{"rate", 0, 0, G_OPTION_ARG_STRING, &raw->rate, "background, bytes per second",
 		 "BYTES"},
 		{"no-background", 0, 0, G_OPTION_ARG_NONE, &raw->no_background,
@@ -314,6 +389,9 @@ void source_options_deinit(struct source_options *o)
 	g_clear_pointer(&o->to, g_free);
 	g_clear_pointer(&o->machine, g_free);
 	g_clear_pointer(&o->device_state, g_free);
+	g_clear_pointer(&o->device_channel, g_free);
+	for (unsigned i = 0; i < o->n_vfio; i++)
+		source_options_vfio_deinit(&o->vfio[i]);
 	for (unsigned i = 0; i < o->n_blocks; i++)
 		free(steal_ptr(&o->blocks[i].file));
 	source_faults_deinit(&o->faults);
@@ -351,6 +429,7 @@ char *source_options_fault_help(void)
 		"  page:N               the Nth page (from 0) that leaves after the switch-over\n"
 		"  page:BLOCK/N         page N of that block, in the same phase\n"
 		"  byte:N               position on the main connection\n"
+		"  channel:N            position on the device channel\n"
 		"  record:NAME          one of:");
 	records = source_fault_records(&n);
 	for (unsigned i = 0; i < n; i++)

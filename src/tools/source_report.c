@@ -99,6 +99,7 @@ static void print_json(const struct source_session *s, const struct counter *c, 
 	jsonmsg_put_text(w, "violation", s->check.violations ? s->check.first : NULL);
 	jsonmsg_put_text(w, "problem", trouble(s));
 	put_faults(w, &s->options->faults);
+	source_devices_report(s->devices, w);
 	if (s->options->digest)
 		put_digests(w, s);
 	jsonmsg_end(w);
@@ -119,6 +120,7 @@ static void print_lines(const struct source_session *s, const struct counter *c,
 		printf("shut: %" PRIu32 "\n", s->check.shut);
 	if (s->check.violations)
 		printf("violation: %s\n", s->check.first);
+	source_devices_print(s->devices);
 	if (trouble(s))
 		printf("problem: %s\n", trouble(s));
 	for (unsigned i = 0; s->options->digest && i < s->n_ready; i++)
@@ -136,6 +138,35 @@ void source_report_print(const struct source_session *s, uint64_t duration)
 	unsigned n = count(s, duration, counters);
 
 	(s->options->json ? print_json : print_lines)(s, counters, n);
+	fflush(stdout);
+}
+
+/**
+ * source_report_devices - the summary where devices are all that was sent
+ * @problem: NULL: they were
+ */
+void source_report_devices(const struct source_options *o, const struct source_devices *d,
+			   const char *outcome, const char *problem)
+{
+	struct jsonmsg_writer *w cleanup_jsonmsg_writer = NULL;
+	cleanup_free char *line = NULL;
+
+	if (o->json) {
+		w = jsonmsg_writer_new();
+		jsonmsg_begin_object(w, NULL);
+		jsonmsg_put_text(w, "outcome", outcome);
+		jsonmsg_put_text(w, "problem", problem);
+		put_faults(w, &o->faults);
+		source_devices_report(d, w);
+		jsonmsg_end(w);
+		line = jsonmsg_finish(w, NULL);
+		fputs(line, stdout);
+	} else {
+		printf("outcome: %s\n", outcome);
+		source_devices_print(d);
+		if (problem)
+			printf("problem: %s\n", problem);
+	}
 	fflush(stdout);
 }
 

@@ -9,4 +9,8 @@ void source_report_print(const struct source_session *s, uint64_t duration);
 /* Completed, and the destination broke no rule? */
 bool source_report_is_good(const struct source_session *s);
 
+/* The same where devices are all that was sent. */
+void source_report_devices(const struct source_options *o, const struct source_devices *d,
+			   const char *outcome, const char *problem);
+
 #endif

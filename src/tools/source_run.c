@@ -6,6 +6,7 @@
  *	header, ADVISE, block list
  *	precopy						PONG 1
  *	[urgent connection, once a PONG came]
+ *	devices stop and are saved
  *	discards, package				from here on: requests -> pages
  *	background, until nothing is owed
  *	[wait for PONG 0x42]
@@ -124,23 +125,73 @@ static int serve(struct source_session *s, struct source_pager *p)
 	return o->commit_ping ? source_session_wait(s, is_committed, UINT64_MAX) : 0;
 }
 
-static int postcopy(struct source_session *s, struct source_pager *p, const struct source_device *d)
+/* --- devices -------------------------------------------------------------------------------- */
+
+/* What is wrong with devices ends the migration. */
+static int minded(struct source_session *s, int r)
+{
+	if (r < 0)
+		source_session_end(s, SOURCE_FAILED, "%s", source_devices_problem(s->devices));
+	return r < 0 ? -ECONNABORTED : 0;
+}
+
+/*
+ * The memory is nobody's to write: our vCPUs have always stood still, and what devices may have
+ * written is sent as if it had been.  So these steps take no doing, only their order counts.
+ */
+static int leave(struct source_session *s)
+{
+	static const enum cutover_step after[] = { CUTOVER_SYNC, CUTOVER_UNTRACK };
+	int r;
+
+	source_devices_did(s->devices, CUTOVER_VCPUS_STOP);
+	r = source_devices_save(s->devices);
+	for (unsigned i = 0; i < ARRAY_LEN(after) && r == 0; i++) {
+		r = source_devices_may(s->devices, after[i]);
+		source_devices_did(s->devices, after[i]);
+	}
+	return minded(s, r == 0 ? source_devices_may(s->devices, CUTOVER_DISCARD) : r);
+}
+
+/* Behind the discards. */
+static int pack(struct source_session *s, struct source_device *d)
+{
+	size_t len;
+	const uint8_t *records = source_devices_records(s->devices, &len);
+
+	source_devices_did(s->devices, CUTOVER_DISCARD);
+	if (records && source_device_put_first(d, records, len) < 0) {
+		source_session_end(s, SOURCE_FAILED, "out of memory");
+		return -ECONNABORTED;
+	}
+	return minded(s, source_devices_may(s->devices, CUTOVER_PACKAGE));
+}
+
+static int postcopy(struct source_session *s, struct source_pager *p, struct source_device *d)
 {
 	const struct source_options *o = s->options;
 
-	if (source_precopy_run(p, false) < 0)
+	if (source_precopy_run(p, false) < 0 ||
+	    minded(s, source_devices_precopy(s->devices)) < 0)
 		return -ECONNABORTED;
 	if (o->preempt && !o->old_preempt &&
 	    (source_session_wait(s, has_pong, UINT64_MAX) < 0 || dial_urgent(s) < 0))
 		return -ECONNABORTED;
-	if (source_stream_discard(s) < 0 || source_stream_package(s, d) < 0 || serve(s, p) < 0)
+	if (leave(s) < 0 || source_stream_discard(s) < 0 || pack(s, d) < 0 ||
+	    source_stream_package(s, d) < 0)
 		return -ECONNABORTED;
-	return source_stream_close(s, NULL);
+	source_devices_did(s->devices, CUTOVER_PACKAGE);
+	return serve(s, p) < 0 ? -ECONNABORTED : source_stream_close(s, NULL);
 }
 
-static int precopy(struct source_session *s, struct source_pager *p, const struct source_device *d)
+static int precopy(struct source_session *s, struct source_pager *p, struct source_device *d)
 {
-	return source_precopy_run(p, true) < 0 ? -ECONNABORTED : source_stream_close(s, d);
+	if (minded(s, source_devices_precopy(s->devices)) < 0 || leave(s) < 0 ||
+	    source_precopy_run(p, true) < 0)
+		return -ECONNABORTED;
+	source_devices_did(s->devices, CUTOVER_DISCARD);
+	source_devices_did(s->devices, CUTOVER_PACKAGE);
+	return source_stream_close(s, d);
 }
 
 /* --- around it ------------------------------------------------------------------------------ */
@@ -156,11 +207,21 @@ static void migrate(struct source_session *s, struct source_pager *p)
 				   strerror(-r));
 		return;
 	}
+	source_devices_did(s->devices, CUTOVER_TRACK);
 	if (source_stream_open(s) < 0)
 		return;
 	if ((o->finish_as_precopy ? precopy : postcopy)(s, p, &device) < 0)
 		return;
 	source_session_wait(s, never, UINT64_MAX);
+}
+
+/* Who has the VM now has the devices: they stay as they are, or run again. */
+static void hand_over(struct source_session *s)
+{
+	if (strcmp(source_session_outcome(s), "source-resumes") == 0)
+		source_devices_back(s->devices);
+	else
+		source_devices_did(s->devices, CUTOVER_HAND_OVER);
 }
 
 static int with_pager(struct source_session *s)
@@ -176,6 +237,7 @@ static int with_pager(struct source_session *s)
 		source_lane_finish(&s->urgent);
 		source_lane_finish(&s->main);
 		pthread_join(thread, NULL);
+		hand_over(s);
 		if (strcmp(source_session_outcome(s), "completed") == 0)
 			source_check_complete(&s->check);
 	}

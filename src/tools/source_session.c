@@ -219,8 +219,8 @@ int source_session_send(struct source_session *s, struct source_lane *l, const v
 	uint64_t offset;
 
 	while (l == &s->main && at < end &&
-	       (f = source_faults_at_byte(&s->options->faults, l->bytes, (uint64_t)(end - at),
-					  &offset))) {
+	       (f = source_faults_at_byte(&s->options->faults, SOURCE_AT_BYTE, l->bytes,
+					  (uint64_t)(end - at), &offset))) {
 		if (write_all(s, l, at, offset) < 0 || strike_byte(s, f, at + offset) < 0)
 			return -ECONNABORTED;
 		at += offset + 1;

@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "tools/source_check.h"
+#include "tools/source_devices.h"
 #include "tools/source_lane.h"
 #include "tools/source_options.h"
 
@@ -37,6 +38,7 @@ struct source_session {
 	struct source_block *blocks; /* owned, options->n_blocks of them */
 	unsigned n_ready;	     /* blocks that were initialised */
 	struct source_lane main, urgent;
+	struct source_devices *devices; /* the caller's; NULL: none */
 	struct source_check check;
 
 	_Atomic enum source_phase phase;

@@ -16,6 +16,7 @@
 
 #include "core/guard.h"
 #include "target.h"
+#include "wire/devsection.h"
 #include "wire/devstate_parts.h"
 
 size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max);
@@ -95,11 +96,14 @@ static void read_all(const uint8_t *data, size_t size, size_t piece, struct hear
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	uint8_t named[DEVSTATE_SESSION];
+	struct devsection section;
 	const char *why = NULL;
 	struct heard whole, pieces;
 	int n = devstate_greeting(data, size, named, &why);
 
 	CHECK(n == 0 || n == DEVSTATE_GREETING || (n < 0 && why));
+	n = devsection_find(data, size, &section, &why);
+	CHECK(n <= 0 || (section.at + section.len < section.end && section.end <= size));
 	if (size == 0)
 		return 0;
 	read_all(data + 1, size - 1, size, &whole);

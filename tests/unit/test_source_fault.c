@@ -183,10 +183,23 @@ Test(source_fault, a_byte)
 	uint64_t offset = 0;
 
 	add(&f, "corrupt@byte:100");
-	cr_assert_null(source_faults_at_byte(&f, 0, 100, &offset));
-	cr_assert_not_null(source_faults_at_byte(&f, 90, 11, &offset));
+	cr_assert_null(source_faults_at_byte(&f, SOURCE_AT_BYTE, 0, 100, &offset));
+	cr_assert_not_null(source_faults_at_byte(&f, SOURCE_AT_BYTE, 90, 11, &offset));
 	cr_assert_eq(offset, 10);
-	cr_assert_null(source_faults_at_byte(&f, 101, 100, &offset));
+	cr_assert_null(source_faults_at_byte(&f, SOURCE_AT_BYTE, 101, 100, &offset));
+}
+
+/* The same number on the other connection is another byte. */
+Test(source_fault, a_byte_of_the_device_channel)
+{
+	struct source_faults f = {0};
+	uint64_t offset = 0;
+
+	add(&f, "drop@channel:100");
+	cr_assert_null(source_faults_at_byte(&f, SOURCE_AT_BYTE, 90, 20, &offset));
+	cr_assert_null(source_faults_at_byte(&f, SOURCE_AT_CHANNEL, 0, 100, &offset));
+	cr_assert_not_null(source_faults_at_byte(&f, SOURCE_AT_CHANNEL, 90, 20, &offset));
+	cr_assert_eq(offset, 10);
 }
 
 Test(source_fault, a_trigger_holds_it_back)

@@ -53,6 +53,44 @@ Test(source_options, defaults)
 	source_options_deinit(&o);
 }
 
+#define UUID "--session=0bd5dcd8-47f2-4e5b-9a4c-3d1b0a6f7e21"
+#define WAY  "--device-channel=unix:/c", UUID
+
+Test(source_options, devices)
+{
+	struct source_options o;
+
+	cr_assert(PARSE(&o, NULL, GOOD, "--vfio=nic0,vfio-user=/run/a,,b", "--devices-apart",
+			"--vfio=id=gpu0,sysfs=/sys/x,deadline=250"));
+	cr_assert_eq(o.n_vfio, 2);
+	cr_assert_str_eq(o.vfio[0].id, "nic0");
+	cr_assert_str_eq(o.vfio[0].socket, "/run/a,b");
+	cr_assert_null(o.vfio[0].sysfs);
+	cr_assert_eq(o.vfio[0].deadline_ms, 10000);
+	cr_assert_str_eq(o.vfio[1].sysfs, "/sys/x");
+	cr_assert_eq(o.vfio[1].deadline_ms, 250);
+	cr_assert(o.devices_apart && !o.device_channel);
+	source_options_deinit(&o);
+	cr_assert(PARSE(&o, NULL, "--vfio=nic0,vfio-user=/a", WAY, "--hold"));
+	cr_assert(source_options_devices_only(&o) && o.hold);
+	cr_assert_eq(o.session[0], 0x0b);
+	source_options_deinit(&o);
+	REFUSED("--vfio", GOOD, "--vfio=nic0");
+	REFUSED("--vfio", GOOD, "--vfio=nic0,vfio-user=/a,sysfs=/b");
+	REFUSED("1 to 63 printable", GOOD, "--vfio=vfio-user=/a");
+	REFUSED("that id is taken", GOOD, "--vfio=a,vfio-user=/a", "--vfio=a,vfio-user=/b");
+	REFUSED("deadline", GOOD, "--vfio=a,vfio-user=/a,deadline=0");
+	REFUSED("not a UUID", GOOD, "--vfio=a,vfio-user=/a", "--device-channel=unix:/c", "--session=1");
+	REFUSED("--session", GOOD, "--vfio=a,vfio-user=/a", "--device-channel=unix:/c");
+	REFUSED("--session", GOOD, "--vfio=a,vfio-user=/a", UUID);
+	REFUSED("goes with --vfio", GOOD, WAY);
+	REFUSED("tcp:HOST:PORT", "--vfio=a,vfio-user=/a", "--device-channel=/c", UUID);
+	REFUSED("--hold", GOOD, "--vfio=a,vfio-user=/a", "--hold");
+	REFUSED("--to", "--vfio=a,vfio-user=/a");
+	REFUSED("goes with --to", "--vfio=a,vfio-user=/a", WAY, "--block=ram,size=1M");
+	REFUSED("needs --device-channel", GOOD, "--vfio=a,vfio-user=/a", "--finish-as-precopy");
+}
+
 Test(source_options, every_option_arrives)
 {
 	struct source_options o;
