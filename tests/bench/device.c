@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * device trapped|mapped|stream bare|migdev save|load MIB: the state of a device, out of it or in.
+ * device stream bare states COUNT: no byte of it; stopped and started again, so many times.
  *
  * What stands between the device and a buffer is all that differs: sys/migdev.h, or a loop that
  * moves the same bytes the same way and knows nothing else: no deadline, no state that is read
@@ -153,6 +154,25 @@ static void loaded_into_stream(struct bench *b)
 	}
 }
 
+/* Stopped, and running again. */
+static void changed_by_messages(struct bench *b, uint64_t times)
+{
+	struct {
+		struct front front;
+		uint32_t state;
+		int32_t fd;
+	} ask = { { 0, 16, sizeof(ask), 0, 0, 16, 2 | 1 << 17 }, 0, -1 }, answer;
+
+	for (uint64_t i = 0; i < times * 2; i++) {
+		struct iovec out = { &ask, sizeof(ask) }, in = { &answer, sizeof(answer) };
+
+		ask.state = i % 2 ? 2 : 1;
+		exchange(b->sock, &out, 1, &in, 1);
+		if (answer.state != ask.state)
+			fail("the server does not change", -EINVAL);
+	}
+}
+
 /* -------------------------------------------------------------------------------------------- */
 
 static void go(struct bench *b, enum vfiostate to)
@@ -173,6 +193,23 @@ static void open_stream(struct bench *b)
 	vfiouser_spawn(&b->child, words);
 	b->sock = fcntl(b->child.sock, F_DUPFD_CLOEXEC, 0);
 	must("connect", devio_vfiouser_adopt(&b->dev, steal_fd(&b->child.sock), &options));
+}
+
+static int count_states(struct bench *b, uint64_t times)
+{
+	uint64_t ns;
+
+	b->bytes = 4096;
+	open_stream(b);
+	if (fcntl(b->sock, F_SETFL, 0))
+		fail("socket", -errno);
+	ns = clock_ns();
+	changed_by_messages(b, times);
+	printf("device pair %" PRIu64 "\n", (clock_ns() - ns) / times);
+	devio_close(&b->dev);
+	close_fd(&b->sock);
+	vfiouser_reap(&b->child);
+	return 0;
 }
 
 static void open_device(struct bench *b, bool stream, bool mapped)
@@ -196,6 +233,8 @@ int main(int argc, char **argv)
 
 	if (argc != 5)
 		fail("trapped|mapped|stream bare|migdev save|load MIB", -EINVAL);
+	if (strcmp(argv[3], "states") == 0)
+		return count_states(&b, strtoull(argv[4], NULL, 10));
 	stream = strcmp(argv[1], "stream") == 0;
 	bare = strcmp(argv[2], "bare") == 0;
 	b.load = strcmp(argv[3], "load") == 0;

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is measured: each row a function that makes one measurement and returns its numbers."""
+import contextlib
 import json
 import os
 import re
@@ -7,9 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 from stand import MIB, Stand, make_ready     # which finds tests/lib
-from harness import TOP_SRCDIR, built, check, wait_for
+from device_world import DMA_MAP, Server, World
+from harness import TOP_SRCDIR, Case, built, check, wait_for
 
 #: The source answers requests only; the rest is never sent, for the stand ends before.
 ON_DEMAND = ("--preempt", "--no-background", "--linger", "60000")
@@ -170,6 +173,58 @@ def crowd(layout, o, who, others):
 def device(layout, o, way, side, direction):
     with Stand(layout, o.seed) as s:
         return s.result(s.device(way, side, direction, o.device_mib), "device")
+
+
+#: pairs of changes that are timed; bytes of the VM whose last page a device waits for
+PAIRS, GATED_MIB = 2000, 4
+
+
+def state_pair(layout, o):
+    with Stand(layout, o.seed) as s:
+        return {"run": s.result(s.device("stream", "bare", "states", PAIRS), "device")["pair"]}
+
+
+@contextlib.contextmanager
+def real_time():
+    """For us and those whom we start; as root, like the rest of the stand."""
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    if os.geteuid() == 0:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50))
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
+
+
+def last_page(fd, size):
+    """When it came: holes of the file are pages that were never placed.  Yields, for there may be one CPU."""
+    at = 0
+    while at < size:
+        with contextlib.suppress(OSError):
+            at = os.lseek(fd, at, os.SEEK_HOLE)
+        os.sched_yield()
+    return time.monotonic_ns()
+
+
+def device_runs(o):
+    """A device that reaches all of a VM: from the VM's last page until it was given it, and until it runs (ns)."""
+    case = Case("bench", o.seed)
+    ended_well = False
+    try:
+        with real_time():
+            world = World(case, Server(case), size=GATED_MIB * MIB)
+            world.begin(patient=False)
+            with open(world.vm.path(), "rb") as memory:
+                world.vm.event("package")
+                world.send_state()
+                there = last_page(memory.fileno(), GATED_MIB * MIB)
+                wait_for("the device to run", world.server.ran)
+        given = [c["ns"] for c in world.server.commands() if c["command"] == DMA_MAP][-1]
+        world.complete()
+        ended_well = True
+        return {"map": given - there, "run": world.server.ran()[0]["ns"] - there}
+    finally:
+        case.close(ended_well)
 
 
 # --- QEMU's own destination ----------------------------------------------------------------------------

@@ -202,6 +202,15 @@ def device(o, layout):
          for way, text in DEVICE_WAYS.items() for direction in directions])
 
 
+def start(o, layout):
+    """What is between the last page and a device that runs: three threads of ours and four changes of its state."""
+    return Group(
+        "start", f"from the last page of {rows.GATED_MIB} MiB until a device that reaches all of it runs (ns)", layout,
+        {"two changes of state, bare": lambda: {"map": 0, **rows.state_pair(layout, o)},
+         "postcopyd": lambda: rows.device_runs(o)}, ("map", "run"),
+        [ratio("last page until it runs / two changes of its state", "postcopyd", "two changes of state, bare", "run", 100.0)])
+
+
 MAKERS = {
     "one": lambda o, layouts: one_cpu(o, layouts["one"]),
     "two": lambda o, layouts: across("two", layouts["two"].text, o, layouts["two"]),
@@ -212,6 +221,7 @@ MAKERS = {
     "scale": lambda o, layouts: scale(o, layouts["one"]),
     "sharers": lambda o, layouts: sharers(o, layouts["one"]),
     "device": lambda o, layouts: device(o, layouts["one"]),
+    "start": lambda o, layouts: start(o, layouts["any"]),
 }
 NEEDS_TWO = ("two", "apart")
 #: No rows of the stand's: the same source into QEMU and into postcopyd, who faults differs; the count of copies; a guest that moves.

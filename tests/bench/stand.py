@@ -157,8 +157,8 @@ class Stand:
                 str(mib * MIB // PAGE), str(count), self.seed, str(-1 if cpu is None else cpu)]
         return self.case.spawn("crowd", self.layout.touching(argv))
 
-    def device(self, way, side, direction, mib):
-        argv = [built("tests/bench/device"), way, side, direction, str(mib)]
+    def device(self, way, side, direction, count):
+        argv = [built("tests/bench/device"), way, side, direction, str(count)]
         return self.case.spawn("device", self.layout.serving(argv))
 
     # --- results --------------------------------------------------------------------------------
