@@ -13,18 +13,19 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 # pylint: disable=wrong-import-position
 from devstate import device_stream, xxh64  # noqa: E402
 from harness import PATIENCE, built, check, check_equal, main, skip_all, wait_for  # noqa: E402
-from service import Service  # noqa: E402
+from service import BLOCK, Service  # noqa: E402
 
 SESSION = "0bd5dcd8-47f2-4e5b-9a4c-3d1b0a6f7e21"
 OTHER = "11111111-47f2-4e5b-9a4c-3d1b0a6f7e21"
+RUNNING = 2
 PROGRAMS = ("postcopyd", "postcopyctl", "postcopy-source", "tests/lib/vfiouser-server", "tests/lib/sharer")
 
 
 class Device:
     """A vfio-user server and its device."""
 
-    def __init__(self, case, name, generation, size, options="", segment=4096):
-        self.name, self.size, self.seed = name, size, case.seed & 0xffffffff
+    def __init__(self, case, name, generation, size, options="", segment=4096, seed=None):
+        self.name, self.size, self.seed = name, size, seed or case.seed & 0xffffffff | 8
         self.segment = segment if generation == 1 else 0
         options += f",segment={segment}"
         self.path = case.path(f"{name}.sock")
@@ -35,6 +36,11 @@ class Device:
 
     def option(self, more=""):
         return ["--vfio", f"{self.name},vfio-user={self.path}{more}"]
+
+    def commands(self):
+        """What it was told, with trace=on."""
+        return [e for e in map(json.loads, filter(lambda line: line.startswith("{"), self.child.lines()))
+                if e["event"] == "command"]
 
     def check_saved(self, said):
         """All that it saves, computed here from its seed: while it ran and when it stood still."""
@@ -110,6 +116,26 @@ def with_memory(case):
     vm.event("complete")
     check_equal(done["devices"][0]["state"], "stop", "state of the device")
     device.check_saved(states(service)["nic0"])
+
+
+def to_its_twin(case):
+    """From one server's device into another's, which runs with it when its memory is there; by each way, of each
+    version."""
+    for generation in (1, 2):
+        for way in ("package", "channel"):
+            twin = Device(case, f"twin{generation}{way}", generation, 100, ",trace=on")
+            left = Device(case, f"nic{generation}{way}", generation, 60000, seed=7)
+            uri = f"unix:{case.path(twin.name + '.channel')}"
+            service = Service(case, f"--vfio=id={left.name},vfio-user={twin.path},mandatory=on,deadline=600000",
+                              f"--dma-map=device={left.name},iova=0x100000,block={BLOCK}", "--device-channel",
+                              f"{uri},session={SESSION}", expect=("vm",))
+            vm = service.sharer("vm", "main", threads=1)
+            service.source("--commit-ping", *left.option(),
+                           *(["--device-channel", uri, "--session", SESSION] if way == "channel" else [])).completed()
+            vm.event("running")
+            wait_for(f"{twin.name} to run as what left",
+                     lambda: any(c["state"] == RUNNING and c["seed"] == left.seed for c in twin.commands()))
+            check_equal(service.control("devices")[0]["bytes"], len(left.saves()), "bytes that were loaded")
 
 
 def in_the_package(case):
@@ -265,6 +291,7 @@ def devices_end_a_migration(case):
 CASES = [
     ("F29 S3-43 both versions, while they run and when they stand still", both_versions),
     ("F49 with memory: saved before the switch-over", with_memory),
+    ("F29 F35 from server to server, both versions, both ways", to_its_twin),
     ("F49 S3-43 in the package, in front of the VM's own part", in_the_package),
     ("S3-44 S3-49 in the package, damaged", damaged_in_the_package),
     ("F49 held until the VM is handed over", handed_over),
