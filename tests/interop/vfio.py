@@ -5,15 +5,19 @@
 The guest's programs say what holds (lib/guest/vfio_*.c, with the rows in their lines); here it is booted, and they are
 believed when each of them came to its end.
 """
+import json
 import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 # pylint: disable=wrong-import-position
-from harness import built, check, diag, main, skip_all
+from harness import built, check, check_equal, diag, main, skip_all
 import vfioguest
 from vm import SYSTEM_QEMU
 
+#: Of the daemon, in guest/vfio_daemon.sh.
+DAEMON = ("postcopyd", "postcopyctl", "postcopy-source", "tests/lib/sharer", "tests/lib/guest/vfio_send",
+          "tests/lib/guest/.libs/vfio_witness.so")
 PROGRAMS = ("vfio_check", "vfio_move", "vfio_dma", "vfio_dirty")
 
 
@@ -35,8 +39,33 @@ def judge(lines, program):
     check(held and f"1..{len(held)}" in said, f"only {len(held)} checks of {program} hold")
 
 
+def said(lines, word):
+    """What follows the word, as JSON, in the only line that begins with it."""
+    found = [line.split(None, 1)[1] for line in lines if line.startswith(word + " ")]
+    check_equal(len(found), 1, f"lines that begin with {word}")
+    return json.loads(found[0])
+
+
+def judge_daemon(lines):
+    """F34 F47 F48 S2-09 The daemon: its device got the state and every page before it ran, and the VM all of its memory."""
+    nic = said(lines, "devices")[0]
+    check_equal((nic["stage"], nic["state"], nic["gate"]["pages_missing"], nic["gate"]["mapped"]),
+                ("running", "running", 0, 2), "the device")
+    check_equal(said(lines, "blockers"), [], "blockers")
+    summary = said(lines, "summary")
+    digests = [event["xxh3_128"] for event in map(json.loads, (line for line in lines if line.startswith("{")))
+               if event["event"] == "digest"]
+    check_equal((summary["outcome"], summary["requested"], digests), ("completed", 256, [summary["digests"]["m"]]),
+                "outcome of the source, pages it was asked for, and the memory of the VM")
+    witnessed = [line for line in lines if line.startswith("witness: ")]
+    check_equal([line.split(", ")[1:] for line in witnessed], 2 * [["524288 bytes", "0 pages missing"]], "what it mapped")
+    sent = [line.split(", ") for line in lines if line.startswith("vfio_send: ")]
+    check_equal([(line[0], line[-1]) for line in sent], 2 * [("vfio_send: 0", "scratch 0x5c")],
+                "a register of the device, here and there")
+
+
 def devices(case):
-    paths = [built("tests/lib/guest/" + program) for program in PROGRAMS]
+    paths = [built(program) for program in (*DAEMON, *(f"tests/lib/guest/{program}" for program in PROGRAMS))]
     check(all(paths), "the guest's programs are not built")
     guest = vfioguest.start(case, SYSTEM_QEMU, paths)
     guest.wait(300)
@@ -45,6 +74,7 @@ def devices(case):
         diag(line)
     for program in PROGRAMS:
         judge(lines, program)
+    judge_daemon(report(lines, "vfio_daemon.sh"))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import sys
 import tempfile
 
 import linuxguest
-from harness import Failure, Skip, TOP_SRCDIR, check
+from harness import Failure, Skip, TOP_SRCDIR, built, check
 from linuxguest import Archive, FILE, FOLDER
 
 SOURCE = "linux-source-6.12"
@@ -122,17 +122,35 @@ def kit():
     return target
 
 
+def libraries(programs):
+    """Paths of all that they are linked to, and of what loads it."""
+    shown = subprocess.run(["ldd", *programs], capture_output=True, text=True, timeout=60, check=False,
+                           env={**os.environ, "LD_LIBRARY_PATH": built(".libs") or ""}).stdout
+    return sorted(set(re.findall(r"^\s+(?:\S+ => )?(/\S+)", shown, re.M)))
+
+
+def _real(program):
+    """A program itself where what was built is a script that finds its libraries."""
+    inner = os.path.join(os.path.dirname(program), ".libs", os.path.basename(program))
+    return inner if os.path.exists(inner) else program
+
+
 def initramfs(parts, busybox, programs):
     archive = Archive()
-    for folder in ("bin", "dev", "proc", "sys", "modules"):
+    for folder in ("bin", "dev", "lib", "lib64", "proc", "sys", "modules"):
         archive.add(folder, FOLDER)
+    programs = [_real(program) for program in programs]
+    for library in libraries(programs):
+        folder = "lib64" if os.path.basename(library).startswith("ld-") else "lib"
+        archive.add(f"{folder}/{os.path.basename(library)}", FILE, _plain(library))
     archive.add("bin/busybox", FILE, _plain(os.path.join(busybox, "bin", "busybox")))
     for module in MODULES:
         archive.add(f"modules/{module}.ko", FILE, _plain(os.path.join(parts, module + ".ko")))
     archive.add("modules/order", FILE, "".join(f"{m} {PARAMETERS.get(m, '')}\n" for m in MODULES).encode())
     for program in programs:
         archive.add(os.path.basename(program), FILE, _plain(program))
-    archive.add("init", FILE, _plain(os.path.join(TOP_SRCDIR, "tests", "lib", "guest", "vfio_init.sh")))
+    for script, name in (("vfio_init.sh", "init"), ("vfio_daemon.sh", "vfio_daemon.sh")):
+        archive.add(name, FILE, _plain(os.path.join(TOP_SRCDIR, "tests", "lib", "guest", script)))
     return archive.packed()
 
 

@@ -32,4 +32,5 @@ run vfio_check $mtty
 run vfio_move $mtty
 run vfio_dma $edu
 run vfio_dirty /sys/bus/pci/devices/0000:00:04.0 $mtty
+run vfio_daemon.sh $mtty
 /bin/busybox poweroff -f
