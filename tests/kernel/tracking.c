@@ -21,6 +21,7 @@
 #include <linux/seccomp.h>
 
 #include "core/dirtymark.h"
+#include "core/gate.h"
 #include "scene.h"
 #include "sys/dirty_cpu.h"
 #include "sys/fd.h"
@@ -322,6 +323,69 @@ static void fact_discard_orphans(void)
 	in_both(discard_orphans);
 }
 
+/* --- the device behind a gate --- */
+
+struct gated {
+	struct gate gate;
+	struct block_table blocks;
+	struct ledger ledger;
+	uint64_t words[64], memory[512];
+	struct nic nic;
+};
+
+/* A span is all of the memory, and all of it is missing. */
+static void gated_start(struct gated *g)
+{
+	const struct gate_config config = {
+		.ledger = &g->ledger, .blocks = &g->blocks, .ranges = 2,
+	};
+	const struct gate_span span = { .length = PAGES * PAGE, .directions = GATE_WRITES };
+
+	memset(g, 0, sizeof(*g));
+	nic_start(&g->nic);
+	expect_eq(block_add(&g->blocks, "m", PAGES * PAGE, PAGE, BLOCK_SHARED), 0);
+	expect_eq(ledger_init(&g->ledger, g->words, sizeof(g->words), PAGES), 0);
+	ledger_set(&g->ledger, 0, PAGES, PAGE_MISSING);
+	expect(gate_size(config.ranges, g->blocks.pages) <= sizeof(g->memory));
+	gate_init(&g->gate, g->memory, &config);
+	expect_eq(gate_map(&g->gate, &span), 0);
+	gate_seal(&g->gate);
+	gate_serve(&g->gate);
+}
+
+/* Pinned when the gate says so it meets no missing page, and it is not taken from it again. */
+static void fact_nic_behind_a_gate(void)
+{
+	static struct gated g;
+	uint8_t *p = k_map(SHMEM, PAGES, NULL);
+	int uffd = k_uffd(0);
+	uint64_t iova = 1;
+	struct actor a;
+
+	gated_start(&g);
+	expect_eq(k_register(uffd, at(p), PAGES * PAGE, NULL), 0);
+	for (unsigned i = 0; i < PAGES; i++) {
+		expect_eq(gate_next(&g.gate, &iova), GATE_NOTHING);
+		expect_eq(gate_may_run(&g.gate), -EBUSY);
+		expect_eq(gate_discard(&g.gate, i, 1), 0);
+		expect_eq(k_copy(uffd, at(p) + i * PAGE, k_source(0x11, 1), PAGE, 0).err, 0);
+		gate_present(&g.gate, i, 1);
+	}
+	expect_eq(gate_next(&g.gate, &iova), GATE_READY);
+	expect_eq(gate_discard(&g.gate, 3, 1), -EBUSY); /* somebody may be pinning it already */
+	actor_start(&a, by_pin, p);
+	expect_eq(actor_result(&a), 0);
+	k_quiet(uffd);
+	expect_eq(nic_pin(&g.nic, p, PAGES), 0);
+	expect_eq(gate_mapped(&g.gate, iova, 0), 0);
+	expect_eq(gate_next(&g.gate, &iova), GATE_OPENED);
+	expect_eq(gate_discard(&g.gate, 3, 1), -EBUSY);
+	nic_receive(&g.nic, p + 3 * PAGE, 0x33);
+	expect_eq(p[3 * PAGE], 0x33);
+	k_quiet(uffd);
+	io_uring_queue_exit(&g.nic.ring);
+}
+
 /* --- poorer kernels --- */
 
 /* From now on the request @arg1 of ioctl (or, 0, userfaultfd and its device) fails with @err. */
@@ -376,6 +440,7 @@ static const struct fact facts[] = {
 	{ "S2-09 pinning what is missing: one fault after the other", fact_pin_faults_one_by_one },
 	{ "S2-09 pinning what was prefetched: no fault", fact_prefetched_pin_faults_nowhere },
 	{ "S2-10 F13 a discard under a pin: the device's write is lost", fact_discard_orphans },
+	{ "F67 F13 S2-09 S2-10 pinned behind a gate: no fault, no discard", fact_nic_behind_a_gate },
 	{ "F43 no WP_ASYNC: refused by name", fact_without_wp_async },
 	{ "F43 no PAGEMAP_SCAN: refused by name", fact_without_scan },
 };
