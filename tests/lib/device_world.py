@@ -20,6 +20,17 @@ WORK = 300                              # words that the device looks at when it
 PATIENTLY = 600000                      # ms: a deadline that nothing here passes
 
 
+def whole_state():
+    return devstate.device_stream(THEIRS, 20000)
+
+
+def region_segments(size=4096):
+    """The same as a device of the first version saves it: each segment has its number and its length in front."""
+    body = whole_state()
+    pieces = [body[at:at + size - 8] for at in range(0, len(body), size - 8)]
+    return [struct.pack("<II", number, len(piece)) + piece for number, piece in enumerate(pieces)]
+
+
 class Server:
     """The device, and what was asked of it."""
 
@@ -76,19 +87,20 @@ class World:
         self.source = start(*self.source_options, to=self.relay and self.relay.uri,
                             blocks=[f"{BLOCK},size={len(self.image)},file={path}"])
 
-    def device(self):
-        return self.service.control("devices")[0]
+    def device(self, name="nic"):
+        return [d for d in self.service.control("devices") if d["id"] == name][0]
 
-    def wait_stage(self, *stages):
-        return wait_for(f"the device to be {' or '.join(stages)}",
-                        lambda: self.device()["stage"] in stages and self.device())
+    def wait_stage(self, *stages, name="nic"):
+        return wait_for(f"{name} to be {' or '.join(stages)}",
+                        lambda: self.device(name)["stage"] in stages and self.device(name))
 
-    def send_state(self, body=None, attempt=1):
-        device = Device(SESSION, 0, "nic")
+    def send_state(self, *segments, attempt=1, name="nic", kind=devstate.STREAM):
+        """Its twin's, if nothing else is said."""
+        device = Device(SESSION, 0, name, kind)
         device.sequence = attempt - 1
-        body = devstate.device_stream(THEIRS, 20000) if body is None else body
         sock = dial(self.channel)
-        sock.sendall(greeting(SESSION) + device.head() + device.segment(body) + device.end())
+        sock.sendall(greeting(SESSION) + device.head() + b"".join(map(device.segment, segments or (whole_state(),))) +
+                     device.end())
         sock.shutdown(1)
         self.case.defer(sock.close)
 
