@@ -145,13 +145,18 @@ static void on_there(void *ctx, const struct gate_span *span)
 	answer(d, 0);
 }
 
-static void make_gate(struct devices *all)
+/* One for all devices. */
+static int make_gate(struct devices *all)
 {
 	const struct gatekeeper_user user = { on_there, NULL, all };
 
-	all->asks = gatekeeper_add(all->config.gates, GATE_NAME, true, &user);
 	if (all->asks >= 0)
-		gatekeeper_seal(all->config.gates, all->asks);
+		return 0;
+	all->asks = gatekeeper_add(all->config.gates, GATE_NAME, true, &user);
+	if (all->asks < 0)
+		return all->asks;
+	gatekeeper_seal(all->config.gates, all->asks);
+	return 0;
 }
 
 void device_ask_look(struct device *d)
@@ -162,15 +167,13 @@ void device_ask_look(struct device *d)
 	if (d->lost || a->unmapping ||
 	    atomic_load_explicit(&a->state, memory_order_acquire) != ASK_ASKED)
 		return;
-	if (d->all->asks < 0)
-		make_gate(d->all);
 	span = (struct gate_span){
 		.iova = (uint64_t)d->index << SLOT, .length = a->length, .block = a->block,
 		.offset = a->offset, .directions = GATE_READS | GATE_WRITES,
 	};
 	atomic_store_explicit(&a->state, ASK_OUT, memory_order_relaxed);
 	a->unmapping = true;
-	if (d->all->asks < 0 || !devices_block_map(d->all, a->block))
+	if (!devices_block_map(d->all, a->block))
 		on_wanted(d, -ENOMEM, 0);
 	else
 		gatekeeper_map(d->all->config.gates, d->all->asks, NULL, &span, on_wanted, d);
@@ -179,7 +182,9 @@ void device_ask_look(struct device *d)
 int device_ask_init(struct device *d)
 {
 	d->ask.bell = doorbell_new();
-	return d->ask.bell < 0 ? d->ask.bell : 0;
+	if (d->ask.bell < 0)
+		return d->ask.bell;
+	return d->o->dma == OPTIONS_DMA_MESSAGES ? make_gate(d->all) : 0;
 }
 
 void device_ask_close(struct device *d)

@@ -217,18 +217,18 @@ static void spool_states(struct phases *p, const struct snapshot *s)
 
 /*
  * A source that resumes its VM when we refuse need not wait for ever (--load-timeout); with any
- * other, waiting is all there is.
+ * other, waiting is all there is.  @held: it waits for devices, which are blockers of their own.
  */
-static void wait_for_load(struct phases *p, const struct snapshot *s)
+static void wait_for_load(struct phases *p, const struct snapshot *s, bool held)
 {
 	uint64_t limit = p->options->load_timeout_s * 1000000000ull;
 	char reason[512], waits[1024];
 
 	p->blockers.since_ns = s->state_ns;
-	if (p->handover)
+	if (p->handover && !held)
 		blockers_add(&p->blockers, "load", "running", "the hand-over waits for %s",
 			     handover_waits(p->handover, waits, sizeof(waits)));
-	else
+	else if (!held)
 		blockers_add(&p->blockers, "load", "running",
 			     "the main sharer has not said that the device state is loaded");
 	if (!limit || s->committed)
@@ -236,8 +236,8 @@ static void wait_for_load(struct phases *p, const struct snapshot *s)
 	if (clock_ns() - s->state_ns > limit) {
 		snprintf(
 			reason, sizeof(reason),
-			"the main sharer did not load the device state within %u s (--load-timeout)",
-			p->options->load_timeout_s);
+			"%s did not load the device state within %u s (--load-timeout)",
+			held ? "a device" : "the main sharer", p->options->load_timeout_s);
 		phases_refuse(p, ETIMEDOUT, reason);
 	} else if (!p->retry) {
 		p->retry = g_timeout_add(RETRY_MS, on_retry, p);
@@ -250,6 +250,8 @@ static void wait_for_load(struct phases *p, const struct snapshot *s)
  */
 static void do_needed(struct phases *p, const struct snapshot *s)
 {
+	bool held;
+
 	if (s->need != p->needed) {
 		p->needed = s->need;
 		p->blockers.since_ns = clock_ns();
@@ -265,9 +267,9 @@ static void do_needed(struct phases *p, const struct snapshot *s)
 		find_missing(p);
 	else if (s->state >= SESSION_LOADING && s->state <= SESSION_RUNNING)
 		late_sharers(p);
-	door_go_on(p->door);
+	held = door_go_on(p->door);
 	if (s->state == SESSION_LOADING)
-		wait_for_load(p, s);
+		wait_for_load(p, s, held);
 	blockers_running(&p->blockers, s);
 	if (s->listening_ns) {
 		p->blockers.since_ns = s->listening_ns;
