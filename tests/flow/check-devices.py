@@ -7,6 +7,7 @@ The device is in a vfio-user server of our own, which prints each command that i
 what it was given by descriptor are holes of their file at that moment."""
 import os
 import signal
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -16,7 +17,7 @@ import devstate  # noqa: E402
 from dest import wait_event  # noqa: E402
 from device_world import (  # noqa: E402
     DMA_MAP, DMA_UNMAP, IOVA, PATIENTLY, RUNNING, SIZE, THEIRS, WORK, Server, World, region_segments, whole_state)
-from harness import check, check_equal, main, skip_all, wait_for  # noqa: E402
+from harness import PATIENCE, built, check, check_equal, main, skip_all, wait_for  # noqa: E402
 from relay import S2D  # noqa: E402
 from service import BLOCK, PAGE, Service, missing_programs  # noqa: E402
 
@@ -28,9 +29,10 @@ def gate(case):
     world = World(case, Server(case, f"work={WORK}"), relay=True)
     hold = world.relay.hold(S2D, before=lambda event: event.kind in ("PAGE", "ZERO"))
     world.begin()
-    world.vm.event("package")
+    world.vm.event("loaded")
     check("state has not come" in world.service.wait_blocker("device:nic"), "why it does not run")
     check(not world.vm.has("running"), "the VM ran before its device was loaded")
+    wait_for("the VMM, which has loaded, not to be named", lambda: "load" not in world.service.blockers())
     world.send_state()
     world.vm.event("running")
     world.relay.wait_held(hold)
@@ -40,6 +42,10 @@ def gate(case):
     check_equal((world.server.ran(), world.device()["gate"]["open"]), ([], False), "it ran without its memory")
     world.relay.release(hold)
     said = world.wait_stage("running")
+    shown = subprocess.run([built("postcopyctl"), "-r", world.service.run_dir, "devices"], capture_output=True, text=True,
+                           timeout=PATIENCE, check=True).stdout.splitlines()
+    check_equal((shown[0].split()[:3], shown[1].split()[:3]), (["ID", "DMA", "STAGE"], ["nic", "gate", "running"]),
+                "what postcopyctl shows")
     check_equal((said["gate"]["pages_missing"], said["gate"]["mapped"], said["state"]), (0, 1, "running"), "the gate")
     worked = wait_event(world.server.child, "worked")
     check_equal((worked["failed"], worked["sum"]), (0, world.words()), "what the device saw")
