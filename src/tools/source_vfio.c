@@ -64,6 +64,11 @@ int source_vfio_open(struct source_vfio *v, const char **why)
 	if (r < 0)
 		return r;
 	v->probed = true;
+	/* parked until its memory is there, or moved by somebody else: no state to go on with */
+	if (v->mig.state != VFIOSTATE_RUNNING) {
+		*why = "it does not run: it waits for its memory, or is being moved already";
+		return -EBUSY;
+	}
 	v->copy = memfd_create("postcopy-source", MFD_CLOEXEC);
 	return v->copy < 0 ? -errno : 0;
 }

@@ -229,6 +229,17 @@ def refused(case):
     check_equal([d["state"] for d in states(service).values()], ["dropped"], "what is there")
 
 
+def unfinished(case):
+    """I7: one that stands still, be it for memory that has not come, is not moved on."""
+    service = channel(case)
+    for generation in (1, 2):
+        device = Device(case, f"nic{generation}", generation, 2000)
+        summary(leave(case, [device], *service.channel), 0)
+        said = summary(leave(case, [device], *service.channel), 1)
+        check(f"device {device.name}: " in said["problem"] and "does not run" in said["problem"], said["problem"])
+        check_equal(states(service)[device.name]["attempts"], 1, "attempts at sending it")
+
+
 def peers(case):
     """S3-66: of several, one that cannot be quiesced could be addressed while it stands still."""
     service = channel(case)
@@ -298,6 +309,7 @@ CASES = [
     ("S3-45 S3-49 held, and back", held_and_returned),
     ("S3-43 S3-49 the channel is cut or damaged", cut_or_damaged),
     ("S3-44 nobody, another session, too much", refused),
+    ("I7 a device that stands still already", unfinished),
     ("F32 S3-66 several that cannot be quiesced", peers),
     ("F30 S3-46 one fails, at many calls", one_fails),
     ("F31 S3-76 one does not answer", one_hangs),

@@ -39,6 +39,9 @@ F43 F44 F67 F68 S0-15 S0-16 S2-08 S2-09 S4-01 S4-02 S4-03 S4-04 S4-05 S4-06 S4-0
 S4-11 S4-12 S4-13 S4-14 S4-15 S4-16 S4-17 S4-18 S4-20 S4-24 S4-32 S4-35b S4-35c
 """.split()
 
+#: of who has a VM while its pages come (devices.md 4.2)
+WANTED += ["I7"]
+
 #: of the model of a device, and of what the kernel's own device shows
 WANTED += """
 F33 F34 F36 F66 S3-01 S3-02 S3-03 S3-18 S3-33 S3-35 S3-37 S3-38 S3-62 S3-79

@@ -409,7 +409,7 @@ static const struct command {
 	int (*handle)(struct vfiouser *s, struct job *j);
 	bool stopped, copying; /* also in STOP, in STOP_COPY */
 } commands[VFIOMSG_COMMANDS] = {
-	[VFIOMSG_VERSION] = { version, false, false },
+	[VFIOMSG_VERSION] = { version, true, true },
 	[VFIOMSG_DMA_MAP] = { map, false, false },
 	[VFIOMSG_DMA_UNMAP] = { unmap, false, false },
 	[VFIOMSG_GET_INFO] = { info, false, false },
