@@ -34,11 +34,11 @@ def region_segments(size=4096):
 class Server:
     """The device, and what was asked of it."""
 
-    def __init__(self, case, *options, name="nic"):
+    def __init__(self, case, *options, name="nic", seed=OURS):
         self.path = case.path(f"{name}.sock")
         self.child = case.spawn(f"vfiouser-{name}", [
             built("tests/lib/vfiouser-server"),
-            ",".join((f"path={self.path},seed={OURS},trace=on", *options))])
+            ",".join((f"path={self.path},seed={seed},trace=on", *options))])
         wait_for("the server to listen", lambda: os.path.exists(self.path))
 
     def said(self, event):
