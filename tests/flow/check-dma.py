@@ -3,6 +3,7 @@
 """What devices of a VMM reach, told by libpostcopy: held until it is there, mapped, opened.  (F46, F47, F48, F51, S0-08 … S2-10)"""
 import errno
 import json
+import mmap
 import os
 import struct
 import sys
@@ -11,6 +12,9 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 # pylint: disable=wrong-import-position
 from harness import built, check, check_equal, main, skip_all, wait_for  # noqa: E402
+from rawdoor import (  # noqa: E402
+    DMA_MAPPED, DMA_OPEN, DMA_RANGE, DMA_RESET, DMA_RETRY, DMA_SEAL, DMA_SYNC, DMA_UNMAP, HEAD, LOADED, PACKAGE, READY,
+    RESULT, ROLE_MAIN, RUNNING, UNAWARE, block, dma_at, dma_map, packet, raw_member)
 from relay import S2D, Relay  # noqa: E402
 from service import BLOCK, MIB, PAGE, Service, missing_programs  # noqa: E402
 from vm import HUGE, reserve_hugepages  # noqa: E402
@@ -473,6 +477,85 @@ def waits_for_the_mapping(case):
     service.ended(0)
 
 
+# --- without the library ---------------------------------------------------------------------------------------
+
+def not_everybody(case):
+    """Who is no main sharer, or declares nothing at all, is told so whatever it says, and may stay."""
+    service = Service(case)
+    for name, more in (("plain", {}), ("unaware", {"flags": UNAWARE}), ("both", {"role": ROLE_MAIN, "flags": UNAWARE})):
+        raw = raw_member(service, name, **more)
+        for message in (dma_map(7, 0, 0, PAGE), dma_at(DMA_SEAL, 7), dma_at(DMA_UNMAP, 7, 0, PAGE)):
+            raw.send(message)
+            kind, error, text = raw.answer()
+            check_equal((kind, error), (RESULT, errno.EPERM), f"{name}: answer ({text})")
+            check("main sharer" in text, text)
+        raw.close()
+    check_equal(service.blockers().get("gate:g"), None, "a gate of somebody who may have none")
+    vm = service.sharer("vm", "main")
+    service.check_same(service.source(), sharers=[vm])
+
+
+def raw_vmm(case, service):
+    """A VMM in this process, whose VM runs; with its source."""
+    raw = raw_member(service, "vm", ROLE_MAIN)
+    fd = os.memfd_create("guest")
+    os.truncate(fd, service.size)
+    memory = mmap.mmap(fd, service.size)    # never touched: nobody here could say why it waits
+    case.defer(memory.close)
+    raw.send(block(BLOCK, service.size), [fd])
+    check_equal(raw.answer()[1], 0, "errno of BLOCK")
+    raw.send(packet(READY, b"", 3))
+    check_equal(raw.answer()[1], 0, "errno of READY")
+    source = service.patient_source()
+    wait_for("the package", lambda: raw.answer()[0] == PACKAGE)
+    raw.send(packet(LOADED, b"", 4))
+    check_equal(raw.answer()[0], RUNNING, "what follows")
+    os.close(fd)
+    case.defer(raw.close)
+    return raw, source
+
+
+def some_verb(rng, serial):
+    """Any verb, of a few addresses: some fit, most do not."""
+    iova, length = rng.randrange(8) * PAGE, rng.randrange(1, 4) * PAGE
+    kind = rng.choice([None, DMA_UNMAP, DMA_SYNC, DMA_SEAL, DMA_MAPPED, DMA_RETRY, DMA_RESET])
+    if kind is None:
+        return dma_map(serial, iova, rng.randrange(64) * PAGE, length, gate=rng.choice("gh"))
+    length = length if kind in (DMA_UNMAP, DMA_SYNC) else 0
+    return dma_at(kind, serial, 0 if kind in (DMA_SEAL, DMA_RESET) else iova, length, gate=rng.choice("gh"))
+
+
+def all_at_once(case):
+    """Verbs that nobody waits for are answered one by one, in order; events come between, of ranges no more than eight
+    that were not answered; and whoever hangs up in the middle of it harms nobody."""
+    service = Service(case)
+    raw, source = raw_vmm(case, service)
+    rng, serial, told, opens = case.random, 100, 0, 0
+    for _ in range(200):
+        burst = rng.randrange(1, 12)
+        for i in range(burst):
+            raw.send(some_verb(rng, serial + i))
+        answered = 0
+        while answered < burst:
+            data = raw.sock.recv(4096)
+            kind, got = HEAD.unpack_from(data)[2], HEAD.unpack_from(data)[4]
+            check(kind in (RESULT, DMA_RANGE, DMA_OPEN) or kind > RUNNING, f"message {kind}")
+            told += kind == DMA_RANGE
+            opens += kind == DMA_OPEN
+            if kind == RESULT:
+                check_equal(got, serial + answered, "serial of the answer")
+                answered += 1
+        serial += burst
+    case.note(f"{serial - 100} verbs, {told} ranges, {opens} times open")
+    check(told > 20 and opens > 0, "nothing came of it")
+    for i in range(32):
+        raw.send(some_verb(rng, serial + i))
+    raw.close()
+    service.wait_sharer("vm", "disabled")
+    source.child.check_running()
+    check_equal(service.status()["state"], "running", "state of the session")
+
+
 # --- a whole VMM ---------------------------------------------------------------------------------------------
 
 def example(case):
@@ -522,6 +605,8 @@ CASES = [
     ("F47 the VMM dies with a range in hand", dies_with_a_range_in_hand),
     ("F47 S0-04 the source is lost: closed", source_is_lost),
     ("F47 the daemon stays until it is mapped", waits_for_the_mapping),
+    ("F46 only a main sharer, whatever it sends", not_everybody),
+    ("F46 verbs that nobody waits for", all_at_once),
     ("F46 F47 S2-05 the example of a VMM", example),
 ]
 

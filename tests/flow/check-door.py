@@ -1,14 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Who may not come in, and what it costs the others: nothing.  (F06, P08, P28, S1-23, S1-33, O14)"""
-import array
 import ctypes
 import errno
 import fcntl
 import mmap
 import os
-import socket
-import struct
 import sys
 import time
 
@@ -16,80 +13,13 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 # pylint: disable=wrong-import-position
 from harness import check, check_equal, main, skip_all, wait_for  # noqa: E402
+from rawdoor import (  # noqa: E402
+    BLOCK_BODY, BLOCK_MESSAGE, HEAD, HELLO, HELLO_BODY, LEAVE, LISTENING, LOADED, MAPPING, READY,
+    REFUSED, ROLE_MAIN, WANT, Raw, block, hello, packet, raw_member, userfaultfd)
 from service import BLOCK, MIB, PAGE, ZERO, Service, missing_programs  # noqa: E402
 
-# the registration protocol, from postcopy-protocol(7)
-MAGIC = 0x59504350
-(HELLO, BLOCK_MESSAGE, MAPPING, READY, WANT, LOADED, LOAD_FAILED, LEAVE) = range(1, 9)
-(WELCOME, REFUSED, RESULT, LISTENING) = range(64, 68)
-HEAD = struct.Struct("=IHHII")
-HELLO_BODY = struct.Struct("=4IQ64s")
-BLOCK_BODY = struct.Struct("=2I3Q256s")
-ROLE_MAIN, ROLE_SHARER = 1, 2
-DISABLE = 2
 F_SEAL_FUTURE_WRITE = 16
 EVENTS = (1 << 2, 1 << 3, 1 << 6)          # UFFD_FEATURE_EVENT_REMAP, _REMOVE, _UNMAP
-NR_USERFAULTFD, UFFDIO_API, USER_MODE_ONLY = 323, 0xC018AA3F, 1
-
-
-def packet(kind, body=b"", serial=1, version=1, magic=MAGIC, size=None):
-    return HEAD.pack(magic, version, kind, size or HEAD.size + len(body), serial) + body
-
-
-def hello(name, role=ROLE_SHARER):
-    return packet(HELLO, HELLO_BODY.pack(role, DISABLE, 0, 0, 0, name.encode()))
-
-
-def block(name, length, page_size=0, offset=0):
-    return packet(BLOCK_MESSAGE, BLOCK_BODY.pack(0, 0, length, page_size, offset, name.encode()), 2)
-
-
-def userfaultfd(features=0):
-    fd = ctypes.CDLL(None, use_errno=True).syscall(NR_USERFAULTFD, os.O_CLOEXEC | os.O_NONBLOCK)
-    check(fd >= 0, "userfaultfd(2) failed")
-    fcntl.ioctl(fd, UFFDIO_API, bytearray(struct.pack("=QQQ", 0xAA, features, 0)))
-    return fd
-
-
-class Raw:
-    """A connection to the register socket that says what it is told."""
-
-    def __init__(self, service):
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.sock.connect(service.register)
-        self.sock.settimeout(10)
-
-    def send(self, data, fds=()):
-        control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        self.sock.sendmsg([data], control)
-
-    def answer(self):
-        """(type, errno, text) of what comes back; None when the connection ends."""
-        try:
-            data = self.sock.recv(4096)
-        except ConnectionResetError:
-            return None
-        if not data:
-            return None
-        kind = HEAD.unpack_from(data)[2]
-        if len(data) < HEAD.size + 8 + 256:
-            return kind, 0, ""
-        error, _ = struct.unpack_from("=iI", data, HEAD.size)
-        return kind, error, data[HEAD.size + 8:].split(b"\0", 1)[0].decode()
-
-    def close(self):
-        self.sock.close()
-
-
-def raw_member(service, name, role=ROLE_SHARER):
-    """A connection whose hello was accepted."""
-    raw = Raw(service)
-    fd = userfaultfd()
-    raw.send(hello(name, role), [fd])
-    os.close(fd)
-    kind, _, text = raw.answer()
-    check_equal(kind, WELCOME, f"answer to hello ({text})")
-    return raw
 
 
 def still_works(service, source_options=()):
