@@ -444,6 +444,9 @@ static int unmap(struct peer *p, struct dma_gate *g, const union regmsg *m)
 	const struct gate_span span = { .iova = m->dma_at.iova, .length = m->dma_at.length };
 	int error = p->door->dma_serving ? 0 : keep_not(g, &span);
 
+	/* It would go on to reach what nobody counts any more. */
+	if (p->door->dma_serving && !g->own)
+		return refuse(p, m, -EPERM, "this device is the daemon's, which keeps it mapped");
 	if (error)
 		return refuse(p, m, error, NULL);
 	if (!p->door->dma_serving)

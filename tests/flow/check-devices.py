@@ -5,6 +5,7 @@ ways to it; and what becomes of the VM when one fails.  (F30, F33, F35, F47, F57
 
 The device is in a vfio-user server of our own, which prints each command that it is given, and how many pages of
 what it was given by descriptor are holes of their file at that moment."""
+import errno
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from device_world import (  # noqa: E402
     DMA_MAP, DMA_UNMAP, IOVA, PATIENTLY, RUNNING, SIZE, THEIRS, WORK, Server, World, region_segments, whole_state)
 from harness import PATIENCE, built, check, check_equal, main, skip_all, wait_for  # noqa: E402
 from relay import S2D  # noqa: E402
-from service import BLOCK, PAGE, Service, missing_programs  # noqa: E402
+from service import BLOCK, MIB, PAGE, Service, missing_programs  # noqa: E402
 
 
 # --- each way to its memory ---------------------------------------------------------------------------
@@ -64,6 +65,43 @@ def pieces(case):
     check_equal([c["direct"] for c in world.server.ran()][:1], [1], "mappings when it ran")
     world.server.check_trace()
     world.complete()
+
+
+def declared_by_the_vmm(case):
+    """Without --dma-map the set is what the VMM declares; the daemon maps it, and the VMM is told when it runs."""
+    world = World(case, Server(case, f"work={WORK}"), maps=())
+    world.begin()
+    world.vm.event("ready")
+    for part in range(4):
+        world.vm.do(f"dma nic {BLOCK} {part * MIB} {MIB} {IOVA + part * MIB:#x} rwe")
+    world.send_state()
+    world.vm.event("running")
+    wait_for("all of it to be mapped", lambda: world.device()["gate"]["mapped"] == 4)
+    check_equal((world.server.ran(), world.vm.has("dma-open")), ([], None), "it ran with a set that is not whole")
+    for verb in (f"dma-mapped nic {IOVA:#x}", f"dma-unmap nic {IOVA:#x} {MIB}", "dma-reset nic"):
+        check("daemon" in world.vm.do(verb, errno.EPERM), f"no word about why not {verb}")
+    check_equal(world.vm.do(f"dma-sync nic {IOVA:#x} {MIB}"), "", "what sync says")
+    world.vm.do("dma-seal nic")
+    world.vm.event("dma-open", gate="nic")
+    world.wait_stage("running")
+    check(not world.vm.has("dma-range"), "the VMM was to map for a device of the daemon")
+    check_equal([c["direct"] for c in world.server.ran()][:1], [4], "mappings when it ran")
+    world.server.check_trace()
+    world.complete()
+
+
+def example(case):
+    """examples/vmm.c with a device of the daemon's: it declares, and is told."""
+    server = Server(case)
+    world = World(case, server, maps=(), expect=("vmm",))
+    vmm = case.spawn("vmm", [built("examples/vmm"), "-d", "nic", world.service.register, BLOCK, str(SIZE)])
+    source = world.service.source("--commit-ping")
+    world.send_state()
+    check_equal(vmm.wait(), 0, f"exit status of the VMM: {vmm.errors()}")
+    source.completed()
+    check("device nic may run" in vmm.lines(), vmm.lines())
+    world.wait_stage("running")
+    server.check_trace()
 
 
 def messages(case):
@@ -279,6 +317,8 @@ def fails(case, vice, at, committed, mandatory):
 CASES = [
     ("F47 I1 I3 S0-08 S2-09 held until its memory is there", gate),
     ("F47 F46 a part of a block is all that it reaches", pieces),
+    ("F46 F47 a set that the VMM declares", declared_by_the_vmm),
+    ("F46 F47 the example of a VMM declares it", example),
     ("F47 by messages: what it asks for waits", messages),
     ("F23 its server is a sharer, and proven first", sharer),
     ("F34 F47 a device of the first version", region),

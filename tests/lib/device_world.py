@@ -63,13 +63,13 @@ class World:
 
     def __init__(self, case, server, *options, dma="gate", mandatory="on", deadline=PATIENTLY, maps=(f"block={BLOCK}",),
                  relay=False, source=("--commit-ping",), threads=0, stay=True,
-                 size=SIZE):
+                 size=SIZE, expect=("vm",)):
         self.case, self.server = case, server
         self.channel = "unix:" + case.path("channel")
         given = [f"--vfio=id=nic,vfio-user={server.path},dma={dma},mandatory={mandatory},deadline={deadline}"]
         given += [f"--dma-map=device=nic,iova={IOVA:#x},{one}" for one in maps]
         self.service = Service(case, "--device-channel", f"{self.channel},session={SESSION}", *given, *options,
-                               stay=stay, size=size)
+                               stay=stay, size=size, expect=expect)
         self.image = case.random.randbytes(size)
         self.relay = None
         if relay:
