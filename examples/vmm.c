@@ -47,7 +47,7 @@ struct window {
 static struct {
 	postcopy *postcopy;
 	const char *block, *device;
-	bool own_device, complete;
+	bool own_device, open, complete;
 	int memory;			/* memfd */
 	uint8_t *here;
 	uint64_t length;
@@ -234,6 +234,7 @@ static void on_event(const struct postcopy_event *e)
 		break;
 	case POSTCOPY_EVENT_DMA_OPEN: /* [6] Everything that it reaches is mapped: let it run. */
 		printf("device %s may run\n", e->gate);
+		self.open = true;
 		if (self.own_device)
 			start(run_device, "device");
 		break;
@@ -260,7 +261,7 @@ static void serve(void)
 	struct postcopy_event e = { .size = sizeof(e) };
 	unsigned wanted = self.own_device ? 2 : 1, ended = 0;
 
-	while (!self.complete || ended < wanted) {
+	while (!self.complete || !self.open || ended < wanted) {
 		struct pollfd fds[] = {
 			{ .fd = postcopy_fd(self.postcopy), .events = POLLIN },
 			{ .fd = self.done, .events = POLLIN },
