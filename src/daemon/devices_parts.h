@@ -50,6 +50,7 @@ struct device {
 	/* main's */
 	bool opening, open;
 	struct vfiostate_caps caps;
+	char compat[DEVSTATE_NAME];
 	uint64_t retry_ns;	/* when to try to open it again */
 	struct devgroup group;	/* of one */
 	struct cutover cutover;

@@ -69,6 +69,7 @@ static void begin(struct device *d, const struct vfiostate_caps *caps)
 
 static void went_open(struct device *d, const struct devthread_result *r, uint64_t now)
 {
+	g_strlcpy(d->compat, r->compat, sizeof(d->compat));
 	if (!r->error && r->state == VFIOSTATE_RUNNING) {
 		d->caps = r->caps;
 		begin(d, &r->caps);
@@ -149,6 +150,10 @@ static void give_state(struct device *d)
 		return;
 	if ((s->kind == DEVSTATE_STREAM) != v2) {
 		device_lose(d, EPROTO, "its twin has another version of device migration");
+		return;
+	}
+	if (*s->compat && *d->compat && strcmp(s->compat, d->compat) != 0) {
+		device_lose(d, EPROTO, "it is %s, and its twin is %s", d->compat, s->compat);
 		return;
 	}
 	/* outlives what may become of it in the spool */

@@ -37,6 +37,7 @@
 #include "core/guard.h"
 #include "daemon/mailbox.h"
 #include "sys/clock.h"
+#include "sys/devcompat.h"
 #include "sys/devio_vfiouser.h"
 #include "sys/fd.h"
 #include "sys/migdev.h"
@@ -95,6 +96,7 @@ static int do_open(struct devthread *t, const struct devthread_order *o, struct 
 	}
 	t->migrates = true;
 	r->caps = t->dev.caps;
+	(void)devcompat_read(&t->io, r->compat); /* who cannot tell is compared by nothing */
 	return 0;
 }
 

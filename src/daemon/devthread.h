@@ -10,6 +10,7 @@
 
 #include "core/vfiostate.h"
 #include "sys/devio.h"
+#include "wire/devstate.h"
 
 enum {
 	DEVTHREAD_ORDERS = 256,	/* at a time, until their results were taken */
@@ -43,6 +44,7 @@ struct devthread_result {
 	int error;		    /* 0 or -errno */
 	int state;		    /* what the device says now; -errno: it does not */
 	struct vfiostate_caps caps; /* OPEN */
+	char compat[DEVSTATE_NAME]; /* OPEN: see devcompat.h; "": it cannot tell */
 	const char *why;	    /* static; NULL: the error says it all */
 	uint64_t iova;		    /* MAP, UNMAP */
 };

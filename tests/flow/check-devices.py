@@ -289,9 +289,9 @@ def link_lost(case):
 
 # Answers of a server, from 0: what fails when that one does, and whether the VM is ours by then.
 ANSWERS = (
-    (3, "SET STOP", False), (5, "SET RESUMING", False), (7, "the stream", False), (8, "SET STOP", False),
-    (10, "SET RESUMING, to be mapped", True), (12, "the stream, once more", True), (13, "DMA_MAP", True),
-    (16, "SET RUNNING", True), (17, "the state, read then", True),
+    (8, "SET STOP", False), (10, "SET RESUMING", False), (12, "the stream", False), (13, "SET STOP", False),
+    (15, "SET RESUMING, to be mapped", True), (17, "the stream, once more", True), (18, "DMA_MAP", True),
+    (21, "SET RUNNING", True), (22, "the state, read then", True),
 )
 VICES = ("die", "silent", "error", "short")
 

@@ -11,7 +11,8 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 # pylint: disable=wrong-import-position
-from devstate import device_stream, xxh64  # noqa: E402
+from devstate import Device as Records  # noqa: E402
+from devstate import device_stream, dial, greeting, xxh64  # noqa: E402
 from harness import PATIENCE, built, check, check_equal, main, skip_all, wait_for  # noqa: E402
 from service import BLOCK, Service  # noqa: E402
 
@@ -100,6 +101,7 @@ def both_versions(case):
     for device, told in zip(devices, said["devices"]):
         device.check_saved(arrived[device.name])
         check_equal(told["state"], "stop", f"state of {device.name}")
+        check(arrived[device.name]["compat"].startswith("pci:"), f"what {device.name} is")
         for field in ("segments", "bytes", "digest", "kind", "rounds"):
             check_equal(told[field], arrived[device.name][field], f"{device.name}: {field}")
     check(arrived["gpu0"]["segments"] >= 10, f"{arrived['gpu0']['segments']} segments of at most 5000 bytes")
@@ -136,6 +138,22 @@ def to_its_twin(case):
             wait_for(f"{twin.name} to run as what left",
                      lambda: any(c["state"] == RUNNING and c["seed"] == left.seed for c in twin.commands()))
             check_equal(service.control("devices")[0]["bytes"], len(left.saves()), "bytes that were loaded")
+
+
+def not_its_twin(case):
+    """S3-43: what another kind of device saved is loaded into none."""
+    twin, way = Device(case, "twin", 2, 100), f"unix:{case.path('channel')}"
+    service = Service(case, f"--vfio=id=nic,vfio-user={twin.path},mandatory=on,deadline=600000",
+                      f"--dma-map=device=nic,iova=0x100000,block={BLOCK}", "--device-channel",
+                      f"{way},session={SESSION}", expect=("vm",))
+    service.sharer("vm", "main")
+    stranger = Records(SESSION, 0, "nic", compat="pci:8086:1572:8086:0001")
+    sock = dial(way)
+    sock.sendall(greeting(SESSION) + stranger.head() + stranger.segment(device_stream(7, 100)) + stranger.end())
+    source = service.source("--commit-ping")
+    reason = service.wait_state("failed")["error"]["reason"]
+    check("its twin is pci:8086:1572:8086:0001" in reason, reason)
+    source.ended("source-resumes")
 
 
 def in_the_package(case):
@@ -303,6 +321,7 @@ CASES = [
     ("F29 S3-43 both versions, while they run and when they stand still", both_versions),
     ("F49 with memory: saved before the switch-over", with_memory),
     ("F29 F35 from server to server, both versions, both ways", to_its_twin),
+    ("S3-43 F35 another kind of device", not_its_twin),
     ("F49 S3-43 in the package, in front of the VM's own part", in_the_package),
     ("S3-44 S3-49 in the package, damaged", damaged_in_the_package),
     ("F49 held until the VM is handed over", handed_over),
