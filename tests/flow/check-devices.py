@@ -179,7 +179,7 @@ def another_version(case):
 def alone(case):
     """Of two devices one is lost: the other runs, and so does the VM; each has its own memory to wait for."""
     gpu = Server(case, f"work={WORK}", name="gpu")
-    world = World(case, Server(case, "vice=die,at=7"), f"--vfio=id=gpu,vfio-user={gpu.path},mandatory=on,dma=messages",
+    world = World(case, Server(case, "vice=die,at=12"), f"--vfio=id=gpu,vfio-user={gpu.path},mandatory=on,dma=messages",
                   f"--dma-map=device=gpu,iova={IOVA:#x},block={BLOCK}", mandatory="off", threads=2)
     world.begin()
     world.send_state()
