@@ -119,13 +119,15 @@ static bool fill_want(struct engine *e, struct request_want *w, uint64_t end, ui
 	return w->at == end;
 }
 
-static void want_gates(struct engine *e)
+/* The range to work on now, behind those that gates have not told of yet. */
+static struct request_want *first_want(struct engine *e)
 {
 	uint64_t page, n;
 
 	for (unsigned i = 0; i < e->n_gates; i++)
 		while (e->requests.n_wants < GATE_WANTS && gate_want(e->gate[i], &page, &n))
 			request_want(&e->requests, page, n, CLASS_DMA);
+	return request_first_want(&e->requests);
 }
 
 /*
@@ -135,8 +137,7 @@ static bool next_want(struct engine *e, struct engine_request *r, uint64_t now)
 {
 	struct request_want *w;
 
-	want_gates(e);
-	while (e->requested < e->window && (w = request_first_want(&e->requests))) {
+	while (e->requested < e->window && (w = first_want(e))) {
 		uint64_t page = ledger_find(&e->ledger, w->at, w->end, PAGE_MISSING), n = 0;
 		struct block *b = block_of_page(&e->blocks, page < w->end ? page : w->at);
 		uint64_t most = REQUEST_RUN < UINT32_MAX >> b->page_shift ?

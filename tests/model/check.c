@@ -211,6 +211,7 @@ static void check_stats(struct world *w)
 
 void check_world(struct world *w)
 {
+	check_gates(w);
 	must(w, w->engine->wakes.n + w->engine->actions.n == 0, "actions are left");
 	check_pages(w);
 	check_counters(w);

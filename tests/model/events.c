@@ -306,12 +306,12 @@ static void (*const events[EVENTS])(struct world *w) = {
 	[EVENT_REPLAY] = replay,      [EVENT_JOIN] = world_join,
 	[EVENT_LEAVE] = leave,	      [EVENT_DIE] = die,
 	[EVENT_BURY] = bury,	      [EVENT_PUNCH] = punch,
-	[EVENT_STRAY] = stray,
+	[EVENT_STRAY] = stray,	      [EVENT_GATE] = gates_event,
 };
 const char *const world_event_names[EVENTS] = {
 	"touch", "signal", "read", "tell", "repeat", "strange", "page", "urgent",
 	"zero run", "bulk", "report", "later", "push", "retry", "request", "want", "replay",
-	"join", "leave", "die", "bury", "punch", "stray",
+	"join", "leave", "die", "bury", "punch", "stray", "gate",
 };
 
 void world_event(struct world *w, enum event event)

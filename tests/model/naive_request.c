@@ -160,13 +160,17 @@ static bool ahead(struct world *w, struct engine_request *r)
 {
 	struct naive *v = &w->naive;
 
-	while (v->want_n > 0) {
+	for (;;) {
 		struct naive_want *x = &v->want[0];
-		enum request_class class = x->class;
 		uint64_t room = outstanding(w), n = 0, at;
+		enum request_class class;
 
 		if (room >= w->engine->window)
 			return false;
+		naive_want_gates(w);
+		if (v->want_n == 0)
+			return false;
+		class = x->class;
 		room = w->engine->window - room;
 		at = x->at;
 		while (at < x->end && v->page[at].is != PAGE_MISSING)
@@ -187,7 +191,6 @@ static bool ahead(struct world *w, struct engine_request *r)
 		if (n)
 			return true;
 	}
-	return false;
 }
 
 bool naive_request(struct world *w, struct engine_request *r)

@@ -108,6 +108,16 @@ static const struct profile profiles[] = {
 			[EVENT_RETRY] = 1,
 		},
 	}, {
+		.name = "devices behind gates (I1 I2 I3 S0-08 S2-09 S2-10)",
+		.blocks = 4, .spaces = 3, .pages = 80, .waiters = 32, .window = 40,
+		.shared = 70, .private = 20, .alias = 20, .again = 15, .exists = 1,
+		.weight = {
+			ALWAYS, ASKING, [EVENT_PAGE] = 3, [EVENT_URGENT] = 6,
+			[EVENT_ZERO_RUN] = 4, [EVENT_BULK] = 20, [EVENT_REPORT] = 4,
+			[EVENT_LATER] = 4, [EVENT_WANT] = 2, [EVENT_REPLAY] = 1,
+			[EVENT_GATE] = 20, [EVENT_STRAY] = 1,
+		},
+	}, {
 		.name = "pages given back (O3)",
 		.blocks = 3, .spaces = 4, .pages = 60, .waiters = 48, .window = 8,
 		.shared = 70, .private = 30, .alias = 20, .again = 10,
@@ -126,7 +136,7 @@ static const struct profile profiles[] = {
 			[EVENT_ZERO_RUN] = 1, [EVENT_BULK] = 10, [EVENT_REPORT] = 3,
 			[EVENT_LATER] = 4, [EVENT_WANT] = 3, [EVENT_REPLAY] = 1,
 			[EVENT_JOIN] = 3, [EVENT_LEAVE] = 1, [EVENT_DIE] = 1, [EVENT_BURY] = 1,
-			[EVENT_PUNCH] = 2, [EVENT_STRAY] = 1,
+			[EVENT_PUNCH] = 2, [EVENT_STRAY] = 1, [EVENT_GATE] = 5,
 		},
 	},
 };

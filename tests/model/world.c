@@ -257,7 +257,11 @@ void world_begin(struct world *w)
 	add_blocks(w);
 	memset(w->ledger, 0, ledger_size(KERNEL_PAGES));
 	must(w, engine_use_ledger(w->engine, w->ledger, ledger_size(KERNEL_PAGES)) == 0, "ledger");
+	if (w->profile->weight[EVENT_GATE])
+		gates_begin(w);
 	precopy(w);
+	if (w->profile->weight[EVENT_GATE])
+		gates_serve(w);
 	few_slots(w);
 	for (uint64_t i = rng_between(&w->rng, 1, w->profile->spaces); i > 0; i--)
 		world_join(w);
@@ -341,8 +345,11 @@ void world_end(struct world *w)
 		world_event(w, EVENT_READ);
 		world_event(w, EVENT_TELL);
 	}
+	while (w->engine->n_gates && w->engine->window && gates_want(w))
+		world_event(w, EVENT_REQUEST);
 	w->doing = "end";
 	check_end(w);
+	gates_end(w);
 	engine_deinit(w->engine);
 	engine_deinit(w->engine);
 }

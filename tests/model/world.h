@@ -22,13 +22,15 @@
 #define WORLD_EXPECTS 1024
 #define WORLD_WAITERS 64
 #define WORLD_WANTS   (REQUEST_WANTS + 1)
+#define WORLD_GATES   3
+#define WORLD_RANGES  40
 
 enum event {
 	EVENT_TOUCH, EVENT_SIGNAL, EVENT_READ, EVENT_TELL, EVENT_REPEAT, EVENT_STRANGE,
 	EVENT_PAGE, EVENT_URGENT, EVENT_ZERO_RUN, EVENT_BULK, EVENT_REPORT, EVENT_LATER, EVENT_PUSH,
 	EVENT_RETRY,
 	EVENT_REQUEST, EVENT_WANT, EVENT_REPLAY,
-	EVENT_JOIN, EVENT_LEAVE, EVENT_DIE, EVENT_BURY, EVENT_PUNCH, EVENT_STRAY,
+	EVENT_JOIN, EVENT_LEAVE, EVENT_DIE, EVENT_BURY, EVENT_PUNCH, EVENT_STRAY, EVENT_GATE,
 	EVENTS,
 };
 
@@ -86,6 +88,18 @@ struct naive_want {
 	enum request_class class;
 };
 
+/* What a device reaches, in the place where the gate has it. */
+struct naive_range {
+	bool used, wanted;
+	uint64_t iova, length, page, n;
+	enum gate_stage stage;
+};
+
+struct naive_gate {
+	bool known[KERNEL_PAGES];	/* read when something was declared, or told */
+	struct naive_range range[WORLD_RANGES];
+};
+
 struct naive_count {
 	uint64_t faults, reads, writes, duplicates, refaults, present, requests, samples;
 	uint64_t waiting, blocked_since, blocked_ns;
@@ -102,6 +116,7 @@ struct naive {
 	uint64_t replay_at, replay_end, push_at;
 	struct naive_want want[WORLD_WANTS];
 	unsigned want_n;
+	struct naive_gate gate[WORLD_GATES];
 	struct stats stats;
 	struct naive_count count[SHARER_MAX], gone;
 };
@@ -192,6 +207,15 @@ void naive_ask(struct world *w, uint64_t page);
 void naive_replay(struct world *w);
 int naive_wants(struct world *w, uint64_t page, uint64_t n, enum request_class class);
 bool naive_request(struct world *w, struct engine_request *r);
+
+/* gates.c: devices */
+void gates_begin(struct world *w);
+void gates_serve(struct world *w);
+void gates_event(struct world *w);
+void gates_end(struct world *w);
+bool gates_want(const struct world *w);
+void naive_want_gates(struct world *w);
+void check_gates(struct world *w);
 
 /* check.c: after every event */
 void check_world(struct world *w);
