@@ -15,7 +15,7 @@ def numbered(prefix, last, width=0):
 
 #: of the features that came later, and of the devices: rows of seeds 0, 2 and 3
 F = """
-22 24 25 26 27 28 29 30 31 32 34 36 38 39 41 42 45 46 47 49 50 51
+22 24 25 26 27 28 29 30 31 32 34 36 38 39 41 42 45 46 47 48 49 50 51
 52 54 55 56 60 61 63 64 65
 """
 S0 = "01 02 04 08 09 14 17 19 20 21 22 25 26"
