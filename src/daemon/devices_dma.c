@@ -285,11 +285,14 @@ static void order(struct device *d, struct device_range *r, enum devthread_verb 
 	}
 }
 
-/* It asks for nothing any more: from now on it may reach all by itself. */
+/*
+ * It asks for nothing any more: from now on it may reach all by itself.  One range after the other:
+ * between the two orders it reaches nothing there.
+ */
 static void upgrade(struct device *d)
 {
 	atomic_store_explicit(&d->ask.everything, true, memory_order_release);
-	if (d->group.goal != DEVGROUP_RUNNING || !devgroup_done(&d->group))
+	if (d->mapping || d->group.goal != DEVGROUP_RUNNING || !devgroup_done(&d->group))
 		return;
 	for (unsigned i = 0; i < d->ranges->len; i++) {
 		struct device_range *r = &g_array_index(d->ranges, struct device_range, i);
@@ -298,6 +301,7 @@ static void upgrade(struct device *d)
 			continue;
 		order(d, r, DEVTHREAD_UNMAP, false);
 		order(d, r, DEVTHREAD_MAP, true);
+		return;
 	}
 }
 

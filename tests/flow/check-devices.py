@@ -124,6 +124,20 @@ def messages(case):
     world.complete()
 
 
+def messages_in_pieces(case):
+    """Range by range it comes to reach all by itself, and never misses two."""
+    half = SIZE // 2
+    world = World(case, Server(case), f"--dma-map=device=nic,iova={IOVA + half:#x},block={BLOCK},offset={half}",
+                  maps=(f"block={BLOCK},length={half}",), dma="messages")
+    world.begin(patient=False)
+    world.send_state()
+    world.wait_stage("running")
+    wait_for("its memory by descriptor", lambda: world.server.ran()[-1]["direct"] == 2)
+    check_equal([c["command"] for c in world.server.ran()][-4:], [DMA_UNMAP, DMA_MAP] * 2, "how it came to that")
+    world.server.check_trace()
+    world.complete()
+
+
 def sharer(case):
     """Its server is a sharer of its name, and nothing is mapped for it before that is proven."""
     world = World(case, Server(case), dma="sharer")
@@ -320,6 +334,7 @@ CASES = [
     ("F46 F47 a set that the VMM declares", declared_by_the_vmm),
     ("F46 F47 the example of a VMM declares it", example),
     ("F47 by messages: what it asks for waits", messages),
+    ("F47 by messages: range by range", messages_in_pieces),
     ("F23 its server is a sharer, and proven first", sharer),
     ("F34 F47 a device of the first version", region),
     ("F34 segments that were joined are refused", region_joined),
