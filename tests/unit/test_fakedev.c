@@ -171,6 +171,23 @@ Test(fakedev, v1_registers)
 	fakedev_deinit(&f);
 }
 
+/* S3-12: a device that is stopped can be touched without harm to anybody, but who does is found. */
+Test(fakedev, S3_12_touched_while_it_is_stopped)
+{
+	struct fakedev_config c = { .version = 1 };
+	struct devio_at bar = { .region = 0, .width = 4 };
+	uint32_t value = 0;
+
+	fakedev_init(&f, &c);
+	cr_assert_eq(devio_read(&f.dev, &bar, &value, sizeof(value)), 0);
+	no_wrong(&f);
+	cr_assert_eq(v1_go(&f, 0), 0);
+	cr_assert_eq(devio_read(&f.dev, &bar, &value, sizeof(value)), 0);
+	cr_assert_eq(value, UINT32_MAX);
+	noted(&f, "S3-12");
+	fakedev_deinit(&f);
+}
+
 /* --- v1: data, by a driver that does nothing but what the text says --- */
 
 struct v1_driver {

@@ -283,6 +283,25 @@ Test(migdev, asks_for_single_arcs_only)
 	}
 }
 
+/* S3-07: a state that it was not brought to is not gone on from: something is broken. */
+Test(migdev, S3_07_a_state_that_nobody_set)
+{
+	const struct fakedev_config c = { .version = 1 };
+	struct migdev m;
+	unsigned before;
+
+	open_one(&a, &m, &c);
+	go(&m, VFIOSTATE_PRECOPY);
+	before = a.count[FAKEDEV_CHANGE];
+	a.state ^= 1;
+	cr_assert_eq(migdev_set(&m, VFIOSTATE_RUNNING), -EIO);
+	cr_assert_eq(m.state, VFIOSTATE_STOPCOPY, "and where it is, is known");
+	cr_assert_eq(a.count[FAKEDEV_CHANGE], before, "it was asked all the same");
+	no_wrong(&a);
+	migdev_deinit(&m);
+	fakedev_deinit(&a);
+}
+
 /* F39: what the device says of its window is not believed where it cannot be. */
 Test(migdev, numbers_outside_of_the_region)
 {
