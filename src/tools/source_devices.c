@@ -28,6 +28,7 @@
 #include "tools/source_vfio.h"
 
 #define ROUNDS	 8	    /* of pre-copy, at most */
+#define SHARE	 (64u << 20) /* bytes of a device in a round; its last segment may add */
 #define LOOK_NS	 20000000   /* of the watchdog */
 
 struct source_devices {
@@ -238,7 +239,7 @@ static int64_t one_round(struct source_devices *d)
 		int64_t n = 0;
 
 		if (d->device[i].mig.state == VFIOSTATE_PRECOPY)
-			n = source_vfio_round(&d->device[i], &d->sink);
+			n = source_vfio_round(&d->device[i], &d->sink, SHARE);
 		if (n < 0)
 			return note(d, (int)n, &d->device[i], NULL);
 		sum += n;

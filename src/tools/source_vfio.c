@@ -158,16 +158,20 @@ static int send_piece(struct source_vfio *v, struct source_sink *k, const uint8_
 	return frame_send(&f, k);
 }
 
-/* To the end, or to where nothing comes for now: enum migdev_outcome, or -errno. */
-static int read_on(struct source_vfio *v, struct source_sink *k)
+/*
+ * To the end, to where nothing comes for now, or to the end of the segment that brings it to @most
+ * bytes: enum migdev_outcome, or -errno.
+ */
+static int read_on(struct source_vfio *v, struct source_sink *k, uint64_t most)
 {
+	const uint64_t began = v->writer.bytes;
 	cleanup_free uint8_t *buf = malloc(PIECE);
 	struct migdev_piece piece;
 	int r = MIGDEV_PIECE;
 
 	if (!buf)
 		return -ENOMEM;
-	while (r == MIGDEV_PIECE) {
+	while (r == MIGDEV_PIECE && (v->writer.left || v->writer.bytes - began < most)) {
 		r = migdev_save(&v->mig, buf, PIECE, &piece);
 		if (r == MIGDEV_PIECE) {
 			int sent = send_piece(v, k, buf, &piece);
@@ -180,17 +184,19 @@ static int read_on(struct source_vfio *v, struct source_sink *k)
 
 /**
  * source_vfio_round - an iteration of pre-copy
+ * @most: bytes, to which the last segment may add: a device that always has more would keep
+ *   everybody else, and the switch-over, waiting
  *
  * Return: how many bytes it brought.
  */
-int64_t source_vfio_round(struct source_vfio *v, struct source_sink *k)
+int64_t source_vfio_round(struct source_vfio *v, struct source_sink *k, uint64_t most)
 {
 	uint64_t before = v->writer.bytes;
 	struct frame f;
 	int r;
 
 	v->what = "pre-copy";
-	r = read_on(v, k);
+	r = read_on(v, k, most);
 	if (r < 0)
 		return r;
 	v->rounds++;
@@ -202,7 +208,7 @@ int64_t source_vfio_round(struct source_vfio *v, struct source_sink *k)
 static int save(struct source_vfio *v, struct source_sink *k)
 {
 	struct frame f;
-	int r = read_on(v, k);
+	int r = read_on(v, k, UINT64_MAX);
 
 	if (r < 0)
 		return r;

@@ -28,8 +28,8 @@ int source_vfio_open(struct source_vfio *v, const char **why);
 void source_vfio_deinit(struct source_vfio *v);
 /* Say who it is: the first record. */
 int source_vfio_begin(struct source_vfio *v, struct source_sink *k, unsigned slot);
-/* Read what there is while it runs: bytes, or -errno. */
-int64_t source_vfio_round(struct source_vfio *v, struct source_sink *k);
+/* Read what there is while it runs, about @most bytes: how many, or -errno. */
+int64_t source_vfio_round(struct source_vfio *v, struct source_sink *k, uint64_t most);
 /* Do what a group asks for.  0 or -errno. */
 int source_vfio_act(struct source_vfio *v, const struct devgroup_action *a, struct source_sink *k);
 

@@ -6,6 +6,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -251,6 +252,11 @@ static uint64_t rng_of(uint64_t seed, unsigned n)
 	struct rng r = { .state = seed * 31 + n };
 
 	return rng_next(&r);
+}
+
+unsigned fakedev_early(const struct fakedev *f)
+{
+	return f->c.endless ? UINT_MAX : f->c.early;
 }
 
 size_t fakedev_segment_size(const struct fakedev *f, unsigned n)

@@ -91,6 +91,7 @@ struct fakedev_config {
 	unsigned version;	/* 1, 2; 0: nothing of migration */
 	uint64_t seed;		/* of its state: two devices with one seed have the same */
 	unsigned segments, early; /* of its state; so many of them in pre-copy */
+	bool endless;		/* there is always one more in pre-copy */
 	bool idle;		/* no guest uses it yet */
 	enum fakedev_reach reach;
 	unsigned dma_limit;	/* mappings at a time; 0: FAKEDEV_DMAS */
@@ -189,6 +190,8 @@ void fakedev_moved(struct fakedev *f);
 bool fakedev_running(const struct fakedev *f);
 bool fakedev_quiesced(const struct fakedev *f);
 
+/* How many segments can be read while it runs. */
+unsigned fakedev_early(const struct fakedev *f);
 size_t fakedev_segment_size(const struct fakedev *f, unsigned n);
 /* Its content, FAKEDEV_SEGMENT_MAX bytes of room. */
 void fakedev_segment(const struct fakedev *f, unsigned n, uint8_t *out);

@@ -80,7 +80,7 @@ static bool resuming(const struct fakedev *f)
 
 static unsigned limit(const struct fakedev *f)
 {
-	return bits(f) & RUNNING ? f->c.early : f->c.segments;
+	return bits(f) & RUNNING ? fakedev_early(f) : f->c.segments;
 }
 
 static size_t segment_len(const struct fakedev *f)

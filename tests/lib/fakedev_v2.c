@@ -204,7 +204,7 @@ static ssize_t end_of_now(const struct fakedev *f)
 
 ssize_t fakedev_v2_read(struct fakedev *f, void *buf, size_t len)
 {
-	unsigned end = f->state == STOP_COPY ? f->c.segments : f->c.early;
+	unsigned end = f->state == STOP_COPY ? f->c.segments : fakedev_early(f);
 	uint8_t segment[FAKEDEV_SEGMENT_MAX];
 	size_t size, n;
 
