@@ -138,6 +138,25 @@ def messages_in_pieces(case):
     world.complete()
 
 
+def waits_inside(case):
+    """S3-73: it does not say that it runs before it has seen pages that are still missing: who serves them does not
+    wait for it, nor does anybody else."""
+    world = World(case, Server(case, f"work={WORK},early=on"), dma="messages", relay=True)
+    hold = world.relay.hold(S2D, before=lambda event: event.kind in ("PAGE", "ZERO"))
+    world.begin()
+    world.send_state()
+    world.vm.event("running")
+    world.relay.wait_held(hold)
+    wait_for("the device to be told to run", world.server.ran)
+    wait_for("that call to be shown", lambda: world.device().get("call"))
+    check_equal((world.server.said("worked"), world.device()["stage"] == "running"), ([], False), "it did not wait")
+    world.relay.release(hold)
+    check_equal(wait_event(world.server.child, "worked")["sum"], world.words(), "what the device saw")
+    world.wait_stage("running")
+    world.server.check_trace()
+    world.complete()
+
+
 def sharer(case):
     """Its server is a sharer of its name, and nothing is mapped for it before that is proven."""
     world = World(case, Server(case), dma="sharer")
@@ -335,6 +354,7 @@ CASES = [
     ("F46 F47 the example of a VMM declares it", example),
     ("F47 by messages: what it asks for waits", messages),
     ("F47 by messages: range by range", messages_in_pieces),
+    ("S3-73 its change of state waits for a page", waits_inside),
     ("F23 its server is a sharer, and proven first", sharer),
     ("F34 F47 a device of the first version", region),
     ("F34 segments that were joined are refused", region_joined),

@@ -14,6 +14,7 @@
  *	map=on|off	the window of the migration region can be mapped (on)
  *	trace=on|off	print a line of JSON for each command (off); vfiouser_trace.c
  *	work=N		look at so many words of memory when the device begins to run (0)
+ *	early=on|off	and that before it says that it runs (off)
  *	vice=NAME,at=N	what is wrong with the N-th answer, from 0 (vfiouser_talk.c)
  */
 #include "config.h"
@@ -34,7 +35,7 @@
 
 static const char *const known[] = {
 	"fd", "path", "generation", "seed", "size", "segment", "data", "twin", "pad", "reset",
-	"map", "vice", "at", "trace", "work", NULL,
+	"map", "vice", "at", "trace", "work", "early", NULL,
 };
 
 _Noreturn static void fail(const char *text)
@@ -83,6 +84,7 @@ static void read_options(struct vfiouser *s, struct keyval *kv)
 	s->reset_keeps = reset && strcmp(reset, "keep") == 0;
 	s->trace = keyval_get(kv, "trace") && boolean(kv, "trace");
 	s->work = number(kv, "work", 1 << 20, 0);
+	s->early = keyval_get(kv, "early") && boolean(kv, "early");
 	s->said = vfioterms_default();
 	s->said.max_fds = VFIOMSG_FDS;
 	s->said.max_data = number(kv, "data", UINT32_MAX, VFIOMSG_DATA_DEFAULT);

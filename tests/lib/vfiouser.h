@@ -67,6 +67,7 @@ struct vfiouser {
 	bool allow_twin, pad, reset_keeps, map_window;
 	bool trace;		/* print what is asked, and what is missing then */
 	uint64_t work;		/* words that it looks at when it begins to run */
+	bool early;		/* before it answers that it does */
 	enum vfiouser_vice vice;
 	uint64_t vice_at, heard; /* messages, from 0 */
 	struct vfiomsg *late;	 /* an answer that is still to go; owned */

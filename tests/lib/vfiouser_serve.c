@@ -466,8 +466,11 @@ static int turn(struct vfiouser *s)
 		vfiomsg_fail(&answer, &ask.head, err == -EBADMSG ? -EINVAL : err);
 	if (ask.head.flags & VFIOMSG_NO_REPLY)
 		return 0;
+	if (s->early)
+		vfiouser_work(s, before);
 	err = vfiouser_answer(s, &answer);
-	vfiouser_work(s, before);
+	if (!s->early)
+		vfiouser_work(s, before);
 	return was_agreed || s->agreed ? err : -EPROTO;
 }
 
