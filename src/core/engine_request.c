@@ -16,7 +16,9 @@
  * placed whatever it turns out to be.  What the gates miss is wanted without being said.
  *
  * Ahead of need (dma, prefetch) no more than a window is outstanding, so that a thread that sleeps
- * meanwhile is never behind a long row of pages that nobody waits for (O5).
+ * meanwhile is never behind a long row of pages that nobody waits for (O5).  It is filled up again
+ * when a part of it is empty, not page by page: a request of one page costs both sides as much as
+ * one of a hundred, and what is still outstanding keeps the source busy meanwhile.
  */
 #include "config.h"
 #include "core/engine.h"
@@ -28,6 +30,7 @@
 /* ranges of gates that are remembered at a time: others find a place, too */
 #define GATE_WANTS  (REQUEST_WANTS / 2)
 #define REQUEST_RUN 256		/* pages one REQ_PAGES may ask for ahead of need */
+#define WINDOW_PARTS 4		/* of the window; so much is empty before it is filled up again */
 
 static void make_request(struct engine *e, struct engine_request *r, uint64_t page, uint64_t n,
 			 enum request_class class)
@@ -130,6 +133,12 @@ static struct request_want *first_want(struct engine *e)
 	return request_first_want(&e->requests);
 }
 
+/* Is so much of the window empty that it is worth a request? */
+static bool window_is_open(const struct engine *e)
+{
+	return e->requested < e->window && e->window - e->requested >= e->window / WINDOW_PARTS;
+}
+
 /*
  * The next run of missing pages in the range that was wanted first, as far as the window reaches.
  */
@@ -137,7 +146,7 @@ static bool next_want(struct engine *e, struct engine_request *r, uint64_t now)
 {
 	struct request_want *w;
 
-	while (e->requested < e->window && (w = first_want(e))) {
+	while (window_is_open(e) && (w = first_want(e))) {
 		uint64_t page = ledger_find(&e->ledger, w->at, w->end, PAGE_MISSING), n = 0;
 		struct block *b = block_of_page(&e->blocks, page < w->end ? page : w->at);
 		uint64_t most = REQUEST_RUN < UINT32_MAX >> b->page_shift ?

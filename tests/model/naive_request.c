@@ -165,7 +165,7 @@ static bool ahead(struct world *w, struct engine_request *r)
 		uint64_t room = outstanding(w), n = 0, at;
 		enum request_class class;
 
-		if (room >= w->engine->window)
+		if (room >= w->engine->window || w->engine->window - room < w->engine->window / 4)
 			return false;
 		naive_want_gates(w);
 		if (v->want_n == 0)

@@ -116,6 +116,31 @@ Test(engine_request, never_more_than_the_window_ahead)
 	rig_asks_nothing(&r);
 }
 
+/* O5, F48: a window that is nearly full is left so until a quarter of it is empty. */
+Test(engine_request, F48_a_window_is_filled_up_again_by_parts_of_it)
+{
+	with_rig r;
+	struct sharer_ref vmm;
+
+	rig_open(&r, 16, 8);
+	rig_owe_all(&r);
+	vmm = rig_join(&r, true, 0);
+	engine_want(r.e, RAM, 0, 20 * 4096, CLASS_DMA);
+	rig_asks(&r, RAM, 0, 8, CLASS_DMA);
+	rig_page(&r, 0);
+	rig_settle(&r);
+	rig_asks_nothing(&r);
+	rig_fault(&r, vmm, 100, 1);
+	rig_asks(&r, RAM, 100, 1, CLASS_DEMAND);
+	rig_page(&r, 1);
+	rig_settle(&r);
+	rig_asks_nothing(&r);
+	rig_page(&r, 2);
+	rig_settle(&r);
+	rig_asks(&r, RAM, 8, 2, CLASS_DMA);
+	rig_asks_nothing(&r);
+}
+
 Test(engine_request, a_wanted_range_skips_what_is_there_and_what_was_asked_for)
 {
 	with_rig r;
