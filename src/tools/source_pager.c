@@ -3,9 +3,10 @@
  * From claimed pages to bytes, with whatever a fault does to them on the way.
  *
  * A stretch of records is put together in one buffer and written in one turn, so the section
- * brackets around it cannot be interrupted.  Page content is made straight in that buffer.  A page
- * that somebody asked for goes out in a turn of its own; the background then goes on behind it,
- * since what is touched next is often its neighbour (QEMU does the same).
+ * brackets around it cannot be interrupted.  Page content is made straight in that buffer.  Pages
+ * that somebody asked for go out in a turn of their own, together as far as one request goes; the
+ * background then goes on behind them, since what is touched next is often the neighbour (QEMU does
+ * the same).
  *
  * Owed counts down when a page is on the wire or will never be, not when it is claimed: the end of
  * the stream waits for 0.
@@ -409,14 +410,6 @@ int64_t source_pager_background(struct source_pager *p, size_t limit)
 
 /* --- requests ------------------------------------------------------------------------------ */
 
-static int answer_turn(struct source_pager *p, struct source_block *b, uint64_t page)
-{
-	open_section(p);
-	if (put_claimed(p, b, page) < 0)
-		return -ECONNABORTED;
-	return close_section(p);
-}
-
 static void leave_hint(struct source_session *s, const struct source_block *b, uint64_t page)
 {
 	uint64_t block = (uint64_t)(b - s->blocks) + 1;
@@ -424,29 +417,72 @@ static void leave_hint(struct source_session *s, const struct source_block *b, u
 	atomic_store_explicit(&s->hint, block << HINT_SHIFT | (page + 1), memory_order_relaxed);
 }
 
-/**
- * source_pager_answer - answer a request for @page of @b, if nobody sent it yet
- *
- * Return: 0 or -ECONNABORTED.
+/*
+ * Claim the next page behind @page that nobody sent yet, for the same turn.  A large page is a turn
+ * of its own.  False: @page was not looked at.
  */
-int source_pager_answer(struct source_pager *p, struct source_block *b, uint64_t page)
+static bool claim_behind(const struct source_pager *p, struct source_block *b, uint64_t *page,
+			 uint64_t end)
+{
+	bool open = source_block_fan(b) == 1;
+
+	while (++*page < end && open && has_room(p) && !atomic_load(&p->session->early_eof))
+		if (source_block_claim(b, *page))
+			return true;
+	return false;
+}
+
+/* @page is claimed; with it goes what follows, as far as the buffer.  Pages that went in. */
+static int64_t put_asked(struct source_pager *p, struct source_block *b, uint64_t *page,
+			 uint64_t end)
+{
+	int64_t n = 0;
+
+	do {
+		if (put_claimed(p, b, *page) < 0)
+			return -ECONNABORTED;
+		n++;
+	} while (claim_behind(p, b, page, end));
+	return n;
+}
+
+static int answer_turn(struct source_pager *p, struct source_block *b, uint64_t *page, uint64_t end)
 {
 	struct source_session *s = p->session;
+	int64_t n;
 	int r;
 
-	if (atomic_load(&s->early_eof) || !source_block_claim(b, page))
-		return 0;
 	atomic_store(&s->answering, true);
-	leave_hint(s, b, page);
+	leave_hint(s, b, end - 1);
 	source_lane_begin_turn(p->lane, true);
-	r = answer_turn(p, b, page);
+	open_section(p);
+	n = put_asked(p, b, page, end);
+	r = n < 0 ? (int)n : close_section(p);
 	source_lane_end_turn(p->lane);
 	atomic_store(&s->answering, false);
 	if (s->options->huge_interleave)
 		source_session_notify(s);
 	if (r == 0)
-		settle(s, 1);
+		settle(s, (uint64_t)n);
 	return r;
+}
+
+/**
+ * source_pager_answer - answer a request for pages of @b, those that nobody sent yet
+ * @page: the first
+ * @end: behind the last
+ *
+ * Return: 0 or -ECONNABORTED.
+ */
+int source_pager_answer(struct source_pager *p, struct source_block *b, uint64_t page, uint64_t end)
+{
+	while (page < end && !atomic_load(&p->session->early_eof)) {
+		if (!source_block_claim(b, page))
+			page++;
+		else if (answer_turn(p, b, &page, end) < 0)
+			return -ECONNABORTED;
+	}
+	return 0;
 }
 
 /* --- precopy -------------------------------------------------------------------------------- */

@@ -35,8 +35,9 @@ void source_pager_deinit(struct source_pager *p);
  * over.
  */
 int64_t source_pager_background(struct source_pager *p, size_t limit);
-/* Answer a request for @page of @b if nobody sent it yet.  0 or -ECONNABORTED. */
-int source_pager_answer(struct source_pager *p, struct source_block *b, uint64_t page);
+/* Answer a request for [@page, @end) of @b: what nobody sent yet.  0 or -ECONNABORTED. */
+int source_pager_answer(struct source_pager *p, struct source_block *b, uint64_t page,
+			uint64_t end);
 /*
  * Precopy: a turn with pages that are nobody's to claim.  begin, put any number, finish (also after
  * a put that failed).  0 or -ECONNABORTED.

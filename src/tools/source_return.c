@@ -42,19 +42,17 @@ static int on_request(struct reader *r, const struct qreturn_message *m)
 {
 	struct source_session *s = r->session;
 	struct source_block *b = find_block(r, m->name);
-	uint64_t page, end;
+	uint64_t first, end;
 
 	atomic_store_explicit(&s->asked_at, source_session_now(), memory_order_relaxed);
 	if (!source_check_request(&s->check, atomic_load(&s->phase), b, m->name, m->start,
 				  m->length))
 		return 0;
 	end = (m->start + m->length) / b->spec.page_size;
-	for (page = m->start / b->spec.page_size; page < end; page++) {
+	first = m->start / b->spec.page_size;
+	for (uint64_t page = first; page < end; page++)
 		source_check_page(&s->check, b, page);
-		if (source_pager_answer(&r->pager, b, page) < 0)
-			return -ECONNABORTED;
-	}
-	return 0;
+	return source_pager_answer(&r->pager, b, first, end);
 }
 
 /*
