@@ -102,6 +102,20 @@ def served_bulk(layout, o, urgent, zero=0, private=False):
         return _stream(s, program, o.stream_mib)
 
 
+# --- a device that waits for its memory ------------------------------------------------------------------
+
+def gated(layout, o, *how):
+    """From the moment faults are served until a device may run that reaches all; pages come because its gate wants them."""
+    with Stand(layout, o.seed) as s:
+        address = s.postcopyd()
+        program = s.served(o.stream_mib, 0, row="gate")
+        s.source(address, o.stream_mib, *how)
+        opened = s.result(program, "open")["ns"]
+        ns = opened - s.control("status")["times"]["listening_ns"]
+        stats = s.control("stats")
+        return {"ns": ns, "MiB_per_s": o.stream_mib * 1_000_000_000 // ns, "requests": stats["requests"]}
+
+
 # --- what a fault costs --------------------------------------------------------------------------------
 
 #: The same session with few faults and with many: what is left of the difference is the faults' own.

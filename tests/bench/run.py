@@ -119,6 +119,20 @@ def bulk(o, layout):
          ratio("zero: postcopyd / bare, shared memory", "postcopyd, zero", "bare, zero", "MiB_per_s", 0.8, True)])
 
 
+def prefetch(o, layout):
+    """A device does not fault, so its gate asks ahead for all that it reaches, however little the source sends by itself."""
+    stream, asked = "the stream alone", "a gate, asked for only"
+    both = "a gate beside the stream"
+    return Group(
+        "prefetch", f"the set of a device, {o.stream_mib} MiB, until it may run, against the background stream", layout,
+        {stream: lambda: {"requests": 0, **rows.served_bulk(layout, o, True)},
+         asked: lambda: rows.gated(layout, o, *rows.ON_DEMAND),
+         both: lambda: rows.gated(layout, o, "--preempt")},
+        ("MiB_per_s", "requests"),
+        [ratio("asked for only / stream alone", asked, stream, "MiB_per_s", 0.9, True),
+         ratio("beside the stream / stream alone", both, stream, "MiB_per_s", 0.9, True)])
+
+
 def cost(o, layout):
     methods = rows.cost_methods()
     return Group(
@@ -217,6 +231,7 @@ MAKERS = {
     "apart": lambda o, layouts: across("apart", layouts["apart"].text, o, layouts["apart"]),
     "loaded": lambda o, layouts: loaded(o, layouts["any"]),
     "bulk": lambda o, layouts: bulk(o, layouts["any"]),
+    "prefetch": lambda o, layouts: prefetch(o, layouts["any"]),
     "cost": lambda o, layouts: cost(o, layouts["one"]),
     "scale": lambda o, layouts: scale(o, layouts["one"]),
     "sharers": lambda o, layouts: sharers(o, layouts["one"]),

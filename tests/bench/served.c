@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The measured process of postcopyd's rows: shares its memory, a memfd or private, through
- * libpostcopy and touches it with the same code as the bare rows.
+ * libpostcopy and touches it with the same code as the bare rows.  Or nobody touches it, and a
+ * device that is to reach all of it waits.
  */
 #include "config.h"
 
@@ -10,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "postcopy/postcopy.h"
@@ -28,14 +30,43 @@ static int map_memory(struct postcopy_block *b, bool private)
 	return b->address == MAP_FAILED ? -1 : 0;
 }
 
+/* A device reaches all of the block; 0 or -1. */
+static int declare(postcopy *p, const struct postcopy_block *b)
+{
+	const struct postcopy_dma dma = {
+		.size = sizeof(dma),
+		.directions = POSTCOPY_DMA_READS | POSTCOPY_DMA_WRITES,
+		.gate = "device",
+		.block = b->name,
+		.length = b->length,
+	};
+
+	return postcopy_dma_map(p, &dma) < 0 || postcopy_dma_seal(p, dma.gate) < 0 ? -1 : 0;
+}
+
+/* On the daemon's clock: when the device may run. */
+static int print_open(postcopy *p)
+{
+	struct timespec now;
+
+	if (session_wait(p, POSTCOPY_EVENT_DMA_OPEN))
+		return 1;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	printf("open ns %lld\n", now.tv_sec * 1000000000LL + now.tv_nsec);
+	fflush(stdout);
+	return 0;
+}
+
 static int serve(postcopy *p, struct postcopy_block *b, struct toucher *t, const char *row)
 {
+	bool gated = strcmp(row, "gate") == 0;
+
 	t->base = b->address;
 	if (b->fd >= 0)
 		b->address = NULL;	/* found by the daemon */
-	if (postcopy_add_block(p, b) < 0 || postcopy_ready(p) < 0)
+	if (postcopy_add_block(p, b) < 0 || (gated && declare(p, b) < 0) || postcopy_ready(p) < 0)
 		return session_fail("register", postcopy_strerror(p));
-	if (session_wait(p, POSTCOPY_EVENT_RUNNING))
+	if (gated ? print_open(p) : session_wait(p, POSTCOPY_EVENT_RUNNING))
 		return 1;
 	if (t->count) {
 		toucher_run(t);
@@ -60,7 +91,7 @@ int main(int argc, char **argv)
 
 	if (argc < 7)
 		return session_fail("usage",
-				    "served SOCKET ROW PAGES COUNT SEED CPU "
+				    "served SOCKET ROW|gate PAGES COUNT SEED CPU "
 				    "[--only-absent] [--private]");
 	t.pages = strtoull(argv[3], NULL, 0);
 	t.count = strtoull(argv[4], NULL, 0);

@@ -24,6 +24,8 @@ int session_wait(postcopy *p, uint32_t type)
 			close(e.package_fd);
 			postcopy_loaded(p);
 		}
+		if (e.type == POSTCOPY_EVENT_DMA_RANGE)
+			postcopy_dma_mapped(p, e.gate, e.iova, 0);
 	} while (e.type != type);
 	return 0;
 }

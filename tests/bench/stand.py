@@ -136,9 +136,9 @@ class Stand:
         check(words[:1] == ["READY"], "postcopyd ended before it was ready")
         return words[1]
 
-    def served(self, mib, count, *options):
+    def served(self, mib, count, *options, row="served"):
         cpu = self.layout.toucher
-        argv = [built("tests/bench/served"), os.path.join(self.run_dir, "register"), "served",
+        argv = [built("tests/bench/served"), os.path.join(self.run_dir, "register"), row,
                 str(mib * MIB // PAGE), str(count), self.seed, str(-1 if cpu is None else cpu), *options]
         return self.case.spawn("served", self.layout.touching(argv))
 
