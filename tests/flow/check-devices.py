@@ -23,6 +23,16 @@ from relay import S2D  # noqa: E402
 from service import BLOCK, MIB, PAGE, Service, missing_programs  # noqa: E402
 
 
+def running_without_pages(world):
+    """The VM runs, its device was loaded, and no page of them comes before what is returned is released."""
+    hold = world.relay.hold(S2D, before=lambda event: event.kind in ("PAGE", "ZERO"))
+    world.begin()
+    world.send_state()
+    world.vm.event("running")
+    world.relay.wait_held(hold)
+    return hold
+
+
 # --- each way to its memory ---------------------------------------------------------------------------
 
 def gate(case):
@@ -107,11 +117,7 @@ def example(case):
 def messages(case):
     """It runs with the VM; what it asks for waits for its page; at the end it reaches all by itself."""
     world = World(case, Server(case, f"work={WORK}"), dma="messages", relay=True)
-    hold = world.relay.hold(S2D, before=lambda event: event.kind in ("PAGE", "ZERO"))
-    world.begin()
-    world.send_state()
-    world.vm.event("running")
-    world.relay.wait_held(hold)
+    hold = running_without_pages(world)
     wait_for("the device to run", world.server.ran)
     check_equal(world.server.said("worked"), [], "it saw pages that are not here")
     check_equal(world.server.ran()[0]["direct"], 0, "mappings by descriptor")
@@ -142,11 +148,7 @@ def waits_inside(case):
     """S3-73: it does not say that it runs before it has seen pages that are still missing: who serves them does not
     wait for it, nor does anybody else."""
     world = World(case, Server(case, f"work={WORK},early=on"), dma="messages", relay=True)
-    hold = world.relay.hold(S2D, before=lambda event: event.kind in ("PAGE", "ZERO"))
-    world.begin()
-    world.send_state()
-    world.vm.event("running")
-    world.relay.wait_held(hold)
+    hold = running_without_pages(world)
     wait_for("the device to be told to run", world.server.ran)
     wait_for("that call to be shown", lambda: world.device().get("call"))
     check_equal((world.server.said("worked"), world.device()["stage"] == "running"), ([], False), "it did not wait")
@@ -308,11 +310,7 @@ def no_server(case):
 def link_lost(case):
     """The device stays parked, and everything else answers."""
     world = World(case, Server(case), relay=True, source=())
-    hold = world.relay.hold(S2D, before=lambda event: event.kind in ("PAGE", "ZERO"))
-    world.begin()
-    world.send_state()
-    world.vm.event("running")
-    world.relay.wait_held(hold)
+    running_without_pages(world)
     world.wait_stage("waiting")
     world.relay.cut()
     world.service.wait_state("paused")
