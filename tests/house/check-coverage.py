@@ -15,8 +15,8 @@ def numbered(prefix, last, width=0):
 
 #: of the features that came later, and of the devices
 F = """
-22 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51
-52 53 54 55 56 60 61 62 63 64 65 66 67 68
+20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51
+52 53 54 55 56 57 58 59 60 61 62 63 64 65 66 67 68 69
 """
 
 #: of devices and what they reach: all rows of these seeds, with those that came between them
