@@ -376,18 +376,24 @@ Test(gate, mapped_while_it_runs)
 	rig_down(&r);
 }
 
+/* No IOMMU; all of a set of one range is there and mapped. */
+static void rig_up_mapped(struct rig *r)
+{
+	rig_up(r, false);
+	placed(r, 0, 64);
+	gate_seal(&r->gate);
+	gate_serve(&r->gate);
+	cr_assert_eq(map(r, 0, 0, P), 0);
+	expect_ready(r, 0);
+	cr_assert_eq(gate_mapped(&r->gate, 0, 0), 0);
+}
+
 /* F51, S2-02: without an IOMMU, what is declared late was reachable before. */
 Test(gate, late_declaration_taints)
 {
 	struct rig r;
 
-	rig_up(&r, false);
-	placed(&r, 0, 64);
-	gate_seal(&r.gate);
-	gate_serve(&r.gate);
-	cr_assert_eq(map(&r, 0, 0, P), 0);
-	expect_ready(&r, 0);
-	cr_assert_eq(gate_mapped(&r.gate, 0, 0), 0);
+	rig_up_mapped(&r);
 	expect_opened(&r);
 	gate_ran(&r.gate);
 	cr_assert_null(gate_blocker(&r.gate));
@@ -408,13 +414,7 @@ Test(gate, begun_anew)
 {
 	struct rig r;
 
-	rig_up(&r, false);
-	placed(&r, 0, 64);
-	gate_seal(&r.gate);
-	gate_serve(&r.gate);
-	cr_assert_eq(map(&r, 0, 0, P), 0);
-	expect_ready(&r, 0);
-	cr_assert_eq(gate_mapped(&r.gate, 0, 0), 0);
+	rig_up_mapped(&r);
 	gate_ran(&r.gate);
 	cr_assert_eq(map(&r, 8 * P, 8 * P, P), 0);
 	expect_ready(&r, 8 * P);
