@@ -149,7 +149,7 @@ int faultloop_notify_fd(const struct faultloop *f);
 /* The snapshot if it came back, else NULL.  *@stale (may be NULL): ask for another. */
 struct snapshot *faultloop_collect(struct faultloop *f, bool *stale);
 /* The orders for gates that came back since, in the order they were done; the caller's again. */
-struct gate_order *faultloop_collect_orders(struct faultloop *f);
+struct gate_order *gates_collect(struct faultloop *f);
 /* Ends the thread and frees everything, but for orders that nobody collected: collect first. */
 void faultloop_stop(struct faultloop *f);
 

@@ -48,28 +48,6 @@ void faultloop_post(struct faultloop *f, const struct message *m)
 }
 
 /**
- * faultloop_collect_orders - take the orders for gates that came back
- *
- * After faultloop_collect(): what a snapshot shows then was ordered before.
- *
- * Return: a list in the order in which they were done, NULL when there is none.
- */
-struct gate_order *faultloop_collect_orders(struct faultloop *f)
-{
-	struct gate_order *newest = __atomic_exchange_n(&f->gates.done, NULL, __ATOMIC_ACQUIRE);
-	struct gate_order *list = NULL;
-
-	while (newest) {
-		struct gate_order *o = newest;
-
-		newest = o->next;
-		o->next = list;
-		list = o;
-	}
-	return list;
-}
-
-/**
  * faultloop_notify_fd - becomes readable when something changed; stays ours
  */
 int faultloop_notify_fd(const struct faultloop *f)

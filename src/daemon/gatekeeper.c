@@ -467,7 +467,7 @@ void gatekeeper_look(struct gatekeeper *k, const struct snapshot *s)
  */
 void gatekeeper_collect(struct gatekeeper *k)
 {
-	struct gate_order *o = faultloop_collect_orders(k->loop), *next;
+	struct gate_order *o = gates_collect(k->loop), *next;
 
 	for (; o; o = next) {
 		struct request *r = (struct request *)o;

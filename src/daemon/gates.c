@@ -35,6 +35,28 @@ void gates_return(struct faultloop *f, struct gate_order *o, int error)
 		continue;
 }
 
+/**
+ * gates_collect - take the orders that came back, for the main thread
+ *
+ * After faultloop_collect(): what a snapshot shows then was ordered before.
+ *
+ * Return: a list in the order in which they were done, NULL when there is none.
+ */
+struct gate_order *gates_collect(struct faultloop *f)
+{
+	struct gate_order *newest = __atomic_exchange_n(&f->gates.done, NULL, __ATOMIC_ACQUIRE);
+	struct gate_order *list = NULL;
+
+	while (newest) {
+		struct gate_order *o = newest;
+
+		newest = o->next;
+		o->next = list;
+		list = o;
+	}
+	return list;
+}
+
 /* --- orders ----------------------------------------------------------------------------------- */
 
 typedef int order_handler(struct faultloop *f, struct gate *g, struct gate_order *o);

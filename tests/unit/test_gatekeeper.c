@@ -46,20 +46,6 @@ void faultloop_post(struct faultloop *loop, const struct message *m)
 	posted[n_posted++] = m->gate;
 }
 
-struct gate_order *faultloop_collect_orders(struct faultloop *loop)
-{
-	struct gate_order *newest = steal_ptr(&loop->gates.done), *list = NULL;
-
-	while (newest) {
-		struct gate_order *o = newest;
-
-		newest = o->next;
-		o->next = list;
-		list = o;
-	}
-	return list;
-}
-
 /* --- the fault thread ------------------------------------------------------------------------- */
 
 static void act(void)
