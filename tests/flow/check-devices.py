@@ -131,15 +131,17 @@ def messages(case):
 
 
 def messages_in_pieces(case):
-    """Range by range it comes to reach all by itself, and never misses two."""
-    half = SIZE // 2
-    world = World(case, Server(case), f"--dma-map=device=nic,iova={IOVA + half:#x},block={BLOCK},offset={half}",
-                  maps=(f"block={BLOCK},length={half}",), dma="messages")
+    """Range by range it comes to reach all by itself; both orders of each are more than its thread takes at a time."""
+    pieces = 150
+    rest = [f"--dma-map=device=nic,iova={IOVA + n * PAGE:#x},block={BLOCK},offset={n * PAGE},length={PAGE}"
+            for n in range(1, pieces)]
+    world = World(case, Server(case), *rest, maps=(f"block={BLOCK},length={PAGE}",), dma="messages")
     world.begin(patient=False)
     world.send_state()
     world.wait_stage("running")
-    wait_for("its memory by descriptor", lambda: world.server.ran()[-1]["direct"] == 2)
-    check_equal([c["command"] for c in world.server.ran()][-4:], [DMA_UNMAP, DMA_MAP] * 2, "how it came to that")
+    wait_for("its memory by descriptor", lambda: world.server.ran()[-1]["direct"] == pieces)
+    check_equal([c["command"] for c in world.server.ran()][-2 * pieces:], [DMA_UNMAP, DMA_MAP] * pieces,
+                "how it came to that")
     world.server.check_trace()
     world.complete()
 

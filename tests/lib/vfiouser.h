@@ -21,7 +21,7 @@ enum {
 	VFIOUSER_BAR = 0,
 	VFIOUSER_CONFIG = 7,
 	VFIOUSER_MIGRATION = 9, /* only in the first generation */
-	VFIOUSER_MAPPINGS = 64,
+	VFIOUSER_MAPPINGS = 256,
 	VFIOUSER_DIRTY = 1024, /* pages that are remembered */
 	/* Registers of the BAR, 8 bytes each. */
 	VFIOUSER_REG_ADDRESS = 0,
