@@ -7,6 +7,7 @@
  */
 #include "config.h"
 #include "daemon/control.h"
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -19,12 +20,20 @@
 
 #define MAX_CLIENTS	   32
 #define MAX_PARKED	   64 /* requests of one client that wait for a snapshot */
-#define MAX_BLOCKERS	   128
 #define REFRESH_TIMEOUT_MS 5000
 #define ACCEPT_PAUSE_MS	   1000 /* when the process is out of descriptors */
 
+/* Commands that others answer. */
+struct added {
+	const struct control_command *commands;
+	unsigned n;
+	void *ctx;
+};
+
 struct control {
 	int fd;
+	unsigned n_added;
+	struct added added[CONTROL_TABLES];
 	const struct control_ops *ops;
 	void *ctx;
 	GPtrArray *clients; /* struct client, freed on removal */
@@ -39,19 +48,25 @@ struct client {
 	bool events, eof;
 };
 
+/* What is asked: a row of our own table, or one that was added. */
+struct question {
+	const struct command *own;
+	const struct control_command *other;
+	void *ctx;
+};
+
 struct request {
 	struct jsonmsg *id; /* NULL: none was given */
-	const struct command *command;
+	struct question question;
 };
 
 typedef void (*report_fn)(struct jsonmsg_writer *w, const char *key, const struct snapshot *s);
 
-/* A row has one of report (a snapshot as JSON), parked (needs a refresh too) and at_once. */
+/* A row has one of report (a snapshot as JSON) and at_once. */
 struct command {
 	const char *name;
 	const char *const *arguments; /* members that "arguments" may have */
 	report_fn report;
-	void (*parked)(struct client *c, const struct request *r);
 	void (*at_once)(struct client *c, const struct request *r, const struct jsonmsg *arguments);
 };
 
@@ -108,59 +123,20 @@ static void reply_error(struct client *c, const struct jsonmsg *id, const char *
 
 /* --- commands ----------------------------------------------------------------------------- */
 
-static void put_identity(struct jsonmsg_writer *w, const char *key);
+static void put_identity(const struct control *control, struct jsonmsg_writer *w, const char *key);
 
-static void answer_blockers(struct client *c, const struct request *r)
+/* Ask whoever added the command. */
+static void ask_other(struct client *c, const struct request *r, const struct jsonmsg *arguments)
 {
 	struct jsonmsg_writer *w cleanup_jsonmsg_writer = begin_reply(r->id);
-	g_autofree struct control_blocker *b = g_new0(struct control_blocker, MAX_BLOCKERS);
-	unsigned n = c->control->ops->blockers(c->control->ctx, b, MAX_BLOCKERS);
-
-	report_blockers(w, "return", b, MIN(n, MAX_BLOCKERS));
-	send_reply(c, w);
-}
-
-static void answer_handover(struct client *c, const struct request *r)
-{
-	struct jsonmsg_writer *w cleanup_jsonmsg_writer = begin_reply(r->id);
-
-	if (c->control->ops->handover(c->control->ctx, w, "return"))
-		send_reply(c, w);
-	else
-		reply_error(c, r->id, "Unavailable",
-			    "nothing is handed over to a QEMU (--qemu was not given)");
-}
-
-static void answer_vhosts(struct client *c, const struct request *r)
-{
-	struct jsonmsg_writer *w cleanup_jsonmsg_writer = begin_reply(r->id);
-
-	c->control->ops->vhosts(c->control->ctx, w, "return");
-	send_reply(c, w);
-}
-
-static void answer_devices(struct client *c, const struct request *r)
-{
-	struct jsonmsg_writer *w cleanup_jsonmsg_writer = begin_reply(r->id);
-
-	c->control->ops->devices(c->control->ctx, w, "return");
-	send_reply(c, w);
-}
-
-static void change_vhosts(struct client *c, const struct request *r,
-			  const struct jsonmsg *arguments)
-{
-	struct jsonmsg_writer *w cleanup_jsonmsg_writer = NULL;
+	const struct control_command *command = r->question.other;
 	g_autoptr(GError) error = NULL;
 
-	if (!c->control->ops->change_vhosts(c->control->ctx, r->command->name, arguments, &error)) {
-		reply_error(c, r->id, "Refused", "%s", error->message);
-		return;
-	}
-	w = begin_reply(r->id);
-	jsonmsg_begin_object(w, "return");
-	jsonmsg_end(w);
-	send_reply(c, w);
+	if (command->run(r->question.ctx, command->name, arguments, w, "return", &error))
+		send_reply(c, w);
+	else
+		reply_error(c, r->id, command->fresh ? "Unavailable" : "Refused", "%s",
+			    error ? error->message : "not now");
 }
 
 static void answer_capabilities(struct client *c, const struct request *r,
@@ -169,7 +145,7 @@ static void answer_capabilities(struct client *c, const struct request *r,
 	struct jsonmsg_writer *w cleanup_jsonmsg_writer = begin_reply(r->id);
 
 	(void)arguments;
-	put_identity(w, "return");
+	put_identity(c->control, w, "return");
 	send_reply(c, w);
 }
 
@@ -223,31 +199,32 @@ static void answer_quit(struct client *c, const struct request *r, const struct 
 static const char *const no_arguments[] = {NULL};
 
 static const struct command commands[] = {
-	{ "status", no_arguments, report_status, NULL, NULL },
-	{ "sharers", no_arguments, report_sharers, NULL, NULL },
-	{ "blocks", no_arguments, report_blocks, NULL, NULL },
-	{ "stats", no_arguments, report_stats, NULL, NULL },
-	{ "blockers", no_arguments, NULL, answer_blockers, NULL },
-	{ "handover", no_arguments, NULL, answer_handover, NULL },
-	{ "vhost-user", no_arguments, NULL, answer_vhosts, NULL },
-	{ "vhost-user-add", (const char *const[]){ "device", NULL }, NULL, NULL, change_vhosts },
-	{ "vhost-user-remove", (const char *const[]){ "name", "force", NULL }, NULL, NULL,
-	  change_vhosts },
-	{ "devices", no_arguments, NULL, answer_devices, NULL },
-	{ "events", (const char *const[]){ "enable", NULL }, NULL, NULL, answer_events },
-	{ "quit", (const char *const[]){ "force", NULL }, NULL, NULL, answer_quit },
-	{ "capabilities", no_arguments, NULL, NULL, answer_capabilities },
+	{ "status", no_arguments, report_status, NULL },
+	{ "sharers", no_arguments, report_sharers, NULL },
+	{ "blocks", no_arguments, report_blocks, NULL },
+	{ "stats", no_arguments, report_stats, NULL },
+	{ "events", (const char *const[]){ "enable", NULL }, NULL, answer_events },
+	{ "quit", (const char *const[]){ "force", NULL }, NULL, answer_quit },
+	{ "capabilities", no_arguments, NULL, answer_capabilities },
 };
 
-static const struct command *find_command(const char *name)
+static bool find_question(const struct control *control, const char *name, struct question *q)
 {
+	*q = (struct question){ NULL };
 	for (size_t i = 0; name && i < ARRAY_LEN(commands); i++)
 		if (!strcmp(commands[i].name, name))
-			return &commands[i];
-	return NULL;
+			q->own = &commands[i];
+	for (unsigned i = 0; name && i < control->n_added; i++) {
+		const struct added *a = &control->added[i];
+
+		for (unsigned k = 0; k < a->n; k++)
+			if (!strcmp(a->commands[k].name, name))
+				*q = (struct question){ NULL, &a->commands[k], a->ctx };
+	}
+	return q->own || q->other;
 }
 
-static void put_identity(struct jsonmsg_writer *w, const char *key)
+static void put_identity(const struct control *control, struct jsonmsg_writer *w, const char *key)
 {
 	jsonmsg_begin_object(w, key);
 	jsonmsg_put_text(w, "version", PACKAGE_VERSION);
@@ -255,6 +232,9 @@ static void put_identity(struct jsonmsg_writer *w, const char *key)
 	jsonmsg_begin_array(w, "capabilities");
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
 		jsonmsg_put_text(w, NULL, commands[i].name);
+	for (unsigned i = 0; i < control->n_added; i++)
+		for (unsigned k = 0; k < control->added[i].n; k++)
+			jsonmsg_put_text(w, NULL, control->added[i].commands[k].name);
 	jsonmsg_end(w);
 	jsonmsg_end(w);
 }
@@ -266,13 +246,15 @@ static void answer_parked(struct client *c, const struct request *r)
 	const struct snapshot *s = c->control->ops->snapshot(c->control->ctx);
 	struct jsonmsg_writer *w cleanup_jsonmsg_writer = NULL;
 
-	if (r->command->parked) {
-		r->command->parked(c, r);
+	const struct command *own = r->question.own;
+
+	if (!own) {
+		ask_other(c, r, NULL);
 	} else if (!s) {
 		reply_error(c, r->id, "Unavailable", "there is no snapshot of the session");
 	} else {
 		w = begin_reply(r->id);
-		r->command->report(w, "return", s);
+		own->report(w, "return", s);
 		send_reply(c, w);
 	}
 }
@@ -333,16 +315,20 @@ static void park(struct client *c, struct request *r)
 
 /* --- requests ----------------------------------------------------------------------------- */
 
-static void run(struct client *c, const struct command *command, const struct jsonmsg *id,
+static void run(struct client *c, const struct question *q, const struct jsonmsg *id,
 		const struct jsonmsg *arguments)
 {
-	const char *stranger = jsonmsg_stranger(arguments, command->arguments);
+	struct request at_once = { (struct jsonmsg *)id, *q };
+	const char *stranger = jsonmsg_stranger(arguments, q->own ? q->own->arguments :
+								    q->other->arguments);
 
 	if (stranger) {
-		reply_error(c, id, "BadArgument", "'%s' has no argument '%s'", command->name,
-			    stranger);
-	} else if (command->at_once) {
-		command->at_once(c, &(struct request){(struct jsonmsg *)id, command}, arguments);
+		reply_error(c, id, "BadArgument", "'%s' has no argument '%s'",
+			    q->own ? q->own->name : q->other->name, stranger);
+	} else if (q->own && q->own->at_once) {
+		q->own->at_once(c, &at_once, arguments);
+	} else if (q->other && !q->other->fresh) {
+		ask_other(c, &at_once, arguments);
 	} else if (g_queue_get_length(&c->parked) >= MAX_PARKED) {
 		reply_error(c, id, "Busy", "%d requests of this client are waiting already",
 			    MAX_PARKED);
@@ -350,7 +336,7 @@ static void run(struct client *c, const struct command *command, const struct js
 		struct request *r = g_new0(struct request, 1);
 
 		r->id = jsonmsg_copy(id);
-		r->command = command;
+		r->question = *q;
 		park(c, r);
 	}
 }
@@ -361,7 +347,7 @@ static void take_request(struct client *c, const struct jsonmsg *v)
 	const struct jsonmsg *arguments = jsonmsg_member(v, "arguments");
 	const struct jsonmsg *id = jsonmsg_member(v, "id");
 	const char *name = jsonmsg_text(v, "execute", NULL), *stranger = jsonmsg_stranger(v, known);
-	const struct command *command = find_command(name);
+	struct question q;
 
 	if (id && jsonmsg_kind(id) != JSONMSG_TEXT && jsonmsg_kind(id) != JSONMSG_NUMBER)
 		reply_error(c, NULL, "BadRequest", "'id' is neither a string nor a number");
@@ -372,10 +358,10 @@ static void take_request(struct client *c, const struct jsonmsg *v)
 		reply_error(c, id, "BadRequest", "a request has no member '%s'", stranger);
 	else if (arguments && jsonmsg_kind(arguments) != JSONMSG_OBJECT)
 		reply_error(c, id, "BadRequest", "'arguments' is not an object");
-	else if (!command)
+	else if (!find_question(c->control, name, &q))
 		reply_error(c, id, "CommandNotFound", "there is no command '%.64s'", name);
 	else
-		run(c, command, id, arguments);
+		run(c, &q, id, arguments);
 }
 
 static bool is_blank(const char *line, size_t len)
@@ -431,7 +417,7 @@ static void greet(struct client *c)
 {
 	struct jsonmsg_writer *w cleanup_jsonmsg_writer = begin_reply(NULL);
 
-	put_identity(w, "postcopyd");
+	put_identity(c->control, w, "postcopyd");
 	send_reply(c, w);
 }
 
@@ -543,6 +529,17 @@ int control_new(struct control **out, int listen_fd, const struct control_ops *o
 	resume_accepting(control);
 	*out = control;
 	return 0;
+}
+
+/**
+ * control_add - commands that others answer
+ * @list: used as long as @control lives, with @ctx
+ */
+void control_add(struct control *control, const struct control_command *list, unsigned n,
+		 void *ctx)
+{
+	assert(control->n_added < CONTROL_TABLES);
+	control->added[control->n_added++] = (struct added){ list, n, ctx };
 }
 
 /**

@@ -25,28 +25,33 @@ struct control_ops {
 	void (*refresh)(void *ctx);
 	/* The last snapshot, valid until the caller returns to the main loop; NULL: none yet. */
 	const struct snapshot *(*snapshot)(void *ctx);
-	unsigned (*blockers)(void *ctx, struct control_blocker *out, unsigned max);
-	/*
-	 * Write the hand-over as member @key of the object that is open in @w; false: there is
-	 * none.
-	 */
-	bool (*handover)(void *ctx, struct jsonmsg_writer *w, const char *key);
 	/*
 	 * Stop the daemon soon (the reply is still to be sent, so not from inside this call):
 	 * refused (false, *why set) when that would lose a committed VM and !force.
 	 */
 	bool (*quit)(void *ctx, bool force, const char **why);
-	/* Write the vhost-user devices as member @key of the object that is open in @w. */
-	void (*vhosts)(void *ctx, struct jsonmsg_writer *w, const char *key);
-	/* @command: "vhost-user-add", "vhost-user-remove".  False with *error. */
-	bool (*change_vhosts)(void *ctx, const char *command, const struct jsonmsg *arguments,
-			      GError **error);
-	/* Write the VM's devices as member @key of the object that is open in @w. */
-	void (*devices)(void *ctx, struct jsonmsg_writer *w, const char *key);
 };
+
+/* A command that somebody else than the control socket answers. */
+struct control_command {
+	const char *name;
+	const char *const *arguments;	/* members that "arguments" may have, up to NULL */
+	/* about the session as it is now: answered behind a fresh snapshot, without arguments */
+	bool fresh;
+	/*
+	 * Do it, and write the answer as member @key of the object that is open in @w.  False with
+	 * *error, which is told as Refused (Unavailable, when @fresh); what was written is dropped.
+	 */
+	bool (*run)(void *ctx, const char *name, const struct jsonmsg *arguments,
+		    struct jsonmsg_writer *w, const char *key, GError **error);
+};
+
+#define CONTROL_TABLES 8
 
 /* @listen_fd: a listening UNIX stream socket, owned from here on. */
 int control_new(struct control **out, int listen_fd, const struct control_ops *ops, void *ctx);
+/* @n more commands, as long as @c lives: at most CONTROL_TABLES times.  Before anybody connects. */
+void control_add(struct control *c, const struct control_command *commands, unsigned n, void *ctx);
 /* Ends every connection. */
 void control_free(struct control *c);
 /* A fresh snapshot is there. */

@@ -58,11 +58,6 @@ static const struct snapshot *last_snapshot(void *ctx)
 
 /* --- blockers --------------------------------------------------------------------------------- */
 
-static unsigned list_blockers(void *ctx, struct control_blocker *out, unsigned max)
-{
-	return blockers_list(&((struct phases *)ctx)->blockers, out, max);
-}
-
 static void find_missing(struct phases *p)
 {
 	attendance_take(&p->blockers, p->door, p->options, p->handover);
@@ -369,15 +364,6 @@ static void connection_refused(void *ctx, const char *text)
 
 /* --- the hand-over ---------------------------------------------------------------------------- */
 
-static bool report_handover(void *ctx, struct jsonmsg_writer *w, const char *key)
-{
-	const struct phases *p = ctx;
-
-	if (p->handover)
-		handover_report(p->handover, w, key);
-	return p->handover;
-}
-
 /* Before a source can come: a VMM looks for its back-ends when it starts. */
 static bool start_vhosts(struct phases *p, GError **error)
 {
@@ -393,25 +379,6 @@ static bool start_vhosts(struct phases *p, GError **error)
 				    error))
 			return false;
 	return true;
-}
-
-static void report_vhosts(void *ctx, struct jsonmsg_writer *w, const char *key)
-{
-	vhost_list_report(((struct phases *)ctx)->vhosts, w, key);
-}
-
-static bool change_vhosts(void *ctx, const char *command, const struct jsonmsg *arguments,
-			  GError **error)
-{
-	struct phases *p = ctx;
-	const char *name = jsonmsg_text(arguments, "name", "");
-	struct options_vhost *o;
-
-	if (strcmp(command, "vhost-user-remove") == 0)
-		return vhost_list_remove(p->vhosts, name, jsonmsg_bool(arguments, "force", false),
-					 error);
-	o = options_parse_vhost(jsonmsg_text(arguments, "device", ""), error);
-	return o && vhost_list_add(p->vhosts, o, error);
 }
 
 static void start_handover(struct phases *p)
@@ -437,11 +404,8 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 		.spin_us = o->spin_us, .max_package = o->max_package, .max_waiters = o->max_waiters,
 		.switchover_ack = o->switchover_ack,
 	};
-	static const struct control_ops control_ops = { phases_refresh,	     last_snapshot,
-							list_blockers,	     report_handover,
-							phases_control_quit, report_vhosts,
-							change_vhosts,
-							phases_report_devices };
+	static const struct control_ops control_ops = { phases_refresh, last_snapshot,
+							phases_control_quit };
 	struct phases *p = g_new0(struct phases, 1);
 	struct door_ops door_ops = { door_changed, p, phases_may_run };
 	struct door_limits door_limits = { o->max_sharers, o->prove_timeout_s };
@@ -480,6 +444,7 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 		phases_free(p);
 		return NULL;
 	}
+	phases_add_commands(p);
 	if (!start_vhosts(p, error) || !phases_start_devices(p, error)) {
 		phases_free(p);
 		return NULL;

@@ -60,8 +60,3 @@ bool phases_may_run(void *ctx)
 {
 	return devices_may_run(((struct phases *)ctx)->devices);
 }
-
-void phases_report_devices(void *ctx, struct jsonmsg_writer *w, const char *key)
-{
-	devices_report(((struct phases *)ctx)->devices, w, key);
-}

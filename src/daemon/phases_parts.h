@@ -2,8 +2,8 @@
 #ifndef PC_DAEMON_PHASES_PARTS_H
 #define PC_DAEMON_PHASES_PARTS_H
 /*
- * Between phases.c, which drives a session, and phases_end.c, which decides when the daemon may
- * end.
+ * Between phases.c, which drives a session, phases_devices.c, phases_commands.c, and phases_end.c,
+ * which decides when the daemon may end.
  */
 #include "daemon/phases.h"
 
@@ -50,8 +50,9 @@ struct phases {
 /* phases_devices.c: what their state comes by; the devices themselves.  False with *error. */
 void phases_start_spool(struct phases *p, const struct phases_fds *fds);
 bool phases_start_devices(struct phases *p, GError **error);
-void phases_report_devices(void *ctx, struct jsonmsg_writer *w, const char *key);
 bool phases_may_run(void *ctx);
+/* phases_commands.c: what the control socket may be asked beside the session's state. */
+void phases_add_commands(struct phases *p);
 /* Ask for a fresh snapshot, or remember to when the one we have is out; @ctx is a struct phases. */
 void phases_refresh(void *ctx);
 /*

@@ -15,6 +15,7 @@
 #include <glib/gstdio.h>
 #include <criterion/criterion.h>
 #include "core/guard.h"
+#include "daemon/report.h"
 #include "sys/fd.h"
 #include "wire/jsonmsg.h"
 #include "wire/regmsg.h"
@@ -51,7 +52,7 @@ static const struct snapshot *fake_snapshot(void *ctx)
 	return ((struct fake *)ctx)->snapshot;
 }
 
-static unsigned fake_blockers(void *ctx, struct control_blocker *out, unsigned max)
+static unsigned list_blockers(void *ctx, struct control_blocker *out, unsigned max)
 {
 	struct fake *f = ctx;
 
@@ -65,15 +66,30 @@ static unsigned fake_blockers(void *ctx, struct control_blocker *out, unsigned m
 	return f->n_blockers;
 }
 
-static bool fake_handover(void *ctx, struct jsonmsg_writer *w, const char *key)
+static bool fake_handover(void *ctx, const char *name, const struct jsonmsg *arguments,
+			  struct jsonmsg_writer *w, const char *key, GError **error)
 {
 	struct fake *f = ctx;
 
-	if (!f->phase)
-		return false;
+	(void)name;
+	cr_assert_null(arguments);
 	jsonmsg_begin_object(w, key);
-	jsonmsg_put_text(w, "phase", f->phase);
+	jsonmsg_put_text(w, "phase", f->phase ? f->phase : "");
 	jsonmsg_end(w);
+	if (!f->phase)
+		g_set_error(error, g_quark_from_static_string("test"), 0, "no phase");
+	return f->phase;
+}
+
+static bool fake_blockers(void *ctx, const char *name, const struct jsonmsg *arguments,
+			  struct jsonmsg_writer *w, const char *key, GError **error)
+{
+	g_autofree struct control_blocker *b = g_new0(struct control_blocker, 128);
+
+	(void)name;
+	(void)arguments;
+	(void)error;
+	report_blockers(w, key, b, list_blockers(ctx, b, 128));
 	return true;
 }
 
@@ -89,34 +105,26 @@ static bool fake_quit(void *ctx, bool force, const char **why)
 	return false;
 }
 
-static void fake_vhosts(void *ctx, struct jsonmsg_writer *w, const char *key)
+static bool fake_change(void *ctx, const char *name, const struct jsonmsg *arguments,
+			struct jsonmsg_writer *w, const char *key, GError **error)
 {
 	(void)ctx;
-	jsonmsg_begin_array(w, key);
-	jsonmsg_put_text(w, NULL, "disk");
+	jsonmsg_begin_object(w, key);
 	jsonmsg_end(w);
-}
-
-static bool fake_change_vhosts(void *ctx, const char *command, const struct jsonmsg *arguments,
-			       GError **error)
-{
-	(void)ctx;
 	if (strcmp(jsonmsg_text(arguments, "device", ""), "x"))
 		return true;
-	g_set_error(error, g_quark_from_static_string("test"), 0, "%s x", command);
+	g_set_error(error, g_quark_from_static_string("test"), 0, "%s x", name);
 	return false;
 }
 
-static void fake_devices(void *ctx, struct jsonmsg_writer *w, const char *key)
-{
-	(void)ctx;
-	jsonmsg_begin_array(w, key);
-	jsonmsg_end(w);
-}
-
-static const struct control_ops fake_ops = { fake_refresh,	fake_snapshot, fake_blockers,
-					     fake_handover,	fake_quit,     fake_vhosts,
-					     fake_change_vhosts, fake_devices };
+static const char *const nothing[] = { NULL };
+static const char *const device[] = { "device", NULL };
+static const struct control_command fake_commands[] = {
+	{ "blockers", nothing, true, fake_blockers },
+	{ "handover", nothing, true, fake_handover },
+	{ "change", device, false, fake_change },
+};
+static const struct control_ops fake_ops = { fake_refresh, fake_snapshot, fake_quit };
 
 static struct sockaddr_un address(void)
 {
@@ -138,6 +146,7 @@ static void set_up(void)
 	cr_assert_eq(bind(fd, (struct sockaddr *)&sun, sizeof(sun)), 0);
 	cr_assert_eq(listen(fd, 64), 0);
 	cr_assert_eq(control_new(&fake.control, fd, &fake_ops, &fake), 0);
+	control_add(fake.control, fake_commands, ARRAY_LEN(fake_commands), &fake);
 }
 
 static void tear_down(void)
@@ -277,9 +286,8 @@ static void expect_refused(struct peer *p, const char *line, const char *class, 
 Test(control, greets_with_version_and_capabilities)
 {
 	static const char *const names[] = {
-		"status",   "sharers", "blocks", "stats",
-		"blockers", "handover", "vhost-user", "vhost-user-add", "vhost-user-remove",
-		"devices", "events", "quit", "capabilities",
+		"status", "sharers", "blocks", "stats", "events", "quit", "capabilities",
+		"blockers", "handover", "change",
 	};
 	struct peer p cleanup_peer = dial_raw();
 	struct jsonmsg *greeting cleanup_jsonmsg = next(&p);
@@ -696,18 +704,16 @@ Test(control, stats)
 	}
 }
 
-Test(control, vhost_user)
+Test(control, added_commands)
 {
 	struct peer p cleanup_peer = dial();
-	struct jsonmsg *all cleanup_jsonmsg = ask(&p, "{\"execute\":\"vhost-user\"}");
-	struct jsonmsg *gone cleanup_jsonmsg =
-		ask(&p, "{\"execute\":\"vhost-user-remove\",\"arguments\":{\"name\":\"disk\"}}");
+	struct jsonmsg *done cleanup_jsonmsg =
+		ask(&p, "{\"execute\":\"change\",\"arguments\":{\"device\":\"y\"}}");
 
-	cr_assert_eq(jsonmsg_count(jsonmsg_member(all, "return")), 1);
-	cr_assert_eq(jsonmsg_kind(jsonmsg_member(gone, "return")), JSONMSG_OBJECT);
-	expect_refused(&p, "{\"execute\":\"vhost-user-add\",\"arguments\":{\"device\":\"x\"}}",
-		       "Refused", "vhost-user-add x");
-	expect_refused(&p, "{\"execute\":\"vhost-user-add\",\"arguments\":{\"nonsense\":1}}",
+	cr_assert_eq(jsonmsg_kind(jsonmsg_member(done, "return")), JSONMSG_OBJECT);
+	expect_refused(&p, "{\"execute\":\"change\",\"arguments\":{\"device\":\"x\"}}",
+		       "Refused", "change x");
+	expect_refused(&p, "{\"execute\":\"change\",\"arguments\":{\"nonsense\":1}}",
 		       "BadArgument", "nonsense");
 }
 
