@@ -2,11 +2,46 @@
 #ifndef PC_DAEMON_OPTIONS_PARTS_H
 #define PC_DAEMON_OPTIONS_PARTS_H
 /*
- * What the files of the options share: options.c reads them, options_address.c the addresses,
- * options_qemu.c the hand-over, options_vhost.c the vhost-user back-ends, options_vfio.c devices.
+ * What the files of the options share: options_table.c names them, options.c reads them,
+ * options_address.c the addresses, options_qemu.c the hand-over, options_vhost.c the vhost-user
+ * back-ends, options_vfio.c devices.
  */
 #include "daemon/options.h"
 
+enum options_kind {
+	KIND_FLAG, /* stores .min when given, !.min when the file says false */
+	KIND_TEXT,
+	KIND_PATH,	  /* any bytes */
+	KIND_SOCKET_PATH, /* fits sun_path */
+	KIND_FD,
+	KIND_COUNT, /* unsigned */
+	KIND_SIZE,  /* uint64_t */
+	KIND_NAMES, /* repeatable */
+	KIND_ADDRESS,
+	KIND_QEMU,
+	KIND_CHANNEL,
+	KIND_VHOST,   /* repeatable, as are those that follow */
+	KIND_VFIO,
+	KIND_DMA_MAP,
+	OPTIONS_KINDS,
+};
+
+struct options_spec {
+	const char *name;
+	enum options_kind kind;
+	size_t at; /* in struct options */
+	uint64_t min, max;
+	const char *arg, *help;
+};
+
+#define OPTIONS_SPECS_MAX 64
+
+/* All of them; behind the last the name is NULL. */
+extern const struct options_spec options_specs[OPTIONS_SPECS_MAX];
+/* The value of one, as it was written.  False with *error, which does not name the option. */
+bool options_set(struct options *o, const struct options_spec *s, const char *text, GError **error);
+/* Its index, or -1. */
+int options_find(const char *name);
 /* Set *error and say false. */
 bool options_fail(GError **error, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 bool options_check_socket_path(const char *path, GError **error);

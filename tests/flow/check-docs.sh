@@ -151,7 +151,7 @@ error_classes_are_explained()
 
 control_commands_are_explained()
 {
-	sed -n '/^static const struct command commands/,/^};/s/^\t{ *"\([a-z-]*\)".*/\1/p' "$top/src/daemon/control.c" > "$dir/a"
+	sed -n '/^\(	\)*static const struct \(control_\)*command commands/,/^	*};/s/^\t*{ *"\([a-z-]*\)".*/\1/p' "$top/src/daemon/control.c" "$top"/src/daemon/*_commands.c > "$dir/a"
 	sed -n '/^\.Sh COMMANDS/,/^\.Sh SEE/s/^\.Ss //p' "$man/postcopyd-control.7" > "$dir/b"
 	same control.c postcopyd-control.7
 }
