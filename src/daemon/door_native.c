@@ -348,9 +348,10 @@ static gboolean on_connection(gint fd, GIOCondition condition, gpointer data)
  * door_new - open the door
  * @listen_fd: a listening SOCK_SEQPACKET socket, owned from here on
  * @ops: copied; called from the main loop
+ * @vault, @record: where what a successor needs is kept, both or none; they must outlive the door
  */
 struct door *door_new(int listen_fd, const struct door_limits *limits, struct faultloop *loop,
-		      const struct door_ops *ops)
+		      const struct door_ops *ops, struct vault *vault, struct record *record)
 {
 	struct door *d = g_new0(struct door, 1);
 
@@ -359,6 +360,8 @@ struct door *door_new(int listen_fd, const struct door_limits *limits, struct fa
 	d->prover = prover_new(limits->prove_timeout_s, d);
 	d->loop = loop;
 	d->ops = *ops;
+	d->vault = vault;
+	d->record = record;
 	d->clients = g_ptr_array_new();
 	d->peers = g_ptr_array_new_with_free_func(peer_free);
 	d->wards = g_ptr_array_new();

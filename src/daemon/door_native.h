@@ -14,6 +14,8 @@
 
 struct door;
 struct gatekeeper;
+struct record;
+struct vault;
 
 struct door_ops {
 	/* The registry changed: blockers may be gone, the session may go on. */
@@ -31,9 +33,12 @@ struct door_limits {
 	unsigned prove_timeout_s;	/* for a process to let its mappings be seen */
 };
 
-/* @listen_fd: a listening SOCK_SEQPACKET socket, owned from here on. */
+/*
+ * @listen_fd: a listening SOCK_SEQPACKET socket, owned from here on.  @vault, @record: where what a
+ * successor needs is kept, both or none; they must outlive the door.
+ */
 struct door *door_new(int listen_fd, const struct door_limits *limits, struct faultloop *loop,
-		      const struct door_ops *ops);
+		      const struct door_ops *ops, struct vault *vault, struct record *record);
 void door_free(struct door *d);
 /* The main sharer may say what devices reach; @gates must outlive the door. */
 void door_use_gates(struct door *d, struct gatekeeper *gates);

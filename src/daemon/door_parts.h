@@ -39,6 +39,8 @@ struct door {
 	uint32_t next_id;
 	struct faultloop *loop;
 	struct door_ops ops;
+	struct vault *vault;		/* NULL: nobody keeps anything */
+	struct record *record;
 	GPtrArray *clients;		/* struct client */
 	GPtrArray *peers;		/* struct peer */
 	bool ran;			/* a VM was told to run */

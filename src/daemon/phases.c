@@ -434,7 +434,7 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 	}
 	p->gates = gatekeeper_new(p->loop);
 	p->notify = g_unix_fd_add(faultloop_notify_fd(p->loop), G_IO_IN, on_notify, p);
-	p->door = door_new(fds->door, &door_limits, p->loop, &door_ops);
+	p->door = door_new(fds->door, &door_limits, p->loop, &door_ops, NULL, NULL);
 	door_use_gates(p->door, p->gates);
 	p->channel = channel_new(fds->incoming, p->loop, &channel_ops);
 	ret = control_new(&p->control, fds->control, &control_ops, p);

@@ -164,7 +164,7 @@ void lockstage_open(struct scene *s)
 	s->file = memfd_create("ram", MFD_CLOEXEC);
 	expect(s->file >= 0 && ftruncate(s->file, LOCKSTAGE_LENGTH) == 0);
 	expect_eq(faultloop_start(&s->loop, &lo), 0);
-	s->door = door_new(listener, &limits, s->loop, &ops);
+	s->door = door_new(listener, &limits, s->loop, &ops, NULL, NULL);
 	g_timeout_add(LOCKSTAGE_TICK_MS, on_tick, s);
 }
 

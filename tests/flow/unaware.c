@@ -134,7 +134,7 @@ static void open_scene(struct scene *s, uint32_t flags)
 	if (s->pid == 0)
 		program(&at, s->file, pair[1], flags);
 	expect_eq(faultloop_start(&s->loop, &lo), 0);
-	s->door = door_new(listener, &limits, s->loop, &ops);
+	s->door = door_new(listener, &limits, s->loop, &ops, NULL, NULL);
 	while (fdpass_recv(pair[0], &places, sizeof(places), &fds) == -EAGAIN)
 		turn(s);
 	s->sock = fdpass_steal(&fds, 0);
