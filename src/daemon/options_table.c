@@ -106,7 +106,8 @@ static bool set_text(const struct options_spec *s, void *field, const char *text
 	return true;
 }
 
-static bool set_socket_path(const struct options_spec *s, void *field, const char *text, GError **error)
+static bool set_socket_path(const struct options_spec *s, void *field, const char *text,
+			    GError **error)
 {
 	return options_check_socket_path(text, error) && set_text(s, field, text, error);
 }
@@ -217,7 +218,8 @@ static bool add_group(const struct options_spec *s, void *field, const char *tex
  */
 bool options_set(struct options *o, const struct options_spec *s, const char *text, GError **error)
 {
-	static bool (*const setters[])(const struct options_spec *, void *, const char *, GError **) = {
+	static bool (*const setters[])(const struct options_spec *, void *, const char *,
+				       GError **) = {
 		[KIND_FLAG] = set_flag,
 		[KIND_TEXT] = set_text,
 		[KIND_PATH] = set_text,
