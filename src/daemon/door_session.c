@@ -253,7 +253,8 @@ int door_block_file(const struct door *d, unsigned block, uint64_t *offset)
  */
 void door_announce(struct door *d)
 {
-	const struct message done = { .kind = MESSAGE_BLOCKS_DONE };
+	const struct message done = { .kind = MESSAGE_BLOCKS_DONE,
+				      .blocks_done = { .ledger = -1, .package = -1 } };
 
 	for (unsigned i = 0; i < d->n_matched; i++) {
 		const struct matched *m = &d->matched[i];

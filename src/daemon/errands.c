@@ -99,8 +99,10 @@ static void on_block(struct faultloop *f, const struct message *m)
 static void on_blocks_done(struct faultloop *f, const struct message *m)
 {
 	int ret = f->engine.session.state == SESSION_FAILED ? 0 : intake_blocks_done(f);
+	int ledger = m->blocks_done.ledger, package = m->blocks_done.package;
 
-	(void)m;
+	close_fd(&ledger);
+	close_fd(&package);
 	if (ret < 0)
 		verdict_halt(f, -ret, "no memory for the ledger");
 	faultloop_changed(f);
@@ -227,6 +229,12 @@ static void on_snapshot(struct faultloop *f, const struct message *m)
 	f->snapshot = m->snapshot;
 }
 
+static void on_adopted(struct faultloop *f, const struct message *m)
+{
+	(void)m;
+	faultloop_changed(f);
+}
+
 static void on_quit(struct faultloop *f, const struct message *m)
 {
 	(void)m;
@@ -251,6 +259,7 @@ void errands_inbox(struct faultloop *f)
 		[MESSAGE_WANT] = on_want,
 		[MESSAGE_STOP] = on_stop,
 		[MESSAGE_GATE] = on_gate,
+		[MESSAGE_ADOPTED] = on_adopted,
 		[MESSAGE_SNAPSHOT] = on_snapshot,
 		[MESSAGE_QUIT] = on_quit,
 	};
@@ -272,6 +281,12 @@ void errands_orphan(struct faultloop *f, const struct message *m)
 		 m->kind == MESSAGE_JOIN ? m->join.uffd : -1;
 
 	close_fd(&fd);
+	if (m->kind == MESSAGE_BLOCKS_DONE) {
+		int ledger = m->blocks_done.ledger, package = m->blocks_done.package;
+
+		close_fd(&ledger);
+		close_fd(&package);
+	}
 	if (m->kind == MESSAGE_SNAPSHOT)
 		f->snapshot = m->snapshot;
 	if (m->kind == MESSAGE_GATE)

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "core/engine.h"
+#include "daemon/adopt.h"
 #include "daemon/backing.h"
 #include "daemon/bulklane.h"
 #include "daemon/gates.h"
@@ -39,6 +40,9 @@ struct faultloop_options {
 	/* for how long the background stream rests (holdback.c); 0: the default */
 	uint32_t calm_ms;
 	const struct uffd_ops *uffd_ops;	/* NULL: the kernel */
+	struct record *record;		/* must outlive the thread; NULL: nobody keeps one */
+	/* what an earlier process left, with its record; NULL: a fresh session.  See adopt.h */
+	const struct faultloop_adopt *adopt;
 };
 
 /* Marks in the life of a session, CLOCK_MONOTONIC; 0: not yet. */

@@ -24,6 +24,7 @@ enum message_kind {
 	MESSAGE_WANT,		/* pages ahead of need */
 	MESSAGE_STOP,		/* refuse or, after the commit, hold the session */
 	MESSAGE_GATE,		/* an order for a gate: do it and give it back */
+	MESSAGE_ADOPTED,	/* every sharer of an earlier process has been told of again */
 	MESSAGE_SNAPSHOT,	/* fill it and give it back */
 	MESSAGE_QUIT,
 };
@@ -39,9 +40,14 @@ struct message {
 		struct {
 			unsigned index;		/* in the source's list */
 			enum block_kind kind;
-			int file;		/* SHARED; -1 */
+			/* SHARED; of another kind: a memfd for the store, or -1 */
+			int file;
 			uint64_t file_offset;
 		} block;
+		struct {
+			/* memfds, empty, which outlive us; -1: memory of our own */
+			int ledger, package;
+		} blocks_done;
 		struct {
 			uint32_t id;
 			char name[64];

@@ -474,7 +474,8 @@ static int connect_lane(struct stage *s, bool urgent)
 static void answer_blocks(struct stage *s)
 {
 	struct message block = { .kind = MESSAGE_BLOCK };
-	const struct message done = { .kind = MESSAGE_BLOCKS_DONE };
+	const struct message done = { .kind = MESSAGE_BLOCKS_DONE,
+				      .blocks_done = { .ledger = -1, .package = -1 } };
 
 	block.block.kind = s->options.private ? BLOCK_PRIVATE : BLOCK_SHARED;
 	block.block.file = s->options.private ? -1 : dup(s->memfd);
