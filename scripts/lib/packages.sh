@@ -6,7 +6,8 @@
 # to build the programs and the manual
 packages_build='
 	autoconf automake libtool make pkg-config gcc libc6-dev binutils
-	libglib2.0-dev libjson-glib-dev liburing-dev libxxhash-dev systemtap-sdt-dev'
+	libglib2.0-dev libjson-glib-dev liburing-dev libxxhash-dev libnl-3-dev
+	libnl-route-3-dev systemtap-sdt-dev'
 
 # to migrate a guest into them
 packages_guest='
