@@ -138,6 +138,16 @@ static int listen_tcp(const struct options_address *a, char **shown, GError **er
 }
 
 /**
+ * listen_shown - what listen_incoming() says of a socket, newly allocated
+ */
+char *listen_shown(int fd, const struct options_address *address)
+{
+	if (address->transport == OPTIONS_TCP)
+		return shown_tcp(fd);
+	return g_strdup_printf("unix:%s", address->path);
+}
+
+/**
  * listen_incoming - where the source connects
  * @shown: the address, with the port that was picked where 0 was asked for; newly allocated
  *
@@ -149,6 +159,6 @@ int listen_incoming(const struct options_address *address, char **shown, GError 
 {
 	if (address->transport == OPTIONS_TCP)
 		return listen_tcp(address, shown, error);
-	*shown = g_strdup_printf("unix:%s", address->path);
+	*shown = listen_shown(-1, address);
 	return listen_unix(address->path, SOCK_STREAM, NULL, error);
 }

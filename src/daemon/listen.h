@@ -7,6 +7,8 @@
 
 /* Where the source connects; *shown is newly allocated.  -1 with *error. */
 int listen_incoming(const struct options_address *address, char **shown, GError **error);
+/* The same for a socket that listens there already. */
+char *listen_shown(int fd, const struct options_address *address);
 /* A UNIX socket of @type, mode 0600, or 0660 and @group when given.  -1 with *error. */
 int listen_unix(const char *path, int type, const char *group, GError **error);
 

@@ -2,8 +2,11 @@
 /*
  * postcopyd: parse, build, run, tear down.
  *
- * The one place that exits.  Sockets are made before anything else is built, so that a daemon that
- * says READY can be connected to; what it made in the file system it removes when it ends.
+ * The one place that exits.  Who keeps our descriptors is decided first of all; with --keeper this
+ * process becomes the keeper and its child comes by here again.  Sockets are made before anything
+ * else is built, so that a daemon that says READY can be connected to; what it made in the file
+ * system it removes when it ends on purpose.  A worker that has to give up what an earlier one left
+ * does not end on purpose: it leaves everything to the next one.
  */
 #include "config.h"
 
@@ -12,6 +15,7 @@
 #include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -19,9 +23,11 @@
 #include <gio/gio.h>
 #include <glib-unix.h>
 
+#include "daemon/keeper.h"
 #include "daemon/listen.h"
 #include "daemon/options.h"
 #include "daemon/phases.h"
+#include "daemon/vault.h"
 #include "sys/fd.h"
 
 struct program {
@@ -48,11 +54,8 @@ static gboolean on_signal(gpointer data)
 /* The file must be ours alone from its first byte: device state holds the guest's secrets. */
 static int open_state(const char *path, GError **error)
 {
-	int fd;
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 
-	if (!path)
-		return -1;
-	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		g_set_error(error, G_IO_ERROR, (gint)g_io_error_from_errno(errno),
 			    "--device-state %s: %s%s", path, g_strerror(errno),
@@ -60,7 +63,51 @@ static int open_state(const char *path, GError **error)
 	return fd;
 }
 
-static bool open_fds(const struct options *o, struct phases_fds *fds, char **shown,
+/* What is made once for all workers: @fd, or -1 with *error set. */
+static bool keep(struct vault *v, const char *name, int fd, GError **error)
+{
+	int ret = fd < 0 ? 0 : vault_keep(v, name, fd);
+
+	if (ret < 0)
+		g_set_error(error, G_IO_ERROR, (gint)g_io_error_from_errno(-ret),
+			    "nobody can keep the descriptor %s: %s", name, g_strerror(-ret));
+	return fd >= 0 && ret == 0;
+}
+
+static bool open_stream(const char *name, const struct options_address *address, struct vault *v,
+			int *fd, char **shown, GError **error)
+{
+	*fd = vault_take(v, name);
+	if (*fd >= 0)
+		*shown = listen_shown(*fd, address);
+	else
+		*fd = listen_incoming(address, shown, error);
+	return keep(v, name, *fd, error);
+}
+
+static bool open_unix(const char *path, int type, const char *group, struct vault *v, int *fd,
+		      GError **error)
+{
+	const char *name = type == SOCK_SEQPACKET ? "register" : "control";
+
+	*fd = vault_take(v, name);
+	if (*fd < 0)
+		*fd = listen_unix(path, type, group, error);
+	return keep(v, name, *fd, error);
+}
+
+/* An earlier worker may have written to it: whoever writes begins at its start. */
+static bool open_package_file(const struct options *o, struct vault *v, int *fd, GError **error)
+{
+	if (!o->device_state)
+		return true;
+	*fd = vault_take(v, "state");
+	if (*fd < 0)
+		*fd = open_state(o->device_state, error);
+	return keep(v, "state", *fd, error);
+}
+
+static bool open_fds(const struct options *o, struct vault *v, struct phases_fds *fds, char **shown,
 		     char **devices_shown, GError **error)
 {
 	if (o->run_dir && g_mkdir_with_parents(o->run_dir, 0700) < 0) {
@@ -68,28 +115,25 @@ static bool open_fds(const struct options *o, struct phases_fds *fds, char **sho
 			    "--run-dir %s: %s", o->run_dir, g_strerror(errno));
 		return false;
 	}
-	if (o->incoming_fd >= 0)
+	/* What was passed to us every worker inherits. */
+	fds->incoming = o->incoming_fd;
+	fds->door = o->register_fd;
+	fds->control = o->control_fd;
+	if (fds->incoming >= 0)
 		*shown = g_strdup("passed descriptor");
-	fds->incoming = o->incoming_fd >= 0 ? o->incoming_fd :
-					      listen_incoming(&o->incoming, shown, error);
-	if (fds->incoming < 0)
+	else if (!open_stream("incoming", &o->incoming, v, &fds->incoming, shown, error))
 		return false;
-	fds->door = o->register_fd >= 0 ?
-			    o->register_fd :
-			    listen_unix(o->register_path, SOCK_SEQPACKET, o->register_group, error);
-	if (fds->door < 0)
+	if (fds->door < 0 && !open_unix(o->register_path, SOCK_SEQPACKET, o->register_group, v,
+					&fds->door, error))
 		return false;
-	fds->control = o->control_fd >= 0 ? o->control_fd :
-					    listen_unix(o->control_path, SOCK_STREAM, NULL, error);
-	if (fds->control < 0)
+	if (fds->control < 0 &&
+	    !open_unix(o->control_path, SOCK_STREAM, NULL, v, &fds->control, error))
 		return false;
-	if (o->device_channel.on)
-		fds->devices = listen_incoming(&o->device_channel.address, devices_shown, error);
-	if (o->device_channel.on && fds->devices < 0)
+	if (o->device_channel.on && !open_stream("devices", &o->device_channel.address, v,
+						 &fds->devices, devices_shown, error))
 		return false;
 	fds->devices_shown = *devices_shown;
-	fds->state = open_state(o->device_state, error);
-	return fds->state >= 0 || !o->device_state;
+	return open_package_file(o, v, &fds->state, error);
 }
 
 /*
@@ -132,27 +176,60 @@ static void remove_sockets(const struct options *o)
 		unlink(o->device_channel.address.path);
 }
 
-static int serve(const struct options *o, GError **error)
+/*
+ * Only what ends on purpose says so to whoever keeps: what an earlier worker left is not given up
+ * because this one could not take it.
+ */
+static int serve(const struct options *o, struct vault *v, GError **error)
 {
-	struct phases_fds fds = { -1, -1, -1, -1, -1, NULL };
+	struct phases_fds fds = { -1, -1, -1, -1, -1, NULL, v };
 	struct program p = { .code = 1 };
 	g_autofree char *shown = NULL, *devices_shown = NULL;
+	bool begun;
 
 	raise_fd_limit();
-	if (!open_fds(o, &fds, &shown, &devices_shown, error))
-		return 1;
+	begun = open_fds(o, v, &fds, &shown, &devices_shown, error);
 	p.loop = g_main_loop_new(NULL, FALSE);
-	p.phases = phases_new(o, &fds, ended, &p, error);
+	if (begun)
+		p.phases = phases_new(o, &fds, ended, &p, error);
 	if (p.phases) {
 		g_unix_signal_add(SIGTERM, on_signal, &p);
 		g_unix_signal_add(SIGINT, on_signal, &p);
 		say_ready(o, shown);
+		vault_ready(v);
 		g_main_loop_run(p.loop);
-		phases_free(p.phases);
 	}
+	/* Nobody is told that we go: who follows takes everything as it is. */
+	if (p.phases && p.code == PHASES_FOLLOWED)
+		_exit(0);
+	if (p.phases || !vault_again(v))
+		vault_over(v);
+	phases_free(p.phases);
 	g_main_loop_unref(p.loop);
-	remove_sockets(o);
+	if (begun && (p.phases || !vault_again(v)))
+		remove_sockets(o);
 	return p.code;
+}
+
+/* The worker's own options were read once by its keeper, which found them good. */
+static int begin(const struct options *o, char **argv, GError **error)
+{
+	struct vault *v;
+	int code;
+
+	if (o->keeper && !vault_is_worker())
+		return keeper_run(argv, environ, o->ready_fd);
+	v = vault_open(o->fd_store);
+	if (o->fd_store && !vault_keeps(v)) {
+		g_set_error_literal(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
+				    "--fd-store: no service manager started this process (there is "
+				    "no NOTIFY_SOCKET); --keeper does it without one");
+		code = 2;
+	} else {
+		code = serve(o, v, error);
+	}
+	vault_free(v);
+	return code;
 }
 
 int main(int argc, char **argv)
@@ -167,7 +244,7 @@ int main(int argc, char **argv)
 	case OPTIONS_OK:
 		if (o.verbose)
 			g_log_set_debug_enabled(TRUE);
-		code = serve(&o, &error);
+		code = begin(&o, argv, &error);
 		break;
 	case OPTIONS_EXIT_OK:
 		break;

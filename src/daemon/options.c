@@ -27,6 +27,7 @@ static const char *const exclusive[][2] = {
 	{"register-path", "register-fd"},
 	{"control-path", "control-fd"},
 	{"register-group", "register-fd"},
+	{"keeper", "fd-store"},
 };
 
 struct parse {

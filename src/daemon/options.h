@@ -113,6 +113,8 @@ struct options {
 	bool switchover_ack;	 /* for a source >= 8.1 with that capability */
 	/* Unless --stay: exit 0 after COMPLETE once every sharer has gone, or 5 s later. */
 	bool exit_when_done;
+	bool keeper;		 /* a process of its own keeps our descriptors, and restarts us */
+	bool fd_store;		 /* the service manager keeps them */
 	bool verbose;
 };
 

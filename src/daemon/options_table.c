@@ -81,6 +81,10 @@ const struct options_spec options_specs[OPTIONS_SPECS_MAX] = {
 	  "Acknowledge the switch-over (for a source with that migration capability)" },
 	{ "stay", KIND_FLAG, AT(exit_when_done), false, 0, NULL,
 	  "Go on answering postcopyctl when the session is over, until it says quit" },
+	{ "keeper", KIND_FLAG, AT(keeper), true, 0, NULL,
+	  "Serve in a child process, which is started again where it was when it dies" },
+	{ "fd-store", KIND_FLAG, AT(fd_store), true, 0, NULL,
+	  "The service manager starts us again where we were when we die (systemd's fd store)" },
 	{ "verbose", KIND_FLAG, AT(verbose), true, 0, NULL, "Log every step of the session" },
 };
 

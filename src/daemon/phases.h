@@ -10,6 +10,7 @@
 #include "daemon/door_native.h"
 #include "daemon/faultloop.h"
 #include "daemon/options.h"
+#include "daemon/vault.h"
 
 struct phases;
 
@@ -20,7 +21,11 @@ struct phases;
 struct phases_fds {
 	int incoming, door, control, state, devices;
 	const char *devices_shown; /* where --device-channel listens, for people */
+	struct vault *vault;	   /* must outlive it */
 };
+
+/* Not an exit code: another worker follows this one, which must touch nothing any more. */
+#define PHASES_FOLLOWED (-1)
 
 /* @ended is called once, when the daemon should end, with its exit code. */
 struct phases *phases_new(const struct options *o, const struct phases_fds *fds,

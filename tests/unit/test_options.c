@@ -390,6 +390,8 @@ Test(options, help_names_every_option, .init = cr_redirect_stdout)
 		"--max-waiters=N",
 		"--switchover-ack",
 		"--stay",
+		"--keeper",
+		"--fd-store",
 		"--verbose",
 		"--config=FILE",
 		"--help",
