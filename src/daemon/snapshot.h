@@ -113,6 +113,9 @@ struct snapshot {
 	uint64_t first_fault_ns, first_served_ns;	/* 0 */
 	uint64_t running_ns, complete_ns;		/* 0 */
 	bool committed, commit_ping, urgent_lane;
+	bool held;			/* PAUSED for good: no source can mend it */
+	uint64_t recoveries;		/* by a resumed source, so far */
+	uint64_t paused_ns;		/* PAUSED, RECOVERING: since when nobody sends; else 0 */
 	bool ownership_unknown;		/* lost between the end of the stream and SHUT */
 	bool main_eof, shut_sent;
 	/* behind the end of the stream pages are owed: since when the urgent lane brings none; 0 */

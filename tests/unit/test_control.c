@@ -471,7 +471,8 @@ Test(control, status)
 	s->state_ns = 900;
 	s->started_ns = 10;
 	s->running_ns = 20;
-	s->committed = s->urgent_lane = true;
+	s->committed = s->urgent_lane = s->held = true;
+	s->paused_ns = 901, s->recoveries = 47;
 	s->error = ECONNRESET;
 	strcpy(s->reason, "the source is gone");
 	strcpy(s->machine, "pc-i440fx-7.2");
@@ -494,13 +495,13 @@ Test(control, status)
 
 	cr_assert_str_eq(
 		line,
-		"{\"now_ns\":1000,\"state\":\"paused\",\"state_since_ns\":900,\"times\":{\"started_"
-		"ns\":10,"
+		"{\"now_ns\":1000,\"state\":\"paused\",\"state_since_ns\":900,"
+		"\"paused_since_ns\":901,\"times\":{\"started_ns\":10,"
 		"\"switchover_ns\":null,\"listening_ns\":null,\"first_fault_ns\":null,\"first_"
 		"served_ns\":null,"
 		"\"running_ns\":20,\"complete_ns\":null},\"committed\":true,\"commit_ping\":false,"
-		"\"urgent_lane\":true,\"ownership_unknown\":false,\"running_told\":false,\"main_"
-		"eof\":false,"
+		"\"urgent_lane\":true,\"ownership_unknown\":false,\"held\":true,"
+		"\"running_told\":false,\"main_eof\":false,"
 		"\"shut_sent\":false,\"source_closed\":true,"
 		"\"error\":{\"errno\":104,\"reason\":\"the source is "
 		"gone\"},\"machine\":\"pc-i440fx-7.2\","
@@ -508,8 +509,8 @@ Test(control, status)
 		"\"device_bytes\":33},"
 		"\"owed_pages\":40,\"owed_pages_left\":41,\"faults_in_flight\":42,\"requests_in_"
 		"flight\":43,"
-		"\"store_bytes\":44,\"stray_pages\":45,\"pool_waits\":46,\"blocks\":2,\"sharers\":3,"
-		"\"device_channel\":null,\"device_states\":[]}\n");
+		"\"store_bytes\":44,\"stray_pages\":45,\"pool_waits\":46,"
+		"\"recoveries\":47,\"blocks\":2,\"sharers\":3,\"device_channel\":null,\"device_states\":[]}\n");
 }
 
 Test(control, sharers)
