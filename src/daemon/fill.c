@@ -89,6 +89,7 @@ static void fill_blocks(const struct faultloop *f, struct snapshot *s)
 			.stored = b->stored,
 			.zero = b->zero,
 			.lost = b->lost,
+			.unplaced = b->unplaced,
 			.sharers = count_sharers(f, i),
 			.store = b->kind == BLOCK_HELD ? b->store : NULL,
 		};

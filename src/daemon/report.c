@@ -246,6 +246,7 @@ static void put_block(struct jsonmsg_writer *w, const struct snapshot_block *b)
 		{"stored", offsetof(struct snapshot_block, stored)},
 		{"zero", offsetof(struct snapshot_block, zero)},
 		{"lost", offsetof(struct snapshot_block, lost)},
+		{"unplaced", offsetof(struct snapshot_block, unplaced)},
 	};
 
 	jsonmsg_begin_object(w, NULL);
@@ -326,6 +327,7 @@ static void put_lanes(struct jsonmsg_writer *w, const struct stats *s)
 		{"requested_pages", offsetof(struct stats, requested_pages)},
 		{"rerequested", offsetof(struct stats, rerequested)},
 		{"alarms", offsetof(struct stats, alarms)},
+		{"lost", offsetof(struct stats, lost)},
 		{"again", offsetof(struct stats, again)},
 		{"place_fallbacks", offsetof(struct stats, place_fallbacks)},
 		{"return_bytes", offsetof(struct stats, return_bytes)},

@@ -28,12 +28,12 @@ struct snapshot_block {
 	uint64_t pages;			/* of page_size */
 	uint64_t owed;			/* discarded at the switch-over */
 	/* pages by state, sum = pages */
-	uint64_t present, missing, requested, stored, zero, lost;
+	uint64_t present, missing, requested, stored, zero, lost, unplaced;
 	/*
 	 * HELD: the block's content, @length bytes.  The fault thread's (or the bulk lane's) to
 	 * write as long as pages of it are missing; from the snapshot on that shows the session
-	 * serving and none missing or lost it is written by nobody any more, and anybody may read
-	 * it until the fault thread is stopped.  NULL: of another kind.
+	 * serving and none missing or unplaced it is written by nobody any more, and anybody may
+	 * read it until the fault thread is stopped.  NULL: of another kind.
 	 */
 	const uint8_t *store;
 };

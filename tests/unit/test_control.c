@@ -571,7 +571,8 @@ Test(control, blocks)
 					      .requested = 5,
 					      .stored = 4,
 					      .zero = 6,
-					      .lost = 1};
+					      .lost = 1,
+					      .unplaced = 2};
 	struct jsonmsg *v cleanup_jsonmsg = ask(&p, "{\"execute\":\"blocks\"}");
 	char *line cleanup_free = jsonmsg_print(jsonmsg_member(v, "return"), NULL);
 
@@ -579,7 +580,7 @@ Test(control, blocks)
 			       "1048576,\"page_size\":4096,"
 			       "\"pages\":256,\"owed\":100,\"present\":150,\"missing\":90,"
 			       "\"requested\":5,\"stored\":4,\"zero\":6,"
-			       "\"lost\":1}]\n");
+			       "\"lost\":1,\"unplaced\":2}]\n");
 }
 
 Test(control, a_snapshot_that_counts_too_many_is_cut)
@@ -656,7 +657,7 @@ Test(control, stats)
 {
 	static const char *const lanes[] = {"main", "urgent", "store"};
 	static const char *const counts[] = {
-		"requests", "requested_pages", "rerequested", "alarms",
+		"requests", "requested_pages", "rerequested", "alarms", "lost",
 		"again",    "place_fallbacks", "return_bytes", NULL,
 	};
 	struct snapshot *s = fake.snapshot;
@@ -672,11 +673,11 @@ Test(control, stats)
 				  .requested_pages = 11,
 				  .rerequested = 12,
 				  .alarms = 13,
-				  .again = 14,
-				  .place_fallbacks = 15,
-				  .return_bytes = 16,
-				  .ring_syscalls = 17,
-				  .other_syscalls = 18};
+				  .lost = 14,
+				  .again = 15,
+				  .place_fallbacks = 16,
+				  .return_bytes = 17,
+				  .ring_syscalls = 18, .other_syscalls = 19};
 	for (unsigned i = 0; i < LANE_COUNT; i++)
 		s->stats.lane[i] = (struct lane_stats){
 			.bytes = 20 * i + 1, .duplicates = 20 * i + 6, .batches = 20 * i + 7,
@@ -691,8 +692,8 @@ Test(control, stats)
 	cr_assert_str_eq(jsonmsg_text(sharer, "name", "?"), "net");
 	expect_sharer_stats(sharer, 200);
 	expect_counts(r, counts, 10);
-	cr_assert_eq(jsonmsg_u64(jsonmsg_member(r, "syscalls"), "ring", 0), 17);
-	cr_assert_eq(jsonmsg_u64(jsonmsg_member(r, "syscalls"), "other", 0), 18);
+	cr_assert_eq(jsonmsg_u64(jsonmsg_member(r, "syscalls"), "ring", 0), 18);
+	cr_assert_eq(jsonmsg_u64(jsonmsg_member(r, "syscalls"), "other", 0), 19);
 	for (unsigned i = 0; i < LANE_COUNT; i++) {
 		const struct jsonmsg *lane = jsonmsg_member(jsonmsg_member(r, "lanes"), lanes[i]);
 
