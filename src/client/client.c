@@ -252,16 +252,24 @@ PUBLIC int postcopy_new_fd(postcopy **out, int sock, const struct postcopy_optio
 	return 0;
 }
 
-PUBLIC int postcopy_new(postcopy **out, const char *socket_path,
-			const struct postcopy_options *options, char *text)
+static int connect_and_join(postcopy **out, const char *socket_path,
+			    const struct postcopy_options *options, char *text)
 {
-	int sock;
+	int sock = fdpass_connect(socket_path, DEFAULT_TIMEOUT_MS);
 
 	*out = NULL;
-	sock = fdpass_connect(socket_path, DEFAULT_TIMEOUT_MS);
 	if (sock < 0)
 		return explain(text, sock, socket_path);
 	return postcopy_new_fd(out, sock, options, text);
+}
+
+/* A daemon that was restarted while it read our hello knows nothing of us. */
+PUBLIC int postcopy_new(postcopy **out, const char *socket_path,
+			const struct postcopy_options *options, char *text)
+{
+	int err = connect_and_join(out, socket_path, options, text);
+
+	return err == -ERESTART ? connect_and_join(out, socket_path, options, text) : err;
 }
 
 PUBLIC void postcopy_free(postcopy *p)

@@ -10,6 +10,11 @@
  *
  * A daemon that sends what cannot be understood is not talked to any further: the connection ends
  * with that as its reason.
+ *
+ * A daemon that is restarted under us (its keeper holds the other end of the socket meanwhile) may
+ * answer a call with ERESTART: it does not know what became of it.  Calls that do no harm the second
+ * time are made once more here.  It may tell an event again, too; what is told once is given to the
+ * application once.
  */
 #include "config.h"
 
@@ -181,6 +186,21 @@ static bool is_answer(const union regmsg *m)
 static bool is_event(const union regmsg *m)
 {
 	return m->head.type < ARRAY_LEN(event_types) && event_types[m->head.type];
+}
+
+/* True from the second time on, of what happens once in a session. */
+static bool is_old(struct conn *c, const union regmsg *m)
+{
+	static const uint64_t once = UINT64_C(1) << POSTCOPY_EVENT_LISTENING |
+				     UINT64_C(1) << POSTCOPY_EVENT_PACKAGE |
+				     UINT64_C(1) << POSTCOPY_EVENT_RUNNING |
+				     UINT64_C(1) << POSTCOPY_EVENT_COMPLETE |
+				     UINT64_C(1) << POSTCOPY_EVENT_FAILED;
+	uint64_t bit = UINT64_C(1) << event_types[m->head.type];
+	bool old = c->heard & once & bit;
+
+	c->heard |= bit;
+	return old;
 }
 
 /*
@@ -363,21 +383,27 @@ static int step(struct conn *c, union regmsg *m, uint32_t serial, int64_t deadli
 		return 1;
 	if (is_answer(m))
 		return m->head.serial == serial; /* else the answer of a call that gave up */
-	keep_event(c, m, &fds);
+	if (!is_old(c, m))
+		keep_event(c, m, &fds);
 	return 0;
 }
 
-/**
- * conn_call - send a call and wait for its answer
- * @m: the call; then the answer
- * @fd: descriptor that goes with it, stays the caller's; -1: none
- *
- * After -ETIMEDOUT and -ENOBUFS the call may still be carried out; its late answer is dropped.
- *
- * Return: 0; what the daemon answered as -errno; -ETIMEDOUT, -ENOBUFS (events must be taken first),
- * -ECONNRESET.
- */
-int conn_call(struct conn *c, union regmsg *m, int fd)
+/* The same twice is as good as once; of the others their caller has to decide. */
+static bool may_repeat(enum regmsg_type type)
+{
+	switch (type) {
+	case REGMSG_HELLO:	/* a refusal ended the connection */
+	case REGMSG_DMA_UNMAP:
+	case REGMSG_DMA_SYNC:
+	case REGMSG_DMA_MAPPED:
+	case REGMSG_DMA_RETRY:
+		return false;
+	default:
+		return true;
+	}
+}
+
+static int call_once(struct conn *c, union regmsg *m, int fd)
 {
 	enum regmsg_type type = m->head.type;
 	int64_t deadline;
@@ -393,8 +419,28 @@ int conn_call(struct conn *c, union regmsg *m, int fd)
 		got = 0;
 	while (got == 0)
 		got = step(c, m, c->serial, deadline);
-	if (got > 0)
-		got = settle(c, m, type);
+	return got > 0 ? settle(c, m, type) : got;
+}
+
+/**
+ * conn_call - send a call and wait for its answer
+ * @m: the call; then the answer
+ * @fd: descriptor that goes with it, stays the caller's; -1: none
+ *
+ * After -ETIMEDOUT and -ENOBUFS the call may still be carried out; its late answer is dropped.
+ *
+ * Return: 0; what the daemon answered as -errno; -ETIMEDOUT, -ENOBUFS (events must be taken first),
+ * -ECONNRESET.
+ */
+int conn_call(struct conn *c, union regmsg *m, int fd)
+{
+	const union regmsg call = *m;
+	int got = call_once(c, m, fd);
+
+	if (got == -ERESTART && may_repeat((enum regmsg_type)call.head.type)) {
+		*m = call;
+		got = call_once(c, m, fd);
+	}
 	announce(c);
 	return got;
 }
@@ -444,14 +490,7 @@ static int read_verdict(struct conn *c, const union regmsg *m)
 	return m->text.error ? conn_fail(c, -m->text.error, "%s", m->text.text) : 0;
 }
 
-/**
- * conn_ask - send a call that brings a socket for its answer
- * @m: MAPPED
- *
- * Return: 1: SERVED; 0: it is none of the daemon's business; what it answered as -errno;
- * -ETIMEDOUT, -ECONNRESET.
- */
-int conn_ask(struct conn *c, union regmsg *m)
+static int ask_once(struct conn *c, union regmsg *m)
 {
 	cleanup_fd int mine = -1, theirs = -1;
 	int pair[2], err;
@@ -472,6 +511,27 @@ int conn_ask(struct conn *c, union regmsg *m)
 	return err ? err : read_verdict(c, m);
 }
 
+/**
+ * conn_ask - send a call that brings a socket for its answer
+ * @m: MAPPED
+ *
+ * That socket ends with the process that has read the call, so a daemon that was restarted is asked
+ * once more; if there is none any more that ends at once.
+ *
+ * Return: 1: SERVED; 0: it is none of the daemon's business; what it answered as -errno;
+ * -ETIMEDOUT, -ECONNRESET.
+ */
+int conn_ask(struct conn *c, union regmsg *m)
+{
+	const union regmsg call = *m;
+	int got = ask_once(c, m);
+
+	if (got != -ECONNRESET)
+		return got;
+	*m = call;
+	return ask_once(c, m);
+}
+
 /* Queue the next event of the socket.  0: queued (the end of the connection, too); -EAGAIN. */
 static int fetch(struct conn *c)
 {
@@ -488,7 +548,7 @@ static int fetch(struct conn *c)
 			lost(c, conn_fail(c, -m.text.error, "%s", m.text.text));
 			return 0;
 		}
-		if (is_event(&m)) {
+		if (is_event(&m) && !is_old(c, &m)) {
 			keep_event(c, &m, &fds);
 			return 0;
 		}

@@ -29,6 +29,7 @@ struct conn {
 	unsigned first, n;	/* of queue */
 	/* One more than events need: the end of the connection always fits. */
 	struct postcopy_event queue[CONN_QUEUE + 1];
+	uint64_t heard;		/* 1 << enum postcopy_event_type of what was told */
 	char text[REGMSG_TEXT];	/* what was wrong last */
 };
 

@@ -261,18 +261,8 @@ static int open_both(struct preload_line *l, const struct preload_options *o, ui
 	return say_hello(l, o, parent, why);
 }
 
-/**
- * preload_line_open - connect, open a userfaultfd, say hello
- * @parent: token of the process that we were forked from, 0
- * @why: PRELOAD_WHY bytes
- *
- * The userfaultfd stays open here, too: should the daemon die, it keeps missing pages from becoming
- * zeroes.
- *
- * Return: 0; else -errno, and nothing is open.
- */
-int preload_line_open(struct preload_line *l, const struct preload_options *o, uint64_t parent,
-		      char *why)
+static int open_once(struct preload_line *l, const struct preload_options *o, uint64_t parent,
+		     char *why)
 {
 	int ret;
 
@@ -282,6 +272,25 @@ int preload_line_open(struct preload_line *l, const struct preload_options *o, u
 	if (ret < 0)
 		preload_line_close(l);
 	return ret;
+}
+
+/**
+ * preload_line_open - connect, open a userfaultfd, say hello
+ * @parent: token of the process that we were forked from, 0
+ * @why: PRELOAD_WHY bytes
+ *
+ * The userfaultfd stays open here, too: should the daemon die, it keeps missing pages from becoming
+ * zeroes.  A daemon that was restarted while it read what we said knows nothing of us, and says so
+ * (ERESTART): everything is said once more.
+ *
+ * Return: 0; else -errno, and nothing is open.
+ */
+int preload_line_open(struct preload_line *l, const struct preload_options *o, uint64_t parent,
+		      char *why)
+{
+	int ret = open_once(l, o, parent, why);
+
+	return ret == -ERESTART ? open_once(l, o, parent, why) : ret;
 }
 
 /* False once the number belongs to something else, or to nothing. */
@@ -323,18 +332,11 @@ static int read_answer(const union regmsg *m, char *why)
 	return -m->text.error;
 }
 
-/**
- * preload_line_mapped - the program mapped a file and has not seen the address yet: may it?
- * @why: PRELOAD_WHY bytes
- *
- * Return: 1, the daemon serves it; 0, it is no guest memory; -errno, it must go.
- */
-int preload_line_mapped(struct preload_line *l, const struct preload_mapping *map, char *why)
+static int ask_mapped(struct preload_line *l, const struct preload_mapping *map, union regmsg *m,
+		      int64_t deadline, char *why)
 {
-	int64_t deadline = now_ms() + MAPPED_MS;
 	cleanup_fd int mine = -1, theirs = -1;
 	cleanup_fdpass struct fdpass fds;
-	union regmsg m;
 	int pair[2], ret;
 
 	fdpass_init(&fds);
@@ -345,16 +347,36 @@ int preload_line_mapped(struct preload_line *l, const struct preload_mapping *ma
 	}
 	mine = pair[0];
 	theirs = pair[1];
-	regmsg_init(&m, REGMSG_MAPPED, 3);
-	m.mapped.address = (uintptr_t)map->address;
-	m.mapped.length = map->length;
-	m.mapped.file_offset = (uint64_t)map->offset;
-	m.mapped.dev = map->dev;
-	m.mapped.inode = map->inode;
-	ret = transmit(l->sock, &m, theirs, deadline);
+	regmsg_init(m, REGMSG_MAPPED, 3);
+	m->mapped.address = (uintptr_t)map->address;
+	m->mapped.length = map->length;
+	m->mapped.file_offset = (uint64_t)map->offset;
+	m->mapped.dev = map->dev;
+	m->mapped.inode = map->inode;
+	ret = transmit(l->sock, m, theirs, deadline);
 	/* Then the daemon has the only other end: should it die, that closes. */
 	close_fd(&theirs);
 	if (ret == 0)
-		ret = await_packet(mine, &m, &fds, deadline);
-	return ret < 0 ? no_answer(ret, "MAPPED", why) : read_answer(&m, why);
+		ret = await_packet(mine, m, &fds, deadline);
+	return ret < 0 ? no_answer(ret, "MAPPED", why) : 0;
+}
+
+/**
+ * preload_line_mapped - the program mapped a file and has not seen the address yet: may it?
+ * @why: PRELOAD_WHY bytes
+ *
+ * The socket for the answer ends with the process that has read the question, so a daemon that was
+ * restarted is asked once more; if there is none any more that ends at once.
+ *
+ * Return: 1, the daemon serves it; 0, it is no guest memory; -errno, it must go.
+ */
+int preload_line_mapped(struct preload_line *l, const struct preload_mapping *map, char *why)
+{
+	int64_t deadline = now_ms() + MAPPED_MS;
+	union regmsg m;
+	int ret = ask_mapped(l, map, &m, deadline, why);
+
+	if (ret == -ECONNRESET)
+		ret = ask_mapped(l, map, &m, deadline, why);
+	return ret < 0 ? ret : read_answer(&m, why);
 }

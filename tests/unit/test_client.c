@@ -288,6 +288,36 @@ Test(client, ready_and_leave)
 }
 
 /* The main sharer says how loading went; no answer is waited for. */
+/* F16: it does not know what became of a call: that is made once more, with its descriptor. */
+Test(client, calls_that_a_restart_interrupted)
+{
+	struct postcopy_block b = { .size = sizeof(b), .name = "pc.ram", .length = 1 << 21 };
+	cleanup_fd int passed = -1, again = -1;
+	postcopy *handle;
+	union regmsg m;
+	struct peer p;
+
+	peer_init(&p);
+	handle = peer_welcome(&p, POSTCOPY_ROLE_MAIN);
+	b.fd = memfd_create("ram", MFD_CLOEXEC);
+	peer_result(&p, 2, ERESTART, "restarted");
+	peer_result(&p, 3, 0, "");
+	cr_assert_eq(postcopy_add_block(handle, &b), 0, "%s", postcopy_strerror(handle));
+	expect(&p, REGMSG_BLOCK, 2, &m, &passed);
+	expect(&p, REGMSG_BLOCK, 3, &m, &again);
+	cr_assert_str_eq(m.block.name, "pc.ram");
+	cr_assert(same_file(again, b.fd));
+	close(b.fd);
+
+	/* Once: then the caller decides. */
+	peer_result(&p, 4, ERESTART, "restarted");
+	peer_result(&p, 5, ERESTART, "restarted, ask again");
+	cr_assert_eq(postcopy_ready(handle), -ERESTART);
+	cr_assert_str_eq(postcopy_strerror(handle), "restarted, ask again");
+	postcopy_free(handle);
+	peer_deinit(&p);
+}
+
 Test(client, loaded)
 {
 	postcopy *handle;

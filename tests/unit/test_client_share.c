@@ -32,7 +32,7 @@ struct answer {
 	struct peer *peer;
 	enum regmsg_type type;
 	int error;
-	bool silent; /* close the socket instead */
+	unsigned silent; /* close the socket instead, so often */
 	union regmsg asked;
 	bool closed; /* the mapping could not be touched when it was told of */
 	pthread_t thread;
@@ -72,6 +72,14 @@ static void *answer_once(void *data)
 	union regmsg m;
 	int reply = -1;
 
+	for (unsigned left = a->silent; left > 0; left--) {
+		while (!peer_receive(a->peer, &a->asked, &reply))
+			usleep(1000);
+		close_fd(&reply);
+		a->silent = left - 1;
+	}
+	if (a->type == REGMSG_HELLO)
+		return NULL;
 	while (!peer_receive(a->peer, &a->asked, &reply))
 		usleep(1000);
 	a->closed = has_access((void *)(uintptr_t)a->asked.mapped.address, " ---s ");
@@ -80,8 +88,7 @@ static void *answer_once(void *data)
 	else
 		regmsg_text(&m, a->type, a->asked.head.serial, a->error, "%s",
 			    a->error ? "not served" : "");
-	if (!a->silent)
-		fdpass_send(reply, &m, m.head.size, NULL, 0);
+	fdpass_send(reply, &m, m.head.size, NULL, 0);
 	close_fd(&reply);
 	return NULL;
 }
@@ -95,7 +102,8 @@ static void answer_end(struct answer *a)
 {
 	pthread_join(a->thread, NULL);
 	cr_assert_eq(a->asked.head.type, REGMSG_MAPPED);
-	cr_assert(a->closed, "it could be touched before the daemon had seen it");
+	cr_assert_eq(a->silent, 0);
+	cr_assert(a->closed || a->type == REGMSG_HELLO, "it could be touched before the daemon had seen it");
 }
 
 static postcopy *backend(struct peer *p)
@@ -214,9 +222,12 @@ Test(share, gate_is_by_queue)
 }
 
 /* What is not served is not mapped, and shuts the gate until everything was unshared. */
-static void refused(bool silent, int error, int wanted)
+static void refused(unsigned silent, int error, int wanted)
 {
-	struct answer a = { .type = REGMSG_RESULT, .error = error, .silent = silent };
+	/* HELLO: no answer at all. */
+	struct answer a = { .type = silent ? REGMSG_HELLO : REGMSG_RESULT,
+			    .error = error,
+			    .silent = silent };
 	cleanup_fd int fd = memory();
 	struct peer p;
 	postcopy *handle = backend(&p);
@@ -267,12 +278,31 @@ Test(share, refused_at_first)
 
 Test(share, refused_by_the_daemon)
 {
-	refused(false, EACCES, -EACCES);
+	refused(0, EACCES, -EACCES);
 }
 
 Test(share, daemon_hangs_up)
 {
-	refused(true, 0, -ECONNRESET);
+	refused(2, 0, -ECONNRESET);
+}
+
+/* Once is a daemon that was restarted, whose successor has the connection. */
+Test(share, daemon_is_restarted)
+{
+	struct answer a = { .type = REGMSG_SERVED, .silent = 1 };
+	cleanup_fd int fd = memory();
+	struct peer p;
+	postcopy *handle = backend(&p);
+	void *at;
+
+	a.peer = &p;
+	answer_begin(&a);
+	cr_assert_eq(postcopy_share(handle, fd, 0, LENGTH, &at), 0, "%s",
+		     postcopy_strerror(handle));
+	answer_end(&a);
+	cr_assert_not_null(at);
+	postcopy_free(handle);
+	peer_deinit(&p);
 }
 
 /* The daemon says COMPLETE and goes: nobody is asked any more, and nothing is closed. */

@@ -221,16 +221,54 @@ Test(conn, queued_events_are_announced)
 	peer_init(&p);
 	handle = peer_welcome(&p, POSTCOPY_ROLE_MAIN);
 	for (uint32_t round = 0; round < 3; round++) {
-		peer_event(&p, REGMSG_LISTENING);
-		peer_event(&p, REGMSG_RUNNING);
+		peer_event(&p, REGMSG_PAUSED);
+		peer_event(&p, REGMSG_DISABLED);
 		peer_result(&p, 2 + round, 0, "");
 		cr_assert_eq(postcopy_ready(handle), 0);
-		next(handle, POSTCOPY_EVENT_LISTENING);
-		next(handle, POSTCOPY_EVENT_RUNNING);
+		next(handle, POSTCOPY_EVENT_PAUSED);
+		next(handle, POSTCOPY_EVENT_DISABLED);
 		nothing_more(handle);
 	}
 	postcopy_free(handle);
 	peer_deinit(&p);
+}
+
+/* F17: a daemon that was restarted may tell again what its earlier process told. */
+Test(conn, what_happens_once_is_told_once)
+{
+	static const enum regmsg_type once[] = { REGMSG_LISTENING, REGMSG_RUNNING, REGMSG_COMPLETE,
+						 REGMSG_FAILED };
+	unsigned before = peer_count_fds();
+	struct postcopy_event e;
+	postcopy *handle;
+	struct peer p;
+
+	peer_init(&p);
+	handle = peer_welcome(&p, POSTCOPY_ROLE_MAIN);
+	for (size_t i = 0; i < ARRAY_LEN(once); i++) {
+		peer_event(&p, once[i]);
+		peer_event(&p, once[i]);
+	}
+	/* Met by a call, and by who takes events. */
+	peer_result(&p, 2, 0, "");
+	cr_assert_eq(postcopy_ready(handle), 0);
+	peer_package(&p, "state");
+	peer_package(&p, "state");
+	peer_event(&p, REGMSG_PAUSED);
+	peer_event(&p, REGMSG_LISTENING);
+	peer_event(&p, REGMSG_PAUSED);
+	next(handle, POSTCOPY_EVENT_LISTENING);
+	next(handle, POSTCOPY_EVENT_RUNNING);
+	next(handle, POSTCOPY_EVENT_COMPLETE);
+	next(handle, POSTCOPY_EVENT_FAILED);
+	e = next(handle, POSTCOPY_EVENT_PACKAGE);
+	close(e.package_fd);
+	next(handle, POSTCOPY_EVENT_PAUSED);
+	next(handle, POSTCOPY_EVENT_PAUSED);
+	nothing_more(handle);
+	postcopy_free(handle);
+	peer_deinit(&p);
+	cr_assert_eq(peer_count_fds(), before);
 }
 
 /* The queue is bounded: a call that would overfill it gives up, and nothing is lost. */
@@ -245,14 +283,14 @@ Test(conn, more_events_than_fit)
 	peer_init(&p);
 	handle = peer_welcome(&p, POSTCOPY_ROLE_MAIN);
 	for (unsigned i = 0; i < n; i++)
-		peer_event(&p, i % 2 ? REGMSG_RUNNING : REGMSG_LISTENING);
+		peer_event(&p, i % 2 ? REGMSG_DISABLED : REGMSG_PAUSED);
 	peer_result(&p, 2, 0, "");
 	cr_assert_eq(postcopy_ready(handle), -ENOBUFS);
 	cr_assert(peer_receive(&p, &m, &fd));
 	cr_assert_eq(postcopy_ready(handle), -ENOBUFS);
 	cr_assert_not(peer_receive(&p, &m, &fd), "a call that cannot be answered was sent");
 	for (unsigned i = 0; i < n; i++)
-		next(handle, i % 2 ? POSTCOPY_EVENT_RUNNING : POSTCOPY_EVENT_LISTENING);
+		next(handle, i % 2 ? POSTCOPY_EVENT_DISABLED : POSTCOPY_EVENT_PAUSED);
 	peer_result(&p, 3, EBUSY, "");
 	cr_assert_eq(postcopy_ready(handle), -EBUSY,
 		     "the answer to call 2 was taken for that to 3");
@@ -354,11 +392,11 @@ Test(conn, end_behind_a_full_queue)
 	peer_init(&p);
 	handle = peer_welcome(&p, POSTCOPY_ROLE_MAIN);
 	for (unsigned i = 0; i < CONN_QUEUE - 1; i++)
-		peer_event(&p, REGMSG_LISTENING);
+		peer_event(&p, REGMSG_PAUSED);
 	close_fd(&p.sock);
 	cr_assert_eq(postcopy_ready(handle), -ECONNRESET);
 	for (unsigned i = 0; i < CONN_QUEUE - 1; i++)
-		next(handle, POSTCOPY_EVENT_LISTENING);
+		next(handle, POSTCOPY_EVENT_PAUSED);
 	ended(handle, ECONNRESET, "closed");
 	postcopy_free(handle);
 	peer_deinit(&p);
@@ -459,7 +497,7 @@ static void *slow_daemon(void *arg)
 		usleep(20000);
 		if (!peer_receive(s->peer, &m, &fd))
 			continue;
-		peer_event(s->peer, REGMSG_LISTENING);
+		peer_event(s->peer, REGMSG_PAUSED);
 		usleep(20000);
 		peer_result(s->peer, m.head.serial, 0, "");
 		s->answered++;
@@ -494,7 +532,7 @@ Test(conn, waits_through_signals)
 	for (unsigned i = 0; i < 3; i++)
 		cr_assert_eq(postcopy_ready(handle), 0, "%s", postcopy_strerror(handle));
 	for (unsigned i = 0; i < 3; i++)
-		next(handle, POSTCOPY_EVENT_LISTENING);
+		next(handle, POSTCOPY_EVENT_PAUSED);
 	cr_assert_eq(postcopy_wait(handle, &e, -1), 1);
 	cr_assert_eq(e.type, POSTCOPY_EVENT_COMPLETE);
 	cr_assert_eq(postcopy_wait(handle, &e, 30), -ETIMEDOUT);
