@@ -12,9 +12,9 @@
  * with that as its reason.
  *
  * A daemon that is restarted under us (its keeper holds the other end of the socket meanwhile) may
- * answer a call with ERESTART: it does not know what became of it.  Calls that do no harm the second
- * time are made once more here.  It may tell an event again, too; what is told once is given to the
- * application once.
+ * answer a call with ERESTART: it does not know what became of it.  Calls that do no harm the
+ * second time are made once more here.  It may tell an event again, too; what is told once is given
+ * to the application once.
  */
 #include "config.h"
 

@@ -209,6 +209,7 @@ int door_loaded(struct door *d, struct client *c)
 	if (c->state != CLIENT_JOINED || !c->main || !(c->told & TOLD_PACKAGE))
 		return -EPROTO;
 	c->loaded = c->held = true;
+	door_put(d, c);
 	door_go_on(d);
 	return 0;
 }
@@ -225,6 +226,8 @@ bool door_go_on(struct door *d)
 	for (guint i = 0; i < d->clients->len; i++) {
 		struct client *c = d->clients->pdata[i];
 
+		/* What it said to an earlier process our fault thread may not have heard. */
+		c->held |= d->adopted && c->loaded && !(c->told & TOLD_RUNNING);
 		if (c->state != CLIENT_JOINED || !c->main || !c->held)
 			continue;
 		if (d->ops.may_run && !d->ops.may_run(d->ops.ctx))
@@ -247,6 +250,8 @@ int door_load_failed(struct door *d, struct client *c, const char *text)
 
 	if (c->state != CLIENT_JOINED || !c->main)
 		return -EPROTO;
+	c->load_failed = true;
+	door_put(d, c);
 	snprintf(stop.stop.reason, sizeof(stop.stop.reason),
 		 "the main sharer %s could not load the device state: %s", c->name, text);
 	faultloop_post(d->loop, &stop);

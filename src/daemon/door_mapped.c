@@ -116,21 +116,24 @@ static void forget(struct client *c, const struct mapping *m)
 /* Tell the fault thread to forget what is gone. */
 static void drop_gone(struct door *d, struct client *c, const struct remap *r)
 {
-	for (unsigned i = 0; i < r->n_gone; i++) {
-		post_map(d, c, MESSAGE_UNMAP, &r->gone[i]);
+	for (unsigned i = 0; i < r->n_gone; i++)
 		forget(c, &r->gone[i]);
-		d->unmaps_posted++;
-	}
+	door_put(d, c);
+	for (unsigned i = 0; i < r->n_gone; i++)
+		post_map(d, c, MESSAGE_UNMAP, &r->gone[i]);
+	d->unmaps_posted += r->n_gone;
 }
 
 /* The fault thread learns of what is new. */
 static void add_new(struct door *d, struct client *c, const struct remap *r)
 {
-	for (unsigned i = 0; i < r->n_added && c->n_proven < SHARER_MAPPINGS; i++) {
+	unsigned first = c->n_proven;
+
+	for (unsigned i = 0; i < r->n_added && c->n_proven < SHARER_MAPPINGS; i++)
 		c->proven[c->n_proven++] = r->added[i];
-		if (c->state == CLIENT_JOINED)
-			post_map(d, c, MESSAGE_MAP, &r->added[i]);
-	}
+	door_put(d, c);
+	for (unsigned i = first; i < c->n_proven && c->state == CLIENT_JOINED; i++)
+		post_map(d, c, MESSAGE_MAP, &c->proven[i]);
 }
 
 /*

@@ -39,7 +39,8 @@
  * door_send - one packet to a sharer, never waiting
  * @fd: goes along, stays ours; -1: none
  *
- * A full socket belongs to somebody who does not read: it ends as if it had hung up.
+ * A full socket belongs to somebody who does not read: it ends as if it had hung up.  What is
+ * answered here is known to a successor.
  */
 void door_send(struct peer *p, const union regmsg *m, size_t len, int fd)
 {
@@ -47,6 +48,7 @@ void door_send(struct peer *p, const union regmsg *m, size_t len, int fd)
 
 	if (p->sock < 0)
 		return;
+	door_put(p->door, p->client);
 	n = fdpass_send(p->sock, m, len, &fd, fd >= 0 ? 1 : 0);
 	if (n >= 0 || n == -EPIPE || n == -ECONNRESET)
 		return;
@@ -102,6 +104,19 @@ void door_wait(struct door *d, struct client *c)
 }
 
 static gboolean on_readable(gint fd, GIOCondition condition, gpointer data);
+static gboolean on_death(gint fd, GIOCondition condition, gpointer data);
+static gboolean on_linger(gpointer data);
+
+/**
+ * door_watch - hear what comes on its socket, and of the death of its process
+ */
+void door_watch(struct peer *p)
+{
+	if (!p->watch && p->sock >= 0)
+		p->watch = g_unix_fd_add(p->sock, G_IO_IN | G_IO_HUP, on_readable, p);
+	if (!p->death && p->client->pidfd >= 0 && p->client->state != CLIENT_ENDED)
+		p->death = g_unix_fd_add(p->client->pidfd, G_IO_IN, on_death, p);
+}
 
 /**
  * door_answer - the proof is over: answer the request that waits for it, if any, and read on
@@ -114,8 +129,8 @@ void door_answer(struct door *d, struct client *c, int error, const char *text)
 	if (p->awaited)
 		door_result(p, p->awaited, error, error ? text : "");
 	p->awaited = 0;
-	if (!p->watch && p->sock >= 0)
-		p->watch = g_unix_fd_add(p->sock, G_IO_IN | G_IO_HUP, on_readable, p);
+	door_request_over(p);
+	door_watch(p);
 }
 
 /* --- ends ------------------------------------------------------------------------------------- */
@@ -142,12 +157,15 @@ void door_end(struct peer *p, enum snapshot_sharer_state how, int error, const c
 		g_message("sharer %s (process %d): %s", c->name, (int)c->pid, reason);
 	if (how != SHARER_DISABLED || c->state != CLIENT_JOINED)
 		c->state = CLIENT_ENDED;
+	door_put(p->door, c);
 	p->door->ops.changed(p->door->ops.ctx);
 }
 
 static void close_socket(struct peer *p)
 {
 	g_clear_handle_id(&p->watch, g_source_remove);
+	if (p->sock >= 0)
+		door_drop_socket(p->door, p->client);
 	close_fd(&p->sock);
 	door_dma_forget(p->door, p->client);
 }
@@ -162,6 +180,7 @@ static void peer_free(gpointer data)
 	g_clear_handle_id(&p->linger, g_source_remove);
 	g_clear_handle_id(&p->rest, g_source_remove);
 	g_ptr_array_remove(p->door->clients, p->client);
+	door_drop(p->door, p->client);
 	client_free(p->client);
 	g_free(p);
 }
@@ -176,6 +195,23 @@ void door_maybe_forget(struct peer *p)
 		g_ptr_array_remove(p->door->peers, p);
 }
 
+/**
+ * door_died - its process has ended
+ *
+ * The caller does not use @p any more.
+ */
+void door_died(struct peer *p)
+{
+	if (p->client->unaware && !p->client->main && p->client->n_proven == 0)
+		door_end(p, SHARER_LEFT, 0, "its process ended, with none of the memory mapped");
+	else
+		door_end(p, SHARER_DEAD, EOWNERDEAD, "its process ended");
+	p->client->state = CLIENT_ENDED;
+	door_put(p->door, p->client);
+	close_socket(p);
+	door_maybe_forget(p);
+}
+
 static gboolean on_death(gint fd, GIOCondition condition, gpointer data)
 {
 	struct peer *p = data;
@@ -183,13 +219,7 @@ static gboolean on_death(gint fd, GIOCondition condition, gpointer data)
 	(void)fd;
 	(void)condition;
 	p->death = 0;
-	if (p->client->unaware && !p->client->main && p->client->n_proven == 0)
-		door_end(p, SHARER_LEFT, 0, "its process ended, with none of the memory mapped");
-	else
-		door_end(p, SHARER_DEAD, EOWNERDEAD, "its process ended");
-	p->client->state = CLIENT_ENDED;
-	close_socket(p);
-	door_maybe_forget(p);
+	door_died(p);
 	return G_SOURCE_REMOVE;
 }
 
@@ -207,25 +237,40 @@ static gboolean on_linger(gpointer data)
 	return G_SOURCE_REMOVE;
 }
 
-/*
- * The socket is over, by the peer or by what it sent.  While pages are owed the pidfd gets a moment
+/**
+ * door_linger - a closed socket: whether its process is gone, too, is known in a moment
+ */
+void door_linger(struct peer *p)
+{
+	p->linger = g_timeout_add(LINGER_MS, on_linger, p);
+}
+
+static bool may_be_registered(const struct client *c)
+{
+	return c->n_proven || c->asked || c->adrift;
+}
+
+/**
+ * door_hung_up - the socket is over, by the peer or by what it sent
+ *
+ * While pages are owed the pidfd gets a moment
  * to say whether this was a death; after the end of the session it does not matter.
  */
-static void hung_up(struct peer *p)
+void door_hung_up(struct peer *p)
 {
 	close_socket(p);
 	if (p->client->state == CLIENT_JOINED &&
 	    !(p->client->told & (TOLD_COMPLETE | TOLD_FAILED))) {
-		p->linger = g_timeout_add(LINGER_MS, on_linger, p);
+		door_linger(p);
 		return;
 	}
 	/*
 	 * Of a refused one with registered memory the userfaultfd is kept as long as its process
 	 * lives (O11).
 	 */
-	if (p->client->state != CLIENT_REFUSED || (p->client->n_proven == 0 && !p->client->asked) ||
-	    !p->death)
+	if (p->client->state != CLIENT_REFUSED || !may_be_registered(p->client) || !p->death)
 		p->client->state = CLIENT_ENDED;
+	door_put(p->door, p->client);
 	p->door->epoch++;
 	p->door->ops.changed(p->door->ops.ctx);
 	door_maybe_forget(p);
@@ -249,7 +294,7 @@ void door_reconsider(struct door *d, struct client *c)
 	struct peer *p = door_peer_of(d, c);
 
 	/* What an orphan may have registered itself is not known here. */
-	if (p->sock >= 0 || c->state != CLIENT_REFUSED || c->n_proven || c->orphan)
+	if (p->sock >= 0 || c->state != CLIENT_REFUSED || c->n_proven || c->orphan || c->adrift)
 		return;
 	c->state = CLIENT_ENDED;
 	door_maybe_forget(p);
@@ -266,14 +311,17 @@ static gboolean on_readable(gint fd, GIOCondition condition, gpointer data)
 
 	(void)condition;
 	fdpass_init(&fds);
+	door_note_request(p);
 	n = fdpass_recv(fd, &m, sizeof(m), &fds);
 	if (n == -EAGAIN)
 		return G_SOURCE_CONTINUE;
 	if (n <= 0 || door_handle(p, &m, (size_t)n, &fds) < 0) {
 		p->watch = 0;
-		hung_up(p);
+		door_hung_up(p);
 		return G_SOURCE_REMOVE;
 	}
+	if (!p->awaited)
+		door_request_over(p);
 	return G_SOURCE_CONTINUE;
 }
 
@@ -296,7 +344,7 @@ static void limit_silent(struct door *d)
 		n++;
 	}
 	if (n > SILENT_MAX)
-		hung_up(oldest);
+		door_hung_up(oldest);
 }
 
 /**
@@ -317,10 +365,8 @@ struct peer *door_add_peer(struct door *d, pid_t pid, int sock)
 	p->sock = sock;
 	g_ptr_array_add(d->clients, p->client);
 	g_ptr_array_add(d->peers, p);
-	if (sock >= 0)
-		p->watch = g_unix_fd_add(sock, G_IO_IN | G_IO_HUP, on_readable, p);
-	if (p->client->pidfd >= 0)
-		p->death = g_unix_fd_add(p->client->pidfd, G_IO_IN, on_death, p);
+	door_keep_peer(d, p);
+	door_watch(p);
 	return p;
 }
 
@@ -379,6 +425,8 @@ void door_free(struct door *d)
 	g_source_remove(d->watch);
 	close_fd(&d->listen_fd);
 	prover_free(d->prover);
+	for (unsigned i = 0; d->owns_files && i < d->n_matched; i++)
+		close_fd(&d->matched[i].offer.file);
 	g_ptr_array_unref(d->peers);
 	g_ptr_array_unref(d->clients);
 	g_ptr_array_unref(d->wards);

@@ -40,6 +40,12 @@ struct door_limits {
 struct door *door_new(int listen_fd, const struct door_limits *limits, struct faultloop *loop,
 		      const struct door_ops *ops, struct vault *vault, struct record *record);
 void door_free(struct door *d);
+/*
+ * Take over what an earlier process left there, behind door_use_gates() and before the main loop
+ * runs: its sharers are handed to the fault thread, which has its blocks already.  0; -errno with
+ * *error: nothing of it can be used.
+ */
+int door_adopt(struct door *d, struct vault *v, struct record *r, GError **error);
 /* The main sharer may say what devices reach; @gates must outlive the door. */
 void door_use_gates(struct door *d, struct gatekeeper *gates);
 /* Has a sharer that is connected declared what its devices reach, and is it not mapped yet? */

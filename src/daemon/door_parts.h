@@ -6,7 +6,8 @@
  * what comes on them, door_hello.c lets in, door_declare.c takes what sharers have, door_session.c
  * knows where the session stands, door_mapped.c proves what programs that are unaware of us map,
  * door_prove.c asks what others have mapped, door_orphan.c ends those whose connection is over,
- * door_dma.c takes and tells what devices reach.
+ * door_dma.c takes and tells what devices reach, door_keep.c writes down what a successor needs,
+ * door_adopt.c is that successor.
  */
 #include "daemon/door_native.h"
 #include "daemon/prove.h"
@@ -17,7 +18,8 @@
 
 /* A block of the source, as the sharers' offers were matched with it. */
 struct matched {
-	struct offer offer;		/* of the first who offered it; its file is not owned */
+	/* of the first who offered it; its file is not owned (but see owns_files) */
+	struct offer offer;
 	enum block_kind kind;
 };
 
@@ -44,6 +46,8 @@ struct door {
 	GPtrArray *clients;		/* struct client */
 	GPtrArray *peers;		/* struct peer */
 	bool ran;			/* a VM was told to run */
+	bool adopted;			/* from an earlier process */
+	bool owns_files;		/* those in ->matched, then */
 	bool is_matched;
 	/* the session is complete: nothing is registered any more */
 	bool released;
@@ -77,6 +81,7 @@ struct peer {
 	bool due;			/* it is to be looked at as soon as it can be */
 	/* the serial of the request that waits for a proof; 0: none */
 	uint32_t awaited;
+	unsigned declared;		/* of one that was taken over: offers it had made */
 };
 
 void door_send(struct peer *p, const union regmsg *m, size_t len, int fd);
@@ -152,6 +157,16 @@ void door_hand_over(struct door *d, struct client *c);
 void door_wait(struct door *d, struct client *c);
 /* Answer the request that waits, if any (@error as in a return value), and go on reading. */
 void door_answer(struct door *d, struct client *c, int error, const char *text);
+/* Hear what comes on its socket, and of the death of its process. */
+void door_watch(struct peer *p);
+/* Its socket is over. */
+void door_hung_up(struct peer *p);
+/* Its process may be, too: that is told soon. */
+void door_linger(struct peer *p);
+/* Its process has ended.  The caller does not use @p any more. */
+void door_died(struct peer *p);
+/* The answer to its hello. */
+void door_welcome(struct peer *p, uint32_t serial);
 /* It has unmapped everything and is over. */
 void door_left(struct door *d, struct client *c);
 /* It hung up and lives on: does it map nothing of the known blocks? */
@@ -168,6 +183,20 @@ void door_orphans_continue(struct door *d);
 void door_orphan_note(const struct door *d, const struct client *c, struct client *copy);
 /* The answer to DOOR_IS_DESERTED.  The caller does not use @c any more. */
 void door_orphan_looked(struct door *d, struct client *c, bool deserted);
+
+/* What is known of a client, or of the door, is what a successor will know: door_keep.c. */
+void door_put(const struct door *d, const struct client *c);
+void door_put_door(const struct door *d);
+/* Its descriptors are kept when they come, and dropped when they are closed for good. */
+void door_keep_peer(struct door *d, const struct peer *p);
+void door_keep_uffd(const struct door *d, const struct client *c);
+/* Those of the shared blocks, once they are matched.  0 or -errno. */
+int door_keep_blocks(const struct door *d);
+void door_drop_socket(const struct door *d, const struct client *c);
+void door_drop(const struct door *d, struct client *c);
+/* A packet is about to be read; it was answered, or has no answer. */
+void door_note_request(const struct peer *p);
+void door_request_over(const struct peer *p);
 
 /* A verb about what devices reach.  0, or a negative code when the connection must end. */
 int door_dma(struct peer *p, const union regmsg *m, struct fdpass *fds);

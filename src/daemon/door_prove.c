@@ -126,6 +126,7 @@ void door_refuse(struct door *d, struct client *c, const char *why)
 	if (why != c->problem)
 		g_strlcpy(c->problem, why, sizeof(c->problem));
 	c->state = CLIENT_REFUSED;
+	door_put(d, c);
 	d->epoch++;
 	g_warning("sharer %s (process %d) cannot be served: %s", c->name, (int)c->pid, c->problem);
 }
@@ -158,9 +159,10 @@ static void joined(struct door *d, struct client *c, int ret, const struct proof
 static void left(struct door *d, struct client *c, int ret, const struct proof *p)
 {
 	(void)p;
-	door_answer(d, c, ret, "its blocks are still mapped: munmap() them first");
+	/* First: who was answered that it has left must not be one that hung up to a successor. */
 	if (ret == 0)
 		door_left(d, c);
+	door_answer(d, c, ret, "its blocks are still mapped: munmap() them first");
 }
 
 /* Nobody asked for it, but what was said meanwhile, such as LEAVE, is read now. */
@@ -170,6 +172,7 @@ static void released(struct door *d, struct client *c, int ret, const struct pro
 	if (ret < 0)
 		g_warning("sharer %s: some of its memory is still registered", c->name);
 	c->released = true;
+	door_put(d, c);
 	door_answer(d, c, 0, "");
 }
 
@@ -234,8 +237,10 @@ static void on_done(void *ctx, void *job)
 		return;
 	late = c->overdue;
 	c->asked = c->overdue = false;
-	if (fills_proven(c, p->what))
+	if (fills_proven(c, p->what)) {
 		learn(c, p);
+		door_put(d, c);
+	}
 	/*
 	 * Who is registered now was not when the last look began; one that maps more was, and
 	 * programs map all the time.

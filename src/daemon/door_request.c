@@ -16,14 +16,27 @@
 #include "sys/fdpass.h"
 #include "sys/uffd.h"
 
+/**
+ * door_welcome - the answer to a hello
+ */
+void door_welcome(struct peer *p, uint32_t serial)
+{
+	union regmsg m;
+	size_t len = regmsg_init(&m, REGMSG_WELCOME, serial);
+
+	m.welcome.sharer = p->client->id;
+	m.welcome.generation = 1;
+	m.welcome.token = p->client->token;
+	m.welcome.features = p->door->gates ? REGMSG_FEATURE_DMA : 0;
+	door_send(p, &m, len, -1);
+}
+
 /* A refusal ends the connection: there is no second try on the same socket. */
 static int on_hello(struct peer *p, const union regmsg *m, struct fdpass *fds)
 {
 	struct client *c = p->client;
-	union regmsg welcome;
 	int error = EPROTO;
 	const char *problem = "hello was said before";
-	size_t len;
 
 	if (c->state == CLIENT_NEW)
 		problem = door_hello_problem(p->door, &m->hello, fds->fd[0], &error);
@@ -41,17 +54,13 @@ static int on_hello(struct peer *p, const union regmsg *m, struct fdpass *fds)
 	if (door_is_heir(p->door, &m->hello))
 		c->token = m->hello.token;
 	g_strlcpy(c->name, m->hello.name, sizeof(c->name));
+	door_keep_uffd(p->door, c);
 	/*
 	 * A main sharer that declares nothing is declared by somebody else; the memory of the
 	 * others is looked for.
 	 */
 	c->state = c->unaware && !c->main ? CLIENT_READY : CLIENT_DECLARING;
-	len = regmsg_init(&welcome, REGMSG_WELCOME, m->head.serial);
-	welcome.welcome.sharer = c->id;
-	welcome.welcome.generation = 1;
-	welcome.welcome.token = c->token;
-	welcome.welcome.features = p->door->gates ? REGMSG_FEATURE_DMA : 0;
-	door_send(p, &welcome, len, -1);
+	door_welcome(p, m->head.serial);
 	/* Somebody here may wait for it, to speak for it. */
 	if (c->unaware)
 		p->door->ops.changed(p->door->ops.ctx);

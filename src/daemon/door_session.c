@@ -209,13 +209,24 @@ static int check_held(const struct door *d, const struct snapshot *s, uint64_t m
 	return -EFBIG;
 }
 
+/* Who asked for a daemon that survives is told while it costs nothing that this one would not. */
+static int keep_blocks(struct door *d, char *why)
+{
+	int ret = door_keep_blocks(d);
+
+	if (ret < 0)
+		snprintf(why, 512, "the files of the blocks cannot be kept for a restart: %s",
+			 strerror(-ret));
+	return ret;
+}
+
 /**
  * door_match - what backs each block of the source's list?
  * @s: a snapshot that needs NEED_BLOCKS
  * @max_held: bytes that blocks which nobody registered may have in all
  * @why: 512 bytes: on failure what does not fit what
  *
- * Return: 0, -EINVAL or -EFBIG.
+ * Return: 0, -EINVAL, -EFBIG, or what the vault says.
  */
 int door_match(struct door *d, const struct snapshot *s, uint64_t max_held, char *why)
 {
@@ -231,7 +242,7 @@ int door_match(struct door *d, const struct snapshot *s, uint64_t max_held, char
 	if (check_held(d, s, max_held, why) < 0)
 		return -EFBIG;
 	d->is_matched = true;
-	return 0;
+	return keep_blocks(d, why);
 }
 
 /**
@@ -279,6 +290,8 @@ void door_hand_over(struct door *d, struct client *c)
 {
 	struct message join = { .kind = MESSAGE_JOIN };
 
+	c->state = CLIENT_JOINED;
+	door_put(d, c);
 	join.join.id = c->id;
 	join.join.pid = c->pid;
 	join.join.main = c->main;
@@ -294,7 +307,6 @@ void door_hand_over(struct door *d, struct client *c)
 
 		faultloop_post(d->loop, &map);
 	}
-	c->state = CLIENT_JOINED;
 }
 
 /* Have it proven with the numbers that its blocks have now. */
@@ -411,7 +423,7 @@ static void tell(struct peer *p, const struct snapshot *s)
 	struct client *c = p->client;
 	const struct snapshot_sharer *known = find_sharer(s, c->id);
 	bool joined = c->state == CLIENT_JOINED && known;
-	bool serving = s->listening_ns && s->state <= SESSION_COMPLETE;
+	bool serving = s->state >= SESSION_LOADING && s->state <= SESSION_COMPLETE;
 	bool complete = s->state == SESSION_COMPLETE && s->running_told;
 	/*
 	 * Who comes after the end finds all the memory there: nothing to serve, nothing to wait
@@ -425,6 +437,7 @@ static void tell(struct peer *p, const struct snapshot *s)
 		tell_package(p, s);
 	if (due(c, TOLD_RUNNING, joined && c->main && c->loaded && s->running_told)) {
 		p->door->ran = true;
+		door_put_door(p->door);
 		if (!c->unaware)
 			send_plain(p, REGMSG_RUNNING);
 	}
@@ -434,15 +447,16 @@ static void tell(struct peer *p, const struct snapshot *s)
 	}
 	if (due(c, TOLD_DISABLED, c->state == CLIENT_REFUSED))
 		door_send_text(p, REGMSG_DISABLED, 0, EACCES, c->problem);
-	/* An unaware one hears it once: see above. */
-	if (!s->paused_ns && !c->unaware)
-		c->told &= ~(unsigned)TOLD_PAUSED;
 	if (due(c, TOLD_PAUSED, s->state == SESSION_PAUSED && c->state >= CLIENT_DECLARING))
 		door_send_text(p, REGMSG_PAUSED, 0, s->error, s->reason);
 	if (due(c, TOLD_FAILED, s->state == SESSION_FAILED && c->state >= CLIENT_DECLARING))
 		door_send_text(p, REGMSG_FAILED, 0, s->error, s->reason);
 	if (due(c, TOLD_COMPLETE, (joined && complete && c->released) || late))
 		send_plain(p, REGMSG_COMPLETE);
+	if (c->told_before == c->told)
+		return;
+	c->told_before = c->told;
+	door_put(p->door, c);
 }
 
 /**
@@ -466,7 +480,10 @@ void door_tell(struct door *d, const struct snapshot *s)
  */
 void door_release(struct door *d)
 {
-	d->released = true;
+	if (!d->released) {
+		d->released = true;
+		door_put_door(d);
+	}
 	for (unsigned i = 0; i < d->clients->len; i++) {
 		struct client *c = g_ptr_array_index(d->clients, i);
 
@@ -476,6 +493,7 @@ void door_release(struct door *d)
 		/* It is not to wait for ever for us to be able to ask. */
 		if (door_ask(d, c, DOOR_IS_RELEASED, NULL) < 0)
 			c->released = true;
+		door_put(d, c);
 	}
 }
 

@@ -223,6 +223,7 @@ static void forget_gone(struct door *d, struct client *c, const struct mapping *
 		for (unsigned k = c->n_proven; k-- > 0;)
 			if (c->proven[k].address == r.gone[i].address)
 				c->proven[k] = c->proven[--c->n_proven];
+		door_put(d, c);
 		post(d, c, MESSAGE_UNMAP, &r.gone[i]);
 		d->unmaps_posted++;
 	}
@@ -263,10 +264,11 @@ static int enter(struct door *d, struct client *c, const struct inquiry *q)
 	}
 	if (!remap_compare(&r, c->proven, c->n_proven, q->copy->proven, q->copy->n_proven))
 		return -ENOSPC;
-	for (unsigned i = 0; i < r.n_added; i++) {
+	for (unsigned i = 0; i < r.n_added; i++)
 		c->proven[c->n_proven++] = r.added[i];
+	door_put(d, c);
+	for (unsigned i = 0; i < r.n_added; i++)
 		post(d, c, MESSAGE_MAP, &r.added[i]);
-	}
 	return 0;
 }
 
@@ -279,6 +281,7 @@ static void proven(struct door_ward *w, struct client *c, const struct inquiry *
 	w->door->epoch++;
 	if (c->state == CLIENT_PROVING)
 		c->state = CLIENT_READY;
+	door_put(w->door, c);
 	door_orphans_suspect(w->door, c->pid);
 	answer(w, ret < 0 ? "more mappings than there is room for" : NULL);
 }
@@ -404,6 +407,7 @@ void door_ward_changing(struct door_ward *w, bool changing)
 		w->door->ops.changed(w->door->ops.ctx);
 	c->changing = changing;
 	c->told_since |= changing;
+	door_put(w->door, c);
 }
 
 /**
@@ -505,6 +509,8 @@ struct door_ward *door_ward_new(struct door *d, const struct door_ward_about *ab
 	c->unaware = c->ward = true;
 	c->state = CLIENT_PROVING;
 	g_strlcpy(c->name, about->name, sizeof(c->name));
+	door_keep_uffd(d, c);
+	door_put(d, c);
 	w = g_new0(struct door_ward, 1);
 	w->door = d;
 	w->id = c->id;

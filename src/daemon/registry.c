@@ -24,7 +24,7 @@ struct client *client_new(void)
 {
 	struct client *c = g_new0(struct client, 1);
 
-	c->pidfd = c->uffd = -1;
+	c->pidfd = c->uffd = c->slot = -1;
 	return c;
 }
 

@@ -71,6 +71,9 @@ struct client {
 	/* READY, or refused for what was found since: proven again, to be handed over */
 	bool joining;
 	bool released;			/* of its registrations, as far as they could be undone */
+	bool load_failed;		/* it said so */
+	/* refused, since an earlier process forgot what it has: that may be registered (O11) */
+	bool adrift;
 	/* an access of the kernel was seen to wait for a page of its userfaultfd */
 	bool kernel_waits;
 	/* everything it maps of its blocks is registered and verified */
@@ -87,6 +90,11 @@ struct client {
 	unsigned n_elsewhere;
 	struct mapping elsewhere[SHARER_MAPPINGS];
 	unsigned told;			/* enum client_told */
+	unsigned told_before;		/* of these, what has certainly left */
+	/* the request that was read, or is being read, and has no answer (door_keep.c); 0 */
+	uint32_t noted, noted_type;
+	unsigned noted_offers, noted_given;	/* how many there were before it */
+	int slot;			/* of the record; -1: it is in none */
 	char problem[256];		/* why it cannot be served; "" */
 };
 
