@@ -32,7 +32,7 @@ struct block {
 	/* HELD and PRIVATE: caller's memory of @length bytes; core never looks inside */
 	uint8_t *store;
 	/* pages by state, kept by the engine */
-	uint64_t owed, present, missing, requested, stored, zero, lost;
+	uint64_t owed, present, missing, requested, stored, zero, lost, unplaced;
 };
 
 struct block_table {

@@ -13,6 +13,7 @@
  *        stored, zero     park; we have the content: place it now
  *        present          answer on the descriptor the message came from (O3): zero it if the owner
  *                         gave the page back, else wake
+ *        lost             say so there, too (engine_loss.c)
  *   engine_next_request   demand first, then what a lost lane left open, then ranges wanted ahead
  *                         of need
  *   engine_page           the page came: claim it in the ledger; a second copy finds nothing to
@@ -49,37 +50,6 @@
 #include "core/engine.h"
 
 #include <assert.h>
-
-/* --- sharers that end ---------------------------------------------------------------------- */
-
-/*
- * The other lane may have placed a page before we parked its last waiter: then nobody was blocked
- * by it.
- */
-static void unblock(struct sharer *s, uint64_t n, uint64_t now)
-{
-	s->waiting -= n;
-	if (n && s->waiting == 0 && now > s->blocked_since)
-		s->stats.blocked_ns += now - s->blocked_since;
-}
-
-/**
- * engine_gone - a sharer ended, for whatever reason (O6, O10)
- *
- * Its waiters are forgotten, what comes late of it is stale; what its faults asked for is placed
- * all the same, since the source sends it anyway.
- */
-void engine_gone(struct engine *e, struct sharer_ref ref, uint64_t now)
-{
-	struct sharer *s = sharer_get(&e->sharers, ref);
-
-	if (!s)
-		return;
-	waiter_release(&e->waiters, waiter_take_sharer(&e->waiters, ref.slot));
-	unblock(s, s->waiting, now);	/* with those that a WAKE under way was for */
-	sharer_stats_add(&e->gone, &s->stats);
-	sharer_remove(&e->sharers, ref);
-}
 
 /* --- actions ---------------------------------------------------------------------------------- */
 
@@ -197,16 +167,17 @@ static void park(struct engine *e, struct sharer_ref ref, uint64_t page, uint64_
 /*
  * A message read after the page was placed.  The kernel alone knows whether the thread sleeps on a
  * page that is there, or on one that its owner has given back since: the answer is a ZEROPAGE, and
- * a WAKE where that says EEXIST (O3).
+ * a WAKE where that says EEXIST (O3).  One that was given up is said to be so here, too.
  */
-static void answer_present(struct engine *e, struct sharer_ref ref, const struct mapping *m,
-			   uint64_t page)
+static void answer(struct engine *e, struct sharer_ref ref, const struct mapping *m, uint64_t page,
+		   enum page_state found)
 {
 	const struct block *b = &e->blocks.block[m->block];
 	struct engine_action *a = new_action(e, ENGINE_PLACE);
 
-	e->sharers.sharer[ref.slot].stats.present++;
-	a->how = PLACE_ANSWER;
+	e->sharers.sharer[ref.slot].stats.present += found != PAGE_LOST;
+	a->how = found == PAGE_LOST ? PLACE_POISON : PLACE_ANSWER;
+	a->from = found == PAGE_LOST ? PAGE_LOST : PAGE_NEVER;
 	a->lane = LANE_STORE;
 	a->block = m->block;
 	a->page = page;
@@ -263,8 +234,8 @@ enum engine_outcome engine_fault(struct engine *e, struct sharer_ref ref, uint64
 		return ENGINE_OUTSIDE;
 	page = block_page(&e->blocks.block[m->block], address - m->address + m->offset);
 	found = ledger_request(&e->ledger, page);
-	if (found == PAGE_PRESENT || found == PAGE_REMOVED) {
-		answer_present(e, ref, m, page);
+	if (found == PAGE_PRESENT || found == PAGE_REMOVED || found == PAGE_LOST) {
+		answer(e, ref, m, page, found);
 		return ENGINE_OK;
 	}
 	park(e, ref, page, address, tid, now);
@@ -355,48 +326,6 @@ static void left_state(struct engine *e, struct block *b, enum page_state from, 
 	}
 }
 
-/*
- * The way of one fault, split at the moments that are known.  A page that came by itself was never
- * sent for, and one may arrive before the request left: a moment that lies before its predecessor
- * counts as that one.
- */
-static void sample(struct engine *e, const struct waiter *w, const struct engine_action *a,
-		   uint64_t woken)
-{
-	struct sharer *s = &e->sharers.sharer[w->sharer];
-	uint64_t sent = w->sent_ns > w->read_ns ? w->sent_ns : w->read_ns;
-	uint64_t arrived = a->arrived_ns > sent ? a->arrived_ns : sent;
-	uint64_t placed = a->placed_ns > arrived ? a->placed_ns : arrived;
-
-	if (woken < placed)
-		woken = placed;
-	histogram_add(&s->stats.stage[STAGE_TOTAL], woken - w->read_ns);
-	histogram_add(&s->stats.stage[STAGE_QUEUE], sent - w->read_ns);
-	histogram_add(&s->stats.stage[STAGE_WIRE], arrived - sent);
-	histogram_add(&s->stats.stage[STAGE_PLACEMENT], placed - arrived);
-	histogram_add(&s->stats.stage[STAGE_WAKE], woken - placed);
-	s->stats.blocked_threads_ns += woken - w->read_ns;
-}
-
-/**
- * engine_woken - a WAKE was done: every alias of the page in that sharer
- * @a: as engine_next() gave it; its waiters are released
- * @now: the end of their waiting
- *
- * Also for a sharer that ended meanwhile.
- */
-void engine_woken(struct engine *e, const struct engine_action *a, uint64_t now)
-{
-	struct sharer *s = sharer_get(&e->sharers, a->sharer);
-
-	for (uint32_t i = a->waiters; s && i != WAITER_NONE; i = e->waiters.entry[i].next)
-		sample(e, &e->waiters.entry[i], a, now);
-	if (s)
-		unblock(s, waiter_release(&e->waiters, a->waiters), now);
-	else
-		waiter_release(&e->waiters, a->waiters);
-}
-
 /* Does the sharer show this page at a second address? */
 static bool has_alias(const struct sharer *s, unsigned block, uint64_t offset)
 {
@@ -447,10 +376,10 @@ static void unplaced(struct engine *e, const struct engine_action *a, uint64_t p
 	struct engine_action *report;
 	struct block *b = &e->blocks.block[a->block];
 
-	ledger_unclaim(&e->ledger, page, PAGE_LOST);
+	ledger_unclaim(&e->ledger, page, PAGE_UNPLACED);
 	left_state(e, b, a->from, 1);
 	e->owed_left++;
-	b->lost++;
+	b->unplaced++;
 	e->stats.alarms += verb == ENGINE_ALARM;
 	report = new_action(e, verb);
 	report->block = a->block;
@@ -477,6 +406,26 @@ static void answered(struct engine *e, const struct engine_action *a, enum engin
 	wake->block = a->block;
 	wake->page = a->page;
 	wake->n = 1;
+}
+
+/*
+ * A page was given up: it is owed no more, and who waited for it is woken to be told so.  Where it
+ * turned out to have content that is what counts: nobody placed it.
+ */
+static void lost(struct engine *e, const struct engine_action *a, enum engine_result result)
+{
+	struct block *b = &e->blocks.block[a->block];
+
+	if (result != PLACED) {
+		unplaced(e, a, a->page,
+			 result == PLACED_EXISTS ? ENGINE_ALARM : ENGINE_UNPLACED);
+		return;
+	}
+	ledger_unclaim(&e->ledger, a->page, PAGE_LOST);
+	left_state(e, b, a->from, 1);
+	b->lost++;
+	e->stats.lost++;
+	drain(e, a, a->page, NULL);
 }
 
 /*
@@ -521,7 +470,7 @@ static void note(struct engine *e, const struct engine_action *a)
  * @carrier: through which address space; the kernel woke who slept there
  *
  * Each page is published first and its waiters are drained then (O2).  A NOTE is settled as a
- * whole.
+ * whole, and so is a POISON, which is done when one address space at least was told.
  *
  * Return: the pages still to be placed; the caller issues @a again while it is not 0.
  */
@@ -532,8 +481,12 @@ uint64_t engine_placed(struct engine *e, struct engine_action *a, uint64_t done,
 	struct block *b = &e->blocks.block[a->block];
 	struct engine_carrier c = *carrier;
 
-	if (a->how == PLACE_ANSWER) {
+	if (a->how == PLACE_ANSWER || a->from == PAGE_LOST) {
 		answered(e, a, result, carrier);
+		return 0;
+	}
+	if (a->how == PLACE_POISON) {
+		lost(e, a, result);
 		return 0;
 	}
 	assert(done <= a->n && (result == PLACED || done < a->n));

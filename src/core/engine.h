@@ -34,7 +34,7 @@ enum engine_verb {
 	/* wake every alias of the page in one sharer, then engine_woken() */
 	ENGINE_WAKE,
 	ENGINE_ALARM,		/* a page had content nobody placed: memory integrity is lost */
-	ENGINE_UNPLACED,	/* a page could not be placed anywhere */
+	ENGINE_UNPLACED,	/* a page could not be placed anywhere: PAGE_UNPLACED */
 };
 
 enum engine_how {
@@ -48,6 +48,11 @@ enum engine_how {
 	 * ZERO
 	 */
 	PLACE_NOTE,
+	/*
+	 * it will never come: who touches it is told so.  From REQUESTED in every mapping of every
+	 * sharer, from LOST in those of @sharer, who faulted on it later
+	 */
+	PLACE_POISON,
 };
 
 struct engine_action {
@@ -56,10 +61,10 @@ struct engine_action {
 	enum stats_lane lane;
 	enum page_state from;	/* what the page was when it was claimed */
 	uint16_t block;
-	struct sharer_ref sharer;	/* ANSWER: whose fault it is.  WAKE: whom */
+	struct sharer_ref sharer;	/* ANSWER, POISON: whose fault it is.  WAKE: whom */
 	uint64_t page, n;	/* pages; n > 1 only for runs that nobody waits for */
 	const uint8_t *data;
-	/* ANSWER: the page in the sharer's space.  WAKE: an address that is awake already; 0 */
+	/* ANSWER, POISON from LOST: the page in the sharer's space.  WAKE: one awake already; 0 */
 	uint64_t address;
 	uint64_t arrived_ns, placed_ns;
 	uint32_t waiters;	/* WAKE: the list engine_woken() settles */
@@ -194,6 +199,15 @@ uint64_t engine_push(struct engine *e, uint64_t max, uint64_t now);
 void engine_give_back(struct engine *e, const struct engine_action *a);
 /* Place what was given back and is waited for, about @max pages.  Pages queued. */
 uint64_t engine_retry(struct engine *e, uint64_t max, uint64_t now);
+
+/* --- pages that will not come ----------------------------------------------------------------- */
+/*
+ * Give up what somebody waits for since @before or longer, and was asked for; at most @max pages.
+ * Pages queued.
+ */
+uint64_t engine_poison(struct engine *e, uint64_t before, uint64_t max, uint64_t now);
+/* Since when the longest waiting thread waits for such a page; 0: none does (walks the waiters). */
+uint64_t engine_longest(const struct engine *e);
 
 /* --- devices ---------------------------------------------------------------------------------- */
 /*

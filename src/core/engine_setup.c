@@ -170,7 +170,8 @@ void engine_recount(struct engine *e)
 		b->stored = count[PAGE_STORED];
 		b->zero = count[PAGE_ZERO];
 		b->lost = count[PAGE_LOST];
-		e->owed_left += b->missing + b->lost;	/* what cannot be placed stays owed */
+		b->unplaced = count[PAGE_UNPLACED];
+		e->owed_left += b->missing + b->unplaced;
 		e->stored_left += b->stored;
 		e->requested += b->requested;
 	}

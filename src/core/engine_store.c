@@ -100,9 +100,10 @@ uint64_t engine_push(struct engine *e, uint64_t max, uint64_t now)
 }
 
 /**
- * engine_give_back - the kernel does not take content of ours now: its pages are again what they
- * were
- * @a: a PLACE of LANE_STORE, no ANSWER; nothing of what is left of it was placed, and it is over
+ * engine_give_back - the kernel does not take content of ours now, or does not give a page up: its
+ * pages are again what they were
+ * @a: a PLACE of LANE_STORE, no ANSWER, and none from LOST; nothing of what is left of it was
+ * placed, and it is over
  *
  * Who waits stays parked: engine_retry(), or the next fault on the page, places it.
  */

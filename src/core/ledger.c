@@ -40,6 +40,7 @@ static transition on_request = {
 	[PAGE_CONTESTED] = PAGE_CONTESTED, [PAGE_PRESENT] = PAGE_PRESENT,
 	[PAGE_STORED] = PAGE_STORED,	   [PAGE_ZERO] = PAGE_ZERO,
 	[PAGE_LOST] = PAGE_LOST,	   [PAGE_REMOVED] = PAGE_REMOVED,
+	[PAGE_UNPLACED] = PAGE_UNPLACED,
 };
 static transition on_claim = {
 	[PAGE_NEVER] = PAGE_NEVER,	   [PAGE_MISSING] = PAGE_PLACING,
@@ -47,6 +48,7 @@ static transition on_claim = {
 	[PAGE_CONTESTED] = PAGE_CONTESTED, [PAGE_PRESENT] = PAGE_PRESENT,
 	[PAGE_STORED] = PAGE_STORED,	   [PAGE_ZERO] = PAGE_ZERO,
 	[PAGE_LOST] = PAGE_LOST,	   [PAGE_REMOVED] = PAGE_REMOVED,
+	[PAGE_UNPLACED] = PAGE_UNPLACED,
 };
 static_assert(ARRAY_LEN(on_request) == PAGE_STATES && ARRAY_LEN(on_claim) == PAGE_STATES,
 	      "every state");
@@ -98,13 +100,13 @@ int ledger_init(struct ledger *l, void *memory, size_t size, uint64_t pages)
 }
 
 /*
- * Is every nibble of the word a state?  Of 8 and above only 8 and 9 are: bit 3 stands beside
- * neither bit 2 nor bit 1.
+ * Is every nibble of the word a state?  Of 8 and above only 8, 9 and 10 are: bit 3 stands neither
+ * beside bit 2 nor beside both bit 1 and bit 0.
  */
 static bool word_valid(uint64_t word)
 {
-	static_assert(PAGE_STATES == 10, "8 | 2 and 8 | 4 are no states, 8 and 8 | 1 are");
-	return (word & (word << 1 | word << 2) & (EVERY_LOW << 3)) == 0;
+	static_assert(PAGE_STATES == 11, "8 | 2 | 1 and 8 | 4 are no states");
+	return (word & (word << 1 | (word << 2 & word << 3)) & (EVERY_LOW << 3)) == 0;
 }
 
 /**
@@ -368,7 +370,7 @@ const char *ledger_state_name(enum page_state state)
 	static const char *const names[PAGE_STATES] = {
 		"never-sent", "missing", "requested", "placing", "contested", "present", "stored",
 		"zero", "lost",
-		"removed",
+		"removed", "unplaced",
 	};
 
 	return (unsigned)state < PAGE_STATES ? names[state] : "?";

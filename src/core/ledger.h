@@ -31,8 +31,9 @@ enum page_state {
 	PAGE_PRESENT,		/* the kernel said it is there */
 	PAGE_STORED,		/* its content is held by us (private block not yet handed over) */
 	PAGE_ZERO,		/* known to be zero, not placed (a hole) */
-	PAGE_LOST,		/* could not be placed anywhere */
+	PAGE_LOST,		/* given up: who touches it is told so, and it is owed no more */
 	PAGE_REMOVED,		/* the owner gave it back (balloon) */
+	PAGE_UNPLACED,		/* could not be placed anywhere; stays owed */
 	PAGE_STATES,
 };
 

@@ -7,11 +7,16 @@
  *                    not committed                        committed
  *   source lost      FAILED, the source resumes its VM    PAUSED, only we have the VM
  *   refuse           FAILED, the source resumes its VM    illegal: there would be no VM at all
+ *   hold             illegal: it is to be refused         PAUSED, and never recovered
  *
  * Where the commit lies is the source's rule, not ours.  A QEMU before 10.2 gives its VM away as
  * soon as the package has been sent; from 10.2 on it waits in postcopy-device for the PONG of value
  * 0x42, and a migration that finished as precopy waits for SHUT.  Until then each of those resumes
  * its VM when the connection ends.
+ *
+ * A recovery goes back to where the source was lost, with what came meanwhile: the main sharer may
+ * have loaded its state while nobody was there to be told.  It begins in PAUSED only, and every
+ * failure of it ends there, so it can be tried again for as long as there is a source.
  *
  * There are never two running VMs (tests/unit/test_session.c walks every path of the table for
  * that), and a committed session that cannot go on is PAUSED, never FAILED.
@@ -31,6 +36,9 @@ enum verdict {
 	NO = 0, SAME, TO_ADVISED, TO_DISCARDING, TO_LISTENING, TO_LOADING, TO_RUNNING, TO_COMPLETE,
 	TO_LOST,	/* FAILED while the source resumes its VM, else PAUSED */
 	TO_REFUSED,	/* FAILED while we may refuse, else illegal */
+	TO_HELD,	/* PAUSED for good when it is ours, else illegal */
+	TO_RECOVERING,	/* unless it is held */
+	TO_RESUMED,	/* where it was lost, or what it came to since */
 };
 
 static const unsigned char table[SESSION_STATES][SESSION_EVENTS] = {
@@ -49,22 +57,30 @@ static const unsigned char table[SESSION_STATES][SESSION_EVENTS] = {
 	[SESSION_LISTENING] = {
 		[SESSION_ARMED] = TO_LOADING,
 		[SESSION_SOURCE_LOST] = TO_LOST, [SESSION_REFUSE] = TO_REFUSED,
+		[SESSION_HOLD] = TO_HELD,
 	},
 	[SESSION_LOADING] = {
 		[SESSION_LOADED] = TO_RUNNING,
 		[SESSION_SOURCE_LOST] = TO_LOST, [SESSION_REFUSE] = TO_REFUSED,
+		[SESSION_HOLD] = TO_HELD,
 	},
 	[SESSION_RUNNING] = {
 		[SESSION_OWED_NOTHING] = TO_COMPLETE, [SESSION_SOURCE_LOST] = TO_LOST,
+		[SESSION_HOLD] = TO_HELD,
 	},
 	[SESSION_PAUSED] = {
 		[SESSION_ARMED] = SAME, [SESSION_LOADED] = SAME, [SESSION_SOURCE_LOST] = SAME,
+		[SESSION_HOLD] = TO_HELD, [SESSION_RESUME] = TO_RECOVERING,
+	},
+	[SESSION_RECOVERING] = {
+		[SESSION_ARMED] = SAME, [SESSION_LOADED] = SAME, [SESSION_SOURCE_LOST] = TO_LOST,
+		[SESSION_HOLD] = TO_HELD, [SESSION_RESUMED] = TO_RESUMED,
 	},
 	[SESSION_COMPLETE] = {
-		[SESSION_SOURCE_LOST] = SAME,
+		[SESSION_SOURCE_LOST] = SAME, [SESSION_HOLD] = SAME,
 	},
 	[SESSION_FAILED] = {
-		[SESSION_SOURCE_LOST] = SAME, [SESSION_REFUSE] = SAME,
+		[SESSION_SOURCE_LOST] = SAME, [SESSION_REFUSE] = SAME, [SESSION_HOLD] = SAME,
 	},
 };
 
@@ -76,14 +92,18 @@ void session_init(struct session *s)
 	*s = (struct session){ .state = SESSION_IDLE };
 }
 
+/* Is there no way back?  Who is paused is past it. */
+static bool is_ours(const struct session *s)
+{
+	return s->committed || session_is_paused(s);
+}
+
 /**
  * session_may_refuse - would closing the connection by ourselves let the source resume its VM?
  */
 bool session_may_refuse(const struct session *s)
 {
-	if (s->state == SESSION_COMPLETE || s->state == SESSION_PAUSED)
-		return false;
-	return !s->committed;
+	return s->state != SESSION_COMPLETE && !is_ours(s);
 }
 
 /* The state behind a verdict that changes it; for a lost source the side of the commit decides. */
@@ -93,12 +113,35 @@ static enum session_state target(const struct session *s, unsigned char verdict)
 		[TO_ADVISED] = SESSION_ADVISED, [TO_DISCARDING] = SESSION_DISCARDING,
 		[TO_LISTENING] = SESSION_LISTENING, [TO_LOADING] = SESSION_LOADING,
 		[TO_RUNNING] = SESSION_RUNNING, [TO_COMPLETE] = SESSION_COMPLETE,
-		[TO_REFUSED] = SESSION_FAILED,
+		[TO_REFUSED] = SESSION_FAILED, [TO_HELD] = SESSION_PAUSED,
+		[TO_RECOVERING] = SESSION_RECOVERING,
 	};
 
 	if (verdict == TO_LOST)
 		return session_may_refuse(s) ? SESSION_FAILED : SESSION_PAUSED;
+	if (verdict == TO_RESUMED)
+		return s->loaded ? SESSION_RUNNING : s->armed ? SESSION_LOADING : SESSION_LISTENING;
 	return (enum session_state)plain[verdict];
+}
+
+/* Is what the table says against what else is known of the session? */
+static bool is_barred(const struct session *s, unsigned char verdict)
+{
+	if (verdict == TO_REFUSED)
+		return !session_may_refuse(s);
+	if (verdict == TO_HELD)
+		return !is_ours(s);
+	return verdict == NO || (verdict == TO_RECOVERING && s->held);
+}
+
+/* What is remembered of a legal event, whether it changes the state or not. */
+static void note(struct session *s, enum session_event event, unsigned char verdict)
+{
+	s->armed |= event == SESSION_ARMED;
+	s->loaded |= event == SESSION_LOADED && s->armed;
+	s->held |= verdict == TO_HELD;
+	if (event == SESSION_LOADED || (event == SESSION_PACKAGE && !s->answer_commits))
+		s->committed = true;
 }
 
 /**
@@ -113,17 +156,14 @@ static enum session_state target(const struct session *s, unsigned char verdict)
 int session_feed(struct session *s, enum session_event event)
 {
 	unsigned char verdict = table[s->state][event];
+	enum session_state from = s->state;
 
-	if (verdict == NO || (verdict == TO_REFUSED && !session_may_refuse(s)))
+	if (is_barred(s, verdict))
 		return -EPROTO;
-	if (verdict == SAME)
-		return 0;
-	s->state = target(s, verdict);
-	if (event == SESSION_PACKAGE)
-		s->committed |= !s->answer_commits;
-	if (event == SESSION_LOADED)
-		s->committed = true;
-	return 1;
+	if (verdict != SAME)
+		s->state = target(s, verdict);
+	note(s, event, verdict);
+	return s->state != from;
 }
 
 /**
@@ -134,7 +174,7 @@ const char *session_state_name(enum session_state state)
 {
 	static const char *const names[SESSION_STATES] = {
 		"idle", "advised", "discarding", "listening", "loading", "running", "paused",
-		"complete", "failed",
+		"recovering", "complete", "failed",
 	};
 
 	return (unsigned)state < ARRAY_LEN(names) ? names[state] : "?";
@@ -147,7 +187,7 @@ const char *session_event_name(enum session_event event)
 {
 	static const char *const names[SESSION_EVENTS] = {
 		"advise", "discard", "package", "armed", "loaded", "owed-nothing", "source-lost",
-		"refuse",
+		"refuse", "hold", "resume", "resumed",
 	};
 
 	return (unsigned)event < ARRAY_LEN(names) ? names[event] : "?";

@@ -5,10 +5,13 @@
  * One VM's stay with us, as a transition table.
  *
  *  IDLE -> ADVISED -> DISCARDING -> LISTENING -> LOADING -> RUNNING -> COMPLETE
+ *                                        committed: |^ |^ |^
+ *                                                  PAUSED <-> RECOVERING
  *
  * A migration that finishes as precopy walks the same way with nothing owed (ADVISED -> LISTENING).
  * Losing the source leads to FAILED while the source then resumes its VM, and to PAUSED from the
- * commit on: the two never both run.
+ * commit on: the two never both run.  A resumed source takes a paused session back to where it was
+ * lost; one that is held (memory that nobody can vouch for, a stream that cannot go on) stays.
  */
 #include <stdbool.h>
 
@@ -20,6 +23,7 @@ enum session_state {
 	SESSION_LOADING,	/* faults are served; the main sharer loads the device state */
 	SESSION_RUNNING,	/* committed: the VM runs here */
 	SESSION_PAUSED,		/* the source is lost; present pages go on being served */
+	SESSION_RECOVERING,	/* a resumed source is here; it asks what came */
 	SESSION_COMPLETE,	/* every owed page is here and SHUT(0) was sent */
 	SESSION_FAILED,		/* refused before the commit; the source goes on */
 	SESSION_STATES,
@@ -34,6 +38,9 @@ enum session_event {
 	SESSION_OWED_NOTHING,	/* last owed page placed, main stream at its end */
 	SESSION_SOURCE_LOST,	/* connection ended or broke its protocol */
 	SESSION_REFUSE,		/* we (or the main sharer) refuse */
+	SESSION_HOLD,		/* it cannot go on, and is ours: no source can mend it */
+	SESSION_RESUME,		/* a resumed source connected */
+	SESSION_RESUMED,	/* it knows what came, and goes on */
 	SESSION_EVENTS,
 };
 
@@ -46,6 +53,8 @@ struct session {
 	 */
 	bool answer_commits;
 	bool committed;		/* there is no way back to the source */
+	bool armed, loaded;	/* that came, also while paused: where a recovery goes back to */
+	bool held;		/* PAUSED for good: it is not recovered */
 };
 
 void session_init(struct session *s);
@@ -56,6 +65,11 @@ int session_feed(struct session *s, enum session_event event);
  * VM.
  */
 bool session_may_refuse(const struct session *s);
+/* Is it ours, and nobody sends? */
+static inline bool session_is_paused(const struct session *s)
+{
+	return s->state == SESSION_PAUSED || s->state == SESSION_RECOVERING;
+}
 const char *session_state_name(enum session_state state);
 const char *session_event_name(enum session_event event);
 

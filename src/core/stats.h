@@ -82,6 +82,7 @@ struct stats {
 	uint64_t rerequested;		/* asked again after a lost lane */
 	/* EEXIST on data of a page we never placed: memory integrity lost */
 	uint64_t alarms;
+	uint64_t lost;			/* pages given up (PAGE_LOST) */
 	uint64_t again;			/* placements the kernel told us to retry */
 	/* placements that went through another address space than the first choice */
 	uint64_t place_fallbacks;

@@ -423,7 +423,7 @@ static void tell(struct peer *p, const struct snapshot *s)
 	struct client *c = p->client;
 	const struct snapshot_sharer *known = find_sharer(s, c->id);
 	bool joined = c->state == CLIENT_JOINED && known;
-	bool serving = s->state >= SESSION_LOADING && s->state <= SESSION_COMPLETE;
+	bool serving = s->listening_ns && s->state <= SESSION_COMPLETE;
 	bool complete = s->state == SESSION_COMPLETE && s->running_told;
 	/*
 	 * Who comes after the end finds all the memory there: nothing to serve, nothing to wait
@@ -447,6 +447,9 @@ static void tell(struct peer *p, const struct snapshot *s)
 	}
 	if (due(c, TOLD_DISABLED, c->state == CLIENT_REFUSED))
 		door_send_text(p, REGMSG_DISABLED, 0, EACCES, c->problem);
+	/* An unaware one hears it once: see above. */
+	if (!s->paused_ns && !c->unaware)
+		c->told &= ~(unsigned)TOLD_PAUSED;
 	if (due(c, TOLD_PAUSED, s->state == SESSION_PAUSED && c->state >= CLIENT_DECLARING))
 		door_send_text(p, REGMSG_PAUSED, 0, s->error, s->reason);
 	if (due(c, TOLD_FAILED, s->state == SESSION_FAILED && c->state >= CLIENT_DECLARING))

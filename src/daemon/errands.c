@@ -212,6 +212,11 @@ static void on_want(struct faultloop *f, const struct message *m)
 	(void)engine_want(&f->engine, m->want.block, m->want.offset, m->want.length, m->want.class);
 }
 
+static void on_pause(struct faultloop *f, const struct message *m)
+{
+	verdict_pause(f, m->pause.reason);
+}
+
 static void on_stop(struct faultloop *f, const struct message *m)
 {
 	if (m->stop.refuse_only && !session_may_refuse(&f->engine.session))
@@ -257,6 +262,7 @@ void errands_inbox(struct faultloop *f)
 		[MESSAGE_LOADED] = on_loaded,
 		[MESSAGE_GONE] = on_gone,
 		[MESSAGE_WANT] = on_want,
+		[MESSAGE_PAUSE] = on_pause,
 		[MESSAGE_STOP] = on_stop,
 		[MESSAGE_GATE] = on_gate,
 		[MESSAGE_ADOPTED] = on_adopted,

@@ -55,6 +55,10 @@ int faultloop_feed(struct faultloop *f, enum session_event event)
 
 	if (ret > 0) {
 		f->times.state = clock_ns();
+		if (!session_is_paused(&f->engine.session))
+			f->times.paused = 0;
+		else if (f->times.paused == 0)
+			f->times.paused = f->times.state;
 		faultloop_changed(f);
 	}
 	return ret;

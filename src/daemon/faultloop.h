@@ -47,8 +47,8 @@ struct faultloop_options {
 
 /* Marks in the life of a session, CLOCK_MONOTONIC; 0: not yet. */
 struct faultloop_times {
-	uint64_t state, started, need, switchover, listening, first_fault, fault, first_served,
-		running, complete;
+	uint64_t state, paused, started, need, switchover, listening, first_fault, fault,
+		first_served, running, complete;
 };
 
 struct faultloop {
@@ -133,6 +133,7 @@ struct faultloop {
 	uint64_t unmaps;		/* mappings forgotten on request */
 	bool running_told;		/* the source has our answer: the VM may run */
 	bool ownership_unknown;
+	uint64_t recoveries;		/* by a resumed source, so far */
 	int error;
 	char reason[512];
 	size_t cause_len;		/* of it: what happened; behind that what is left where */
@@ -165,18 +166,19 @@ void *faultloop_run(void *arg);
 void faultloop_tell_main(struct faultloop *f);
 /* Feed the session; a change is told to the main thread.  As session_feed(). */
 int faultloop_feed(struct faultloop *f, enum session_event event);
+/* Is there no source to be asked, or read?  A resumed one is, when it knows what came. */
 static inline bool faultloop_halted(const struct faultloop *f)
 {
 	return f->engine.session.state == SESSION_FAILED ||
-	       f->engine.session.state == SESSION_PAUSED;
+	       f->engine.session.state == SESSION_PAUSED ||
+	       f->engine.session.state == SESSION_RECOVERING;
 }
 /*
  * Are faults answered (as far as pages are here)?  To the end: a late message must not find nobody.
  */
 static inline bool faultloop_serving(const struct faultloop *f)
 {
-	return f->engine.session.state >= SESSION_LOADING &&
-	       f->engine.session.state <= SESSION_COMPLETE;
+	return f->engine.session.armed && f->engine.session.state <= SESSION_COMPLETE;
 }
 /* Pages at hand, on either side, that wait for the pool of huge pages. */
 static inline uint64_t faultloop_pool_waits(const struct faultloop *f)
@@ -201,6 +203,8 @@ void verdict_halt(struct faultloop *f, int error, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 /* A connection of the source broke: error 0 at EOF. */
 void verdict_lost(struct faultloop *f, int error);
+/* On purpose: the connections of the source end, and a resumed one may come. */
+void verdict_pause(struct faultloop *f, const char *reason);
 /* The main connection's end. */
 void verdict_closed(struct faultloop *f, int error);
 /* SHUT(0), once nothing is owed. */

@@ -89,6 +89,7 @@ static void fill_blocks(const struct faultloop *f, struct snapshot *s)
 			.stored = b->stored,
 			.zero = b->zero,
 			.lost = b->lost,
+			.unplaced = b->unplaced,
 			.sharers = count_sharers(f, i),
 			.store = b->kind == BLOCK_HELD ? b->store : NULL,
 		};
@@ -181,6 +182,9 @@ void fill_snapshot(const struct faultloop *f, struct snapshot *s, uint64_t now)
 	s->committed = f->engine.session.committed;
 	s->commit_ping = f->engine.session.answer_commits;
 	s->urgent_lane = f->has_urgent;
+	s->held = f->engine.session.held;
+	s->recoveries = f->recoveries;
+	s->paused_ns = f->times.paused;
 	s->ownership_unknown = f->ownership_unknown;
 	s->main_eof = f->main_eof;
 	s->arrears_ns = f->arrears_ns;

@@ -22,6 +22,7 @@ enum message_kind {
 	MESSAGE_LOADED,		/* the main sharer loaded the device state */
 	MESSAGE_GONE,		/* a sharer ended */
 	MESSAGE_WANT,		/* pages ahead of need */
+	MESSAGE_PAUSE,		/* on purpose: end the connections of the source, wait for it */
 	MESSAGE_STOP,		/* refuse or, after the commit, hold the session */
 	MESSAGE_GATE,		/* an order for a gate: do it and give it back */
 	MESSAGE_ADOPTED,	/* every sharer of an earlier process has been told of again */
@@ -35,6 +36,7 @@ struct message {
 		struct {
 			int fd;			/* -1: an urgent one is to be expected */
 			bool urgent;
+			bool recovery;		/* of a resumed source: there is no header */
 			char peer[128];
 		} lane;
 		struct {
@@ -79,6 +81,9 @@ struct message {
 			bool refuse_only;	/* nothing, when the commit came first */
 			char reason[512];
 		} stop;
+		struct {
+			char reason[256];
+		} pause;
 		/* ownership goes along, and comes back */
 		struct gate_order *gate;
 		struct snapshot *snapshot;

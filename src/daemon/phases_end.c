@@ -136,8 +136,19 @@ void phases_maybe_end(struct phases *p, const struct snapshot *s)
 
 static gboolean quit_soon(gpointer data)
 {
-	end(data, 0);
+	struct phases *p = data;
+
+	end(p, p->leave_code);
 	return G_SOURCE_REMOVE;
+}
+
+/**
+ * phases_end - soon, whatever becomes of the session
+ */
+void phases_end(struct phases *p, int code)
+{
+	p->leave_code = code;
+	g_timeout_add(FLUSH_MS, quit_soon, p);
 }
 
 bool phases_control_quit(void *ctx, bool force, const char **why)
@@ -151,7 +162,7 @@ bool phases_control_quit(void *ctx, bool force, const char **why)
 		return false;
 	}
 	if (force)
-		g_timeout_add(FLUSH_MS, quit_soon, p);
+		phases_end(p, 0);
 	else
 		leave(p, 0);
 	return true;

@@ -60,9 +60,30 @@ void phases_refresh(void *ctx);
  * snapshot only knew.
  */
 void phases_refuse(struct phases *p, int error, const char *reason);
+/*
+ * phases_recover.c: what can be done about a source that is lost.  All for the main thread only.
+ */
+/*
+ * After the commit: end the connections of the source, which then pauses, too, and wait for it to
+ * come again.  Nothing before it, or behind the end of the source's stream: it would take its VM
+ * back.
+ */
+void phases_pause(struct phases *p, const char *reason);
+/*
+ * Listen for the resumed source, now: where we listened (@where NULL), or somewhere else from now
+ * on.  False with *error: nothing is paused, or nobody can listen there.
+ */
+bool phases_recover(struct phases *p, const struct options_address *where, GError **error);
+/*
+ * Give the session up.  Before the commit the source resumes its VM; after it the VM is lost, which
+ * only @force does.  False with *error.
+ */
+bool phases_cancel(struct phases *p, bool force, GError **error);
 /* What the program of --hook and the control socket ask: @ctx is a struct phases. */
 void phases_hook_ended(void *ctx);
 bool phases_control_quit(void *ctx, bool force, const char **why);
+/* Soon, when the reply to whoever asked has left. */
+void phases_end(struct phases *p, int code);
 /* Is it time to end? */
 void phases_maybe_end(struct phases *p, const struct snapshot *s);
 

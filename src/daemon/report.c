@@ -82,6 +82,7 @@ static void put_flags(struct jsonmsg_writer *w, const struct snapshot *s)
 	jsonmsg_put_bool(w, "commit_ping", s->commit_ping);
 	jsonmsg_put_bool(w, "urgent_lane", s->urgent_lane);
 	jsonmsg_put_bool(w, "ownership_unknown", s->ownership_unknown);
+	jsonmsg_put_bool(w, "held", s->held);
 	jsonmsg_put_bool(w, "running_told", s->running_told);
 	jsonmsg_put_bool(w, "main_eof", s->main_eof);
 	jsonmsg_put_bool(w, "shut_sent", s->shut_sent);
@@ -157,12 +158,14 @@ void report_status(struct jsonmsg_writer *w, const char *key, const struct snaps
 		{"store_bytes", offsetof(struct snapshot, store_bytes)},
 		{"stray_pages", offsetof(struct snapshot, strays)},
 		{"pool_waits", offsetof(struct snapshot, pool_waits)},
+		{"recoveries", offsetof(struct snapshot, recoveries)},
 	};
 
 	jsonmsg_begin_object(w, key);
 	jsonmsg_put_u64(w, "now_ns", s->now_ns);
 	jsonmsg_put_text(w, "state", session_state_name(s->state));
 	put_moment(w, "state_since_ns", s->state_ns);
+	put_moment(w, "paused_since_ns", s->paused_ns);
 	put_times(w, s);
 	put_flags(w, s);
 	put_error(w, s->error, s->reason);
@@ -243,6 +246,7 @@ static void put_block(struct jsonmsg_writer *w, const struct snapshot_block *b)
 		{"stored", offsetof(struct snapshot_block, stored)},
 		{"zero", offsetof(struct snapshot_block, zero)},
 		{"lost", offsetof(struct snapshot_block, lost)},
+		{"unplaced", offsetof(struct snapshot_block, unplaced)},
 	};
 
 	jsonmsg_begin_object(w, NULL);
@@ -323,6 +327,7 @@ static void put_lanes(struct jsonmsg_writer *w, const struct stats *s)
 		{"requested_pages", offsetof(struct stats, requested_pages)},
 		{"rerequested", offsetof(struct stats, rerequested)},
 		{"alarms", offsetof(struct stats, alarms)},
+		{"lost", offsetof(struct stats, lost)},
 		{"again", offsetof(struct stats, again)},
 		{"place_fallbacks", offsetof(struct stats, place_fallbacks)},
 		{"return_bytes", offsetof(struct stats, return_bytes)},

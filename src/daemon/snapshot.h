@@ -28,12 +28,12 @@ struct snapshot_block {
 	uint64_t pages;			/* of page_size */
 	uint64_t owed;			/* discarded at the switch-over */
 	/* pages by state, sum = pages */
-	uint64_t present, missing, requested, stored, zero, lost;
+	uint64_t present, missing, requested, stored, zero, lost, unplaced;
 	/*
 	 * HELD: the block's content, @length bytes.  The fault thread's (or the bulk lane's) to
 	 * write as long as pages of it are missing; from the snapshot on that shows the session
-	 * serving and none missing or lost it is written by nobody any more, and anybody may read
-	 * it until the fault thread is stopped.  NULL: of another kind.
+	 * serving and none missing or unplaced it is written by nobody any more, and anybody may
+	 * read it until the fault thread is stopped.  NULL: of another kind.
 	 */
 	const uint8_t *store;
 };
@@ -113,6 +113,9 @@ struct snapshot {
 	uint64_t first_fault_ns, first_served_ns;	/* 0 */
 	uint64_t running_ns, complete_ns;		/* 0 */
 	bool committed, commit_ping, urgent_lane;
+	bool held;			/* PAUSED for good: no source can mend it */
+	uint64_t recoveries;		/* by a resumed source, so far */
+	uint64_t paused_ns;		/* PAUSED, RECOVERING: since when nobody sends; else 0 */
 	bool ownership_unknown;		/* lost between the end of the stream and SHUT */
 	bool main_eof, shut_sent;
 	/* behind the end of the stream pages are owed: since when the urgent lane brings none; 0 */

@@ -30,6 +30,14 @@ static void set_reason(struct faultloop *f, int error, const char *fmt, va_list 
 	faultloop_changed(f);
 }
 
+static void set_cause(struct faultloop *f, int error, const char *text)
+{
+	f->error = error;
+	snprintf(f->reason, sizeof(f->reason), "%s", text);
+	f->cause_len = strlen(f->reason);
+	faultloop_changed(f);
+}
+
 /* The peer must see the end now; the descriptors stay until nothing in the ring refers to them. */
 static void hang_up(struct faultloop *f)
 {
@@ -108,7 +116,7 @@ void verdict_halt(struct faultloop *f, int error, const char *fmt, ...)
 	va_end(args);
 	if (f->has_main && f->engine.session.state != SESSION_COMPLETE)
 		say_whereabouts(f, "; ", whereabouts(f, f->main_closed, false));
-	faultloop_feed(f, refuse ? SESSION_REFUSE : SESSION_SOURCE_LOST);
+	faultloop_feed(f, refuse ? SESSION_REFUSE : SESSION_HOLD);
 	if (refuse)
 		hang_up(f);
 }
@@ -185,6 +193,24 @@ void verdict_lost(struct faultloop *f, int error)
 }
 
 /**
+ * verdict_pause - end the connections of the source, on purpose
+ * @reason: why, for people
+ *
+ * Nothing while it would take its VM back: before the commit, and when its stream has ended, or may
+ * have.
+ */
+void verdict_pause(struct faultloop *f, const char *reason)
+{
+	if (faultloop_halted(f) || session_may_refuse(&f->engine.session) ||
+	    f->engine.session.state == SESSION_COMPLETE || nobody_knows_whose(f))
+		return;
+	set_cause(f, ECANCELED, reason);
+	say_whereabouts(f, ": ", whereabouts(f, true, false));
+	hang_up(f);
+	faultloop_feed(f, SESSION_SOURCE_LOST);
+}
+
+/**
  * verdict_closed - the main connection ended, expected or not; as verdict_lost()
  */
 void verdict_closed(struct faultloop *f, int error)
@@ -212,7 +238,7 @@ static bool is_fatal(const struct faultloop *f, const struct member *m,
 	if (how == SHARER_LEFT || state >= SESSION_COMPLETE)
 		return false;
 	if (m->spoken_for)
-		return state > SESSION_LOADING;
+		return f->engine.session.loaded;
 	return m->policy == REGMSG_POLICY_FAIL;
 }
 

@@ -59,7 +59,7 @@ static bool is_serving(const struct vhost_device *d)
 {
 	const struct snapshot *s = d->ops->snapshot(d->ops->ctx);
 
-	return s && s->state >= SESSION_LOADING && s->state <= SESSION_COMPLETE;
+	return s && s->listening_ns && s->state <= SESSION_COMPLETE;
 }
 
 /* Whether a VMM's own postcopy is over is not ours to say. */

@@ -37,6 +37,15 @@
 #ifndef _UFFDIO_POISON
 #define _UFFDIO_POISON (0x08)
 #endif
+#ifndef UFFDIO_POISON
+struct uffdio_poison {
+	struct uffdio_range range;
+	__u64 mode;
+	__s64 updated;
+};
+#define UFFDIO_POISON		    _IOWR(UFFDIO, _UFFDIO_POISON, struct uffdio_poison)
+#define UFFDIO_POISON_MODE_DONTWAKE ((__u64)1 << 0)
+#endif
 
 /* Of /proc/PID/maps (6.11). */
 #ifndef PROCMAP_QUERY

@@ -86,6 +86,20 @@ static int issue_continue(int uffd, uint64_t dst, uint64_t len, const void *src,
 	return rc;
 }
 
+static int issue_poison(int uffd, uint64_t dst, uint64_t len, const void *src, bool wake,
+			int64_t *moved)
+{
+	struct uffdio_poison arg = {
+		.range = { .start = dst, .len = len },
+		.mode = wake ? 0 : UFFDIO_POISON_MODE_DONTWAKE,
+	};
+	int rc = ioctl(uffd, UFFDIO_POISON, &arg) < 0 ? -errno : 0;
+
+	(void)src;
+	*moved = arg.updated;
+	return rc;
+}
+
 static int kernel_issue(void *ctx, int uffd, enum uffd_how how, uint64_t dst, uint64_t len,
 			const void *src, bool wake, int64_t *moved)
 {
@@ -94,6 +108,7 @@ static int kernel_issue(void *ctx, int uffd, enum uffd_how how, uint64_t dst, ui
 		[UFFD_ZERO] = issue_zero,
 		[UFFD_WAKE] = issue_wake,
 		[UFFD_CONTINUE] = issue_continue,
+		[UFFD_POISON] = issue_poison,
 	};
 
 	(void)ctx;
@@ -386,6 +401,7 @@ static const struct uffd_range_ioctl uffd_range_ioctls[] = {
 	{ 1ull << _UFFDIO_COPY, UFFD_CAN_COPY },
 	{ 1ull << _UFFDIO_ZEROPAGE, UFFD_CAN_ZERO },
 	{ 1ull << _UFFDIO_WAKE, UFFD_CAN_WAKE },
+	{ 1ull << _UFFDIO_POISON, UFFD_CAN_POISON },
 };
 
 /**

@@ -31,6 +31,8 @@ enum uffd_how {
 	UFFD_ZERO, /* UFFDIO_ZEROPAGE; the range must offer it */
 	UFFD_WAKE,
 	UFFD_CONTINUE, /* map what the file has there; EFAULT when it has nothing */
+	/* in this address space only: who touches it gets SIGBUS; see uffd_poison.c */
+	UFFD_POISON,
 };
 
 struct uffd_result {
@@ -78,7 +80,7 @@ enum uffd_fitness uffd_probe(int uffd, bool need_kernel, bool *was_blocking);
 int uffd_probe_kernel(pid_t owner, uint64_t address);
 const char *uffd_fitness_text(enum uffd_fitness f);
 
-enum uffd_can { UFFD_CAN_COPY = 1, UFFD_CAN_ZERO = 2, UFFD_CAN_WAKE = 4 };
+enum uffd_can { UFFD_CAN_COPY = 1, UFFD_CAN_ZERO = 2, UFFD_CAN_WAKE = 4, UFFD_CAN_POISON = 8 };
 /* Register [addr, addr+len) for missing faults; *can gets enum uffd_can bits.  0 or -errno. */
 int uffd_register(int uffd, uint64_t addr, uint64_t len, unsigned *can);
 int uffd_unregister(int uffd, uint64_t addr, uint64_t len);
@@ -108,6 +110,12 @@ struct uffd_event {
  * dead), or another -errno.
  */
 int uffd_read(int uffd, struct uffd_event *events, unsigned max);
+
+/*
+ * Can pages of private and of shared memory be poisoned here?  Tries it.  0, or -errno: -EOPNOTSUPP
+ * where the kernel does not have it.
+ */
+int uffd_probe_poison(void);
 
 /* What the running kernel offers: UFFD_FEATURE_* bits, or 0 with -errno in *err. */
 uint64_t uffd_features(int *err);

@@ -168,7 +168,8 @@ static void add_block(struct ctl_table *t, const struct ctl_block *b)
 	ctl_table_bytes(t, b->page_size);
 	CTL_TABLE_COUNTS(t, b->owed, b->present);
 	ctl_table_text(t, ctl_format_percent(&percent, b->present, b->pages));
-	CTL_TABLE_COUNTS(t, b->missing, b->requested, b->stored, b->zero, b->lost);
+	CTL_TABLE_COUNTS(t, b->missing, b->requested, b->stored, b->zero, b->lost,
+			 b->unplaced);
 }
 
 void ctl_render_blocks(GString *out, const struct ctl_view *v)
@@ -176,7 +177,7 @@ void ctl_render_blocks(GString *out, const struct ctl_view *v)
 	struct ctl_table t cleanup_ctl_table;
 
 	ctl_table_init(&t, "BLOCK\tKIND\t>SHARERS\t>LENGTH\t>PAGE\t>OWED\t>PRESENT\t>%\t>MISSING"
-			   "\t>REQUESTED\t>STORED\t>ZERO\t>LOST");
+			   "\t>REQUESTED\t>STORED\t>ZERO\t>LOST\t>UNPLACED");
 	for (unsigned i = 0; i < v->n_blocks; i++)
 		add_block(&t, &v->block[i]);
 	ctl_table_print(&t, out);
@@ -280,6 +281,7 @@ static void put_counters(GString *out, const struct ctl_stats *s)
 		{"placements retried", s->again},
 		{"placed through another", s->place_fallbacks},
 		{"integrity alarms", s->alarms},
+		{"lost pages", s->lost},
 		{"ring system calls", s->ring_syscalls},
 		{"other system calls", s->other_syscalls},
 	};

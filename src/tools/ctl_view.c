@@ -132,6 +132,7 @@ static void get_block(struct ctl_block *b, const struct jsonmsg *from)
 		{"stored", BL(stored)},
 		{"zero", BL(zero)},
 		{"lost", BL(lost)},
+		{"unplaced", BL(unplaced)},
 	};
 
 	GET_COUNTS(b, counts, from);
@@ -225,6 +226,7 @@ static void read_stats(struct ctl_view *v, const struct jsonmsg *from)
 		{"requested_pages", GS(requested_pages)},
 		{"rerequested", GS(rerequested)},
 		{"alarms", GS(alarms)},
+		{"lost", GS(lost)},
 		{"again", GS(again)},
 		{"place_fallbacks", GS(place_fallbacks)},
 		{"return_bytes", GS(return_bytes)},

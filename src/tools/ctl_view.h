@@ -39,7 +39,7 @@ struct ctl_status {
 struct ctl_block {
 	char name[64], kind[16];
 	uint64_t sharers, length, page_size, pages, owed;
-	uint64_t present, missing, requested, stored, zero, lost;
+	uint64_t present, missing, requested, stored, zero, lost, unplaced;
 };
 
 struct ctl_sharer {
@@ -70,7 +70,7 @@ struct ctl_stats {
 	struct ctl_sharer_stats total, sharer[CTL_VIEW_SHARERS];
 	unsigned n_sharers;
 	struct ctl_lane lane[LANE_COUNT];
-	uint64_t requests, requested_pages, rerequested, alarms;
+	uint64_t requests, requested_pages, rerequested, alarms, lost;
 	uint64_t again, place_fallbacks, return_bytes;
 	uint64_t ring_syscalls, other_syscalls;
 };

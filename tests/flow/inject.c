@@ -233,7 +233,7 @@ static void check_held(struct stage *s, const struct kernel *k, unsigned page)
 	stage_hear(s, 50);
 	expect(!s->shut && !s->hung_up);
 	expect(stage_look(s)->owed_left > 0);
-	expect_eq(s->snapshot->block[0].lost, 1);
+	expect_eq(s->snapshot->block[0].unplaced, 1);
 	expect(s->snapshot->reason[0]);
 	check_once(k, false);
 	expect_eq(atomic_load(&k->placed[page]), 0);

@@ -201,7 +201,7 @@ static void written_by_a_stranger(bool bulk)
 	stage_send(&s, false, FIRST, ROW);
 	stage_wait_state(&s, SESSION_PAUSED);
 	expect_eq(stage_look(&s)->stats.alarms, 1);
-	expect_eq(s.snapshot->block[0].lost, 1);
+	expect_eq(s.snapshot->block[0].unplaced, 1);
 	expect(strstr(s.snapshot->reason, "memory integrity lost"));
 	stage_hear(&s, 50);
 	expect(!s.shut && !s.hung_up);

@@ -186,7 +186,8 @@ void bulk_report(struct world *w)
 	memmove(&w->report[0], &w->report[1], --w->n_reports * sizeof(r));
 	engine_report(w->engine, &r, w->now);
 	if (r.result != PLACED) {
-		naive_lost(w, r.page, r.result == PLACED_EXISTS ? ENGINE_ALARM : ENGINE_UNPLACED);
+		naive_unplaced(w, r.page,
+			       r.result == PLACED_EXISTS ? ENGINE_ALARM : ENGINE_UNPLACED);
 		return;
 	}
 	for (uint64_t page = r.page; page < r.page + r.n; page++)

@@ -38,7 +38,8 @@ static uint64_t check_block(struct world *w, const struct block *b)
 	must(w, b->stored == count[PAGE_STORED], "%s: %lu stored", b->name, b->stored);
 	must(w, b->zero == count[PAGE_ZERO], "%s: %lu zero", b->name, b->zero);
 	must(w, b->lost == count[PAGE_LOST], "%s: %lu lost", b->name, b->lost);
-	return b->missing + b->lost;
+	must(w, b->unplaced == count[PAGE_UNPLACED], "%s: %lu unplaced", b->name, b->unplaced);
+	return b->missing + b->unplaced;
 }
 
 static void check_counters(struct world *w)
@@ -85,7 +86,7 @@ static unsigned check_chain(struct world *w, uint64_t page)
 	return n;
 }
 
-/* A parked thread waits for something that will come, or for a page that is lost. */
+/* A parked thread waits for something that will come, or for a page that has no place. */
 static void check_waiters(struct world *w)
 {
 	unsigned parked = 0, waking = 0;
@@ -99,7 +100,7 @@ static void check_waiters(struct world *w)
 
 		parked += n;
 		must(w,
-		     !n || is == PAGE_REQUESTED || is == PAGE_CONTESTED || is == PAGE_LOST ||
+		     !n || is == PAGE_REQUESTED || is == PAGE_CONTESTED || is == PAGE_UNPLACED ||
 			     is == PAGE_STORED || is == PAGE_ZERO ||
 			     (is == PAGE_PRESENT && !reported),
 		     "page %lu is %s and somebody waits", page, ledger_state_name(is));
@@ -206,6 +207,9 @@ static void check_stats(struct world *w)
 	     got->requests == want->requests && got->requested_pages == want->requested_pages &&
 		     got->rerequested == want->rerequested,
 	     "requests are counted wrong");
+	must(w, got->lost == want->lost, "%lu pages given up, not %lu", got->lost, want->lost);
+	must(w, engine_longest(w->engine) == naive_longest(w), "somebody waits since %lu, not %lu",
+	     engine_longest(w->engine), naive_longest(w));
 	must(w, got->alarms == want->alarms, "%lu alarms, not %lu", got->alarms, want->alarms);
 }
 
@@ -231,10 +235,19 @@ static void check_awake(struct world *w)
 		for (unsigned n = 0; s->life == SPACE_ALIVE && n < s->n_threads; n++)
 			must(w,
 			     !s->thread[n].asleep || !engine_room(w->engine) ||
-				     w->naive.page[s->thread[n].page].is == PAGE_LOST,
+				     w->naive.page[s->thread[n].page].is == PAGE_UNPLACED,
 			     "everything came and sharer %u thread %u sleeps on page %lu",
 			     s->ref.slot, n, s->thread[n].page);
 	}
+}
+
+/* Nothing ever came to a page that was given up. */
+static void check_lost(struct world *w, uint64_t page)
+{
+	const struct kernel_page *k = &w->kernel.page[page];
+
+	must(w, k->placed == 0 && (!k->present || k->foreign), "page %lu came after it was lost",
+	     page);
 }
 
 /* Each page is there, with the content that was accepted first. */
@@ -244,7 +257,10 @@ static void check_content(struct world *w)
 		const struct naive_page *p = &w->naive.page[page];
 		const struct kernel_page *k = &w->kernel.page[page];
 
-		if (world_block(w, page)->kind == BLOCK_HELD || p->is == PAGE_LOST)
+		if (p->is == PAGE_LOST)
+			check_lost(w, page);
+		if (world_block(w, page)->kind == BLOCK_HELD || p->is == PAGE_LOST ||
+		    p->is == PAGE_UNPLACED)
 			continue;
 		must(w, p->is == PAGE_PRESENT || p->is == PAGE_ZERO, "page %lu is %s at the end",
 		     page, ledger_state_name(p->is));
@@ -280,12 +296,12 @@ void check_end(struct world *w)
 	uint64_t lost = 0;
 
 	for (uint64_t page = 0; page < w->engine->blocks.pages; page++)
-		lost += w->naive.page[page].is == PAGE_LOST;
-	must(w, engine_drained(w->engine) == (lost == 0), "drained with %lu pages lost", lost);
-	must(w, w->engine->owed_left == lost, "%lu owed, %lu lost", w->engine->owed_left, lost);
+		lost += w->naive.page[page].is == PAGE_UNPLACED;
+	must(w, engine_drained(w->engine) == (lost == 0), "drained with %lu pages unplaced", lost);
+	must(w, w->engine->owed_left == lost, "%lu owed, %lu unplaced", w->engine->owed_left, lost);
 	for (unsigned i = 0; i < w->naive.n_waiters; i++)
 		must(w,
-		     w->naive.page[w->naive.waiter[i].page].is == PAGE_LOST &&
+		     w->naive.page[w->naive.waiter[i].page].is == PAGE_UNPLACED &&
 			     !w->naive.waiter[i].waking,
 		     "somebody waits for page %lu that came", w->naive.waiter[i].page);
 	check_awake(w);

@@ -129,7 +129,7 @@ static void told(struct world *w, const struct engine_action *was, uint64_t done
 		c.address += world_block(w, was->page)->page_size;
 	}
 	if (result != PLACED)
-		naive_lost(w, was->page + done,
+		naive_unplaced(w, was->page + done,
 			   result == PLACED_EXISTS ? ENGINE_ALARM : ENGINE_UNPLACED);
 }
 
@@ -255,14 +255,72 @@ static void answer(struct world *w, struct engine_action *a)
 	     "an answer goes on");
 }
 
+/* In all its places of one space; how many there are. */
+static unsigned poison_in(struct world *w, struct space *s, uint64_t page)
+{
+	uint64_t address;
+	unsigned n = 0;
+
+	for (; kernel_address(&w->kernel, s, page, n, &address); n++)
+		must(w, kernel_poison(&w->kernel, s, address) != -ENOENT, "page %lu moved", page);
+	return n;
+}
+
+/* Who touched a page that was given up before it came: it is told, and nobody else. */
+static void poison_late(struct world *w, struct engine_action *a)
+{
+	struct space *s = kernel_space(&w->kernel, a->sharer);
+	const struct engine_carrier nobody = { .is_sharer = false };
+	bool told = s && s->life == SPACE_ALIVE;
+
+	if (refuses(w, w->profile->again)) {
+		put_off(w, a);
+		return;
+	}
+	if (told) {
+		poison_in(w, s, a->page);
+		naive_answered(w, a);
+	}
+	engine_placed(w->engine, a, told, told ? PLACED : PLACED_NOWHERE, &nobody, w->now);
+}
+
+/* A page is given up, in every space; unless it has content that nobody placed. */
+static void poison(struct world *w, struct engine_action *a)
+{
+	const struct engine_carrier nobody = { .is_sharer = false };
+	bool there = w->kernel.page[a->page].present;
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < KERNEL_SPACES && !there; i++)
+		if (w->kernel.space[i].life == SPACE_ALIVE)
+			n += poison_in(w, &w->kernel.space[i], a->page);
+	if (!there && n == 0) {
+		later_or_back(w, a);
+		return;
+	}
+	must(w,
+	     engine_placed(w->engine, a, !there, there ? PLACED_EXISTS : PLACED, &nobody, w->now) ==
+		     0,
+	     "giving up goes on");
+	if (there) {
+		naive_unplaced(w, a->page, ENGINE_ALARM);
+		return;
+	}
+	naive_given_up(w, a->page);
+	naive_drain(w, a->page, NULL, w->now);
+}
+
 static void wake(struct world *w, const struct engine_action *a)
 {
+	enum page_state is = w->naive.page[a->page].is;
 	struct space *s = kernel_space(&w->kernel, a->sharer);
 	uint64_t address;
 
-	must(w, w->naive.page[a->page].is == PAGE_PRESENT, "wake on page %lu that is %s", a->page,
-	     ledger_state_name(w->naive.page[a->page].is));
-	must(w, w->kernel.page[a->page].present || w->kernel.page[a->page].punched,
+	must(w, is == PAGE_PRESENT || is == PAGE_LOST, "wake on page %lu that is %s", a->page,
+	     ledger_state_name(is));
+	must(w,
+	     is == PAGE_LOST || w->kernel.page[a->page].present ||
+		     w->kernel.page[a->page].punched,
 	     "wake on page %lu that is not there", a->page);
 	for (unsigned i = 0; s && kernel_address(&w->kernel, s, a->page, i, &address); i++)
 		if (!a->address || address != a->address)
@@ -277,6 +335,10 @@ static void perform(struct world *w, struct engine_action *a)
 		wake(w, a);
 	else if (a->verb == ENGINE_PLACE && a->how == PLACE_ANSWER)
 		answer(w, a);
+	else if (a->verb == ENGINE_PLACE && a->how == PLACE_POISON && a->from == PAGE_LOST)
+		poison_late(w, a);
+	else if (a->verb == ENGINE_PLACE && a->how == PLACE_POISON)
+		refuses(w, w->profile->again) ? later_or_back(w, a) : poison(w, a);
 	else if (a->verb == ENGINE_PLACE)
 		place(w, a);
 }

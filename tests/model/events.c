@@ -60,7 +60,7 @@ static void interrupt(struct world *w)
 	struct space *s = any_space(w, SPACE_ALIVE);
 
 	if (s)
-		kernel_signal(&w->kernel, &s->thread[rng_below(&w->rng, s->n_threads)]);
+		kernel_signal(&w->kernel, s, &s->thread[rng_below(&w->rng, s->n_threads)]);
 }
 
 static bool mail_room(const struct world *w)
@@ -294,6 +294,16 @@ static void stray(struct world *w)
 		w->kernel.page[at].present = w->kernel.page[at].foreign = true;
 }
 
+/* Somebody has waited long enough. */
+static void poison(struct world *w)
+{
+	uint64_t before = w->now - rng_below(&w->rng, w->now < 20000 ? w->now + 1 : 20000);
+	uint64_t max = rng_between(&w->rng, 1, 40), want = naive_poison(w, before, max), got;
+
+	got = engine_poison(w->engine, before, max, w->now);
+	must(w, got == want, "%lu pages given up, not %lu", got, want);
+}
+
 static void (*const events[EVENTS])(struct world *w) = {
 	[EVENT_TOUCH] = touch,	      [EVENT_SIGNAL] = interrupt,
 	[EVENT_READ] = read_mail,     [EVENT_TELL] = tell,
@@ -307,11 +317,13 @@ static void (*const events[EVENTS])(struct world *w) = {
 	[EVENT_LEAVE] = leave,	      [EVENT_DIE] = die,
 	[EVENT_BURY] = bury,	      [EVENT_PUNCH] = punch,
 	[EVENT_STRAY] = stray,	      [EVENT_GATE] = gates_event,
+	[EVENT_POISON] = poison,
 };
 const char *const world_event_names[EVENTS] = {
 	"touch", "signal", "read", "tell", "repeat", "strange", "page", "urgent",
 	"zero run", "bulk", "report", "later", "push", "retry", "request", "want", "replay",
 	"join", "leave", "die", "bury", "punch", "stray", "gate",
+	"poison",
 };
 
 void world_event(struct world *w, enum event event)

@@ -256,7 +256,8 @@ static bool reaches_lost(const struct world *w, const struct naive_gate *n)
 	for (unsigned i = 0; i < WORLD_RANGES; i++)
 		for (uint64_t page = n->range[i].page;
 		     n->range[i].used && page < n->range[i].page + n->range[i].n; page++)
-			if (w->naive.page[page].is == PAGE_LOST)
+			if (w->naive.page[page].is == PAGE_LOST ||
+			    w->naive.page[page].is == PAGE_UNPLACED)
 				return true;
 	return false;
 }

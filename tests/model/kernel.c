@@ -35,10 +35,30 @@ bool kernel_address(const struct kernel *k, const struct space *s, uint64_t page
 	return false;
 }
 
-/* What a thread does when nothing holds it back: the access succeeds or faults (again). */
-static void look(struct kernel *k, struct thread *t)
+/* The bit of an address in the marks of its page. */
+static uint32_t mark_of(const struct kernel *k, const struct space *s, uint64_t address,
+			uint64_t page)
 {
-	if (k->page[t->page].present) {
+	uint64_t start = address & ~(block_of_page(k->blocks, page)->page_size - 1), other;
+	unsigned nth = 0;
+
+	while (kernel_address(k, s, page, nth, &other) && other != start)
+		nth++;
+	return 1u << nth;
+}
+
+bool kernel_poisoned(const struct kernel *k, const struct space *s, uint64_t address)
+{
+	uint64_t page;
+
+	return kernel_resolve(k, s, address, &page) &&
+	       s->marked[page] & mark_of(k, s, address, page);
+}
+
+/* What a thread does when nothing holds it back: the access ends, somehow, or faults (again). */
+static void look(struct kernel *k, struct space *s, struct thread *t)
+{
+	if (k->page[t->page].present || kernel_poisoned(k, s, t->address)) {
 		t->asleep = false;
 		t->message = MESSAGE_NONE;
 		return;
@@ -54,7 +74,7 @@ void kernel_touch(struct kernel *k, struct space *s, struct thread *t, uint64_t 
 		return;
 	t->address = address;
 	t->write = write;
-	look(k, t);
+	look(k, s, t);
 }
 
 void kernel_wake(struct kernel *k, struct space *s, uint64_t address)
@@ -68,8 +88,23 @@ void kernel_wake(struct kernel *k, struct space *s, uint64_t address)
 		const struct block *b = block_of_page(k->blocks, page);
 
 		if (t->asleep && (t->address & ~(b->page_size - 1)) == address)
-			look(k, t);
+			look(k, s, t);
 	}
+}
+
+int kernel_poison(struct kernel *k, struct space *s, uint64_t address)
+{
+	uint64_t page;
+
+	if (s->life != SPACE_ALIVE)
+		return -ESRCH;
+	if (!kernel_resolve(k, s, address, &page))
+		return -ENOENT;
+	if (k->page[page].present || kernel_poisoned(k, s, address))
+		return -EEXIST;
+	s->marked[page] |= mark_of(k, s, address, page);
+	kernel_wake(k, s, address);
+	return 0;
 }
 
 int kernel_copy(struct kernel *k, struct space *s, uint64_t address, bool zero)
@@ -80,7 +115,7 @@ int kernel_copy(struct kernel *k, struct space *s, uint64_t address, bool zero)
 		return -ESRCH;
 	if (!kernel_resolve(k, s, address, &page))
 		return -ENOENT;
-	if (k->page[page].present)
+	if (k->page[page].present || kernel_poisoned(k, s, address))
 		return -EEXIST;
 	k->page[page].present = true;
 	k->page[page].zero = zero;
@@ -88,10 +123,10 @@ int kernel_copy(struct kernel *k, struct space *s, uint64_t address, bool zero)
 	return 0;
 }
 
-void kernel_signal(struct kernel *k, struct thread *t)
+void kernel_signal(struct kernel *k, struct space *s, struct thread *t)
 {
 	if (t->asleep)
-		look(k, t);
+		look(k, s, t);
 }
 
 void kernel_die(struct space *s)

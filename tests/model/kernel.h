@@ -9,6 +9,7 @@
  *   - a WAKE wakes a range of one address space, whether the page is there or not;
  *   - a woken thread looks again: it runs when the page is there, else it faults again, with a new
  *     message;
+ *   - a poisoned address ends the access of whoever looks there, and is filled by nothing;
  *   - a message that nobody has read disappears with the sleep that caused it; one that was read is
  *     delivered, however late.
  */
@@ -41,6 +42,7 @@ struct space {
 	unsigned n_pieces, n_threads;
 	struct mapping piece[KERNEL_PIECES];
 	struct thread thread[KERNEL_THREADS];
+	uint32_t marked[KERNEL_PAGES];	/* poisoned: a bit for each address of the page */
 };
 
 struct kernel_page {
@@ -68,10 +70,13 @@ void kernel_touch(struct kernel *k, struct space *s, struct thread *t, uint64_t 
 		  bool write);
 /* Fill a page through a space: 0, -EEXIST, -ESRCH. */
 int kernel_copy(struct kernel *k, struct space *s, uint64_t address, bool zero);
+/* Poison a page at one address: 0, -EEXIST, -ESRCH. */
+int kernel_poison(struct kernel *k, struct space *s, uint64_t address);
+bool kernel_poisoned(const struct kernel *k, const struct space *s, uint64_t address);
 /* Wake who sleeps on the page at @address. */
 void kernel_wake(struct kernel *k, struct space *s, uint64_t address);
 /* A signal interrupts the sleep: the thread looks again. */
-void kernel_signal(struct kernel *k, struct thread *t);
+void kernel_signal(struct kernel *k, struct space *s, struct thread *t);
 void kernel_die(struct space *s);
 struct space *kernel_space(struct kernel *k, struct sharer_ref ref);
 

@@ -141,6 +141,15 @@ enum engine_outcome naive_fault(struct world *w, const struct mail *m, const str
 		a->address = m->address & ~(world_block(w, page)->page_size - 1);
 		return ENGINE_OK;
 	}
+	if (p->is == PAGE_LOST) {
+		a = owe(w, ENGINE_PLACE, page);
+		a->how = PLACE_POISON;
+		a->lane = LANE_STORE;
+		a->from = PAGE_LOST;
+		a->sharer = m->ref;
+		a->address = m->address & ~(world_block(w, page)->page_size - 1);
+		return ENGINE_OK;
+	}
 	park(w, m, page);
 	count->requests += p->is == PAGE_MISSING;
 	fault_by_state(w, p, page);
@@ -250,8 +259,10 @@ uint64_t naive_push(struct world *w, uint64_t max)
 void naive_give_back(struct world *w, const struct engine_action *a)
 {
 	for (uint64_t page = a->page; page < a->page + a->n; page++) {
-		must(w, a->from == PAGE_STORED || a->from == PAGE_ZERO, "page %lu is not ours",
-		     page);
+		must(w,
+		     a->from == PAGE_STORED || a->from == PAGE_ZERO ||
+			     (a->how == PLACE_POISON && a->from == PAGE_REQUESTED),
+		     "page %lu is not ours", page);
 		page_of(w, page)->is = a->from;
 	}
 }
@@ -278,6 +289,51 @@ uint64_t naive_retry(struct world *w, uint64_t max)
 	return queued;
 }
 
+/* Each page once that somebody waits for since then; in the order of the engine's own table. */
+uint64_t naive_poison(struct world *w, uint64_t before, uint64_t max)
+{
+	const struct waiter_table *t = &w->engine->waiters;
+	uint64_t queued = 0;
+
+	for (uint32_t chain = 0; chain <= t->mask && queued < max; chain++)
+		for (uint32_t i = t->chain[chain]; i != WAITER_NONE; i = t->entry[i].next) {
+			struct naive_page *p = page_of(w, t->entry[i].page);
+
+			if (p->is != PAGE_REQUESTED || t->entry[i].read_ns > before)
+				continue;
+			p->is = PAGE_CONTESTED;
+			owe_place(w, LANE_STORE, t->entry[i].page, true, PAGE_REQUESTED)->how =
+				PLACE_POISON;
+			queued++;
+		}
+	return queued;
+}
+
+uint64_t naive_longest(const struct world *w)
+{
+	uint64_t longest = 0;
+
+	for (unsigned i = 0; i < w->naive.n_waiters; i++) {
+		const struct naive_waiter *n = &w->naive.waiter[i];
+
+		if (w->naive.page[n->page].is == PAGE_REQUESTED && !n->waking &&
+		    (longest == 0 || n->read_ns < longest))
+			longest = n->read_ns;
+	}
+	return longest;
+}
+
+/* Everybody was told; it never comes back. */
+void naive_given_up(struct world *w, uint64_t page)
+{
+	struct naive_page *p = page_of(w, page);
+
+	must(w, p->is == PAGE_CONTESTED && p->counted == PAGE_REQUESTED, "page %lu given up while %s",
+	     page, ledger_state_name(p->is));
+	p->is = p->counted = PAGE_LOST;
+	w->naive.stats.lost++;
+}
+
 /* O2: the kernel said so. */
 void naive_present(struct world *w, uint64_t page, enum stats_lane lane, enum stats_how how)
 {
@@ -291,11 +347,11 @@ void naive_present(struct world *w, uint64_t page, enum stats_lane lane, enum st
 	w->placed++;
 }
 
-void naive_lost(struct world *w, uint64_t page, enum engine_verb verb)
+void naive_unplaced(struct world *w, uint64_t page, enum engine_verb verb)
 {
 	struct naive_page *p = page_of(w, page);
 
-	p->is = p->counted = PAGE_LOST;
+	p->is = p->counted = PAGE_UNPLACED;
 	w->naive.stats.alarms += verb == ENGINE_ALARM;
 	owe(w, verb, page);
 }
@@ -319,7 +375,7 @@ static void settle(struct world *w, unsigned index, uint64_t woken_ns)
 {
 	struct naive_count *count = &w->naive.count[w->naive.waiter[index].ref.slot];
 
-	count->samples++;
+	count->samples += page_of(w, w->naive.waiter[index].page)->is != PAGE_LOST;
 	w->woken++;
 	if (--count->waiting == 0 && woken_ns > count->blocked_since)
 		count->blocked_ns += woken_ns - count->blocked_since;

@@ -127,6 +127,17 @@ static const struct profile profiles[] = {
 			[EVENT_PUNCH] = 15,
 		},
 	}, {
+		.name = "pages given up (F59)",
+		.blocks = 4, .spaces = 5, .pages = 80, .waiters = 48, .window = 16,
+		.shared = 70, .private = 20, .alias = 30, .again = 15,
+		.weight = {
+			ALWAYS, ASKING, [EVENT_PAGE] = 2, [EVENT_URGENT] = 4,
+			[EVENT_BULK] = 6, [EVENT_REPORT] = 3, [EVENT_LATER] = 4,
+			[EVENT_JOIN] = 3, [EVENT_DIE] = 1, [EVENT_BURY] = 1, [EVENT_STRAY] = 1,
+			[EVENT_REPLAY] = 1, [EVENT_WANT] = 1, [EVENT_GATE] = 2,
+			[EVENT_POISON] = 4,
+		},
+	}, {
 		.name = "everything at once",
 		.blocks = 6, .spaces = 8, .pages = 80, .waiters = 48, .window = 24,
 		.shared = 60, .private = 25, .alias = 30, .again = 10, .exists = 1,
@@ -137,6 +148,7 @@ static const struct profile profiles[] = {
 			[EVENT_LATER] = 4, [EVENT_WANT] = 3, [EVENT_REPLAY] = 1,
 			[EVENT_JOIN] = 3, [EVENT_LEAVE] = 1, [EVENT_DIE] = 1, [EVENT_BURY] = 1,
 			[EVENT_PUNCH] = 2, [EVENT_STRAY] = 1, [EVENT_GATE] = 5,
+			[EVENT_POISON] = 1,
 		},
 	},
 };

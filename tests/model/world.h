@@ -31,6 +31,7 @@ enum event {
 	EVENT_RETRY,
 	EVENT_REQUEST, EVENT_WANT, EVENT_REPLAY,
 	EVENT_JOIN, EVENT_LEAVE, EVENT_DIE, EVENT_BURY, EVENT_PUNCH, EVENT_STRAY, EVENT_GATE,
+	EVENT_POISON,
 	EVENTS,
 };
 
@@ -190,12 +191,15 @@ void naive_zero_run(struct world *w, enum stats_lane lane, uint64_t page, uint64
 void naive_noted(struct world *w, const struct engine_action *a);
 uint64_t naive_fill(struct world *w, uint64_t page, uint64_t end);
 uint64_t naive_push(struct world *w, uint64_t max);
+uint64_t naive_poison(struct world *w, uint64_t before, uint64_t max);
+uint64_t naive_longest(const struct world *w);
+void naive_given_up(struct world *w, uint64_t page);
 void naive_give_back(struct world *w, const struct engine_action *a);
 uint64_t naive_retry(struct world *w, uint64_t max);
 void naive_present(struct world *w, uint64_t page, enum stats_lane lane, enum stats_how how);
 void naive_drain(struct world *w, uint64_t page, const struct engine_carrier *carrier,
 		 uint64_t placed_ns);
-void naive_lost(struct world *w, uint64_t page, enum engine_verb verb);
+void naive_unplaced(struct world *w, uint64_t page, enum engine_verb verb);
 void naive_answered(struct world *w, const struct engine_action *a);
 void naive_expect(struct world *w, const struct engine_action *a);
 void naive_woken(struct world *w, const struct engine_action *a);

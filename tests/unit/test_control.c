@@ -471,7 +471,8 @@ Test(control, status)
 	s->state_ns = 900;
 	s->started_ns = 10;
 	s->running_ns = 20;
-	s->committed = s->urgent_lane = true;
+	s->committed = s->urgent_lane = s->held = true;
+	s->paused_ns = 901, s->recoveries = 47;
 	s->error = ECONNRESET;
 	strcpy(s->reason, "the source is gone");
 	strcpy(s->machine, "pc-i440fx-7.2");
@@ -494,13 +495,13 @@ Test(control, status)
 
 	cr_assert_str_eq(
 		line,
-		"{\"now_ns\":1000,\"state\":\"paused\",\"state_since_ns\":900,\"times\":{\"started_"
-		"ns\":10,"
+		"{\"now_ns\":1000,\"state\":\"paused\",\"state_since_ns\":900,"
+		"\"paused_since_ns\":901,\"times\":{\"started_ns\":10,"
 		"\"switchover_ns\":null,\"listening_ns\":null,\"first_fault_ns\":null,\"first_"
 		"served_ns\":null,"
 		"\"running_ns\":20,\"complete_ns\":null},\"committed\":true,\"commit_ping\":false,"
-		"\"urgent_lane\":true,\"ownership_unknown\":false,\"running_told\":false,\"main_"
-		"eof\":false,"
+		"\"urgent_lane\":true,\"ownership_unknown\":false,\"held\":true,"
+		"\"running_told\":false,\"main_eof\":false,"
 		"\"shut_sent\":false,\"source_closed\":true,"
 		"\"error\":{\"errno\":104,\"reason\":\"the source is "
 		"gone\"},\"machine\":\"pc-i440fx-7.2\","
@@ -508,8 +509,8 @@ Test(control, status)
 		"\"device_bytes\":33},"
 		"\"owed_pages\":40,\"owed_pages_left\":41,\"faults_in_flight\":42,\"requests_in_"
 		"flight\":43,"
-		"\"store_bytes\":44,\"stray_pages\":45,\"pool_waits\":46,\"blocks\":2,\"sharers\":3,"
-		"\"device_channel\":null,\"device_states\":[]}\n");
+		"\"store_bytes\":44,\"stray_pages\":45,\"pool_waits\":46,"
+		"\"recoveries\":47,\"blocks\":2,\"sharers\":3,\"device_channel\":null,\"device_states\":[]}\n");
 }
 
 Test(control, sharers)
@@ -570,7 +571,8 @@ Test(control, blocks)
 					      .requested = 5,
 					      .stored = 4,
 					      .zero = 6,
-					      .lost = 1};
+					      .lost = 1,
+					      .unplaced = 2};
 	struct jsonmsg *v cleanup_jsonmsg = ask(&p, "{\"execute\":\"blocks\"}");
 	char *line cleanup_free = jsonmsg_print(jsonmsg_member(v, "return"), NULL);
 
@@ -578,7 +580,7 @@ Test(control, blocks)
 			       "1048576,\"page_size\":4096,"
 			       "\"pages\":256,\"owed\":100,\"present\":150,\"missing\":90,"
 			       "\"requested\":5,\"stored\":4,\"zero\":6,"
-			       "\"lost\":1}]\n");
+			       "\"lost\":1,\"unplaced\":2}]\n");
 }
 
 Test(control, a_snapshot_that_counts_too_many_is_cut)
@@ -655,7 +657,7 @@ Test(control, stats)
 {
 	static const char *const lanes[] = {"main", "urgent", "store"};
 	static const char *const counts[] = {
-		"requests", "requested_pages", "rerequested", "alarms",
+		"requests", "requested_pages", "rerequested", "alarms", "lost",
 		"again",    "place_fallbacks", "return_bytes", NULL,
 	};
 	struct snapshot *s = fake.snapshot;
@@ -671,11 +673,11 @@ Test(control, stats)
 				  .requested_pages = 11,
 				  .rerequested = 12,
 				  .alarms = 13,
-				  .again = 14,
-				  .place_fallbacks = 15,
-				  .return_bytes = 16,
-				  .ring_syscalls = 17,
-				  .other_syscalls = 18};
+				  .lost = 14,
+				  .again = 15,
+				  .place_fallbacks = 16,
+				  .return_bytes = 17,
+				  .ring_syscalls = 18, .other_syscalls = 19};
 	for (unsigned i = 0; i < LANE_COUNT; i++)
 		s->stats.lane[i] = (struct lane_stats){
 			.bytes = 20 * i + 1, .duplicates = 20 * i + 6, .batches = 20 * i + 7,
@@ -690,8 +692,8 @@ Test(control, stats)
 	cr_assert_str_eq(jsonmsg_text(sharer, "name", "?"), "net");
 	expect_sharer_stats(sharer, 200);
 	expect_counts(r, counts, 10);
-	cr_assert_eq(jsonmsg_u64(jsonmsg_member(r, "syscalls"), "ring", 0), 17);
-	cr_assert_eq(jsonmsg_u64(jsonmsg_member(r, "syscalls"), "other", 0), 18);
+	cr_assert_eq(jsonmsg_u64(jsonmsg_member(r, "syscalls"), "ring", 0), 18);
+	cr_assert_eq(jsonmsg_u64(jsonmsg_member(r, "syscalls"), "other", 0), 19);
 	for (unsigned i = 0; i < LANE_COUNT; i++) {
 		const struct jsonmsg *lane = jsonmsg_member(jsonmsg_member(r, "lanes"), lanes[i]);
 

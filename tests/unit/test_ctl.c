@@ -411,11 +411,11 @@ Test(ctl_render, blocks)
 	fill(v);
 	ctl_render_blocks(out, v);
 	cr_assert_str_eq(out->str, "BLOCK   KIND    SHARERS    LENGTH   PAGE  OWED  PRESENT       "
-				   "%  MISSING  REQUESTED  STORED  ZERO  LOST\n"
+				   "%  MISSING  REQUESTED  STORED  ZERO  LOST  UNPLACED\n"
 				   "pc.ram  shared        1  3.91 MiB  4 KiB  1000      750   "
-				   "75.0%      246          4       0     0     0\n"
+				   "75.0%      246          4       0     0     0         0\n"
 				   "rom     held          0    40 KiB  4 KiB     0       10  "
-				   "100.0%        0          0       0     0     0\n");
+				   "100.0%        0          0       0     0     0         0\n");
 }
 
 Test(ctl_render, stats)

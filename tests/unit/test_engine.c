@@ -91,7 +91,7 @@ Test(engine, O2_content_that_nobody_placed_is_an_alarm)
 	rig_next(&r, ENGINE_ALARM, 7);
 	rig_none(&r);
 	cr_assert_eq(r.e->stats.alarms, 1);
-	cr_assert_eq(rig_state(&r, 7), PAGE_LOST);
+	cr_assert_eq(rig_state(&r, 7), PAGE_UNPLACED);
 	cr_assert_eq(engine_room(r.e), 15, "it sleeps on: no wake on a page we cannot answer for");
 	rig_fault(&r, vmm, 7, 2);
 	rig_none(&r);
@@ -120,7 +120,7 @@ Test(engine, O2_a_page_that_cannot_be_placed_never_completes_the_session)
 	rig_next(&r, ENGINE_UNPLACED, 5);
 	cr_assert_not(engine_drained(r.e));
 	cr_assert_eq(r.e->owed_left, 1);
-	cr_assert_eq(r.e->blocks.block[RAM].lost, 1);
+	cr_assert_eq(r.e->blocks.block[RAM].unplaced, 1);
 }
 
 Test(engine, O3_a_message_for_a_present_page_is_answered)
@@ -214,7 +214,7 @@ Test(engine, O6_a_partial_placement_goes_on_at_the_first_page_not_done)
 	cr_assert_eq(rig_state(&r, 17), PAGE_PLACING);
 	cr_assert_eq(engine_placed(r.e, &a, 3, PLACED_NOWHERE, &nobody, r.now), 9);
 	cr_assert_eq(a.page, 21);
-	cr_assert_eq(rig_state(&r, 20), PAGE_LOST);
+	cr_assert_eq(rig_state(&r, 20), PAGE_UNPLACED);
 	cr_assert_eq(engine_placed(r.e, &a, 9, PLACED, &nobody, r.now), 0);
 	cr_assert_eq(r.e->blocks.block[RAM].present, 19);
 }
@@ -576,7 +576,7 @@ Test(engine, a_failed_report_of_many_pages_loses_all_of_them)
 	engine_report(r.e, &report, r.now);
 	for (uint64_t page = 7; page < 10; page++) {
 		rig_next(&r, ENGINE_UNPLACED, page);
-		cr_assert_eq(rig_state(&r, page), PAGE_LOST);
+		cr_assert_eq(rig_state(&r, page), PAGE_UNPLACED);
 	}
 	rig_none(&r);
 	cr_assert_eq(r.e->owed_left, RIG_PAGES);

@@ -235,19 +235,19 @@ Test(engine_setup, deinit_twice)
 	cr_assert_null(r.e->waiters.entry);
 }
 
-Test(engine_setup, a_recount_keeps_what_was_lost_owed)
+Test(engine_setup, a_recount_keeps_owed_what_could_not_be_placed)
 {
 	with_rig r;
 
 	rig_open(&r, 4, 4);
 	rig_owe_all(&r);
-	ledger_set(&r.e->ledger, 3, 2, PAGE_LOST);
+	ledger_set(&r.e->ledger, 3, 2, PAGE_UNPLACED);
 	ledger_set(&r.e->ledger, 5, RIG_PAGES - 5, PAGE_PRESENT);
 	ledger_set(&r.e->ledger, 0, 3, PAGE_REQUESTED);
 	engine_recount(r.e);
 	cr_assert_eq(r.e->owed_left, 5);
 	cr_assert_eq(r.e->requested, 3);
-	cr_assert_eq(r.e->blocks.block[RAM].lost, 2);
+	cr_assert_eq(r.e->blocks.block[RAM].unplaced, 2);
 	ledger_set(&r.e->ledger, 0, 3, PAGE_PRESENT);
 	engine_recount(r.e);
 	cr_assert_not(engine_drained(r.e));

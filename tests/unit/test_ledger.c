@@ -42,6 +42,7 @@ static const struct {
 	[PAGE_ZERO] = { PAGE_ZERO, PAGE_ZERO },
 	[PAGE_LOST] = { PAGE_LOST, PAGE_LOST },
 	[PAGE_REMOVED] = { PAGE_REMOVED, PAGE_REMOVED },
+	[PAGE_UNPLACED] = { PAGE_UNPLACED, PAGE_UNPLACED },
 };
 
 /* All pages hold @around; one is @state; the operation must not touch its neighbours. */

@@ -17,19 +17,20 @@
 
 /*
  * Columns in the order of enum session_event.  '-' illegal, '.' nothing changes, 'x' the source is
- * lost, 'r' refuse.
+ * lost, 'r' refuse, 'h' hold, 'v' recover, 'b' back to where it was lost.
  */
 static const char *const rule[SESSION_STATES] = {
-	/*			  ADVISE DISCARD PACKAGE ARMED LOADED OWED-NOTHING LOST REFUSE */
-	[SESSION_IDLE]		= "A-----xr",
-	[SESSION_ADVISED]	= "-DL---xr",
-	[SESSION_DISCARDING]	= "-.L---xr",
-	[SESSION_LISTENING]	= "---O--xr",
-	[SESSION_LOADING]	= "----R-xr",
-	[SESSION_RUNNING]	= "-----Cx-",
-	[SESSION_PAUSED]	= "---..-.-",
-	[SESSION_COMPLETE]	= "------.-",
-	[SESSION_FAILED]	= "------..",
+	/*	 ADVISE DISCARD PACKAGE ARMED LOADED OWED-NOTHING LOST REFUSE HOLD RESUME RESUMED */
+	[SESSION_IDLE]		= "A-----xr---",
+	[SESSION_ADVISED]	= "-DL---xr---",
+	[SESSION_DISCARDING]	= "-.L---xr---",
+	[SESSION_LISTENING]	= "---O--xrh--",
+	[SESSION_LOADING]	= "----R-xrh--",
+	[SESSION_RUNNING]	= "-----Cx-h--",
+	[SESSION_PAUSED]	= "---..-.-hv-",
+	[SESSION_RECOVERING]	= "---..-x-h-b",
+	[SESSION_COMPLETE]	= "------.-.--",
+	[SESSION_FAILED]	= "------...--",
 };
 static const char *const letter[SESSION_STATES] = {
 	[SESSION_ADVISED] = "A", [SESSION_DISCARDING] = "D", [SESSION_LISTENING] = "L",
@@ -43,8 +44,10 @@ static const char *const letter[SESSION_STATES] = {
  */
 static bool source_resumes(const struct session *s)
 {
-	return !s->committed;
+	return !s->committed && s->state != SESSION_PAUSED && s->state != SESSION_RECOVERING;
 }
+
+#define FLAGS 32		/* that a session can have, together */
 
 static enum session_state by_letter(char c)
 {
@@ -61,7 +64,8 @@ static int expected(const struct session *s, enum session_event event, enum sess
 	char c = rule[s->state][event];
 
 	*to = s->state;
-	if (c == '-' || (c == 'r' && !source_resumes(s)))
+	if (c == '-' || (c == 'r' && !source_resumes(s)) || (c == 'h' && source_resumes(s)) ||
+	    (c == 'v' && s->held))
 		return -EPROTO;
 	if (c == '.')
 		return 0;
@@ -69,9 +73,15 @@ static int expected(const struct session *s, enum session_event event, enum sess
 		*to = source_resumes(s) ? SESSION_FAILED : SESSION_PAUSED;
 	else if (c == 'r')
 		*to = SESSION_FAILED;
+	else if (c == 'h')
+		*to = SESSION_PAUSED;
+	else if (c == 'v')
+		*to = SESSION_RECOVERING;
+	else if (c == 'b')
+		*to = s->loaded ? SESSION_RUNNING : s->armed ? SESSION_LOADING : SESSION_LISTENING;
 	else
 		*to = by_letter(c);
-	return 1;
+	return *to != s->state;
 }
 
 static void one_pair(const struct session *before, enum session_event event)
@@ -88,7 +98,12 @@ static void one_pair(const struct session *before, enum session_event event)
 		     before->answer_commits, before->committed, session_state_name(s.state),
 		     session_state_name(to));
 	cr_assert_eq(s.answer_commits, before->answer_commits);
-	if (got == 1 && event == SESSION_LOADED)
+	cr_assert_eq(s.armed, before->armed || (got >= 0 && event == SESSION_ARMED));
+	cr_assert_eq(s.loaded, before->loaded ||
+				       (got >= 0 && event == SESSION_LOADED && before->armed));
+	cr_assert_eq(s.held, before->held || (got >= 0 && event == SESSION_HOLD &&
+					      s.state == SESSION_PAUSED));
+	if (got >= 0 && event == SESSION_LOADED)
 		cr_assert(s.committed, "our answer leaves now");
 	else if (got == 1 && event == SESSION_PACKAGE && !s.answer_commits)
 		cr_assert(s.committed, "no answer is waited for");
@@ -103,17 +118,20 @@ Test(session, every_state_every_event_every_flag)
 
 	for (unsigned state = 0; state < SESSION_STATES; state++)
 		for (unsigned event = 0; event < SESSION_EVENTS; event++)
-			for (unsigned flags = 0; flags < 4; flags++) {
+			for (unsigned flags = 0; flags < FLAGS; flags++) {
 				struct session s = {
 					.state = (enum session_state)state,
 					.answer_commits = flags & 1,
 					.committed = flags & 2,
+					.armed = flags & 4,
+					.loaded = flags & 8,
+					.held = flags & 16,
 				};
 
 				one_pair(&s, (enum session_event)event);
 				pairs++;
 			}
-	cr_assert_eq(pairs, SESSION_STATES * SESSION_EVENTS * 4);
+	cr_assert_eq(pairs, SESSION_STATES * SESSION_EVENTS * FLAGS);
 }
 
 Test(session, the_table_has_a_column_for_every_event)
@@ -123,9 +141,10 @@ Test(session, the_table_has_a_column_for_every_event)
 }
 
 /* Walk all that can be reached and ask in each state: who runs the VM if the source is lost now? */
-static void explore(struct session s, bool seen[SESSION_STATES][4])
+static void explore(struct session s, bool seen[SESSION_STATES][FLAGS])
 {
-	unsigned flags = s.answer_commits | s.committed << 1;
+	unsigned flags = s.answer_commits | s.committed << 1 | s.armed << 2 | s.loaded << 3 |
+			 s.held << 4;
 	struct session lost = s;
 
 	if (seen[s.state][flags])
@@ -133,6 +152,9 @@ static void explore(struct session s, bool seen[SESSION_STATES][4])
 	seen[s.state][flags] = true;
 	if (s.state == SESSION_RUNNING)
 		cr_assert(s.committed, "the VM runs here and the source does not know");
+	if (s.state == SESSION_PAUSED || s.state == SESSION_RECOVERING)
+		cr_assert(s.committed, "paused, and the source may run its VM");
+	cr_assert(!s.held || s.state == SESSION_PAUSED, "held is for good");
 	cr_assert(session_feed(&lost, SESSION_SOURCE_LOST) >= 0, "a loss is legal everywhere");
 	if (source_resumes(&s))
 		cr_assert_eq(lost.state, SESSION_FAILED, "%s: two running VMs",
@@ -158,7 +180,7 @@ static void explore(struct session s, bool seen[SESSION_STATES][4])
 
 Test(session, never_two_running_vms)
 {
-	bool seen[SESSION_STATES][4] = { { false } };
+	bool seen[SESSION_STATES][FLAGS] = { { false } };
 	struct session s;
 
 	session_init(&s);
@@ -166,7 +188,7 @@ Test(session, never_two_running_vms)
 	for (unsigned state = 0; state < SESSION_STATES; state++) {
 		bool reached = false;
 
-		for (unsigned flags = 0; flags < 4; flags++)
+		for (unsigned flags = 0; flags < FLAGS; flags++)
 			reached |= seen[state][flags];
 		cr_assert(reached, "%s was not reached", session_state_name(state));
 	}
@@ -244,6 +266,61 @@ Test(session, commit_by_our_answer)
 	cr_expect(s.committed);
 	cr_expect_not(session_may_refuse(&s));
 	cr_expect_eq(session_feed(&s, SESSION_REFUSE), -EPROTO);
+}
+
+/* Lost and found, in each of the states in which it can be ours, as often as it happens. */
+Test(session, F59_a_recovery_goes_back_to_where_it_was_lost)
+{
+	static const enum session_event way[] = { SESSION_ARMED, SESSION_LOADED };
+	static const enum session_state at[] = { SESSION_LISTENING, SESSION_LOADING,
+						 SESSION_RUNNING };
+	struct session s;
+
+	session_init(&s);
+	walk(&s, (enum session_event[]){ SESSION_ADVISE, SESSION_DISCARD, SESSION_PACKAGE }, 3);
+	for (unsigned i = 0; i < 3; i++) {
+		cr_assert_eq(s.state, at[i]);
+		for (unsigned k = 0; k < 3; k++) {
+			walk(&s, (enum session_event[]){ SESSION_SOURCE_LOST, SESSION_RESUME }, 2);
+			cr_assert_eq(s.state, SESSION_RECOVERING);
+			cr_assert_not(session_may_refuse(&s));
+			/* it breaks in the middle, and comes again */
+			walk(&s, (enum session_event[]){ SESSION_SOURCE_LOST, SESSION_RESUME,
+							 SESSION_RESUMED }, 3);
+			cr_assert_eq(s.state, at[i]);
+		}
+		if (i < 2)
+			walk(&s, &way[i], 1);
+	}
+	walk(&s, (enum session_event[]){ SESSION_OWED_NOTHING }, 1);
+}
+
+/* What the main sharer did while nobody was there to be told counts when somebody is. */
+Test(session, F59_what_came_while_paused_is_remembered)
+{
+	struct session s;
+
+	session_init(&s);
+	walk(&s, (enum session_event[]){ SESSION_ADVISE, SESSION_DISCARD, SESSION_PACKAGE,
+					 SESSION_SOURCE_LOST, SESSION_ARMED, SESSION_RESUME,
+					 SESSION_LOADED, SESSION_RESUMED }, 8);
+	cr_assert_eq(s.state, SESSION_RUNNING);
+}
+
+Test(session, what_is_held_is_not_recovered)
+{
+	struct session s;
+
+	session_init(&s);
+	walk(&s, (enum session_event[]){ SESSION_ADVISE, SESSION_DISCARD }, 2);
+	cr_assert_eq(session_feed(&s, SESSION_HOLD), -EPROTO, "it is to be refused");
+	walk(&s, (enum session_event[]){ SESSION_PACKAGE, SESSION_ARMED, SESSION_LOADED,
+					 SESSION_SOURCE_LOST }, 4);
+	cr_assert_not(s.held);
+	cr_assert_eq(session_feed(&s, SESSION_HOLD), 0);
+	cr_assert(s.held);
+	cr_assert_eq(session_feed(&s, SESSION_RESUME), -EPROTO);
+	cr_assert_eq(s.state, SESSION_PAUSED);
 }
 
 Test(session, O7_discard_only_before_the_package)

@@ -119,6 +119,12 @@ Test(uffd, every_outcome_of_zero)
 		place_as(UFFD_ZERO, i);
 }
 
+Test(uffd, every_outcome_of_poison)
+{
+	for (size_t i = 0; i < ARRAY_LEN(placements); i++)
+		place_as(UFFD_POISON, i);
+}
+
 /* A WAKE counts nothing: whatever the field holds, it is all or none. */
 Test(uffd, every_outcome_of_wake)
 {
@@ -288,7 +294,7 @@ Test(uffd, register_tells_what_it_can)
 	unsigned can = 0;
 
 	cr_assert_eq(uffd_register(uffd, at(p), 2 * PAGE, &can), 0);
-	cr_assert_eq(can, UFFD_CAN_COPY | UFFD_CAN_ZERO | UFFD_CAN_WAKE);
+	cr_assert_eq(can, UFFD_CAN_COPY | UFFD_CAN_ZERO | UFFD_CAN_WAKE | UFFD_CAN_POISON);
 	cr_assert_eq(uffd_register(other, at(p), PAGE, NULL), -EBUSY);
 	cr_assert_eq(uffd_register(uffd, at(p) + 1, PAGE, NULL), -EINVAL);
 	cr_assert_eq(uffd_unregister(uffd, at(p), 2 * PAGE), 0);
@@ -311,7 +317,7 @@ Test(uffd, hugetlb_cannot_zero)
 	p = mmap(NULL, 2 << 20, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, 0);
 	cr_assert_neq(p, MAP_FAILED);
 	cr_assert_eq(uffd_register(uffd, at(p), 2 << 20, &can), 0);
-	cr_assert_eq(can, UFFD_CAN_COPY | UFFD_CAN_WAKE);
+	cr_assert_eq(can, UFFD_CAN_COPY | UFFD_CAN_WAKE | UFFD_CAN_POISON);
 	munmap(p, 2 << 20);
 }
 
