@@ -64,6 +64,8 @@ struct channel {
 	guint watch;
 	struct faultloop *loop;
 	struct channel_ops ops;
+	void (*main_seen)(void *ctx, int fd);	/* NULL: nobody looks */
+	void *main_ctx;
 	bool has_main, expecting, has_urgent;
 	struct origin origin;		/* of the main channel */
 	unsigned n;
@@ -144,6 +146,8 @@ static void assign(struct candidate *u, bool urgent)
 {
 	struct channel *c = u->channel;
 
+	if (!urgent && c->main_seen)
+		c->main_seen(c->main_ctx, u->fd);
 	if (urgent) {
 		c->has_urgent = true;
 	} else {
@@ -268,6 +272,15 @@ static struct origin origin_of(int fd)
 		o.uid = cred.uid;
 	}
 	return o;
+}
+
+/**
+ * channel_on_main - who looks at main connections, from here on
+ */
+void channel_on_main(struct channel *c, void (*seen)(void *ctx, int fd), void *ctx)
+{
+	c->main_seen = seen;
+	c->main_ctx = ctx;
 }
 
 /* One more is there than may be kept. */

@@ -28,5 +28,7 @@ struct channel *channel_new(int listen_fd, struct faultloop *loop, const struct 
 /* No urgent channel is needed any more: who has not spoken goes. */
 void channel_over(struct channel *c);
 void channel_free(struct channel *c);
+/* Each main connection that goes to the fault thread: for a look at it, not to be kept. */
+void channel_on_main(struct channel *c, void (*seen)(void *ctx, int fd), void *ctx);
 
 #endif

@@ -290,6 +290,7 @@ static void set_defaults(struct options *o)
 		.expect_timeout_s = 30,
 		.prove_timeout_s = 10,
 		.hook_timeout_s = 30,
+		.link_grace_s = 2,
 		.max_package = 256ull << 20,
 		.max_held = 1ull << 30,
 		.max_device_state = 1ull << 30,
@@ -337,6 +338,7 @@ void options_clear(struct options *o)
 	g_clear_pointer(&o->register_path, g_free);
 	g_clear_pointer(&o->control_path, g_free);
 	g_clear_pointer(&o->hook, g_free);
+	g_clear_pointer(&o->source_qmp, g_free);
 	g_clear_pointer(&o->device_state, g_free);
 	g_clear_pointer(&o->register_group, g_free);
 	g_clear_pointer(&o->expect, g_strfreev);

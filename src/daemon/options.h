@@ -110,6 +110,8 @@ struct options {
 	uint64_t max_device_state; /* bytes, of all devices; default 1 GiB */
 	GPtrArray *vfio;	 /* struct options_vfio; never NULL */
 	GPtrArray *dma_map;	 /* struct options_dma_map; never NULL */
+	unsigned link_grace_s;	 /* no way to the source that long: pause; default 2; 0: never */
+	char *source_qmp;	 /* monitor of the source's QEMU, to have it resume; NULL */
 	bool switchover_ack;	 /* for a source >= 8.1 with that capability */
 	/* Unless --stay: exit 0 after COMPLETE once every sharer has gone, or 5 s later. */
 	bool exit_when_done;

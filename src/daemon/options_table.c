@@ -77,6 +77,11 @@ const struct options_spec options_specs[OPTIONS_SPECS_MAX] = {
 	{ "dma-map", KIND_DMA_MAP, AT(dma_map), 0, 0, "device=ID,...",
 	  "What that device reaches: iova=ADDRESS, block=NAME (repeatable); also offset=, length=, "
 	  "coherent=" },
+	{ "link-grace", KIND_COUNT, AT(link_grace_s), 0, 86400, "SECONDS",
+	  "Pause a VM that runs here when there is no way to its source that long (default 2; 0: "
+	  "leave it to TCP)" },
+	{ "source-qmp", KIND_SOCKET_PATH, AT(source_qmp), 0, 0, "PATH",
+	  "Monitor of the source's QEMU (a QMP socket): while paused, tell it to come again" },
 	{ "switchover-ack", KIND_FLAG, AT(switchover_ack), true, 0, NULL,
 	  "Acknowledge the switch-over (for a source with that migration capability)" },
 	{ "stay", KIND_FLAG, AT(exit_when_done), false, 0, NULL,

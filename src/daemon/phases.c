@@ -309,6 +309,7 @@ static void take_snapshot(struct phases *p, struct snapshot *s)
 	p->out = NULL;
 	p->snapshot = s;
 	door_fill(p->door, s);
+	phases_see_link(p, s);
 	spool_states(p, s);
 	devchannel_fill(p->devchannel, &s->device_channel);
 	devspool_fill(p->spool, s);
@@ -445,6 +446,7 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 		return NULL;
 	}
 	phases_add_commands(p);
+	phases_start_link(p, fds->incoming);
 	if (!start_vhosts(p, error) || !phases_start_devices(p, error)) {
 		phases_free(p);
 		return NULL;
@@ -465,6 +467,7 @@ void phases_free(struct phases *p)
 	if (p->control)
 		control_free(p->control);
 	hooks_free(p->hooks);
+	phases_free_link(p);
 	handover_free(p->handover);
 	channel_free(p->channel);
 	vhost_list_free(p->vhosts);

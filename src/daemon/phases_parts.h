@@ -14,6 +14,8 @@
 #include "daemon/gatekeeper.h"
 #include "daemon/handover_qemu.h"
 #include "daemon/hooks.h"
+#include "daemon/linkwatch.h"
+#include "daemon/sourceqmp.h"
 #include "daemon/vhost_list.h"
 
 struct phases {
@@ -25,6 +27,8 @@ struct phases {
 	struct channel *channel;
 	struct control *control;
 	struct hooks *hooks;
+	struct linkwatch *link;
+	struct sourceqmp *source_qmp;	/* NULL: nobody but the operator tells the source */
 	struct handover *handover;	/* NULL: the main sharer knows us */
 	struct vhost_list *vhosts;
 	struct devspool *spool;		/* state of devices that came */
@@ -51,6 +55,10 @@ struct phases {
 void phases_start_spool(struct phases *p, const struct phases_fds *fds);
 bool phases_start_devices(struct phases *p, GError **error);
 bool phases_may_run(void *ctx);
+/* phases_link.c: the way to the source.  The channel is there; @listen_fd: where it listens. */
+void phases_start_link(struct phases *p, int listen_fd);
+void phases_free_link(struct phases *p);
+void phases_see_link(struct phases *p, struct snapshot *s);
 /* phases_commands.c: what the control socket may be asked beside the session's state. */
 void phases_add_commands(struct phases *p);
 /* Ask for a fresh snapshot, or remember to when the one we have is out; @ctx is a struct phases. */

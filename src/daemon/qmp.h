@@ -100,6 +100,9 @@ void qmp_migrate_incoming(struct qmp *q, const char *uri, struct qmp_call call);
 void qmp_set_capability(struct qmp *q, const char *name, bool on, struct qmp_call call);
 void qmp_query_status(struct qmp *q, struct qmp_call call);
 void qmp_query_migrate(struct qmp *q, struct qmp_call call);
+/* To the source: have it connect to @uri again; its connection is gone, though it thinks not. */
+void qmp_migrate_resume(struct qmp *q, const char *uri, struct qmp_call call);
+void qmp_migrate_pause(struct qmp *q, struct qmp_call call);
 void qmp_query_memdev(struct qmp *q, struct qmp_call call);
 void qmp_cont(struct qmp *q, struct qmp_call call);
 void qmp_stop(struct qmp *q, struct qmp_call call);

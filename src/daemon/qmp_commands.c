@@ -34,6 +34,32 @@ void qmp_migrate_incoming(struct qmp *q, const char *uri, struct qmp_call call)
 }
 
 /**
+ * qmp_migrate_resume - a source whose postcopy is paused connects again, and goes on
+ *
+ * Answered before it has connected; whether it could, query-migrate says.
+ */
+void qmp_migrate_resume(struct qmp *q, const char *uri, struct qmp_call call)
+{
+	struct jsonmsg_writer *w cleanup_jsonmsg_writer = jsonmsg_writer_new();
+	struct jsonmsg *arguments cleanup_jsonmsg = NULL;
+
+	jsonmsg_begin_object(w, NULL);
+	jsonmsg_put_text(w, "uri", uri);
+	jsonmsg_put_bool(w, "resume", true);
+	jsonmsg_end(w);
+	arguments = jsonmsg_finish_tree(w);
+	qmp_send(q, "migrate", arguments, call);
+}
+
+/**
+ * qmp_migrate_pause - end the connection of a migration that is in postcopy
+ */
+void qmp_migrate_pause(struct qmp *q, struct qmp_call call)
+{
+	qmp_send(q, "migrate-pause", NULL, call);
+}
+
+/**
  * qmp_set_capability - turn one of migration's capabilities on or off; the others stay
  */
 void qmp_set_capability(struct qmp *q, const char *name, bool on, struct qmp_call call)

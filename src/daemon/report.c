@@ -98,6 +98,78 @@ static void put_package(struct jsonmsg_writer *w, const struct snapshot *s)
 	jsonmsg_end(w);
 }
 
+/* What to say to the monitor of the source's QEMU, for it to come again. */
+static void put_resume(struct jsonmsg_writer *w, const struct snapshot *s)
+{
+	char text[SNAPSHOT_URI + 96];
+
+	if (s->state != SESSION_PAUSED || s->held || !*s->link.uri) {
+		jsonmsg_put_value(w, "resume", NULL);
+		return;
+	}
+	snprintf(text, sizeof(text),
+		 "{\"execute\":\"migrate\",\"arguments\":{\"uri\":\"%s\",\"resume\":true}}",
+		 s->link.uri);
+	jsonmsg_put_text(w, "resume", text);
+}
+
+static void put_tcp(struct jsonmsg_writer *w, const struct inetdiag *t)
+{
+	jsonmsg_put_u64(w, "rtt_us", t->rtt_us);
+	jsonmsg_put_u64(w, "rttvar_us", t->rttvar_us);
+	jsonmsg_put_u64(w, "retransmits", t->retransmits);
+	jsonmsg_put_u64(w, "retrying", t->retrying);
+	jsonmsg_put_u64(w, "unacked", t->unacked);
+	jsonmsg_put_u64(w, "ack_age_ms", t->ack_age_ms);
+	jsonmsg_put_u64(w, "data_age_ms", t->data_age_ms);
+	jsonmsg_put_text(w, "congestion", inetdiag_congestion(t));
+}
+
+static void put_link(struct jsonmsg_writer *w, const struct snapshot *s)
+{
+	const struct snapshot_link *l = &s->link;
+
+	jsonmsg_begin_object(w, "link");
+	jsonmsg_put_text(w, "path", !l->on ? NULL : l->up ? "up" : "down");
+	if (l->on) {
+		put_moment(w, "since_ns", l->since_ns);
+		jsonmsg_put_text(w, "cause", *l->cause ? l->cause : NULL);
+		jsonmsg_put_text(w, "interface", l->interface);
+		jsonmsg_put_text(w, "local", l->local);
+		jsonmsg_put_text(w, "peer", l->peer);
+		jsonmsg_put_text(w, "via", *l->via ? l->via : NULL);
+	}
+	if (l->measured)
+		put_tcp(w, &l->tcp);
+	put_resume(w, s);
+	jsonmsg_end(w);
+}
+
+static void put_source_qmp(struct jsonmsg_writer *w, const struct snapshot_source_qmp *q)
+{
+	static const char *const steps[SOURCE_STEPS] = {
+		[SOURCE_OFF] = "off",
+		[SOURCE_CONNECTING] = "connecting",
+		[SOURCE_LOOKING] = "looking",
+		[SOURCE_WAITING] = "waiting",
+		[SOURCE_PAUSING] = "pausing",
+		[SOURCE_ASKED] = "asked",
+		[SOURCE_REFUSES] = "refused",
+		[SOURCE_RUNS] = "runs",
+	};
+
+	if (!*q->path) {
+		jsonmsg_put_value(w, "source_qmp", NULL);
+		return;
+	}
+	jsonmsg_begin_object(w, "source_qmp");
+	jsonmsg_put_text(w, "socket", q->path);
+	jsonmsg_put_text(w, "step", NAME_OF(steps, q->step));
+	jsonmsg_put_u64(w, "tries", q->tries);
+	jsonmsg_put_text(w, "text", q->text);
+	jsonmsg_end(w);
+}
+
 static void put_device_channel(struct jsonmsg_writer *w, const struct snapshot_device_channel *c)
 {
 	if (!*c->address) {
@@ -172,6 +244,8 @@ void report_status(struct jsonmsg_writer *w, const char *key, const struct snaps
 	jsonmsg_put_text(w, "machine", s->machine);
 	jsonmsg_put_text(w, "source", s->source);
 	put_package(w, s);
+	put_link(w, s);
+	put_source_qmp(w, &s->source_qmp);
 	put_counts(w, counts, ARRAY_LEN(counts), s);
 	jsonmsg_put_u64(w, "blocks", s->n_blocks);
 	jsonmsg_put_u64(w, "sharers", s->n_sharers);

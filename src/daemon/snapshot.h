@@ -12,6 +12,7 @@
 #include "core/gate.h"
 #include "core/session.h"
 #include "core/stats.h"
+#include "sys/inetdiag.h"
 
 #define SNAPSHOT_BLOCKS  64
 #define SNAPSHOT_SHARERS 64
@@ -19,6 +20,7 @@
 #define SNAPSHOT_DUE	 8		/* ranges of a gate that are being mapped at a time */
 #define SNAPSHOT_DEVICES 64
 #define SNAPSHOT_DEVICE_NAME 64
+#define SNAPSHOT_URI	 160
 
 struct snapshot_block {
 	char name[256];
@@ -83,6 +85,39 @@ struct snapshot_gate {
 	struct gate_span due[SNAPSHOT_DUE];
 };
 
+/* The way to the source, as the main thread filled it in. */
+struct snapshot_link {
+	bool on;			/* there is a network connection, or was */
+	/* where the source reaches us; empty: there is no saying it */
+	char uri[SNAPSHOT_URI];
+	char interface[16], local[64], peer[64], via[64];
+	bool up;
+	uint64_t since_ns;		/* of .up */
+	char cause[192];		/* why it is not */
+	bool measured;			/* .tcp is of now */
+	struct inetdiag tcp;
+};
+
+/* How far --source-qmp is with having the source come again. */
+enum snapshot_source_step {
+	SOURCE_OFF,		/* nothing is paused, or nobody can be told */
+	SOURCE_CONNECTING,
+	SOURCE_LOOKING,
+	SOURCE_WAITING,		/* the source is in no state to resume, or not yet */
+	SOURCE_PAUSING,		/* it was told that its connection is gone */
+	SOURCE_ASKED,		/* it was told to resume */
+	SOURCE_REFUSES,
+	SOURCE_RUNS,		/* the VM runs there */
+	SOURCE_STEPS,
+};
+
+struct snapshot_source_qmp {
+	char path[108];		/* empty: there is none */
+	enum snapshot_source_step step;
+	uint64_t tries;		/* how often it was told to resume */
+	char text[320];
+};
+
 /* --device-channel, as the main thread filled it in. */
 struct snapshot_device_channel {
 	char address[160], session[40];	/* empty: there is none */
@@ -143,6 +178,8 @@ struct snapshot {
 	uint64_t faults_in_flight;	/* threads parked, all sharers */
 	uint64_t requests_in_flight;	/* pages asked for and not here */
 	uint64_t store_bytes;		/* extra memory for held and not yet placed content */
+	struct snapshot_link link;
+	struct snapshot_source_qmp source_qmp;
 	unsigned n_blocks, n_sharers;
 	uint64_t gate_serial;		/* of the last order that was done: see gates.h */
 	struct snapshot_gate gate[SNAPSHOT_GATES];

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "core/guard.h"
+#include "sys/ends.h"
 
 struct question {
 	struct nlmsghdr head;

@@ -7,7 +7,8 @@
  */
 #include <stdbool.h>
 #include <stdint.h>
-#include "sys/ends.h"
+
+struct ends;
 
 struct inetdiag {
 	uint32_t rtt_us, rttvar_us;

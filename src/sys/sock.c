@@ -75,7 +75,8 @@ void sock_acknowledge(int fd)
  *
  * No delay for small messages (a request is one), and a peer that vanished is noticed within half a
  * minute: QEMU has no heartbeat of its own, and a source that waits for SHUT may say nothing for
- * long.  Does nothing on UNIX sockets.
+ * long.  Each second of rest TCP asks the peer's TCP whether it is there, for whoever looks at what
+ * it answers (daemon/linkwatch.c).  Does nothing on UNIX sockets.
  */
 void sock_tune(int fd)
 {
@@ -84,9 +85,9 @@ void sock_tune(int fd)
 	} options[] = {
 		{ IPPROTO_TCP, TCP_NODELAY, 1 },
 		{ SOL_SOCKET, SO_KEEPALIVE, 1 },
-		{ IPPROTO_TCP, TCP_KEEPIDLE, 5 },	/* seconds */
-		{ IPPROTO_TCP, TCP_KEEPINTVL, 5 },
-		{ IPPROTO_TCP, TCP_KEEPCNT, 6 },
+		{ IPPROTO_TCP, TCP_KEEPIDLE, 1 },	/* seconds */
+		{ IPPROTO_TCP, TCP_KEEPINTVL, 1 },
+		{ IPPROTO_TCP, TCP_KEEPCNT, 30 },
 		{ IPPROTO_TCP, TCP_USER_TIMEOUT, 30000 },	/* milliseconds */
 	};
 

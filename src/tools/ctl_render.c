@@ -105,6 +105,25 @@ static void add_devices(struct ctl_table *t, const struct ctl_status *s)
 		add_device_state(t, &s->device_state[i]);
 }
 
+static void add_link(struct ctl_table *t, const struct ctl_status *s)
+{
+	struct ctl_text age;
+
+	if (*s->path) {
+		ctl_format_time(&age, ctl_render_age(s->now_ns, s->path_since_ns));
+		ctl_table_pair(t, "link", "%s for %s%s%s", s->path, age.s, *s->cause ? ": " : "",
+			       s->cause);
+		ctl_table_pair(t, "its way", "%s, from %s to %s%s%s", s->interface, s->local,
+			       s->peer, *s->via ? " via " : "", s->via);
+	}
+	if (s->rtt_us)
+		ctl_table_pair(t, "its round trip",
+			       "%" PRIu64 " us, give or take %" PRIu64 " us; sent again %" PRIu64,
+			       s->rtt_us, s->rttvar_us, s->retransmits);
+	ctl_table_pair(t, "at the source", "%s", s->resume);
+	ctl_table_pair(t, "its monitor", "%s", s->source_qmp_text);
+}
+
 void ctl_render_status(GString *out, const struct ctl_view *v)
 {
 	struct ctl_table t cleanup_ctl_table;
@@ -118,6 +137,7 @@ void ctl_render_status(GString *out, const struct ctl_view *v)
 		 *s->machine ? ", machine " : "", s->machine);
 	ctl_table_pair(&t, "VM", "%s", ownership(s));
 	ctl_table_pair(&t, "lanes", "%s", s->urgent_lane ? "main and urgent" : "main");
+	add_link(&t, s);
 	add_times(&t, s);
 	add_numbers(&t, s);
 	add_devices(&t, s);

@@ -75,6 +75,25 @@ static void get_device_channel(struct ctl_status *s, const struct jsonmsg *from)
 	s->channel_bytes = jsonmsg_u64(from, "bytes", 0);
 }
 
+static void get_link(struct ctl_status *s, const struct jsonmsg *from)
+{
+	static const struct count counts[] = {
+		{"since_ns", ST(path_since_ns)},
+		{"rtt_us", ST(rtt_us)},
+		{"rttvar_us", ST(rttvar_us)},
+		{"retransmits", ST(retransmits)},
+	};
+
+	GET_COUNTS(s, counts, from);
+	GET_TEXT(s->path, from, "path");
+	GET_TEXT(s->interface, from, "interface");
+	GET_TEXT(s->local, from, "local");
+	GET_TEXT(s->peer, from, "peer");
+	GET_TEXT(s->via, from, "via");
+	GET_TEXT(s->cause, from, "cause");
+	GET_TEXT(s->resume, from, "resume");
+}
+
 static void read_status(struct ctl_view *v, const struct jsonmsg *from)
 {
 	static const struct count counts[] = {
@@ -110,6 +129,9 @@ static void read_status(struct ctl_view *v, const struct jsonmsg *from)
 	GET_TEXT(s->machine, from, "machine");
 	GET_TEXT(s->source, from, "source");
 	GET_TEXT(s->reason, jsonmsg_member(from, "error"), "reason");
+	get_link(s, jsonmsg_member(from, "link"));
+	GET_TEXT(s->source_qmp, jsonmsg_member(from, "source_qmp"), "step");
+	GET_TEXT(s->source_qmp_text, jsonmsg_member(from, "source_qmp"), "text");
 	get_device_channel(s, jsonmsg_member(from, "device_channel"));
 	get_device_states(s, jsonmsg_member(from, "device_states"));
 	s->committed = jsonmsg_bool(from, "committed", false);

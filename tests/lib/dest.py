@@ -292,10 +292,10 @@ class PostcopydDestination(Postcopyd):
     PROGRAMS = (*Postcopyd.PROGRAMS, "tests/lib/sharer")
 
     def __init__(self, case, uri, source, threads=2, touch_from="listening", loaded_after=0,
-                 second=True, tag=""):
+                 second=True, tag="", daemon=()):
         super().__init__(case, uri, source, tag)
         self._touch = ["--threads", str(threads), "--seed", str(case.seed)]
-        self.child = self._start_daemon(["vm", "second"] if second else ["vm"])
+        self.child = self._start_daemon(["vm", "second"] if second else ["vm"], daemon)
         self.main = self._start_sharer("vm", "create", [
             "--role", "main", "--touch-from", touch_from, "--loaded-after", str(loaded_after)])
         self.sharers = [self.main]

@@ -112,10 +112,11 @@ class Source:
 
 
 class Service:
-    """A daemon, and whoever comes to it."""
+    """A daemon, and whoever comes to it.  within: a command that it is run by (netns.py)."""
 
-    def __init__(self, case, *options, expect=("vm",), incoming=None, stay=True, size=4 * MIB):
+    def __init__(self, case, *options, expect=("vm",), incoming=None, stay=True, size=4 * MIB, within=()):
         self.case = case
+        self._within = within
         self.size = size
         number = sum(child.name.startswith("postcopyd") for child in case.children)
         self.run_dir = case.path(f"run{number}")
@@ -128,7 +129,7 @@ class Service:
 
     def _start(self, name, incoming, options):
         ready_r, ready_w = os.pipe()
-        child = self.case.spawn(name, [built("postcopyd"), "--incoming", incoming, "--run-dir",
+        child = self.case.spawn(name, [*self._within, built("postcopyd"), "--incoming", incoming, "--run-dir",
                                        self.run_dir, "--ready-fd", str(ready_w), *options],
                                 pass_fds=(ready_w,))
         os.close(ready_w)
@@ -163,9 +164,9 @@ class Service:
     def main(self):
         return self.sharers[0]
 
-    def source(self, *options, to=None, blocks=None, seed=None):
+    def source(self, *options, to=None, blocks=None, seed=None, within=()):
         number = sum(child.name.startswith("source") for child in self.case.children)
-        argv = [built("postcopy-source"), "--to", to or self.uri, "--json", "--digest", "--seed",
+        argv = [*within, built("postcopy-source"), "--to", to or self.uri, "--json", "--digest", "--seed",
                 str(self.case.seed if seed is None else seed), *options]
         for block in blocks or [f"{BLOCK},size={self.size}"]:
             argv += ["--block", block]
@@ -179,6 +180,11 @@ class Service:
         if done.returncode:
             raise Failure(f"postcopyctl {verb}: status {done.returncode}: {done.stderr.strip()}")
         return json.loads(done.stdout)
+
+    def text(self, verb):
+        """What postcopyctl says to people."""
+        return subprocess.run([built("postcopyctl"), "-r", self.run_dir, verb], capture_output=True, text=True,
+                              timeout=PATIENCE, check=True).stdout
 
     def status(self):
         return self.control("status")

@@ -122,9 +122,11 @@ class Vm:
         self._ram_dir = ram_dir
         self._backend_options = backend_options
         monitor = case.path(name + ".qmp")
+        self.spare_monitor = case.path(name + ".spare")     # for another client than us
         argv = [*wrapper, binary, *before, "-accel", accel, "-nodefaults", "-display", "none",
                 "-machine", self._machine(), *self._memory(), *self.machine.arguments(case, storage),
-                "-qmp", f"unix:{monitor},server=on,wait=off", *extra]
+                "-qmp", f"unix:{monitor},server=on,wait=off",
+                "-qmp", f"unix:{self.spare_monitor},server=on,wait=off", *extra]
         if incoming:
             argv += ["-incoming", "defer"]
         self.child = case.spawn(name, argv, env=env)
