@@ -302,8 +302,10 @@ void engine_zero_run(struct engine *e, enum stats_lane lane, uint64_t page, uint
 		engine_place(e, lane, start, page - start, NULL, PAGE_MISSING, now);
 }
 
-/* The counters of pages that left state @from. */
-static void left_state(struct engine *e, struct block *b, enum page_state from, uint64_t n)
+/**
+ * engine_left - the counters of pages that left state @from
+ */
+void engine_left(struct engine *e, struct block *b, enum page_state from, uint64_t n)
 {
 	switch (from) {
 	case PAGE_REQUESTED:
@@ -377,7 +379,7 @@ static void unplaced(struct engine *e, const struct engine_action *a, uint64_t p
 	struct block *b = &e->blocks.block[a->block];
 
 	ledger_unclaim(&e->ledger, page, PAGE_UNPLACED);
-	left_state(e, b, a->from, 1);
+	engine_left(e, b, a->from, 1);
 	e->owed_left++;
 	b->unplaced++;
 	e->stats.alarms += verb == ENGINE_ALARM;
@@ -422,7 +424,7 @@ static void lost(struct engine *e, const struct engine_action *a, enum engine_re
 		return;
 	}
 	ledger_unclaim(&e->ledger, a->page, PAGE_LOST);
-	left_state(e, b, a->from, 1);
+	engine_left(e, b, a->from, 1);
 	b->lost++;
 	e->stats.lost++;
 	drain(e, a, a->page, NULL);
@@ -437,7 +439,7 @@ static void now_here(struct engine *e, const struct engine_action *a, uint64_t n
 {
 	struct block *b = &e->blocks.block[a->block];
 
-	left_state(e, b, a->from, n);
+	engine_left(e, b, a->from, n);
 	e->stats.lane[a->lane].pages[how] += n;
 	if (how == HOW_NOTED) {
 		b->zero += n;

@@ -209,6 +209,18 @@ uint64_t engine_poison(struct engine *e, uint64_t before, uint64_t max, uint64_t
 /* Since when the longest waiting thread waits for such a page; 0: none does (walks the waiters). */
 uint64_t engine_longest(const struct engine *e);
 
+/* --- what a sharer does with its memory, as it says ------------------------------------------- */
+/* Given back: what was owed of it or held is zero.  So many pages; engine_retry() is due. */
+uint64_t engine_removed(struct engine *e, struct sharer_ref ref, uint64_t start, uint64_t end);
+/* Of a PLACE that waits: was its page given back?  True, and it is of zeroes. */
+bool engine_forgets(struct engine *e, struct sharer_ref ref, uint64_t start, uint64_t end,
+		    struct engine_action *a);
+/* Unmapped, any part.  0, -ENOENT, -ENOSPC. */
+int engine_cut(struct engine *e, struct sharer_ref ref, uint64_t start, uint64_t end);
+/* Moved.  0, -ENOENT, -ENOSPC, -EINVAL. */
+int engine_moved(struct engine *e, struct sharer_ref ref, uint64_t from, uint64_t to,
+		 uint64_t length);
+
 /* --- devices ---------------------------------------------------------------------------------- */
 /*
  * From now on it is told of every page; gate_serve() is the caller's.  Initialised with the
@@ -245,6 +257,8 @@ struct engine_action *engine_place(struct engine *e, enum stats_lane lane, uint6
 				   uint64_t n, const uint8_t *data, enum page_state from,
 				   uint64_t now);
 void engine_serve_own(struct engine *e, uint64_t page, enum page_state state, uint64_t now);
+/* The counters of @n pages of @b that are no longer in state @from. */
+void engine_left(struct engine *e, struct block *b, enum page_state from, uint64_t n);
 /* Place known zeroes from @page on, below @end, in one go.  Pages queued. */
 uint64_t engine_fill(struct engine *e, uint64_t page, uint64_t end, uint64_t now);
 

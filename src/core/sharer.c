@@ -7,8 +7,9 @@
  *
  * Mappings are sorted by address, so a fault is located by a binary search; the way back, from a
  * page to all its addresses, walks the array, since aliases of one page need not be neighbours.
- * They are declared when the sharer joins, or when it maps more, and go with it or when it was seen
- * that they are gone, always whole.  A thread that waited in one that went is not heard of again.
+ * They are declared when the sharer joins, or when it maps more, and go with it, or when it was
+ * seen (always whole) or is told (any part) that they are gone.  A thread that waited in one that
+ * was seen to be gone is not heard of again.
  *
  * Descriptors, process ids and policy are not here: they belong to the daemon's roster.
  */
@@ -159,6 +160,53 @@ int sharer_unmap(struct sharer *s, const struct mapping *m)
 		return -ENOENT;
 	memmove(have, have + 1, (s->n_mappings - at) * sizeof(*have));
 	s->n_mappings--;
+	return 0;
+}
+
+/* The part of @m below (above) an address, empty when there is none. */
+static struct mapping part(const struct mapping *m, uint64_t from, uint64_t to)
+{
+	struct mapping p = *m;
+
+	if (from < m->address)
+		from = m->address;
+	if (to > m->address + m->length)
+		to = m->address + m->length;
+	p.length = from < to ? to - from : 0;
+	p.offset += from - m->address;
+	p.address = from;
+	return p;
+}
+
+/**
+ * sharer_cut - nothing is mapped in [@start, @end) any more, wherever that lies in mappings
+ * @cut: what was there, in order of address; may be NULL
+ *
+ * Return: 0; -ENOSPC when a mapping would become two and there is no room for them.
+ */
+int sharer_cut(struct sharer *s, uint64_t start, uint64_t end, struct sharer_pieces *cut)
+{
+	struct sharer_pieces left = { .n = 0 }, gone = { .n = 0 };
+
+	for (unsigned i = 0; i < s->n_mappings; i++) {
+		const struct mapping *m = &s->mapping[i];
+		const struct mapping below = part(m, m->address, start),
+				     inside = part(m, start, end),
+				     above = part(m, end, m->address + m->length);
+
+		if (left.n + (below.length > 0) + (above.length > 0) > SHARER_MAPPINGS)
+			return -ENOSPC;
+		if (below.length)
+			left.mapping[left.n++] = below;
+		if (above.length)
+			left.mapping[left.n++] = above;
+		if (inside.length)
+			gone.mapping[gone.n++] = inside;
+	}
+	s->n_mappings = left.n;
+	memcpy(s->mapping, left.mapping, left.n * sizeof(left.mapping[0]));
+	if (cut)
+		*cut = gone;
 	return 0;
 }
 

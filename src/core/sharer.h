@@ -57,6 +57,17 @@ void sharer_remove(struct sharer_table *t, struct sharer_ref ref);
 int sharer_map(struct sharer *s, const struct mapping *m);
 /* Undeclare a whole mapping; -ENOENT when it was not declared like that. */
 int sharer_unmap(struct sharer *s, const struct mapping *m);
+/* What was cut out of mappings, each as it was declared, but for what lies outside of the cut. */
+struct sharer_pieces {
+	unsigned n;
+	struct mapping mapping[SHARER_MAPPINGS];
+};
+
+/*
+ * Nothing is mapped in [start, end) any more; @cut may be NULL.  -ENOSPC: a mapping would become
+ * two, and there is no room; nothing is changed then.
+ */
+int sharer_cut(struct sharer *s, uint64_t start, uint64_t end, struct sharer_pieces *cut);
 /* The mapping that holds @address, or NULL. */
 const struct mapping *sharer_locate(const struct sharer *s, uint64_t address);
 /* The next mapping, from *from on, that shows the page at @offset of @block; NULL at the end. */

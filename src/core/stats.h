@@ -80,6 +80,8 @@ struct stats {
 	uint64_t requests;		/* REQ_PAGES messages */
 	uint64_t requested_pages;
 	uint64_t rerequested;		/* asked again after a lost lane */
+	/* owed or held by us when their owner gave them back: zero since */
+	uint64_t removed;
 	/* EEXIST on data of a page we never placed: memory integrity lost */
 	uint64_t alarms;
 	uint64_t lost;			/* pages given up (PAGE_LOST) */

@@ -69,6 +69,8 @@ const char *door_hello_problem(struct door *d, const struct regmsg_hello *h, int
 	*error = EINVAL;
 	if (fit != UFFD_FIT)
 		return uffd_fitness_text(fit);
+	if (d->dma_serving && uffd_reports_gone(uffd))
+		return "the userfaultfd asks for EVENT_REMOVE, EVENT_REMAP or EVENT_UNMAP: with those come before the memory may be touched, or open it without";
 	if (was_blocking)
 		g_warning(
 			"sharer %s: its userfaultfd was blocking; made O_NONBLOCK (it must stay so)",

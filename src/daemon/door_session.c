@@ -298,6 +298,7 @@ void door_hand_over(struct door *d, struct client *c)
 	join.join.spoken_for = c->main && c->unaware;
 	join.join.policy = c->policy;
 	join.join.uffd = dup(c->uffd);
+	join.join.reports = uffd_reports_gone(c->uffd);
 	join.join.maps = c->n_proven;
 	g_strlcpy(join.join.name, c->name, sizeof(join.join.name));
 	faultloop_post(d->loop, &join);

@@ -503,6 +503,9 @@ struct door_ward *door_ward_new(struct door *d, const struct door_ward_about *ab
 	*why = uffd_fitness_text(fit);
 	if (fit != UFFD_FIT)
 		return NULL;
+	*why = "its userfaultfd asks for EVENT_REMOVE, EVENT_REMAP or EVENT_UNMAP, which is not served for a vhost-user back-end";
+	if (uffd_reports_gone(owned))
+		return NULL;
 	c = door_add_peer(d, about->pid, -1)->client;
 	c->uffd = steal_fd(&owned);
 	c->policy = about->policy;

@@ -130,6 +130,9 @@ static void on_join(struct faultloop *f, const struct message *m)
 	member->spoken_for = m->join.spoken_for;
 	member->policy = m->join.policy;
 	member->uffd = uffd;
+	member->reports = m->join.reports;
+	member->unheard = false;
+	f->reported |= m->join.reports;
 	member->state = SHARER_ACTIVE;
 	member->state_ns = clock_ns();
 	member->maps_due = m->join.maps;
@@ -137,6 +140,10 @@ static void on_join(struct faultloop *f, const struct message *m)
 	member->ready = member->maps_due == 0;
 	memcpy(member->name, m->join.name, sizeof(member->name));
 	faultloop_changed(f);
+	if (m->join.reports && f->bulk)
+		verdict_member(f, member, SHARER_DISABLED, EBUSY,
+			       "it tells of memory that goes (EVENT_REMOVE and the like), and came "
+			       "when two threads were placing pages already");
 }
 
 static void on_map(struct faultloop *f, const struct message *m)

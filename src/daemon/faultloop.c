@@ -36,6 +36,7 @@
 
 #include "core/guard.h"
 #include "core/probe.h"
+#include "daemon/removals.h"
 #include "sys/clock.h"
 #include "sys/sock.h"
 
@@ -78,10 +79,8 @@ static void fault_again(struct faultloop *f, struct member *m, uint64_t address)
 }
 
 /*
- * One message of a userfaultfd.  Only faults are acted on.  A page that its owner gave back is
- * answered with zeroes when it is touched again (O3), so for REMOVE reading the event is enough:
- * the kernel holds the owner's madvise() until we did.  Of FORK the child's descriptor must not
- * leak.
+ * One message of a userfaultfd; what it tells of memory that goes is done already (removals.c).  Of
+ * FORK the child's descriptor must not leak.
  */
 static void take_event(struct faultloop *f, struct member *m, const struct uffd_event *e,
 		       uint64_t now)
@@ -91,7 +90,7 @@ static void take_event(struct faultloop *f, struct member *m, const struct uffd_
 	if (e->kind == UFFD_FORK && !roster_keep_child(&f->roster, e->fd))
 		verdict_member(f, m, SHARER_DISABLED, EMFILE,
 			       "it forks too often: use MADV_DONTFORK on guest memory");
-	if (e->kind != UFFD_FAULT)
+	if (e->kind != UFFD_FAULT || (m->reports && removals_later(f, m)))
 		return;
 	PROBE3(fault, m->ref.slot, e->address, e->tid);
 	if (f->times.first_fault == 0)
@@ -120,8 +119,7 @@ static void take_event(struct faultloop *f, struct member *m, const struct uffd_
 static void read_faults(struct faultloop *f, struct member *m)
 {
 	struct uffd_event events[UFFD_READ_MAX];
-	uint32_t room = engine_room(&f->engine);
-	unsigned most = room < UFFD_READ_MAX ? room : UFFD_READ_MAX;
+	unsigned most = removals_room(f, m);
 	int n;
 
 	if (most == 0)
@@ -137,19 +135,25 @@ static void read_faults(struct faultloop *f, struct member *m)
 		f->engine.sharers.sharer[m->ref.slot].stats.spurious++;
 	m->ready = n == (int)most;
 	f->placer.now = clock_ns();
+	removals_take(f, m, events, n);
 	for (int i = 0; i < n; i++)
 		take_event(f, m, &events[i], f->placer.now);
 	perform_actions(f);
 }
 
+/* May this one be read now?  One that reports always: others would wait for it (removals.c). */
+static bool readable(const struct faultloop *f, const struct member *m)
+{
+	return m->state == SHARER_ACTIVE && m->ready &&
+	       (m->reports ||
+		(engine_room(&f->engine) > 0 && f->n_pending < FAULTLOOP_PENDING));
+}
+
 /* Are there messages that could be read now? */
 static bool faults_wait(const struct faultloop *f)
 {
-	if (!faultloop_serving(f) || engine_room(&f->engine) == 0 ||
-	    f->n_pending == FAULTLOOP_PENDING)
-		return false;
-	for (unsigned i = 0; i < f->roster.used; i++)
-		if (f->roster.member[i].ready && f->roster.member[i].state == SHARER_ACTIVE)
+	for (unsigned i = 0; faultloop_serving(f) && i < f->roster.used; i++)
+		if (readable(f, &f->roster.member[i]))
 			return true;
 	return false;
 }
@@ -161,11 +165,11 @@ static void serve_faults(struct faultloop *f)
 
 	if (!faultloop_serving(f))
 		return;
-	for (unsigned i = 0; i < used && f->n_pending < FAULTLOOP_PENDING; i++) {
+	for (unsigned i = 0; i < used; i++) {
 		struct member *m = &f->roster.member[(first + i) % used];
 		uint32_t room = engine_room(&f->engine);
 
-		if (m->state == SHARER_ACTIVE && m->ready)
+		if (readable(f, m))
 			read_faults(f, m);
 		/*
 		 * Room may run out here: the one behind whoever took it last is then the first to
@@ -334,6 +338,7 @@ static bool turn(struct faultloop *f)
 	 * the bytes it has.
 	 */
 	perform_pending(f);
+	removals_again(f);
 	serve_faults(f);
 	more = lanework_run(f, &f->urgent);
 	main_more = lanework_run(f, &f->main);

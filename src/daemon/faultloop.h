@@ -100,6 +100,8 @@ struct faultloop {
 	unsigned n_pending;
 	/* a page of that lane is pending: its buffer must not move */
 	bool stalled_main, stalled_urgent;
+	bool unheard;			/* a member is; see removals.c */
+	bool reported;			/* a sharer tells of memory that goes, or did */
 	bool given_back;		/* content of ours waits for another try, in the engine */
 	bool filling;			/* a device wants more known zeroes than this turn placed */
 	/* pages of these that want a huge page, and the pool has none */

@@ -104,11 +104,13 @@ static bool step_lane(struct faultloop *f, struct lane *l)
 /**
  * lanework_has_main - is the main lane this thread's?
  *
- * Else it is the bulk thread's, or about to be.  A tail stays ours.
+ * Else it is the bulk thread's, or about to be.  A tail stays ours, and beside a sharer that tells
+ * of memory that goes there is no second thread that places (removals.c).
  */
 bool lanework_has_main(const struct faultloop *f)
 {
-	return !f->has_urgent || !faultloop_serving(f) || f->tail || holdback_loading(f);
+	return !f->has_urgent || f->reported || !faultloop_serving(f) || f->tail ||
+	       holdback_loading(f);
 }
 
 /*

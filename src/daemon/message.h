@@ -58,6 +58,7 @@ struct message {
 			bool spoken_for;	/* roster.h */
 			uint32_t policy;
 			int uffd;
+			bool reports;		/* uffd_reports_gone() of it */
 			/* MAPs that follow, without which its faults mean nothing */
 			unsigned maps;
 		} join;

@@ -164,6 +164,14 @@ static bool kernel_gives(const struct faultloop *f, const struct engine_action *
 	return a->from == PAGE_ZERO && f->engine.session.state == SESSION_COMPLETE;
 }
 
+/* Private memory that its owner has unmapped, and told so: nobody can touch the page any more. */
+static bool nobody_sees(const struct faultloop *f, const struct placer_job *job,
+			const struct engine_action *a)
+{
+	return f->reported && job->n == 0 && f->engine.sharers.main >= 0 &&
+	       f->engine.blocks.block[a->block].kind == BLOCK_PRIVATE;
+}
+
 /*
  * True when the action is over, false when it must be tried again later.  A run goes on where the
  * kernel stopped (O6), through whichever rung takes the rest; the engine hears of each part with
@@ -195,7 +203,7 @@ static bool place(struct faultloop *f, struct engine_action *a)
 			return false;
 		result = outcome == PLACER_EXISTS ? PLACED_EXISTS :
 			 outcome == PLACER_NOWHERE ? PLACED_NOWHERE : PLACED;
-		if (result != PLACED && kernel_gives(f, a)) {
+		if (result != PLACED && (kernel_gives(f, a) || nobody_sees(f, &job, a))) {
 			result = PLACED;
 			done = a->n << b->page_shift;
 		}

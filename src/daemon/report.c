@@ -400,6 +400,7 @@ static void put_lanes(struct jsonmsg_writer *w, const struct stats *s)
 		{"requests", offsetof(struct stats, requests)},
 		{"requested_pages", offsetof(struct stats, requested_pages)},
 		{"rerequested", offsetof(struct stats, rerequested)},
+		{"removed", offsetof(struct stats, removed)},
 		{"alarms", offsetof(struct stats, alarms)},
 		{"lost", offsetof(struct stats, lost)},
 		{"again", offsetof(struct stats, again)},

@@ -29,6 +29,9 @@ struct member {
 	int error;
 	char reason[256];
 	uint64_t state_ns;
+	bool reports;			/* its userfaultfd tells of memory that goes */
+	/* a fault of it was read and found no room: it is to come again */
+	bool unheard;
 	bool armed;			/* a poll is with the ring */
 	bool ready;			/* has more messages than were read */
 	/* of its JOIN, not here yet: its faults are not looked at */

@@ -271,11 +271,6 @@ int uffd_waiting(int uffd, unsigned *n)
  * A blocking fd would poll as an error for ever, so it is made O_NONBLOCK first; the owner of the
  * other end of the shared open file sees that flag, too.  @was_blocking may be NULL.
  *
- * The kernel places nothing in an address space while an event about memory that goes is unread,
- * and gives it out behind all faults.  Who reads faults only as far as there is room for their
- * threads may then wait for a placement that waits for him, so such a one is not served until
- * something takes its events apart from its faults.
- *
  * @need_kernel asks nothing more here: whether the fd was opened USER_MODE_ONLY is in no file of
  * /proc and in no ioctl.  Whoever needs kernel accesses to fault (S2-11) follows up with
  * uffd_probe_kernel(), once a page is registered through it.
@@ -297,7 +292,19 @@ enum uffd_fitness uffd_probe(int uffd, bool need_kernel, bool *was_blocking)
 	}
 	if (!uffd_had_handshake(uffd))
 		return UFFD_NO_HANDSHAKE;
-	return uffd_asked_for(uffd) & UFFD_GONE_EVENTS ? UFFD_REPORTS_GONE : UFFD_FIT;
+	return UFFD_FIT;
+}
+
+/**
+ * uffd_reports_gone - are there events about memory that goes?
+ *
+ * The kernel places nothing in an address space while one of them is unread, and gives it out
+ * behind all faults: whoever reads faults only as far as there is room for their threads must read
+ * this one further.
+ */
+bool uffd_reports_gone(int uffd)
+{
+	return uffd_asked_for(uffd) & UFFD_GONE_EVENTS;
 }
 
 #define PROBE_SOON 40
@@ -383,8 +390,6 @@ const char *uffd_fitness_text(enum uffd_fitness f)
 		[UFFD_FIT] = "fit",
 		[UFFD_NOT_A_UFFD] = "the descriptor is not a userfaultfd",
 		[UFFD_NO_HANDSHAKE] = "UFFDIO_API was not done on the userfaultfd",
-		[UFFD_REPORTS_GONE] =
-			"the userfaultfd asks for EVENT_REMOVE, EVENT_REMAP or EVENT_UNMAP: open it without",
 		[UFFD_USER_ONLY] = "the userfaultfd is USER_MODE_ONLY, kernel accesses would fail",
 	};
 
@@ -463,6 +468,7 @@ static struct uffd_event uffd_event_of(const struct uffd_msg *m)
 		e.kind = UFFD_REMAP;
 		e.address = m->arg.remap.from;
 		e.end = m->arg.remap.to;
+		e.length = m->arg.remap.len;
 		break;
 	case UFFD_EVENT_FORK:
 		e.kind = UFFD_FORK;

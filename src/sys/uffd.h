@@ -60,8 +60,6 @@ enum uffd_fitness {
 	UFFD_FIT = 0,
 	UFFD_NOT_A_UFFD,   /* not an anon_inode:[userfaultfd] */
 	UFFD_NO_HANDSHAKE, /* UFFDIO_API was not done (poll gives POLLERR although O_NONBLOCK) */
-	/* asked for REMOVE, REMAP or UNMAP events: nothing is placed while one is unread */
-	UFFD_REPORTS_GONE,
 	UFFD_USER_ONLY,	   /* opened USER_MODE_ONLY: kernel accesses would get EFAULT */
 };
 /*
@@ -78,6 +76,11 @@ enum uffd_fitness uffd_probe(int uffd, bool need_kernel, bool *was_blocking);
  * missing; -errno when it cannot be told.  Forks, may take a second.
  */
 int uffd_probe_kernel(pid_t owner, uint64_t address);
+/*
+ * Does it ask for REMOVE, REMAP or UNMAP events?  Nothing is placed in its address space while one
+ * is unread.
+ */
+bool uffd_reports_gone(int uffd);
 const char *uffd_fitness_text(enum uffd_fitness f);
 
 enum uffd_can { UFFD_CAN_COPY = 1, UFFD_CAN_ZERO = 2, UFFD_CAN_WAKE = 4, UFFD_CAN_POISON = 8 };
@@ -100,6 +103,7 @@ struct uffd_event {
 	uint32_t tid;	  /* FAULT: thread, 0 without UFFD_FEATURE_THREAD_ID */
 	uint64_t address; /* FAULT; start of the range otherwise */
 	uint64_t end;	  /* REMOVE, UNMAP: end of the range; REMAP: new address */
+	uint64_t length;  /* REMAP: bytes */
 	uint64_t flags;	  /* FAULT: UFFD_PAGEFAULT_FLAG_* (1 write, 2 wp, 4 minor) */
 	int fd;		  /* FORK: a new uffd, owned by the reader */
 };

@@ -297,6 +297,7 @@ static void put_counters(GString *out, const struct ctl_stats *s)
 		{"requests sent", s->requests},
 		{"pages requested", s->requested_pages},
 		{"requested again", s->rerequested},
+		{"pages given back", s->removed},
 		{"return path bytes", s->return_bytes},
 		{"placements retried", s->again},
 		{"placed through another", s->place_fallbacks},

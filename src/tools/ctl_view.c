@@ -247,6 +247,7 @@ static void read_stats(struct ctl_view *v, const struct jsonmsg *from)
 		{"requests", GS(requests)},
 		{"requested_pages", GS(requested_pages)},
 		{"rerequested", GS(rerequested)},
+		{"removed", GS(removed)},
 		{"alarms", GS(alarms)},
 		{"lost", GS(lost)},
 		{"again", GS(again)},

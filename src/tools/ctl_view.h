@@ -74,7 +74,7 @@ struct ctl_stats {
 	struct ctl_sharer_stats total, sharer[CTL_VIEW_SHARERS];
 	unsigned n_sharers;
 	struct ctl_lane lane[LANE_COUNT];
-	uint64_t requests, requested_pages, rerequested, alarms, lost;
+	uint64_t requests, requested_pages, rerequested, removed, alarms, lost;
 	uint64_t again, place_fallbacks, return_bytes;
 	uint64_t ring_syscalls, other_syscalls;
 };

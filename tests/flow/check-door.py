@@ -19,7 +19,6 @@ from rawdoor import (  # noqa: E402
 from service import BLOCK, MIB, PAGE, ZERO, Service, missing_programs  # noqa: E402
 
 F_SEAL_FUTURE_WRITE = 16
-EVENTS = (1 << 2, 1 << 3, 1 << 6)          # UFFD_FEATURE_EVENT_REMAP, _REMOVE, _UNMAP
 
 
 def still_works(service, source_options=()):
@@ -47,20 +46,6 @@ def uffd_pipe(case):
 
 def uffd_without_handshake(case):
     refused_uffd(case, "raw", ("UFFDIO_API", "handshake"))
-
-
-def uffd_of_events(case):
-    """O12: it wants to be told of memory that goes, and nothing is placed while it was not: refused, by the name of the events."""
-    service = Service(case)
-    for features in EVENTS:
-        raw = Raw(service)
-        fd = userfaultfd(features)
-        raw.send(hello("balloon"), [fd])
-        os.close(fd)
-        kind, error, text = raw.answer()
-        check_equal((kind, error), (REFUSED, errno.EINVAL), f"answer to hello ({text})")
-        check("EVENT_REMOVE" in text and "open it without" in text, text)
-    still_works(service)
 
 
 def uffd_blocking(case):
@@ -472,7 +457,6 @@ def private_page_size(case):
 
 
 CASES = [
-    ("O12 a userfaultfd that asks for EVENT_REMOVE is refused by name", uffd_of_events),
     ("S1-23 a pipe instead of a userfaultfd is refused", uffd_pipe),
     ("S1-23 a userfaultfd without handshake is refused", uffd_without_handshake),
     ("S1-23 a blocking userfaultfd is made O_NONBLOCK and served", uffd_blocking),

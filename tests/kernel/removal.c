@@ -174,6 +174,33 @@ static void unmap_is_reported(void)
 	expect_eq(k_zero(uffd, at(p), PAGE, 0).err, ENOENT);
 }
 
+static int act_mremap(uint8_t *page)
+{
+	/* a page of the arena that nothing was placed in */
+	uint8_t *to = page + 3 * PAGE;
+
+	return mremap(page, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to ? 0 : errno;
+}
+
+/* It keeps its registration where it goes, which without the event it would lose. */
+static void remap_is_reported(void)
+{
+	int uffd;
+	uint8_t *p = arena(ANON, UFFD_FEATURE_EVENT_REMAP, &uffd, NULL);
+	struct uffd_msg m;
+	struct actor a;
+
+	actor_start(&a, act_mremap, p);
+	m = k_event(uffd);
+	expect_eq(m.event, UFFD_EVENT_REMAP);
+	expect_eq(m.arg.remap.from, at(p));
+	expect_eq(m.arg.remap.to, at(p + 3 * PAGE));
+	expect_eq(m.arg.remap.len, PAGE);
+	expect_eq(actor_result(&a), 0);
+	expect_eq(act_load(p + 3 * PAGE), 0);
+	k_quiet(uffd);
+}
+
 /* Not fact_fork(): the thread that forks ends before the child. */
 static int act_fork(uint8_t *page)
 {
@@ -216,6 +243,7 @@ static const struct fact facts[] = {
 	{ "a hole punched through the file is not reported", punching_the_file_is_not_reported },
 	{ "without EVENT_REMOVE a removal is silent", without_the_feature_it_is_silent },
 	{ "EVENT_UNMAP tells the range; it is ENOENT then", unmap_is_reported },
+	{ "EVENT_REMAP tells from where to where; it stays registered", remap_is_reported },
 	{ "EVENT_FORK brings the child's userfaultfd", fork_brings_a_descriptor },
 };
 

@@ -80,7 +80,7 @@ class Session:
                 "sharers": [dict(sharer_stats(2000), id=1, name="vmm"), dict(sharer_stats(1000), id=2, name="net")],
                 "lanes": {"main": dict(lane, bytes=self.present * 4096), "urgent": dict(lane, bytes=self.present * 40),
                           "store": dict(lane, bytes=0)},
-                "requests": 900, "requested_pages": 950, "rerequested": 0, "alarms": 0, "again": 0,
+                "requests": 900, "requested_pages": 950, "rerequested": 0, "removed": 0, "alarms": 0, "again": 0,
                 "place_fallbacks": 0, "return_bytes": 30000, "syscalls": {"ring": 5000, "other": 20}}
 
 

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/userfaultfd.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,6 +78,11 @@ static int open_uffd(const struct sharer_options *o)
 		break;
 	case SHARER_UFFD_USER_ONLY:
 		fd = uffd_open(0, true);
+		break;
+	case SHARER_UFFD_EVENTS:
+		fd = uffd_open(UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP |
+				       UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_THREAD_ID,
+			       o->user_faults_only);
 		break;
 	case SHARER_UFFD_PIPE:
 		if (pipe2(pair, O_CLOEXEC) == 0) {

@@ -45,6 +45,7 @@ enum sharer_uffd {
 	SHARER_UFFD_RAW,		/* UFFDIO_API was not done */
 	SHARER_UFFD_USER_ONLY,		/* USER_MODE_ONLY, but the kernel is said to touch */
 	SHARER_UFFD_PIPE,		/* no userfaultfd at all */
+	SHARER_UFFD_EVENTS,		/* it tells of memory that goes or moves */
 };
 
 struct sharer_options {

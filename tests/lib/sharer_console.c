@@ -127,6 +127,35 @@ static int give(struct sharer_options *o, char **word)
 		       b->private ? MADV_DONTNEED : MADV_REMOVE) < 0 ? -errno : 0;
 }
 
+/* Not to be touched any more. */
+static int drop(struct sharer_options *o, char **word)
+{
+	uint64_t offset, count;
+	struct sharer_block *b = range(o, word, &offset, &count);
+
+	if (!b)
+		return -EINVAL;
+	return munmap(b->address + offset, count * b->page_size) < 0 ? -errno : 0;
+}
+
+/* The whole block goes to another address, without a word to the daemon. */
+static int move(struct sharer_options *o, char **word)
+{
+	uint64_t offset, count;
+	struct sharer_block *b = range(o, word, &offset, &count);
+	void *to;
+
+	if (!b)
+		return -EINVAL;
+	to = mmap(NULL, b->size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (to == MAP_FAILED)
+		return -errno;
+	if (mremap(b->address, b->size, b->size, MREMAP_MAYMOVE | MREMAP_FIXED, to) == MAP_FAILED)
+		return -errno;
+	b->address = to;
+	return 0;
+}
+
 static int outside(postcopy *p)
 {
 	uint8_t *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
@@ -169,6 +198,10 @@ static int obey(struct sharer_options *o, postcopy **p, char **word)
 		return poke(o, word);
 	if (strcmp(word[0], "give") == 0)
 		return give(o, word);
+	if (strcmp(word[0], "drop") == 0)
+		return drop(o, word);
+	if (strcmp(word[0], "move") == 0)
+		return move(o, word);
 	if (strcmp(word[0], "outside") == 0)
 		return outside(*p);
 	if (strcmp(word[0], "blocking") == 0 || strcmp(word[0], "nonblocking") == 0)

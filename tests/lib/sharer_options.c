@@ -26,7 +26,7 @@ static const char usage[] =
 	"  --want BLOCK,offset=N,length=N[,class=demand|dma|prefetch]   asked for at LISTENING\n"
 	"  --self-register           register the memory here, not in the daemon\n"
 	"  --user-faults-only        a userfaultfd for user-space accesses only\n"
-	"  --uffd good|blocking|raw|user-only|pipe   what is handed over\n"
+	"  --uffd good|blocking|raw|user-only|pipe|events   what is handed over\n"
 	"  --loaded-after MS         from PACKAGE to \"loaded\"\n"
 	"  --load-fail TEXT          say that instead of \"loaded\"\n"
 	"  --leave-after N           unmap and leave after N touches\n"
@@ -194,7 +194,7 @@ static int take_word(struct sharer_options *o, int opt, const char *arg)
 	static const struct word uffds[] = {
 		{ "good", SHARER_UFFD_GOOD }, { "blocking", SHARER_UFFD_BLOCKING },
 		{ "raw", SHARER_UFFD_RAW },   { "user-only", SHARER_UFFD_USER_ONLY },
-		{ "pipe", SHARER_UFFD_PIPE }, { NULL, 0 }
+		{ "pipe", SHARER_UFFD_PIPE }, { "events", SHARER_UFFD_EVENTS }, { NULL, 0 }
 	};
 	int v = 0, err;
 

@@ -694,7 +694,7 @@ Test(control, stats)
 {
 	static const char *const lanes[] = {"main", "urgent", "store"};
 	static const char *const counts[] = {
-		"requests", "requested_pages", "rerequested", "alarms", "lost",
+		"requests", "requested_pages", "rerequested", "removed", "alarms", "lost",
 		"again",    "place_fallbacks", "return_bytes", NULL,
 	};
 	struct snapshot *s = fake.snapshot;
@@ -709,12 +709,11 @@ Test(control, stats)
 	s->stats = (struct stats){.requests = 10,
 				  .requested_pages = 11,
 				  .rerequested = 12,
-				  .alarms = 13,
-				  .lost = 14,
-				  .again = 15,
-				  .place_fallbacks = 16,
-				  .return_bytes = 17,
-				  .ring_syscalls = 18, .other_syscalls = 19};
+				  .removed = 13, .alarms = 14, .lost = 15,
+				  .again = 16,
+				  .place_fallbacks = 17,
+				  .return_bytes = 18,
+				  .ring_syscalls = 19, .other_syscalls = 20};
 	for (unsigned i = 0; i < LANE_COUNT; i++)
 		s->stats.lane[i] = (struct lane_stats){
 			.bytes = 20 * i + 1, .duplicates = 20 * i + 6, .batches = 20 * i + 7,
@@ -729,8 +728,8 @@ Test(control, stats)
 	cr_assert_str_eq(jsonmsg_text(sharer, "name", "?"), "net");
 	expect_sharer_stats(sharer, 200);
 	expect_counts(r, counts, 10);
-	cr_assert_eq(jsonmsg_u64(jsonmsg_member(r, "syscalls"), "ring", 0), 18);
-	cr_assert_eq(jsonmsg_u64(jsonmsg_member(r, "syscalls"), "other", 0), 19);
+	cr_assert_eq(jsonmsg_u64(jsonmsg_member(r, "syscalls"), "ring", 0), 19);
+	cr_assert_eq(jsonmsg_u64(jsonmsg_member(r, "syscalls"), "other", 0), 20);
 	for (unsigned i = 0; i < LANE_COUNT; i++) {
 		const struct jsonmsg *lane = jsonmsg_member(jsonmsg_member(r, "lanes"), lanes[i]);
 

@@ -303,3 +303,74 @@ Test(sharer, O13_all_aliases_of_a_page_in_pieces)
 	from = 0;
 	cr_expect_null(sharer_alias(s, 5, 0, &from));
 }
+
+enum { CUT_PAGES = 64 };
+
+/* Some mappings at random; *@is: which block each page shows, counted from 1. */
+static void map_some(struct sharer *s, struct rng *rng, unsigned is[CUT_PAGES])
+{
+	for (unsigned i = 0; i < 6; i++) {
+		unsigned at = (unsigned)rng_below(rng, CUT_PAGES),
+			 len = 1 + (unsigned)rng_below(rng, 12);
+		struct mapping m = map(at * 0x1000, len * 0x1000, i, at * 0x2000);
+
+		if (at + len > CUT_PAGES || sharer_map(s, &m) < 0)
+			continue;
+		for (unsigned k = at; k < at + len; k++)
+			is[k] = 1 + i;
+	}
+}
+
+/* Of each page: is it mapped, and what is it? */
+Test(sharer, cut_against_a_map_of_pages)
+{
+	struct rng rng = { .state = rng_seed() };
+
+	for (unsigned round = 0; round < 500; round++) {
+		cleanup_free struct sharer_table *t = new_table();
+		struct sharer_pieces cut;
+		struct sharer_ref ref;
+		struct sharer *s;
+		unsigned is[CUT_PAGES] = { 0 }, from, to, n = 0;
+
+		sharer_add(t, false, &ref);
+		s = sharer_get(t, ref);
+		map_some(s, &rng, is);
+		from = (unsigned)rng_below(&rng, CUT_PAGES);
+		to = from + (unsigned)rng_below(&rng, CUT_PAGES - from);
+		cr_assert_eq(sharer_cut(s, from * 0x1000, to * 0x1000, &cut), 0);
+		for (unsigned k = 0; k < CUT_PAGES; k++) {
+			const struct mapping *m = sharer_locate(s, k * 0x1000);
+			bool gone = k >= from && k < to;
+
+			cr_assert_eq(m ? m->block + 1u : 0, gone ? 0 : is[k], "page %u", k);
+			if (m)
+				cr_assert(k * 0x1000 - m->address + m->offset >= k * 0x1000);
+			n += gone && is[k];
+		}
+		for (unsigned i = 0; i < cut.n; i++)
+			n -= (unsigned)(cut.mapping[i].length / 0x1000);
+		cr_assert_eq(n, 0, "what was cut is told");
+	}
+}
+
+Test(sharer, a_cut_that_finds_no_room_changes_nothing)
+{
+	cleanup_free struct sharer_table *t = new_table();
+	struct sharer_ref ref;
+	struct sharer *s;
+
+	sharer_add(t, false, &ref);
+	s = sharer_get(t, ref);
+	for (unsigned i = 0; i < SHARER_MAPPINGS; i++) {
+		struct mapping m = map(i * 0x10000, 0x3000, 0, i * 0x3000);
+
+		cr_assert_eq(sharer_map(s, &m), 0);
+	}
+	cr_assert_eq(sharer_cut(s, 0x1000, 0x2000, NULL), -ENOSPC);
+	cr_assert_eq(s->n_mappings, SHARER_MAPPINGS);
+	cr_assert_eq(s->mapping[0].length, 0x3000);
+	cr_assert_eq(sharer_cut(s, 0, 0x1000, NULL), 0, "at an end none is added");
+	cr_assert_eq(s->mapping[0].address, 0x1000);
+	cr_assert_eq(s->mapping[0].offset, 0x1000);
+}
