@@ -27,6 +27,7 @@
 
 #include "core/guard.h"
 #include "core/probe.h"
+#include "daemon/inject.h"
 #include "daemon/message.h"
 #include "sys/clock.h"
 #include "sys/fd.h"
@@ -185,6 +186,8 @@ static void publish(struct bulklane *b, struct engine_report *r, uint64_t done, 
 	uint64_t address = r->carrier.address;
 
 	r->n = 1;
+	if (done)
+		inject_page(b->placer.faults, FAULTPLAN_AT_PLACED, r->page, done);
 	for (uint64_t i = 0; i < done; i++, r->page++) {
 		r->carrier.address = address + i * page_size;
 		r->contested = ledger_publish(&b->engine->ledger, r->page);
@@ -194,6 +197,7 @@ static void publish(struct bulklane *b, struct engine_report *r, uint64_t done, 
 		 */
 		r->placed_ns = r->contested ? clock_ns() : 0;
 		PROBE2(bulk_placed, r->page, r->contested);
+		inject_page(b->placer.faults, FAULTPLAN_AT_PUBLISHED, r->page, 1);
 		report(b, r);
 	}
 	r->contested = false;
@@ -236,6 +240,7 @@ static void place_all(struct bulklane *b, struct engine_report *r, uint64_t end,
 		uint64_t done;
 		int used;
 
+		inject_page(b->placer.faults, FAULTPLAN_AT_CLAIMED, r->page, end - r->page);
 		make_job(b, &job, block, block_offset(bl, r->page));
 		outcome = placer_run(&b->placer, &job, &done, &used);
 		r->carrier = (struct engine_carrier){ 0 };

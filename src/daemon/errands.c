@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "core/guard.h"
+#include "daemon/inject.h"
 #include "sys/clock.h"
 #include "sys/fd.h"
 
@@ -38,6 +39,7 @@ static void on_main_lane(struct faultloop *f, const struct message *m)
 	memcpy(f->peer, m->lane.peer, sizeof(f->peer));
 	if (ret < 0 || f->return_fd < 0)
 		verdict_halt(f, ENOMEM, "no memory for the source's receive buffer");
+	inject_moment(f->faults, FAULTPLAN_AT_ACCEPTED);
 	faultloop_changed(f);
 }
 
@@ -190,9 +192,11 @@ static void on_loaded(struct faultloop *f, const struct message *m)
 	(void)m;
 	if (f->engine.session.state != SESSION_LOADING)
 		return;
+	inject_moment(f->faults, FAULTPLAN_AT_LOADED);
 	/* The record stands before the answer leaves. */
 	ledger_commit(&f->engine.ledger);
 	faultloop_feed(f, SESSION_LOADED);
+	inject_moment(f->faults, FAULTPLAN_AT_BEFORE_PONG);
 	for (unsigned i = 0; i < f->n_pings; i++)
 		outbox_pong(&f->outbox, f->pings[i]);
 	f->answer_mark = outbox_mark(&f->outbox);

@@ -36,6 +36,7 @@
 
 #include "core/guard.h"
 #include "core/probe.h"
+#include "daemon/inject.h"
 #include "daemon/removals.h"
 #include "sys/clock.h"
 #include "sys/sock.h"
@@ -97,8 +98,10 @@ static void take_event(struct faultloop *f, struct member *m, const struct uffd_
 		f->times.first_fault = now;
 	f->times.fault = now;
 	outcome = engine_fault(&f->engine, m->ref, e->address, e->tid, e->flags, now);
-	if (outcome != ENGINE_OUTSIDE)
+	if (outcome != ENGINE_OUTSIDE) {
+		inject_fault(f, FAULTPLAN_AT_FAULT_PARKED, m, e->address);
 		return;
+	}
 	/*
 	 * What was told before it was touched may still lie in the inbox: it is to fault once more,
 	 * behind that.
@@ -253,6 +256,24 @@ static void note_held(struct faultloop *f)
 
 /* --- one turn --------------------------------------------------------------------------------- */
 
+/* Has a send of @n bytes taken that mark with it? */
+static bool passed(const struct faultloop *f, uint64_t mark, size_t n)
+{
+	return f->outbox.sent >= mark && f->outbox.sent - n < mark;
+}
+
+/**
+ * faultloop_sent - bytes of the outbox went out to the source
+ */
+void faultloop_sent(struct faultloop *f, size_t n)
+{
+	outbox_took(&f->outbox, n);
+	if (passed(f, f->answer_mark, n))
+		inject_moment(f->faults, FAULTPLAN_AT_AFTER_PONG);
+	if (f->closing && passed(f, f->shut_mark, n))
+		inject_moment(f->faults, FAULTPLAN_AT_AFTER_SHUT);
+}
+
 /*
  * A request usually fits the socket: sending it directly saves a completion, which would cost
  * another round through the wait.  What does not fit is left to the ring, one send at a time.
@@ -272,7 +293,7 @@ static void flush(struct faultloop *f)
 	 */
 	f->outbox.broken = n < 0;
 	if (n >= 0)
-		outbox_took(&f->outbox, (size_t)n);
+		faultloop_sent(f, (size_t)n);
 	if (n >= 0 && !outbox_empty(&f->outbox))
 		f->outbox.sending = ring_send(f->ring, f->return_fd, mem_ring_read(q),
 					      mem_ring_used(q),
@@ -427,7 +448,7 @@ static void on_sent(struct faultloop *f, const struct ring_done *d)
 {
 	f->outbox.sending = false;
 	if (d->result > 0)
-		outbox_took(&f->outbox, (size_t)d->result);
+		faultloop_sent(f, (size_t)d->result);
 	else if (d->result != -EINTR && d->result != -EAGAIN)
 		f->outbox.broken = true;
 }

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "core/engine.h"
+#include "core/faultplan.h"
 #include "daemon/adopt.h"
 #include "daemon/backing.h"
 #include "daemon/bulklane.h"
@@ -43,6 +44,7 @@ struct faultloop_options {
 	struct record *record;		/* must outlive the thread; NULL: nobody keeps one */
 	/* what an earlier process left, with its record; NULL: a fresh session.  See adopt.h */
 	const struct faultloop_adopt *adopt;
+	struct faultplan *faults;	/* borrowed; NULL: nothing is injected */
 };
 
 /* Marks in the life of a session, CLOCK_MONOTONIC; 0: not yet. */
@@ -68,6 +70,7 @@ struct faultloop {
 
 	/* --- the fault thread's own from here on --- */
 	struct engine engine;
+	struct faultplan *faults;	/* of the options */
 	void *ledger_memory;
 	uint64_t ledger_size;
 	struct backing backing[BLOCK_MAX];
@@ -151,6 +154,8 @@ struct faultloop {
 int faultloop_start(struct faultloop **out, const struct faultloop_options *options);
 /* Hand a message over; waits while the mailbox is full. */
 void faultloop_post(struct faultloop *f, const struct message *m);
+/* Something that it looks at by itself has changed. */
+void faultloop_nudge(struct faultloop *f);
 /* The descriptor that becomes readable when something changed. */
 int faultloop_notify_fd(const struct faultloop *f);
 /* The snapshot if it came back, else NULL.  *@stale (may be NULL): ask for another. */
@@ -166,6 +171,8 @@ void faultloop_stop(struct faultloop *f);
 void *faultloop_run(void *arg);
 /* Fill the snapshot in hand, if there is one, and ring for the main thread. */
 void faultloop_tell_main(struct faultloop *f);
+/* Bytes went out to the source. */
+void faultloop_sent(struct faultloop *f, size_t n);
 /* Feed the session; a change is told to the main thread.  As session_feed(). */
 int faultloop_feed(struct faultloop *f, enum session_event event);
 /* Is there no source to be asked, or read?  A resumed one is, when it knows what came. */
@@ -279,6 +286,16 @@ void gates_free(struct faultloop *f);
 
 /* fill.c */
 void fill_snapshot(const struct faultloop *f, struct snapshot *s, uint64_t now);
+
+/* inject_fault.c: somebody comes past a point that is about a sharer's page. */
+void inject_fault_met(struct faultloop *f, enum faultplan_point point, const struct member *m,
+		      uint64_t address);
+static inline void inject_fault(struct faultloop *f, enum faultplan_point point,
+				const struct member *m, uint64_t address)
+{
+	if (__builtin_expect(f->faults != NULL, false))
+		inject_fault_met(f, point, m, address);
+}
 
 /* errands.c: messages of the other threads. */
 void errands_inbox(struct faultloop *f);

@@ -48,6 +48,15 @@ void faultloop_post(struct faultloop *f, const struct message *m)
 }
 
 /**
+ * faultloop_nudge - what the fault thread looks at by itself has changed, for the main thread
+ */
+void faultloop_nudge(struct faultloop *f)
+{
+	if (f)
+		mailbox_ring(&f->inbox);
+}
+
+/**
  * faultloop_notify_fd - becomes readable when something changed; stays ours
  */
 int faultloop_notify_fd(const struct faultloop *f)

@@ -21,9 +21,13 @@ static int set_up(struct faultloop *f, const struct faultloop_options *options)
 	int ret;
 
 	f->options = *options;
+	f->faults = options->faults;
+	if (f->faults)
+		f->faults->blocks = &f->engine.blocks;
 	f->placer.ops = options->uffd_ops ? options->uffd_ops : &uffd_kernel_ops;
 	f->placer.page_size = 4096;
 	f->placer.stall = &f->stall;
+	f->placer.faults = f->faults;
 	f->placer.thread = LANE_URGENT;
 	f->doorbell = doorbell_new();
 	f->notify = doorbell_new();

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "core/guard.h"
+#include "daemon/inject.h"
 #include "sys/clock.h"
 #include "sys/fd.h"
 #include "sys/mem.h"
@@ -113,7 +114,10 @@ static int on_advise(struct faultloop *f, const struct lane *l)
 			     l->rec.advise.page_size, TARGET_PAGE);
 		return -EPROTO;
 	}
-	return faultloop_feed(f, SESSION_ADVISE) < 0 ? -EPROTO : 0;
+	if (faultloop_feed(f, SESSION_ADVISE) < 0)
+		return -EPROTO;
+	inject_moment(f->faults, FAULTPLAN_AT_ADVISED);
+	return 0;
 }
 
 static int on_block(struct faultloop *f, const struct lane *l)
@@ -125,6 +129,7 @@ static int on_block(struct faultloop *f, const struct lane *l)
 static int on_blocks_end(struct faultloop *f, const struct lane *l)
 {
 	f->ram_section = l->stream.ram_section;
+	inject_moment(f->faults, FAULTPLAN_AT_BLOCKS);
 	need(f, NEED_BLOCKS);
 	return 0;
 }
@@ -192,6 +197,7 @@ static int on_discard(struct faultloop *f, const struct lane *l)
 	if (first) {
 		f->times.state = clock_ns();
 		faultloop_changed(f);
+		inject_moment(f->faults, FAULTPLAN_AT_SWITCHOVER);
 	}
 	return 0;
 }
@@ -224,6 +230,7 @@ static int on_packaged(struct faultloop *f, const struct lane *l)
 	}
 	f->body_size = size;
 	f->body_have = 0;
+	inject_moment(f->faults, FAULTPLAN_AT_PACKAGE_BEGUN);
 	return 0;
 }
 
@@ -307,6 +314,7 @@ static void package_complete(struct faultloop *f)
 		return;
 	}
 	f->times.switchover = f->times.state = clock_ns();
+	inject_moment(f->faults, FAULTPLAN_AT_PACKAGE);
 	need(f, NEED_ARM);
 }
 
@@ -541,6 +549,7 @@ int intake_blocks_done(struct faultloop *f)
 	if (ret < 0)
 		return ret;
 	f->need = NEED_NOTHING;
+	inject_moment(f->faults, FAULTPLAN_AT_MATCHED);
 	return intake_urgent(f);
 }
 
@@ -554,9 +563,11 @@ int intake_blocks_done(struct faultloop *f)
  */
 int intake_armed(struct faultloop *f)
 {
+	int ret;
+
 	for (unsigned i = 0; i < f->n_backings; i++) {
 		struct block *b = &f->engine.blocks.block[i];
-		int ret = backing_sweep(&f->backing[i], b, &f->engine.ledger, &f->strays);
+		ret = backing_sweep(&f->backing[i], b, &f->engine.ledger, &f->strays);
 
 		if (ret == 0)
 			ret = backing_arm(&f->backing[i], f->own_uffd);
@@ -569,5 +580,7 @@ int intake_armed(struct faultloop *f)
 	f->need = NEED_NOTHING;
 	f->times.listening = clock_ns();
 	f->held_left = true;
-	return faultloop_feed(f, SESSION_ARMED);
+	ret = faultloop_feed(f, SESSION_ARMED);
+	inject_moment(f->faults, FAULTPLAN_AT_LISTENING);
+	return ret;
 }

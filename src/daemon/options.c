@@ -271,6 +271,8 @@ static bool finish(const struct parse *p, GError **error)
 	if (o->register_path && o->control_path && !strcmp(o->register_path, o->control_path))
 		return options_fail(error, "--register-path and --control-path are the same: %s",
 				    o->control_path);
+	if (o->faults->len && !o->enable_faults)
+		return options_fail(error, "--fault needs --enable-faults");
 	if (o->expect && g_strv_length(o->expect) > o->max_sharers)
 		return options_fail(error, "--expect names %u sharers but --max-sharers is %u",
 				    g_strv_length(o->expect), o->max_sharers);
@@ -283,6 +285,7 @@ static void set_defaults(struct options *o)
 		.vhost = g_ptr_array_new_with_free_func((GDestroyNotify)options_free_vhost),
 		.vfio = options_new_vfio(),
 		.dma_map = options_new_dma_map(),
+		.faults = g_ptr_array_new_with_free_func(g_free),
 		.register_fd = -1,
 		.control_fd = -1,
 		.incoming_fd = -1,
@@ -345,4 +348,5 @@ void options_clear(struct options *o)
 	g_clear_pointer(&o->vhost, g_ptr_array_unref);
 	g_clear_pointer(&o->vfio, g_ptr_array_unref);
 	g_clear_pointer(&o->dma_map, g_ptr_array_unref);
+	g_clear_pointer(&o->faults, g_ptr_array_unref);
 }

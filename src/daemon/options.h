@@ -112,6 +112,9 @@ struct options {
 	GPtrArray *dma_map;	 /* struct options_dma_map; never NULL */
 	unsigned link_grace_s;	 /* no way to the source that long: pause; default 2; 0: never */
 	char *source_qmp;	 /* monitor of the source's QEMU, to have it resume; NULL */
+	bool enable_faults;
+	GPtrArray *faults;	 /* char *, rules of wire/faultrule.h; never NULL */
+	uint64_t fault_seed;	 /* 0: any */
 	bool switchover_ack;	 /* for a source >= 8.1 with that capability */
 	/* Unless --stay: exit 0 after COMPLETE once every sharer has gone, or 5 s later. */
 	bool exit_when_done;

@@ -16,6 +16,7 @@ enum options_kind {
 	KIND_FD,
 	KIND_COUNT, /* unsigned */
 	KIND_SIZE,  /* uint64_t */
+	KIND_NUMBER, /* uint64_t, as it is */
 	KIND_NAMES, /* repeatable */
 	KIND_ADDRESS,
 	KIND_QEMU,
@@ -23,6 +24,7 @@ enum options_kind {
 	KIND_VHOST,   /* repeatable, as are those that follow */
 	KIND_VFIO,
 	KIND_DMA_MAP,
+	KIND_FAULT,
 	OPTIONS_KINDS,
 };
 
@@ -57,6 +59,8 @@ bool options_add_vfio(GPtrArray *all, const char *text, GError **error);
 /* "device=ID,iova=ADDRESS,block=NAME,offset=BYTES,length=BYTES,coherent=on|off" */
 GPtrArray *options_new_dma_map(void);
 bool options_add_dma_map(GPtrArray *all, const char *text, GError **error);
+/* A rule of wire/faultrule.h, as it was written. */
+bool options_add_fault(GPtrArray *all, const char *text, GError **error);
 /* Is each for a device that there is? */
 bool options_check_dma_map(const GPtrArray *vfio, const GPtrArray *maps, GError **error);
 

@@ -82,6 +82,13 @@ const struct options_spec options_specs[OPTIONS_SPECS_MAX] = {
 	  "leave it to TCP)" },
 	{ "source-qmp", KIND_SOCKET_PATH, AT(source_qmp), 0, 0, "PATH",
 	  "Monitor of the source's QEMU (a QMP socket): while paused, tell it to come again" },
+	{ "enable-faults", KIND_FLAG, AT(enable_faults), true, 0, NULL,
+	  "Faults may be injected, here and with `postcopyctl fault' (for tests)" },
+	{ "fault", KIND_FAULT, AT(faults), 0, 0, "point=NAME,...",
+	  "Inject: action=NAME at that point (repeatable); also page=, sharer=, every=, "
+	  "probability=, after=, count=" },
+	{ "fault-seed", KIND_NUMBER, AT(fault_seed), 1, INT64_MAX, "N",
+	  "What chance is made of: the same seed decides alike (default: made up and logged)" },
 	{ "switchover-ack", KIND_FLAG, AT(switchover_ack), true, 0, NULL,
 	  "Acknowledge the switch-over (for a source with that migration capability)" },
 	{ "stay", KIND_FLAG, AT(exit_when_done), false, 0, NULL,
@@ -215,6 +222,7 @@ static bool add_group(const struct options_spec *s, void *field, const char *tex
 		[KIND_VHOST] = options_add_vhost,
 		[KIND_VFIO] = options_add_vfio,
 		[KIND_DMA_MAP] = options_add_dma_map,
+		[KIND_FAULT] = options_add_fault,
 	};
 
 	return adders[s->kind](*(GPtrArray **)field, text, error);
@@ -236,6 +244,7 @@ bool options_set(struct options *o, const struct options_spec *s, const char *te
 		[KIND_FD] = set_fd,
 		[KIND_COUNT] = set_count,
 		[KIND_SIZE] = set_size,
+		[KIND_NUMBER] = set_size,
 		[KIND_NAMES] = add_name,
 		[KIND_ADDRESS] = set_address,
 		[KIND_QEMU] = set_qemu,
@@ -243,6 +252,7 @@ bool options_set(struct options *o, const struct options_spec *s, const char *te
 		[KIND_CHANNEL] = set_channel,
 		[KIND_VFIO] = add_group,
 		[KIND_DMA_MAP] = add_group,
+		[KIND_FAULT] = add_group,
 	};
 	_Static_assert(G_N_ELEMENTS(setters) == OPTIONS_KINDS, "every kind has a setter");
 

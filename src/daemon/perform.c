@@ -36,6 +36,7 @@
 #include <string.h>
 
 #include "core/probe.h"
+#include "daemon/inject.h"
 #include "sys/clock.h"
 
 #define RETRY_NS     1000000
@@ -190,8 +191,10 @@ static bool place(struct faultloop *f, struct engine_action *a)
 	f->placer.page_size = b->page_size;
 	if (a->how == PLACE_ANSWER)
 		return answer(f, a);
+	inject_page(f->faults, FAULTPLAN_AT_CLAIMED, a->page, a->n);
 	while (a->n) {
 		struct engine_carrier carrier;
+		uint64_t first = a->page;
 		struct placer_job job;
 		enum placer_outcome outcome;
 		enum engine_result result;
@@ -208,8 +211,13 @@ static bool place(struct faultloop *f, struct engine_action *a)
 			done = a->n << b->page_shift;
 		}
 		PROBE3(placed, a->page, done, result);
+		if (done)
+			inject_page(f->faults, FAULTPLAN_AT_PLACED, first, done >> b->page_shift);
 		engine_placed(&f->engine, a, done >> b->page_shift, result, &carrier,
 			      f->placer.now);
+		if (done)
+			inject_page(f->faults, FAULTPLAN_AT_PUBLISHED, first,
+				    done >> b->page_shift);
 	}
 	return true;
 }

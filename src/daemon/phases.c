@@ -313,6 +313,7 @@ static void take_snapshot(struct phases *p, struct snapshot *s)
 	spool_states(p, s);
 	devchannel_fill(p->devchannel, &s->device_channel);
 	devspool_fill(p->spool, s);
+	faults_fill(p->faults, &s->faults);
 	log_change(p, s);
 	vhost_list_see(p->vhosts);
 	if (!p->ending)
@@ -424,6 +425,7 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 	p->spare = g_new0(struct snapshot, 1);
 	phases_start_spool(p, fds);
 	p->hooks = hooks_new(o->hook, o->run_dir, o->hook_timeout_s, &hooks_ops);
+	loop_options.faults = phases_start_faults(p);
 	ret = faultloop_start(&p->loop, &loop_options);
 	if (ret < 0) {
 		g_set_error(error, G_IO_ERROR, (gint)g_io_error_from_errno(-ret),
@@ -480,6 +482,7 @@ void phases_free(struct phases *p)
 	g_clear_handle_id(&p->end_timer, g_source_remove);
 	if (p->loop)
 		faultloop_stop(p->loop);
+	faults_free(p->faults);
 	gatekeeper_free(p->gates);
 	g_free(p->snapshot);
 	g_free(p->spare);

@@ -104,4 +104,5 @@ void phases_add_commands(struct phases *p)
 	};
 
 	control_add(p->control, commands, ARRAY_LEN(commands), p);
+	faults_add_commands(p->faults, p->control);
 }

@@ -11,6 +11,7 @@
 #include "daemon/channel.h"
 #include "daemon/devices.h"
 #include "daemon/devchannel.h"
+#include "daemon/faults.h"
 #include "daemon/gatekeeper.h"
 #include "daemon/handover_qemu.h"
 #include "daemon/hooks.h"
@@ -31,6 +32,7 @@ struct phases {
 	struct sourceqmp *source_qmp;	/* NULL: nobody but the operator tells the source */
 	struct handover *handover;	/* NULL: the main sharer knows us */
 	struct vhost_list *vhosts;
+	struct faults *faults;
 	struct devspool *spool;		/* state of devices that came */
 	struct devchannel *devchannel;	/* NULL: it comes in the package, if at all */
 	int state_fd;
@@ -59,6 +61,8 @@ bool phases_may_run(void *ctx);
 void phases_start_link(struct phases *p, int listen_fd);
 void phases_free_link(struct phases *p);
 void phases_see_link(struct phases *p, struct snapshot *s);
+/* phases_faults.c: before anything that could go wrong.  NULL: nothing is injected. */
+struct faultplan *phases_start_faults(struct phases *p);
 /* phases_commands.c: what the control socket may be asked beside the session's state. */
 void phases_add_commands(struct phases *p);
 /* Ask for a fresh snapshot, or remember to when the one we have is out; @ctx is a struct phases. */

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "core/engine.h"
+#include "core/faultplan.h"
 #include "daemon/stall.h"
 #include "sys/uffd.h"
 
@@ -33,6 +34,7 @@ struct placer {
 	/* as long as the longest page in use; for ranges without ZEROPAGE */
 	const uint8_t *zeroes;
 	uint64_t page_size;		/* of the block at hand */
+	struct faultplan *faults;	/* borrowed; NULL: nothing is injected */
 	struct stall *stall;		/* of the main sharer; borrowed, NULL: nobody minds */
 	enum stats_lane thread;		/* who we are there */
 	/* CLOCK_MONOTONIC before a run, set by the owner or 0; after it, the time after it */

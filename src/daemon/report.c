@@ -187,6 +187,18 @@ static void put_device_channel(struct jsonmsg_writer *w, const struct snapshot_d
 	jsonmsg_end(w);
 }
 
+static void put_faults(struct jsonmsg_writer *w, const struct snapshot_faults *f)
+{
+	if (!f->enabled) {
+		jsonmsg_put_value(w, "faults", NULL);
+		return;
+	}
+	jsonmsg_begin_object(w, "faults");
+	jsonmsg_put_u64(w, "rules", f->rules);
+	jsonmsg_put_u64(w, "fires", f->fires);
+	jsonmsg_end(w);
+}
+
 static void put_device_state(struct jsonmsg_writer *w, const struct snapshot_device_state *d)
 {
 	static const struct count counts[] = {
@@ -250,6 +262,7 @@ void report_status(struct jsonmsg_writer *w, const char *key, const struct snaps
 	jsonmsg_put_u64(w, "blocks", s->n_blocks);
 	jsonmsg_put_u64(w, "sharers", s->n_sharers);
 	put_device_channel(w, &s->device_channel);
+	put_faults(w, &s->faults);
 	put_device_states(w, s);
 	jsonmsg_end(w);
 }

@@ -137,6 +137,12 @@ struct snapshot_device_state {
 	uint64_t digest;		/* XXH64 of the bytes, when complete */
 };
 
+/* What is injected, as the main thread filled it in. */
+struct snapshot_faults {
+	bool enabled;
+	uint64_t rules, fires;
+};
+
 struct snapshot {
 	uint64_t now_ns;		/* CLOCK_MONOTONIC when it was filled */
 	enum session_state state;
@@ -184,6 +190,7 @@ struct snapshot {
 	uint64_t gate_serial;		/* of the last order that was done: see gates.h */
 	struct snapshot_gate gate[SNAPSHOT_GATES];
 	struct snapshot_device_channel device_channel;
+	struct snapshot_faults faults;
 	unsigned n_device_states;
 	struct snapshot_device_state device_state[SNAPSHOT_DEVICES];
 	struct stats stats;

@@ -9,6 +9,7 @@
  */
 #include "config.h"
 #include "daemon/faultloop.h"
+#include "daemon/inject.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -135,6 +136,7 @@ static void complete(struct faultloop *f)
 {
 	f->times.complete = clock_ns();
 	faultloop_feed(f, SESSION_OWED_NOTHING);
+	inject_moment(f->faults, FAULTPLAN_AT_COMPLETE);
 }
 
 /* Were the connection lost now: would it be open whether the source takes its VM back? */
@@ -308,6 +310,7 @@ void verdict_end(struct faultloop *f)
 			verdict_closed(f, 0);
 			return;
 		}
+		inject_moment(f->faults, FAULTPLAN_AT_BEFORE_SHUT);
 		outbox_shut(&f->outbox, 0);
 		f->shut_mark = outbox_mark(&f->outbox);
 		f->closing = true;
@@ -348,4 +351,5 @@ void verdict_tell_running(struct faultloop *f)
 	f->running_told = true;
 	f->times.running = clock_ns();
 	faultloop_changed(f);
+	inject_moment(f->faults, FAULTPLAN_AT_RUNNING);
 }

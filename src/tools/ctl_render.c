@@ -141,6 +141,9 @@ void ctl_render_status(GString *out, const struct ctl_view *v)
 	add_times(&t, s);
 	add_numbers(&t, s);
 	add_devices(&t, s);
+	if (s->injects)
+		ctl_table_pair(&t, "FAULTS", "are injected: %" PRIu64 " rules, fired %" PRIu64 " times",
+			       s->fault_rules, s->fault_fires);
 	ctl_table_print(&t, out);
 }
 

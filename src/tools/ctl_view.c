@@ -66,6 +66,13 @@ static void get_device_states(struct ctl_status *s, const struct jsonmsg *from)
 	}
 }
 
+static void get_faults(struct ctl_status *s, const struct jsonmsg *from)
+{
+	s->injects = jsonmsg_kind(from) == JSONMSG_OBJECT;
+	s->fault_rules = jsonmsg_u64(from, "rules", 0);
+	s->fault_fires = jsonmsg_u64(from, "fires", 0);
+}
+
 static void get_device_channel(struct ctl_status *s, const struct jsonmsg *from)
 {
 	GET_TEXT(s->channel, from, "address");
@@ -133,6 +140,7 @@ static void read_status(struct ctl_view *v, const struct jsonmsg *from)
 	GET_TEXT(s->source_qmp, jsonmsg_member(from, "source_qmp"), "step");
 	GET_TEXT(s->source_qmp_text, jsonmsg_member(from, "source_qmp"), "text");
 	get_device_channel(s, jsonmsg_member(from, "device_channel"));
+	get_faults(s, jsonmsg_member(from, "faults"));
 	get_device_states(s, jsonmsg_member(from, "device_states"));
 	s->committed = jsonmsg_bool(from, "committed", false);
 	s->commit_ping = jsonmsg_bool(from, "commit_ping", false);

@@ -34,6 +34,8 @@ struct ctl_status {
 	char path[8], interface[24], local[64], peer[64], via[64], cause[192], resume[256];
 	char source_qmp[16], source_qmp_text[320]; /* step of --source-qmp; "": there is none */
 	uint64_t path_since_ns, rtt_us, rttvar_us, retransmits;
+	bool injects;	/* faults may be injected */
+	uint64_t fault_rules, fault_fires;
 	char channel[160], channel_session[40], channel_peer[128], channel_problem[256];
 	uint64_t channel_bytes;
 	unsigned n_device_states;

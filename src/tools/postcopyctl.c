@@ -15,6 +15,7 @@
 #include "core/guard.h"
 #include "tools/ctl_client.h"
 #include "tools/ctl_devices.h"
+#include "tools/ctl_fault.h"
 #include "tools/ctl_render.h"
 #include "tools/ctl_vhost.h"
 #include "tools/ctl_view.h"
@@ -28,6 +29,7 @@ struct arguments {
 	char *run_dir, *socket;
 	gboolean json, force, help, version;
 	double interval; /* seconds */
+	struct ctl_fault_options fault;
 	const char *verb;
 	char **words; /* behind it */
 };
@@ -90,6 +92,11 @@ static int run_vhost(struct ctl_client *c, const struct arguments *a)
 	return ctl_vhost_run(c, a->words, a->json, a->force) ? say_error(c) : EXIT_DONE;
 }
 
+static int run_fault(struct ctl_client *c, const struct arguments *a)
+{
+	return ctl_fault_run(c, a->words, &a->fault, a->json) ? say_error(c) : EXIT_DONE;
+}
+
 static int run_devices(struct ctl_client *c, const struct arguments *a)
 {
 	struct jsonmsg *reply cleanup_jsonmsg = NULL;
@@ -126,6 +133,8 @@ static const struct verb verbs[] = {
 	  run_vhost },
 	{ "devices", "devices of VFIO: their state, and the memory they wait for", 0, 0, NULL,
 	  run_devices },
+	{ "fault", "list, add POINT ACTION, remove ID|all: faults that are injected", 0, 0, NULL,
+	  run_fault },
 	{ "events", "print events as they come", 0, 0, NULL, run_events },
 	{ "quit", "end the daemon", 0, 0, NULL, run_quit },
 };
@@ -214,6 +223,19 @@ static GOptionContext *make_context(struct arguments *a)
 		{ "force", 'f', 0, G_OPTION_ARG_NONE, &a->force,
 		  "quit: even when that loses a VM that runs here; vhost-user remove: one that is used",
 		  NULL },
+		{ "page", 0, 0, G_OPTION_ARG_FILENAME, &a->fault.page,
+		  "fault add: only at that page (a number, or an offset in a block)",
+		  "N|BLOCK/OFFSET" },
+		{ "sharer", 0, 0, G_OPTION_ARG_FILENAME, &a->fault.sharer,
+		  "fault add: only of that sharer", "NAME" },
+		{ "every", 0, 0, G_OPTION_ARG_STRING, &a->fault.every,
+		  "fault add: each N-th time", "N" },
+		{ "probability", 0, 0, G_OPTION_ARG_STRING, &a->fault.probability,
+		  "fault add: by chance, 0.01 or 1%", "P" },
+		{ "after", 0, 0, G_OPTION_ARG_STRING, &a->fault.after,
+		  "fault add: not before that many milliseconds from now", "MS" },
+		{ "count", 0, 0, G_OPTION_ARG_STRING, &a->fault.count,
+		  "fault add: no more often than that", "N" },
 		{ "help", 'h', 0, G_OPTION_ARG_NONE, &a->help, "Show this help", NULL },
 		{ "version", 0, 0, G_OPTION_ARG_NONE, &a->version,
 		  "Show the version and what is built in", NULL },
@@ -233,6 +255,13 @@ static GOptionContext *make_context(struct arguments *a)
 	return context;
 }
 
+static int check_fault(const struct arguments *a)
+{
+	if (ctl_fault_check(a->words, &a->fault) && !a->force)
+		return 0;
+	return usage("fault [list | add [--page N | --every N | ...] POINT ACTION | remove ID|all]");
+}
+
 /* 0, or the exit status of a usage error. */
 static int check(struct arguments *a)
 {
@@ -245,6 +274,10 @@ static int check(struct arguments *a)
 		return ctl_vhost_check(a->words, a->force) ?
 			       0 :
 			       usage("vhost-user [list | add DEVICE | remove [--force] NAME]");
+	if (find_verb(a->verb)->run == run_fault)
+		return check_fault(a);
+	if (ctl_fault_given(&a->fault))
+		return usage("--page, --sharer, --every, --probability, --after and --count go with fault add");
 	if (*a->words)
 		return usage("unexpected argument '%s'", *a->words);
 	if (a->force && strcmp(a->verb, "quit"))
@@ -292,5 +325,6 @@ int main(int argc, char **argv)
 	r = parse_and_run(&a, context, &args);
 	g_free(a.run_dir);
 	g_free(a.socket);
+	ctl_fault_clear(&a.fault);
 	return r;
 }

@@ -106,7 +106,7 @@ page_names()
 protocol_members()
 {
 	grep -ohE '"[a-z][a-z0-9]*(_[a-z0-9]+)*"' "$top/src/daemon/report.c" "$top/src/daemon/handover_report.c" \
-		"$top/src/daemon/vhost_device.c" "$top/src/daemon/vhost_list.c" | tr -d '"'
+		"$top/src/daemon/vhost_device.c" "$top/src/daemon/vhost_list.c" "$top/src/daemon/faults_commands.c" | tr -d '"'
 	sed -n '/^} states\[HANDOVER_STATES\]/,/^};/p' "$top/src/daemon/handover_qemu.c" | grep -oE '"[a-z-]+"' | tr -d '"'
 	grep -E 'const stats_(stage|lane|how)_names' "$top/src/core/stats.c" | grep -oE '"[a-z]+"' | tr -d '"'
 }
@@ -135,7 +135,7 @@ items_exist()
 	while read -r name; do
 		grep -qF "\"$name\"" "$top/src/daemon/report.c" "$top/src/daemon/handover_report.c" "$top/src/daemon/control.c" \
 			"$top/src/daemon/devices_report.c" "$top/src/daemon/vhost_device.c" "$top/src/daemon/vhost_list.c" \
-			"$top/src/core/stats.c" ||
+			"$top/src/daemon/faults_commands.c" "$top/src/core/stats.c" ||
 			echo "no such member: $name"
 	done < "$dir/names" > "$dir/missing"
 	cat "$dir/missing"
@@ -193,7 +193,7 @@ completion_offers_commands()
 
 pages_are_clean()
 {
-	for page in postcopyctl.1 postcopy-run.1 postcopy-qemu.7 postcopyd.8 postcopyd.conf.5 postcopyd-control.7; do
+	for page in postcopyctl.1 postcopy-run.1 postcopy-qemu.7 postcopyd.8 postcopyd.conf.5 postcopyd-control.7 postcopy-faults.7; do
 		groff -ww -mandoc -Tutf8 "$man/$page" 2>&1 > "$dir/text" | sed "s|^|$page: |"
 		test -s "$dir/text" || echo "$page: empty"
 		grep -oE '^\.Xr (lib)?postcopy[a-z_.-]* [0-9]' "$man/$page" | while read -r _ name section; do

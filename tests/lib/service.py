@@ -186,6 +186,24 @@ class Service:
         return subprocess.run([built("postcopyctl"), "-r", self.run_dir, verb], capture_output=True, text=True,
                               timeout=PATIENCE, check=True).stdout
 
+    def fault(self, *words):
+        """A rule more: a POINT, filters as --every=5, an ACTION.  Returns its number."""
+        return self._fault("add", *words)["id"]
+
+    def fault_remove(self, rule="all"):
+        return self._fault("remove", str(rule))["removed"]
+
+    def faults(self):
+        """What is injected: {rule number: {"hits": …, "fires": …}}"""
+        return {rule["id"]: rule for rule in self._fault("list")["rules"]}
+
+    def _fault(self, *words):
+        done = subprocess.run([built("postcopyctl"), "-r", self.run_dir, "--json", "fault", *words],
+                              capture_output=True, text=True, timeout=PATIENCE, check=False)
+        if done.returncode:
+            raise Failure(f"postcopyctl fault {words}: {done.stderr.strip()}")
+        return json.loads(done.stdout)
+
     def status(self):
         return self.control("status")
 

@@ -530,7 +530,7 @@ Test(control, status)
 		"\"owed_pages\":40,\"owed_pages_left\":41,\"faults_in_flight\":42,\"requests_in_"
 		"flight\":43,"
 		"\"store_bytes\":44,\"stray_pages\":45,\"pool_waits\":46,\"recoveries\":47,\"blocks\":2,\"sharers\":3,"
-		"\"device_channel\":null,\"device_states\":[]}\n");
+		"\"device_channel\":null,\"faults\":null,\"device_states\":[]}\n");
 }
 
 /* The words for the source's monitor stand there while they would help. */
