@@ -73,8 +73,7 @@ const struct faultplan_point_info faultplan_points[FAULTPLAN_POINTS] = {
 	[FAULTPLAN_AT_RETURN] = { "return.send", MOMENT | BIT(DISCONNECT), false, false },
 	[FAULTPLAN_AT_PONG] = { "return.pong", MOMENT | BIT(DELAY), false, false },
 	[FAULTPLAN_AT_SHUT] = { "return.shut", MOMENT | BIT(DELAY), false, false },
-	[FAULTPLAN_AT_CONTROL] = { "control.answer", MOMENT | BIT(DELAY), false, false },
-	[FAULTPLAN_AT_REGISTER] = { "register.answer", MOMENT | BIT(DELAY), false, true },
+	[FAULTPLAN_AT_REGISTER] = { "register.answer", MOMENT, false, true },
 };
 
 #define MAX_MS 3600000

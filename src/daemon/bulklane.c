@@ -27,7 +27,7 @@
 
 #include "core/guard.h"
 #include "core/probe.h"
-#include "daemon/inject.h"
+#include "daemon/inject_desk.h"
 #include "daemon/message.h"
 #include "sys/clock.h"
 #include "sys/fd.h"
@@ -235,7 +235,8 @@ static void place_all(struct bulklane *b, struct engine_report *r, uint64_t end,
 
 	while (r->page < end && !__atomic_load_n(&b->stopping, __ATOMIC_RELAXED)) {
 		struct placer_job job = { .data = data,
-					  .length = (end - r->page) << bl->page_shift };
+					  .length = (end - r->page) << bl->page_shift,
+					  .page = r->page };
 		enum placer_outcome outcome;
 		uint64_t done;
 		int used;
@@ -335,6 +336,10 @@ static void take_pages(struct bulklane *b, const struct lane_page *p)
 {
 	uint64_t end = p->page + p->n, start = p->page;
 
+	if (b->placer.faults)
+		inject_content(b->placer.faults, p,
+			       block_of_page(&b->engine->blocks, p->page)->page_size);
+
 	for (uint64_t page = p->page; page < end; page++) {
 		enum page_state found = ledger_claim(&b->engine->ledger, page);
 
@@ -354,13 +359,20 @@ static void take_pages(struct bulklane *b, const struct lane_page *p)
 
 /* --- the thread ------------------------------------------------------------------------------- */
 
+static int next_step(struct bulklane *b, struct lane_page *page)
+{
+	if (b->placer.faults)
+		inject_record(b->placer.faults, &b->lane);
+	return lane_next(&b->lane, &b->engine->blocks, true, page);
+}
+
 /* Everything that is complete in the buffer.  False when the stream is broken. */
 static bool drain(struct bulklane *b)
 {
 	struct lane_page page;
 	int step;
 
-	while ((step = lane_next(&b->lane, &b->engine->blocks, true, &page)) > LANE_MORE) {
+	while ((step = next_step(b, &page)) > LANE_MORE) {
 		if (step == LANE_PAGE)
 			take_pages(b, &page);
 		else if (b->lane.event == QSTREAM_PING)
@@ -403,6 +415,13 @@ static ssize_t receive(struct bulklane *b)
 	return n < 0 ? -errno : n;
 }
 
+/* It may wait, but not for longer than the session. */
+static void rest(const struct bulklane *b, uint64_t ms)
+{
+	for (; ms && !__atomic_load_n(&b->stopping, __ATOMIC_RELAXED); ms--)
+		usleep(1000);
+}
+
 static void *run(void *arg)
 {
 	struct bulklane *b = arg;
@@ -415,6 +434,8 @@ static void *run(void *arg)
 			continue;
 		b->placer.now = clock_ns();
 		lane_received(&b->lane, n, b->placer.now);
+		if (b->placer.faults && n > 0)
+			rest(b, inject_received(b->placer.faults, &b->lane, (size_t)n));
 		acknowledge_beside(b);
 	}
 	if (b->lane.eof)

@@ -24,6 +24,8 @@
 #include <glib-unix.h>
 
 #include "core/guard.h"
+#include "daemon/faultloop.h"
+#include "daemon/inject.h"
 #include "sys/clock.h"
 #include "sys/fd.h"
 #include "sys/fdpass.h"
@@ -34,6 +36,16 @@
 #define SILENT_MAX 32		/* connections that have not said HELLO */
 
 /* --- answers ---------------------------------------------------------------------------------- */
+
+/* A registration that takes long, or is the last thing we do. */
+static void say_late(const struct peer *p)
+{
+	struct faultplan_event e = { .page = FAULTPLAN_NO_PAGE, .sharer = p->client->name };
+	struct faultplan_order order;
+
+	if (p->door->loop)
+		(void)inject_at(p->door->loop->options.faults, FAULTPLAN_AT_REGISTER, &e, &order);
+}
 
 /**
  * door_send - one packet to a sharer, never waiting
@@ -49,6 +61,7 @@ void door_send(struct peer *p, const union regmsg *m, size_t len, int fd)
 	if (p->sock < 0)
 		return;
 	door_put(p->door, p->client);
+	say_late(p);
 	n = fdpass_send(p->sock, m, len, &fd, fd >= 0 ? 1 : 0);
 	if (n >= 0 || n == -EPIPE || n == -ECONNRESET)
 		return;

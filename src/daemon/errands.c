@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #include "core/guard.h"
-#include "daemon/inject.h"
+#include "daemon/inject_desk.h"
 #include "sys/clock.h"
 #include "sys/fd.h"
 
@@ -182,6 +182,16 @@ static void on_armed(struct faultloop *f, const struct message *m)
 		intake_armed(f);
 }
 
+/**
+ * errands_answer - our answer to the package
+ */
+void errands_answer(struct faultloop *f)
+{
+	for (unsigned i = 0; i < f->n_pings; i++)
+		outbox_pong(&f->outbox, f->pings[i]);
+	f->answer_mark = outbox_mark(&f->outbox);
+}
+
 /*
  * The main sharer loaded the device state: this is the commit, where the source waits for one.  The
  * PONGs held back since the package was split go out now; 0x42 among them is what the source waits
@@ -197,9 +207,9 @@ static void on_loaded(struct faultloop *f, const struct message *m)
 	ledger_commit(&f->engine.ledger);
 	faultloop_feed(f, SESSION_LOADED);
 	inject_moment(f->faults, FAULTPLAN_AT_BEFORE_PONG);
-	for (unsigned i = 0; i < f->n_pings; i++)
-		outbox_pong(&f->outbox, f->pings[i]);
-	f->answer_mark = outbox_mark(&f->outbox);
+	f->answer_mark = UINT64_MAX;
+	if (!inject_holds_pong(f))
+		errands_answer(f);
 }
 
 /*

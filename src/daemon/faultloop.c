@@ -36,7 +36,7 @@
 
 #include "core/guard.h"
 #include "core/probe.h"
-#include "daemon/inject.h"
+#include "daemon/inject_desk.h"
 #include "daemon/removals.h"
 #include "sys/clock.h"
 #include "sys/sock.h"
@@ -86,12 +86,23 @@ static void fault_again(struct faultloop *f, struct member *m, uint64_t address)
 static void take_event(struct faultloop *f, struct member *m, const struct uffd_event *e,
 		       uint64_t now)
 {
-	enum engine_outcome outcome;
-
 	if (e->kind == UFFD_FORK && !roster_keep_child(&f->roster, e->fd))
 		verdict_member(f, m, SHARER_DISABLED, EMFILE,
 			       "it forks too often: use MADV_DONTFORK on guest memory");
-	if (e->kind != UFFD_FAULT || (m->reports && removals_later(f, m)))
+	if (e->kind == UFFD_FAULT && !(f->desk && inject_holds_fault(f, m, e, now)))
+		faultloop_fault(f, m, e, now);
+}
+
+/**
+ * faultloop_fault - a fault of a sharer
+ * @now: when its message was read
+ */
+void faultloop_fault(struct faultloop *f, struct member *m, const struct uffd_event *e,
+		     uint64_t now)
+{
+	enum engine_outcome outcome;
+
+	if (m->reports && removals_later(f, m))
 		return;
 	PROBE3(fault, m->ref.slot, e->address, e->tid);
 	if (f->times.first_fault == 0)
@@ -125,7 +136,7 @@ static void read_faults(struct faultloop *f, struct member *m)
 	unsigned most = removals_room(f, m);
 	int n;
 
-	if (most == 0)
+	if (most == 0 || (f->desk && inject_wedges(f, m)))
 		return;
 	n = uffd_read(m->uffd, events, most);
 	f->engine.stats.other_syscalls++;
@@ -285,6 +296,7 @@ static void flush(struct faultloop *f)
 
 	if (f->outbox.sending || f->outbox.broken || outbox_empty(&f->outbox) || f->return_fd < 0)
 		return;
+	inject_return(f->faults, f->return_fd);
 	n = sock_send(f->return_fd, mem_ring_read(q), mem_ring_used(q));
 	f->engine.stats.other_syscalls++;
 	/*
@@ -332,7 +344,8 @@ static void ask(struct faultloop *f)
 	if (may_ask(f))
 		while (outbox_room(&f->outbox) && next_request(f, &r)) {
 			PROBE3(request, r.block, r.offset, r.length);
-			outbox_request(&f->outbox, &f->engine.blocks, &r);
+			if (!f->desk || !inject_holds_request(f, &r))
+				outbox_request(&f->outbox, &f->engine.blocks, &r);
 		}
 	else if (f->closing && faultloop_serving(f))
 		(void)next_request(f, &r);
@@ -360,6 +373,8 @@ static bool turn(struct faultloop *f)
 	 */
 	perform_pending(f);
 	removals_again(f);
+	if (f->desk)
+		inject_turn(f);
 	serve_faults(f);
 	more = lanework_run(f, &f->urgent);
 	main_more = lanework_run(f, &f->main);
@@ -442,6 +457,8 @@ static void on_received(struct faultloop *f, const struct ring_done *d)
 	if (d->result == -ECANCELED || d->result == -EINTR || d->result == -EAGAIN)
 		return;
 	lane_received(main ? &f->main : &f->urgent, d->result, clock_ns());
+	if (f->desk)
+		inject_arrived(f, main ? &f->main : &f->urgent, d->result);
 }
 
 static void on_sent(struct faultloop *f, const struct ring_done *d)
@@ -473,6 +490,8 @@ static int64_t patience(const struct faultloop *f, bool more)
 
 	if (more)
 		return 0;
+	if (f->desk && inject_wait(f) >= 0)
+		return inject_wait(f) < TICK_NS ? inject_wait(f) : TICK_NS;
 	/* No descriptor tells when an answer has arrived. */
 	if (f->retry_ns || (state == SESSION_RUNNING && (f->closing || !f->running_told)))
 		return TICK_NS;

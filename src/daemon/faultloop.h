@@ -71,6 +71,7 @@ struct faultloop {
 	/* --- the fault thread's own from here on --- */
 	struct engine engine;
 	struct faultplan *faults;	/* of the options */
+	struct inject_desk *desk;	/* with it; NULL */
 	void *ledger_memory;
 	uint64_t ledger_size;
 	struct backing backing[BLOCK_MAX];
@@ -171,6 +172,9 @@ void faultloop_stop(struct faultloop *f);
 void *faultloop_run(void *arg);
 /* Fill the snapshot in hand, if there is one, and ring for the main thread. */
 void faultloop_tell_main(struct faultloop *f);
+/* A fault of a sharer, as it was read at @now. */
+void faultloop_fault(struct faultloop *f, struct member *m, const struct uffd_event *e,
+		     uint64_t now);
 /* Bytes went out to the source. */
 void faultloop_sent(struct faultloop *f, size_t n);
 /* Feed the session; a change is told to the main thread.  As session_feed(). */
@@ -272,6 +276,8 @@ int intake_armed(struct faultloop *f);
 /* perform.c: do what the engine wants done. */
 void perform_actions(struct faultloop *f);
 void perform_pending(struct faultloop *f);
+/* An action that was taken out before. */
+void perform_again(struct faultloop *f, const struct engine_action *a);
 
 /* gates.c: what holds devices. */
 /* Do an order, and give it back. */
@@ -287,7 +293,7 @@ void gates_free(struct faultloop *f);
 /* fill.c */
 void fill_snapshot(const struct faultloop *f, struct snapshot *s, uint64_t now);
 
-/* inject_fault.c: somebody comes past a point that is about a sharer's page. */
+/* inject_desk.c: somebody comes past a point that is about a sharer's page. */
 void inject_fault_met(struct faultloop *f, enum faultplan_point point, const struct member *m,
 		      uint64_t address);
 static inline void inject_fault(struct faultloop *f, enum faultplan_point point,
@@ -300,6 +306,8 @@ static inline void inject_fault(struct faultloop *f, enum faultplan_point point,
 /* errands.c: messages of the other threads. */
 void errands_inbox(struct faultloop *f);
 void errands_reports(struct faultloop *f);
+/* Our answer to the package. */
+void errands_answer(struct faultloop *f);
 /* A message that the fault thread will not read any more; for the main thread, then. */
 void errands_orphan(struct faultloop *f, const struct message *m);
 

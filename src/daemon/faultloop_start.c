@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "core/guard.h"
+#include "daemon/inject_desk.h"
 #include "sys/fd.h"
 
 #define INBOX_SLOTS	256
@@ -22,8 +23,12 @@ static int set_up(struct faultloop *f, const struct faultloop_options *options)
 
 	f->options = *options;
 	f->faults = options->faults;
-	if (f->faults)
+	if (f->faults) {
 		f->faults->blocks = &f->engine.blocks;
+		f->desk = calloc(1, sizeof(*f->desk));
+		if (!f->desk)
+			return -ENOMEM;
+	}
 	f->placer.ops = options->uffd_ops ? options->uffd_ops : &uffd_kernel_ops;
 	f->placer.page_size = 4096;
 	f->placer.stall = &f->stall;
@@ -65,6 +70,7 @@ static void tear_down(struct faultloop *f)
 	if (f->zeroes)
 		mem_unmap(f->zeroes, f->zeroes_size);
 	free(f->body);
+	free(f->desk);
 	close_fd(&f->return_fd);
 	close_fd(&f->package_fd);
 	close_fd(&f->own_uffd);

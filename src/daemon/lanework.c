@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "core/probe.h"
+#include "daemon/inject_desk.h"
 #include "sys/fd.h"
 
 #define LANE_BUDGET 16		/* steps a lane may take in a turn */
@@ -47,6 +48,9 @@ static bool take_page(struct faultloop *f, struct lane *l, const struct lane_pag
 	if (l->id == LANE_URGENT && !l->hasten)
 		l->hasten = came_late(f, l, p);
 	PROBE3(page, l->id, p->page, p->n);
+	if (f->desk)
+		inject_content(f->faults, p,
+			       block_of_page(&f->engine.blocks, p->page)->page_size);
 	if (p->n == 1)
 		engine_page(&f->engine, l->id, p->page, p->data, l->arrived_ns);
 	else
@@ -81,6 +85,8 @@ static bool step_lane(struct faultloop *f, struct lane *l)
 		intake_body(f, l);
 		return !intake_wants_body(f);
 	}
+	if (f->desk)
+		inject_record(f->faults, l);
 	step = lane_next(l, &f->engine.blocks, faultloop_serving(f), &page);
 	if (step == LANE_MORE)
 		return false;
@@ -120,7 +126,8 @@ bool lanework_has_main(const struct faultloop *f)
  */
 static bool may_read(const struct faultloop *f, const struct lane *l)
 {
-	if (l->fd < 0 || faultloop_halted(f) || f->n_pending == FAULTLOOP_PENDING || stalled(f, l))
+	if (l->fd < 0 || faultloop_halted(f) || f->n_pending == FAULTLOOP_PENDING ||
+	    stalled(f, l) || inject_rests(f, l))
 		return false;
 	if (l->id != LANE_MAIN)
 		return faultloop_serving(f);

@@ -36,7 +36,7 @@
 #include <string.h>
 
 #include "core/probe.h"
-#include "daemon/inject.h"
+#include "daemon/inject_desk.h"
 #include "sys/clock.h"
 
 #define RETRY_NS     1000000
@@ -80,7 +80,8 @@ static void make_job(struct faultloop *f, const struct engine_action *a, struct 
 	uint64_t offset = block_offset(b, a->page);
 	int main = f->engine.sharers.main;
 
-	*job = (struct placer_job){ .data = a->data, .length = a->n << b->page_shift };
+	*job = (struct placer_job){ .data = a->data, .length = a->n << b->page_shift,
+				    .page = a->page };
 	if (main >= 0)
 		add_rung(f, job, f->roster.member[main].ref, a->block, offset);
 	add_own(f, job, a->block, offset);
@@ -226,7 +227,7 @@ static bool place(struct faultloop *f, struct engine_action *a)
  * True when the action is over.  A refused wake is said again, for the thread would sleep for ever;
  * only where the address space is gone nobody is there to hear it.
  */
-static bool wake(struct faultloop *f, const struct engine_action *a)
+static bool wake_aliases(struct faultloop *f, const struct engine_action *a)
 {
 	const struct member *m = roster_active(&f->roster, a->sharer);
 	struct sharer *s = m ? sharer_get(&f->engine.sharers, a->sharer) : NULL;
@@ -249,6 +250,17 @@ static bool wake(struct faultloop *f, const struct engine_action *a)
 		if (outcome != UFFD_DONE && outcome != UFFD_GONE && outcome != UFFD_UNMAPPED)
 			return false;
 	}
+	return true;
+}
+
+static bool wake(struct faultloop *f, const struct engine_action *a)
+{
+	bool twice = false;
+
+	if (f->desk && inject_holds_wake(f, a, &twice))
+		return true;
+	if (!wake_aliases(f, a) || (twice && !wake_aliases(f, a)))
+		return false;
 	PROBE2(woken, a->page, a->sharer.slot);
 	engine_woken(&f->engine, a, clock_ns());
 	return true;
@@ -341,6 +353,16 @@ static void drain(struct faultloop *f, unsigned most)
 void perform_actions(struct faultloop *f)
 {
 	drain(f, FAULTLOOP_PENDING);
+}
+
+/**
+ * perform_again - an action that was taken out before
+ */
+void perform_again(struct faultloop *f, const struct engine_action *a)
+{
+	struct engine_action again = *a;
+
+	perform(f, &again);
 }
 
 /*

@@ -33,6 +33,11 @@ static enum uffd_outcome call(struct placer *p, const struct placer_job *job,
 	if (!job->data && how == UFFD_COPY)
 		len = p->page_size;
 	p->calls++;
+	if (__builtin_expect(p->faults != NULL, false))
+		return inject_place(p,
+				    &(struct placer_call){ how, r->uffd, r->address + done, len,
+							   job->page + done / p->page_size, src },
+				    result);
 	return uffd_place(p->ops, r->uffd, how, r->address + done, len, src, true, result);
 }
 

@@ -46,6 +46,7 @@ struct placer {
 struct placer_job {
 	const uint8_t *data;		/* NULL: zeroes */
 	uint64_t length;		/* bytes, whole pages */
+	uint64_t page;			/* number of the first, for faults that are injected */
 	/* of a fault on a page that is there: EEXIST is what is expected */
 	bool answer;
 	unsigned n;
@@ -59,6 +60,17 @@ enum placer_outcome {
 	PLACER_RETRY,
 	PLACER_NOWHERE,		/* no address space takes it */
 };
+
+/* One call to the kernel; @page: the number of its first. */
+struct placer_call {
+	enum uffd_how how;
+	int uffd;
+	uint64_t dst, len, page;
+	const void *src;
+};
+/* inject_place.c: with faults in between. */
+enum uffd_outcome inject_place(struct placer *p, const struct placer_call *c,
+			       struct uffd_result *result);
 
 /*
  * Put the pages where they belong; *done bytes placed, the last of them through rung *used.  May

@@ -34,6 +34,7 @@ struct member {
 	bool unheard;
 	bool armed;			/* a poll is with the ring */
 	bool ready;			/* has more messages than were read */
+	uint32_t wedged;		/* the rule by which it is not read; 0: none */
 	/* of its JOIN, not here yet: its faults are not looked at */
 	unsigned maps_due;
 };

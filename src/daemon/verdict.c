@@ -9,7 +9,7 @@
  */
 #include "config.h"
 #include "daemon/faultloop.h"
-#include "daemon/inject.h"
+#include "daemon/inject_desk.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -310,6 +310,8 @@ void verdict_end(struct faultloop *f)
 			verdict_closed(f, 0);
 			return;
 		}
+		if (inject_holds_shut(f))
+			return;
 		inject_moment(f->faults, FAULTPLAN_AT_BEFORE_SHUT);
 		outbox_shut(&f->outbox, 0);
 		f->shut_mark = outbox_mark(&f->outbox);

@@ -167,6 +167,28 @@ states_are_explained()
 	done < "$dir/a"
 }
 
+# The names in a table of core/faultplan.c: "session.loaded", "eagain"
+fault_names()
+{
+	sed -n "/^const struct faultplan_$1_info/,/^};/s/.*= { \"\([a-z.-]*\)\".*/\1/p" "$top/src/core/faultplan.c"
+}
+
+# What a section of the page has as items, "a , b Ns ..." being two
+fault_items()
+{
+	sed -n "/^\.Sh $1/,/^\.Sh/s/^\.It Cm //p" "$man/postcopy-faults.7" | sed 's/ Ns .*//; s/ , /\n/g'
+}
+
+faults_are_explained()
+{
+	fault_names point > "$dir/a"
+	fault_items POINTS > "$dir/b"
+	same faultplan.c postcopy-faults.7 || return 1
+	fault_names action > "$dir/a"
+	fault_items ACTIONS > "$dir/b"
+	same faultplan.c postcopy-faults.7
+}
+
 # complete WORD...: what bash offers for the last of them
 complete_words()
 {
@@ -222,6 +244,7 @@ check "postcopyd-control: every item exists" items_exist
 check "postcopyd-control: error classes" error_classes_are_explained
 check "postcopyd-control: commands" control_commands_are_explained
 check "states of a session" states_are_explained
+check "postcopy-faults: points and actions" faults_are_explained
 if command -v groff > /dev/null; then
 	check "groff has nothing to say, references lead somewhere" pages_are_clean
 else
