@@ -12,9 +12,9 @@
  * with that as its reason.
  *
  * A daemon that is restarted under us (its keeper holds the other end of the socket meanwhile) may
- * answer a call with ERESTART: it does not know what became of it.  Calls that do no harm the
- * second time are made once more here.  It may tell an event again, too; what is told once is given
- * to the application once.
+ * answer a call with ERESTART: it does not know what became of it.  None does harm the second
+ * time, so each is made once more here.  It may tell an event again, too; the application is given
+ * once what happens once.
  */
 #include "config.h"
 
@@ -388,21 +388,6 @@ static int step(struct conn *c, union regmsg *m, uint32_t serial, int64_t deadli
 	return 0;
 }
 
-/* The same twice is as good as once; of the others their caller has to decide. */
-static bool may_repeat(enum regmsg_type type)
-{
-	switch (type) {
-	case REGMSG_HELLO:	/* a refusal ended the connection */
-	case REGMSG_DMA_UNMAP:
-	case REGMSG_DMA_SYNC:
-	case REGMSG_DMA_MAPPED:
-	case REGMSG_DMA_RETRY:
-		return false;
-	default:
-		return true;
-	}
-}
-
 static int call_once(struct conn *c, union regmsg *m, int fd)
 {
 	enum regmsg_type type = m->head.type;
@@ -437,7 +422,8 @@ int conn_call(struct conn *c, union regmsg *m, int fd)
 	const union regmsg call = *m;
 	int got = call_once(c, m, fd);
 
-	if (got == -ERESTART && may_repeat((enum regmsg_type)call.head.type)) {
+	/* A refused hello ended the connection. */
+	if (got == -ERESTART && c->sock >= 0) {
 		*m = call;
 		got = call_once(c, m, fd);
 	}

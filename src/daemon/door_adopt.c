@@ -102,7 +102,9 @@ static int revive_door(struct door *d, GError **error)
 
 static bool is_sound(const struct record_client *r, ssize_t n)
 {
-	return n == sizeof(*r) && r->size == sizeof(*r) && r->n_offers <= REGISTRY_BLOCKS &&
+	return n >= (ssize_t)door_record_size(0) && r->size == sizeof(*r) &&
+	       r->n_spans <= DOOR_SPANS && n == (ssize_t)door_record_size(r->n_spans) &&
+	       r->n_gates <= SNAPSHOT_GATES && r->n_offers <= REGISTRY_BLOCKS &&
 	       r->n_given <= SHARER_MAPPINGS && r->n_proven <= SHARER_MAPPINGS &&
 	       r->state <= CLIENT_ENDED;
 }
@@ -142,6 +144,7 @@ static struct peer *revive(struct door *d, const struct record_client *r, unsign
 	c->noted_type = r->noted_type;
 	c->noted_offers = r->noted_offers;
 	c->noted_given = r->noted_given;
+	c->noted_spans = r->noted_spans;
 	door_set_flags(c, r->flags);
 	memcpy(c->name, r->name, sizeof(c->name) - 1);
 	memcpy(c->problem, r->problem, sizeof(c->problem) - 1);
@@ -172,7 +175,7 @@ static int revive_clients(struct door *d, GError **error)
 			continue;
 		if (!is_sound(r, n))
 			return give_up(error, n < 0 ? (int)n : -EBADMSG, "the record of one");
-		revive(d, r, i);
+		door_dma_revive(revive(d, r, i), r);
 	}
 	g_ptr_array_sort(d->peers, by_arrival);
 	g_ptr_array_set_size(d->clients, 0);
@@ -200,13 +203,15 @@ static bool was_read(const struct peer *p)
 }
 
 /* Does the record show what it asked for?  0; -ERESTART: that cannot be told, or was lost. */
-static int outcome(const struct client *c)
+static int outcome(const struct door *d, const struct client *c)
 {
 	switch (c->noted_type) {
 	case REGMSG_BLOCK:
 		return c->n_offers > c->noted_offers ? 0 : -ERESTART;
 	case REGMSG_MAPPING:
 		return c->n_given > c->noted_given ? 0 : -ERESTART;
+	case REGMSG_DMA_MAP:
+		return door_dma_count(d, c) > c->noted_spans ? 0 : -ERESTART;
 	case REGMSG_READY:
 		return c->state == CLIENT_READY || c->state == CLIENT_JOINED ? 0 : -ERESTART;
 	case REGMSG_LEAVE:
@@ -241,7 +246,7 @@ static void hear_again(struct client *c)
 static void answer_noted(struct peer *p)
 {
 	struct client *c = p->client;
-	int ret = outcome(c);
+	int ret = outcome(p->door, c);
 
 	if (!was_read(p)) {
 		c->noted = 0;

@@ -18,7 +18,7 @@
  * to the VMM at a time, of all its gates together.
  */
 #include "config.h"
-#include "daemon/door_parts.h"
+#include "daemon/door_dma.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -26,29 +26,9 @@
 #include <string.h>
 
 #include "core/guard.h"
-#include "daemon/gatekeeper.h"
 
 #define DUE_TOLD   8
 #define EARLY_MAX  4096			/* ranges of a gate, before faults are served */
-
-struct due {
-	struct gate_span span;
-	bool told;
-};
-
-/* A gate, as this client uses it. */
-struct dma_gate {
-	struct door *door;
-	struct client *client;
-	char name[REGMSG_NAME];
-	int gate;			/* the gatekeeper's number */
-	bool own;			/* the client maps */
-	bool enforced;			/* own: as it was said with the first range */
-	bool told_open;
-	GArray *early;			/* struct gate_span: what is kept */
-	unsigned n_due;
-	struct due due[SNAPSHOT_DUE];	/* own: to be mapped, or being mapped */
-};
 
 static void gate_free(gpointer data)
 {
@@ -56,6 +36,7 @@ static void gate_free(gpointer data)
 
 	gatekeeper_forget(g->door->gates, g);
 	g_array_unref(g->early);
+	g_array_unref(g->said);
 	g_free(g);
 }
 
@@ -141,6 +122,7 @@ static void tell_ranges(struct dma_gate *g)
 		g->due[i].told = true;
 		told++;
 		tell_range(g, &g->due[i].span);
+		door_dma_note(g, g->due[i].span.iova, SAID_TOLD);
 	}
 }
 
@@ -156,12 +138,14 @@ static void tell_open(struct dma_gate *g)
 	if (g->told_open || !(g->client->told & TOLD_RUNNING) ||
 	    !gatekeeper_open(g->door->gates, g->gate))
 		return;
-	g->told_open = true;
 	if (g->own)
 		gatekeeper_ran(g->door->gates, g->gate);
 	len = regmsg_init(&m, REGMSG_DMA_OPEN, 0);
 	g_strlcpy(m.dma_at.gate, g->name, sizeof(m.dma_at.gate));
 	door_send(door_peer_of(g->door, g->client), &m, len, -1);
+	/* Then: a successor tells it twice rather than not at all. */
+	g->told_open = true;
+	door_put(g->door, g->client);
 }
 
 /* LISTENING comes before everything that it makes possible. */
@@ -192,8 +176,14 @@ void door_dma_look(struct door *d, bool serving)
 static void on_map(void *ctx, const struct gate_span *span)
 {
 	struct dma_gate *g = ctx;
+	const struct said *said = door_dma_said(g, span->iova);
 
-	g->due[g->n_due++] = (struct due){ .span = *span };
+	if (said && said->state == SAID_MAPPED) {
+		(void)gatekeeper_mapped(g->door->gates, g->gate, span->iova, 0);
+		return;
+	}
+	g->due[g->n_due++] =
+		(struct due){ .span = *span, .told = said && said->state == SAID_TOLD };
 	tell(g);
 }
 
@@ -230,7 +220,12 @@ static int join_gate(struct dma_gate *g)
 	return g->gate < 0 ? g->gate : 0;
 }
 
-static struct dma_gate *new_gate(const struct peer *p, const char *name, bool enforced, int *error)
+/**
+ * door_dma_gate - a gate that its client did not name yet
+ *
+ * Return: NULL with *error.
+ */
+struct dma_gate *door_dma_gate(const struct peer *p, const char *name, bool enforced, int *error)
 {
 	struct dma_gate *g = g_new0(struct dma_gate, 1);
 
@@ -238,6 +233,7 @@ static struct dma_gate *new_gate(const struct peer *p, const char *name, bool en
 	g->client = p->client;
 	g->enforced = enforced;
 	g->early = g_array_new(FALSE, FALSE, sizeof(struct gate_span));
+	g->said = g_array_new(FALSE, FALSE, sizeof(struct said));
 	g_strlcpy(g->name, name, sizeof(g->name));
 	*error = join_gate(g);
 	if (*error < 0) {
@@ -259,7 +255,7 @@ static struct dma_gate *find_gate(const struct peer *p, const char *name, int *e
 	if (g || index < 0)
 		return g;
 	gatekeeper_report(p->door->gates, index, &have);
-	return new_gate(p, name, have.enforced, error);
+	return door_dma_gate(p, name, have.enforced, error);
 }
 
 /* --- answers ---------------------------------------------------------------------------------- */
@@ -304,12 +300,21 @@ static void answer(struct dma_gate *g, enum regmsg_type type, int error, uint64_
 
 static void on_map_done(void *ctx, int error, uint64_t written)
 {
-	answer(ctx, REGMSG_DMA_MAP, error, written);
+	struct dma_gate *g = ctx;
+
+	if (!error)
+		door_dma_say(g, &g->asked);
+	answer(g, REGMSG_DMA_MAP, error, written);
 }
 
+/* A successor that still has it counts what was written there once more. */
 static void on_unmap_done(void *ctx, int error, uint64_t written)
 {
-	answer(ctx, REGMSG_DMA_UNMAP, error, written);
+	struct dma_gate *g = ctx;
+
+	answer(g, REGMSG_DMA_UNMAP, error, written);
+	if (!error)
+		door_dma_unsay(g, &g->asked);
 }
 
 static void on_sync_done(void *ctx, int error, uint64_t written)
@@ -317,9 +322,13 @@ static void on_sync_done(void *ctx, int error, uint64_t written)
 	answer(ctx, REGMSG_DMA_SYNC, error, written);
 }
 
+/* What failed before a restart is given out again by that. */
 static void on_retry_done(void *ctx, int error, uint64_t written)
 {
-	answer(ctx, REGMSG_DMA_RETRY, error, written);
+	struct dma_gate *g = ctx;
+	bool again = g->door->adopted && door_dma_said(g, g->asked.iova);
+
+	answer(g, REGMSG_DMA_RETRY, error == -ENOENT && again ? 0 : error, written);
 }
 
 /* It was accepted, and must hold: a set with a hole is worse than no migration. */
@@ -421,7 +430,7 @@ static int on_dma_map(struct peer *p, const union regmsg *m)
 	if (why)
 		return refuse(p, m, error, why);
 	if (!g)
-		g = new_gate(p, r->gate, enforced, &error);
+		g = door_dma_gate(p, r->gate, enforced, &error);
 	if (!g)
 		return refuse(p, m, error, NULL);
 	if (g->own && g->enforced != enforced)
@@ -430,8 +439,12 @@ static int on_dma_map(struct peer *p, const union regmsg *m)
 	error = p->door->dma_serving ? 0 : keep(g, &span);
 	if (error)
 		return refuse(p, m, error, NULL);
-	if (!p->door->dma_serving)
+	g->asked = span;
+	g->asked.block = (unsigned)client_find(p->client, r->name);
+	if (!p->door->dma_serving) {
+		door_dma_say(g, &g->asked);
 		door_result(p, m->head.serial, 0, "");
+	}
 	gatekeeper_map(p->door->gates, g->gate, r->name, &span,
 		       p->door->dma_serving ? wait_for(p, m->head.serial, on_map_done) :
 					      on_kept_done,
@@ -449,8 +462,11 @@ static int unmap(struct peer *p, struct dma_gate *g, const union regmsg *m)
 		return refuse(p, m, -EPERM, "this device is the daemon's, which keeps it mapped");
 	if (error)
 		return refuse(p, m, error, NULL);
-	if (!p->door->dma_serving)
+	g->asked = span;
+	if (!p->door->dma_serving) {
+		door_dma_unsay(g, &span);
 		door_result(p, m->head.serial, 0, "");
+	}
 	gatekeeper_unmap(p->door->gates, g->gate, span.iova, span.length,
 			 p->door->dma_serving ? wait_for(p, m->head.serial, on_unmap_done) :
 						on_kept_done,
@@ -470,6 +486,10 @@ static int sync_range(struct peer *p, struct dma_gate *g, const union regmsg *m)
 
 static int seal(struct peer *p, struct dma_gate *g, const union regmsg *m)
 {
+	if (g->torn)
+		return refuse(p, m, -ECONNABORTED,
+			      "a restart of postcopyd lost this set: stop and reset the device, and declare it anew");
+	g->sealed = true;
 	gatekeeper_seal(p->door->gates, g->gate);
 	return refuse(p, m, 0, NULL);
 }
@@ -478,7 +498,7 @@ static int reset(struct peer *p, struct dma_gate *g, const union regmsg *m)
 {
 	if (!g->own)
 		return refuse(p, m, -EPERM, "this device is the daemon's, which resets it");
-	g->told_open = false;
+	g->told_open = g->torn = false;
 	gatekeeper_reset(p->door->gates, g->gate);
 	return refuse(p, m, 0, NULL);
 }
@@ -487,9 +507,21 @@ static int retry(struct peer *p, struct dma_gate *g, const union regmsg *m)
 {
 	if (!p->door->dma_serving)
 		return refuse(p, m, -ENOENT, NULL);
+	g->asked.iova = m->dma_at.iova;
 	gatekeeper_retry(p->door->gates, g->gate, m->dma_at.iova,
 			 wait_for(p, m->head.serial, on_retry_done), g);
 	return 0;
+}
+
+/*
+ * An earlier process asked for it, and this one has not come to it: when it does it knows.  One
+ * that failed it asks for again.
+ */
+static int mapped_early(struct peer *p, struct dma_gate *g, const union regmsg *m)
+{
+	if (!m->dma_at.error)
+		door_dma_note(g, m->dma_at.iova, SAID_MAPPED);
+	return refuse(p, m, 0, NULL);
 }
 
 /* Only what it was asked for, so that no number of answers goes further than here. */
@@ -501,9 +533,12 @@ static int mapped(struct peer *p, struct dma_gate *g, const union regmsg *m)
 		return refuse(p, m, -EPERM, "this device is the daemon's, which maps for it");
 	while (at < g->n_due && !(g->due[at].told && g->due[at].span.iova == m->dma_at.iova))
 		at++;
+	if (at == g->n_due && p->door->adopted && door_dma_said(g, m->dma_at.iova))
+		return mapped_early(p, g, m);
 	if (at == g->n_due)
 		return refuse(p, m, -ENOENT, NULL);
 	g->due[at] = g->due[--g->n_due];
+	door_dma_note(g, m->dma_at.iova, m->dma_at.error ? SAID_NOT_MAPPED : SAID_MAPPED);
 	if (m->dma_at.error)
 		g_message("sharer %s could not map 0x%" PRIx64 " for gate %s: %s", p->client->name,
 			  m->dma_at.iova, g->name, g_strerror(m->dma_at.error));

@@ -92,7 +92,7 @@ void door_put(const struct door *d, const struct client *c)
 
 	if (!d->record || c->slot < 0)
 		return;
-	memset(&r, 0, sizeof(r));
+	memset(&r, 0, offsetof(struct record_client, span));
 	r.size = sizeof(r);
 	r.id = c->id;
 	r.state = c->state;
@@ -104,6 +104,7 @@ void door_put(const struct door *d, const struct client *c)
 	r.noted_type = c->noted_type;
 	r.noted_offers = c->noted_offers;
 	r.noted_given = c->noted_given;
+	r.noted_spans = c->noted_spans;
 	r.n_offers = c->n_offers;
 	r.n_given = c->n_given;
 	r.n_proven = c->n_proven;
@@ -114,7 +115,8 @@ void door_put(const struct door *d, const struct client *c)
 		r.offer[i] = block_of(d, &c->offer[i]);
 	memcpy(r.given, c->given, c->n_given * sizeof(r.given[0]));
 	memcpy(r.proven, c->proven, c->n_proven * sizeof(r.proven[0]));
-	record_put(d->record, RECORD_CLIENT, (unsigned)c->slot, &r, sizeof(r));
+	door_dma_put(d, c, &r);
+	record_put(d->record, RECORD_CLIENT, (unsigned)c->slot, &r, door_record_size(r.n_spans));
 }
 
 /**
@@ -271,6 +273,7 @@ void door_note_request(const struct peer *p)
 	c->noted_type = head.type;
 	c->noted_offers = c->n_offers;
 	c->noted_given = c->n_given;
+	c->noted_spans = door_dma_count(p->door, c);
 	door_put(p->door, c);
 }
 

@@ -204,5 +204,7 @@ int door_dma(struct peer *p, const union regmsg *m, struct fdpass *fds);
 void door_dma_look(struct door *d, bool serving);
 /* It is not heard any more. */
 void door_dma_forget(struct door *d, const struct client *c);
+/* How many ranges it has declared, at all its gates. */
+unsigned door_dma_count(const struct door *d, const struct client *c);
 
 #endif

@@ -14,6 +14,19 @@
 
 #define DOOR_NO_BLOCK 0xff
 
+#define DOOR_SPANS 1500
+
+struct record_gate {
+	char name[64];
+	uint8_t own, enforced, sealed, told_open, torn;
+};
+
+struct record_span {
+	uint64_t iova, length, offset;
+	uint8_t gate, offer;		/* which of the client's */
+	uint8_t class, directions, state;
+};
+
 struct record_client {
 	uint32_t size;			/* of this struct */
 	uint32_t id, state, policy;
@@ -22,7 +35,7 @@ struct record_client {
 	uint32_t told;			/* enum client_told: has left */
 	/* the request that was read, or is about to be, and has no answer; 0: there is none */
 	uint32_t noted, noted_type;
-	uint32_t noted_offers, noted_given;	/* how many there were before it */
+	uint32_t noted_offers, noted_given, noted_spans;	/* how many there were before it */
 	uint32_t n_offers, n_given, n_proven;
 	uint64_t token;
 	char name[64];
@@ -31,6 +44,9 @@ struct record_client {
 	uint8_t offer[REGISTRY_BLOCKS];
 	struct given_mapping given[SHARER_MAPPINGS];
 	struct mapping proven[SHARER_MAPPINGS];
+	uint32_t n_gates, n_spans;
+	struct record_gate gate[SNAPSHOT_GATES];
+	struct record_span span[DOOR_SPANS];	/* only as many as there are */
 };
 _Static_assert(BLOCK_MAX <= DOOR_NO_BLOCK, "every block has an index");
 _Static_assert(sizeof(struct record_client) <= RECORD_CLIENT_MAX, "it fits its slot");
@@ -50,6 +66,16 @@ struct record_door {
 	struct record_matched matched[BLOCK_MAX];
 };
 _Static_assert(sizeof(struct record_door) <= RECORD_DOOR_MAX, "it fits its slot");
+
+/* Bytes of one that has @n spans. */
+static inline size_t door_record_size(unsigned n)
+{
+	return offsetof(struct record_client, span) + n * sizeof(struct record_span);
+}
+
+/* What the client declared for devices: door_dma_keep.c. */
+void door_dma_put(const struct door *d, const struct client *c, struct record_client *r);
+void door_dma_revive(struct peer *p, const struct record_client *r);
 
 /* The client's flags as bits, and back. */
 uint32_t door_flags_of(const struct client *c);

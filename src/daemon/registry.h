@@ -93,7 +93,8 @@ struct client {
 	unsigned told_before;		/* of these, what has certainly left */
 	/* the request that was read, or is being read, and has no answer (door_keep.c); 0 */
 	uint32_t noted, noted_type;
-	unsigned noted_offers, noted_given;	/* how many there were before it */
+	/* how many there were before it: offers, given mappings, ranges for devices */
+	unsigned noted_offers, noted_given, noted_spans;
 	int slot;			/* of the record; -1: it is in none */
 	char problem[256];		/* why it cannot be served; "" */
 };

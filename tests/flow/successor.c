@@ -530,17 +530,19 @@ static void bad_records(void)
 	g_autofree struct record_client *r = g_new0(struct record_client, 1);
 	GError *error = NULL;
 	struct scene s;
+	ssize_t n;
 
 	serve(&s, REGMSG_ROLE_SHARER);
 	kill_worker(&s);
-	expect_eq(record_get(s.record, RECORD_CLIENT, 0, r, sizeof(*r)), sizeof(*r));
+	n = record_get(s.record, RECORD_CLIENT, 0, r, sizeof(*r));
+	expect_eq(n, door_record_size(0));
 	r->n_proven = SHARER_MAPPINGS + 1;
-	record_put(s.record, RECORD_CLIENT, 0, r, sizeof(*r));
+	record_put(s.record, RECORD_CLIENT, 0, r, (size_t)n);
 	expect_eq(try_worker(&s, &error), -EBADMSG);
 	expect(error && strstr(error->message, "earlier postcopyd"));
 	kill_worker(&s);
 	r->n_proven = 1;
-	record_put(s.record, RECORD_CLIENT, 0, r, sizeof(*r));
+	record_put(s.record, RECORD_CLIENT, 0, r, (size_t)n);
 	vault_drop(&s.vault, "offer-0");
 	g_clear_error(&error);
 	expect_eq(try_worker(&s, &error), -ENOENT);

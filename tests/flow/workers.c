@@ -15,6 +15,7 @@
 
 #include <linux/userfaultfd.h>
 
+#include "daemon/gatekeeper.h"
 #include "facts.h"
 #include "sys/fd.h"
 #include "tap.h"
@@ -59,6 +60,7 @@ int vault_take(struct vault *v, const char *name)
 /* --- the fault thread: what it was told ------------------------------------------------------- */
 
 struct workers_log fault_thread;
+void (*workers_furnish)(struct scene *s);
 
 void faultloop_post(struct faultloop *f, const struct message *m)
 {
@@ -66,6 +68,8 @@ void faultloop_post(struct faultloop *f, const struct message *m)
 
 	(void)f;
 	expect(fault_thread.n < SAID);
+	if (m->kind == MESSAGE_GATE)
+		fault_thread.order[fault_thread.n] = *m->gate;
 	fault_thread.said[fault_thread.n++] = *m;
 	close_fd(&fd);
 }
@@ -197,6 +201,8 @@ int try_worker(struct scene *s, GError **error)
 
 	fault_thread.n = 0;
 	s->door = door_new(dup(s->listener), &limits, NULL, &ops, &s->vault, s->record);
+	if (workers_furnish)
+		workers_furnish(s);
 	return s->workers++ ? door_adopt(s->door, &s->vault, s->record, error) : 0;
 }
 
@@ -213,7 +219,9 @@ void kill_worker(struct scene *s)
 	s->door->vault = NULL;
 	s->door->record = NULL;
 	door_free(s->door);
+	gatekeeper_free(s->gates);
 	s->door = NULL;
+	s->gates = NULL;
 }
 
 void restart(struct scene *s)

@@ -33,6 +33,7 @@ struct vault {
 struct workers_log {
 	unsigned n;
 	struct message said[SAID];
+	struct gate_order order[SAID];	/* of a MESSAGE_GATE, as it was when it came */
 };
 extern struct workers_log fault_thread;
 
@@ -40,6 +41,7 @@ struct scene {
 	struct vault vault;
 	struct record *record;
 	struct door *door;
+	struct gatekeeper *gates;	/* NULL, unless somebody furnishes it */
 	int listener, orders;
 	pid_t pid;
 	int sock;			/* the sharer's end */
@@ -74,6 +76,9 @@ void say_plain(struct scene *s, enum regmsg_type type, uint32_t serial);
 void say_block(struct scene *s, uint32_t serial);
 /* The answer to that call: positive errno. */
 int answer(struct scene *s, uint32_t serial);
+
+/* What each worker has beside its door; NULL. */
+extern void (*workers_furnish)(struct scene *s);
 
 /* As door_adopt(). */
 int try_worker(struct scene *s, GError **error);
