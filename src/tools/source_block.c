@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Content by page number, and two bitmaps.  Relaxed atomics are enough: a bit decides who sends a
+ * Content by page number, and three bitmaps.  Relaxed atomics are enough: a bit decides who sends a
  * page and says nothing about other memory; the content is made anew by whoever sends it.
  */
 #include "config.h"
@@ -54,7 +54,8 @@ int source_block_init(struct source_block *b, const struct source_block_spec *sp
 	};
 	b->claimed = calloc(n_words(b), sizeof(*b->claimed));
 	b->asked = calloc(n_words(b), sizeof(*b->asked));
-	if (!b->claimed || !b->asked)
+	b->sent = calloc(n_words(b), sizeof(*b->sent));
+	if (!b->claimed || !b->asked || !b->sent)
 		return -ENOMEM;
 	if (!spec->file)
 		return 0;
@@ -69,6 +70,7 @@ void source_block_deinit(struct source_block *b)
 {
 	free((void *)steal_ptr(&b->claimed));
 	free((void *)steal_ptr(&b->asked));
+	free((void *)steal_ptr(&b->sent));
 	close_fd(&b->file);
 }
 
@@ -86,6 +88,7 @@ bool source_block_claim(struct source_block *b, uint64_t page)
 void source_block_settle(struct source_block *b, uint64_t page)
 {
 	set_bit(b->claimed, page);
+	set_bit(b->sent, page);
 }
 
 /**
@@ -94,6 +97,36 @@ void source_block_settle(struct source_block *b, uint64_t page)
 bool source_block_ask(struct source_block *b, uint64_t page)
 {
 	return set_bit(b->asked, page);
+}
+
+/**
+ * source_block_note_sent - the page is about to leave; false when it has left before
+ */
+bool source_block_note_sent(struct source_block *b, uint64_t page)
+{
+	return set_bit(b->sent, page);
+}
+
+/**
+ * source_block_was_sent - it left, or was to: a connection can be lost with it under way
+ */
+bool source_block_was_sent(const struct source_block *b, uint64_t page)
+{
+	return atomic_load_explicit(&b->sent[page / WORD_BITS], memory_order_relaxed) &
+	       bit_of(page);
+}
+
+/**
+ * source_block_start_over - nothing is claimed, nothing was asked for
+ *
+ * No thread sends.  What the destination has is to be claimed before one does.
+ */
+void source_block_start_over(struct source_block *b)
+{
+	for (uint64_t w = 0; w < n_words(b); w++) {
+		atomic_store_explicit(&b->claimed[w], 0, memory_order_relaxed);
+		atomic_store_explicit(&b->asked[w], 0, memory_order_relaxed);
+	}
 }
 
 /* First page at or after @from whose bit differs from @flip's, word by word. */
@@ -127,6 +160,20 @@ uint64_t source_block_next_owed(const struct source_block *b, uint64_t from)
 uint64_t source_block_next_claimed(const struct source_block *b, uint64_t from)
 {
 	return scan(b, from, 0);
+}
+
+/**
+ * source_block_count_owed - how many pages nobody has claimed
+ */
+uint64_t source_block_count_owed(const struct source_block *b)
+{
+	uint64_t n = 0, from, to = 0;
+
+	while ((from = source_block_next_owed(b, to)) < b->n_pages) {
+		to = source_block_next_claimed(b, from);
+		n += to - from;
+	}
+	return n;
 }
 
 /**

@@ -32,6 +32,7 @@ struct source_block {
 	int file;		   /* -1: pattern */
 	_Atomic uint64_t *claimed; /* bit: sent, or not owed */
 	_Atomic uint64_t *asked;   /* bit: the destination asked for it */
+	_Atomic uint64_t *sent;	   /* bit: it left once, or was settled; never cleared */
 };
 
 int source_block_init(struct source_block *b, const struct source_block_spec *spec);
@@ -47,6 +48,13 @@ uint64_t source_block_next_owed(const struct source_block *b, uint64_t from);
 uint64_t source_block_next_claimed(const struct source_block *b, uint64_t from);
 /* Count a request.  False when that page was asked for before. */
 bool source_block_ask(struct source_block *b, uint64_t page);
+/* The page is about to leave.  False when it has left before. */
+bool source_block_note_sent(struct source_block *b, uint64_t page);
+bool source_block_was_sent(const struct source_block *b, uint64_t page);
+/* After a lost connection: nothing is claimed, nothing was asked for.  What was sent stays so. */
+void source_block_start_over(struct source_block *b);
+/* Pages that nobody has claimed. */
+uint64_t source_block_count_owed(const struct source_block *b);
 
 /*
  * Content of target page @tpage.  1: all zero, @out is not written; 0: @out (SOURCE_TARGET_PAGE

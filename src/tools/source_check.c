@@ -12,6 +12,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "core/guard.h"
 #include "wire/qstream.h"
@@ -19,17 +20,17 @@
 static const uint32_t pings[] = {1, 2, 3, 4, QSTREAM_COMMIT_PING};
 
 /**
- * source_check_violation - count a breach; the first one keeps its text
+ * source_check_violation - count a breach; the texts of the first and the last one are kept
  */
 void source_check_violation(struct source_check *c, const char *fmt, ...)
 {
 	va_list ap;
 
-	if (c->violations++)
-		return;
 	va_start(ap, fmt);
-	vsnprintf(c->first, sizeof(c->first), fmt, ap);
+	vsnprintf(c->last, sizeof(c->last), fmt, ap);
 	va_end(ap);
+	if (c->violations++ == 0)
+		memcpy(c->first, c->last, sizeof(c->first));
 }
 
 /* 0 for a value nobody sends. */
@@ -85,6 +86,8 @@ bool source_check_request(struct source_check *c, enum source_phase phase,
 
 	if (phase == SOURCE_SETUP)
 		problem = "before LISTEN";
+	else if (phase == SOURCE_RESUMING)
+		problem = "before RESUME_ACK";
 	else if (atomic_load(&c->has_shut))
 		problem = "after SHUT";
 	else if (!block)
@@ -140,6 +143,14 @@ bool source_check_switchover_ack(struct source_check *c)
 		return true;
 	source_check_violation(c, "SWITCHOVER_ACK twice");
 	return false;
+}
+
+/**
+ * source_check_forget_pings - a connection was lost: only what was answered was ever sent
+ */
+void source_check_forget_pings(struct source_check *c)
+{
+	atomic_store(&c->pings_out, c->pongs_in);
 }
 
 /**

@@ -18,6 +18,7 @@ enum source_phase {
 	SOURCE_PACKAGE, /* it is being sent: LISTEN may have been processed */
 	SOURCE_ACTIVE,	/* it was sent */
 	SOURCE_ENDED,	/* the end of the stream was sent */
+	SOURCE_RESUMING, /* connected again: until RESUME_ACK */
 };
 
 struct source_check {
@@ -31,7 +32,7 @@ struct source_check {
 	uint64_t requested_twice;
 	unsigned acks; /* SWITCHOVER_ACK */
 	unsigned violations;
-	char first[192];
+	char first[192], last[192];
 };
 
 void source_check_violation(struct source_check *c, const char *fmt, ...)
@@ -48,6 +49,8 @@ bool source_check_request(struct source_check *c, enum source_phase phase,
 bool source_check_page(struct source_check *c, struct source_block *block, uint64_t page);
 bool source_check_shut(struct source_check *c, enum source_phase phase, uint32_t value);
 bool source_check_switchover_ack(struct source_check *c);
+/* A connection was lost, and PONGs with it: what was not answered is not waited for. */
+void source_check_forget_pings(struct source_check *c);
 /* After a migration that ended with SHUT 0: was everything answered? */
 bool source_check_complete(struct source_check *c);
 

@@ -61,6 +61,7 @@ static const struct source_fault_kind kinds[] = {
 static const char *const records[] = {
 	"header",  "return-path", "ping1", "advise", "blocks", "switchover", "discard", "ping2",
 	"package", "ping4",	  "end",   "device", "eof",    "eos",	     "shut",
+	"reconnect", "recv-bitmap", "bitmap", "resume", "resumed",
 };
 
 /**

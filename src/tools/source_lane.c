@@ -45,28 +45,51 @@ void source_lane_deinit(struct source_lane *l)
 
 /* --- connecting ----------------------------------------------------------------------------- */
 
-static int dial_unix(const char *path)
+/*
+ * How long connect() may take; 0: as long as it likes.  It is the socket's time limit to send, too,
+ * so it is lifted again.
+ */
+static void limit_connect(int fd, unsigned ms)
+{
+	struct timeval limit = {.tv_sec = ms / 1000, .tv_usec = (suseconds_t)(ms % 1000) * 1000};
+
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+}
+
+static int connect_within(int fd, const struct sockaddr *address, socklen_t len, unsigned ms)
+{
+	limit_connect(fd, ms);
+	if (connect(fd, address, len) < 0)
+		return errno == EINPROGRESS || errno == EAGAIN ? -ETIMEDOUT : -errno;
+	limit_connect(fd, 0);
+	return 0;
+}
+
+static int dial_unix(const char *path, unsigned ms)
 {
 	struct sockaddr_un sun = {.sun_family = AF_UNIX};
 	int fd cleanup_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int r;
 
 	if (fd < 0)
 		return -errno;
 	if (strlen(path) >= sizeof(sun.sun_path))
 		return -ENAMETOOLONG;
 	strcpy(sun.sun_path, path);
-	if (connect(fd, (struct sockaddr *)&sun, sizeof(sun)) < 0)
-		return -errno;
-	return steal_fd(&fd);
+	r = connect_within(fd, (struct sockaddr *)&sun, sizeof(sun), ms);
+	return r < 0 ? r : steal_fd(&fd);
 }
 
-static int dial_one(const struct addrinfo *ai)
+static int dial_one(const struct addrinfo *ai, unsigned ms)
 {
 	int fd cleanup_fd = socket(ai->ai_family, ai->ai_socktype | SOCK_CLOEXEC, ai->ai_protocol);
-	int on = 1;
+	int on = 1, r;
 
-	if (fd < 0 || connect(fd, ai->ai_addr, ai->ai_addrlen) < 0)
+	if (fd < 0)
 		return -errno;
+	r = connect_within(fd, ai->ai_addr, ai->ai_addrlen, ms);
+	if (r < 0)
+		return r;
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 	return steal_fd(&fd);
@@ -79,7 +102,7 @@ static void free_list(struct addrinfo **list)
 }
 
 /* Every address of the name, in the resolver's order. */
-static int dial_host(const char *host, const char *port)
+static int dial_host(const char *host, const char *port, unsigned ms)
 {
 	struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
 	struct addrinfo *list __attribute__((cleanup(free_list))) = NULL;
@@ -88,11 +111,11 @@ static int dial_host(const char *host, const char *port)
 	if (getaddrinfo(host, port, &hints, &list) != 0)
 		return -EHOSTUNREACH;
 	for (struct addrinfo *ai = list; ai && fd < 0; ai = ai->ai_next)
-		fd = dial_one(ai);
+		fd = dial_one(ai, ms);
 	return fd;
 }
 
-static int dial_tcp(const char *text)
+static int dial_tcp(const char *text, unsigned ms)
 {
 	cleanup_free char *copy = strdup(text);
 	char *host = copy, *port, *end;
@@ -108,12 +131,12 @@ static int dial_tcp(const char *text)
 		host++;
 		*end = '\0';
 	}
-	return dial_host(host, port);
+	return dial_host(host, port, ms);
 }
 
 static const struct {
 	const char *prefix;
-	int (*dial)(const char *rest);
+	int (*dial)(const char *rest, unsigned ms);
 	bool tcp;
 } schemes[] = {
 	{"tcp:", dial_tcp, true},
@@ -121,23 +144,45 @@ static const struct {
 };
 
 /**
- * source_lane_dial - connect
+ * source_lane_dial_within - connect, with a limit to each attempt
  * @address: tcp:HOST:PORT (HOST may be in brackets) or unix:PATH
+ * @ms: for each address of the name; its look-up takes its own time.  0: no limit
  *
- * Return: 0; -EINVAL for what is no address; another -errno.
+ * Return: 0; -EINVAL for what is no address; -ETIMEDOUT; another -errno.
  */
-int source_lane_dial(struct source_lane *l, const char *address)
+int source_lane_dial_within(struct source_lane *l, const char *address, unsigned ms)
 {
 	for (size_t i = 0; i < ARRAY_LEN(schemes); i++) {
 		size_t len = strlen(schemes[i].prefix);
+		int fd;
 
 		if (strncmp(address, schemes[i].prefix, len) != 0)
 			continue;
 		l->tcp = schemes[i].tcp;
-		l->fd = schemes[i].dial(address + len);
-		return l->fd < 0 ? l->fd : 0;
+		fd = schemes[i].dial(address + len, ms);
+		l->fd = fd < 0 ? -1 : fd;
+		return fd < 0 ? fd : 0;
 	}
 	return -EINVAL;
+}
+
+/**
+ * source_lane_dial - connect, however long it takes
+ */
+int source_lane_dial(struct source_lane *l, const char *address)
+{
+	return source_lane_dial_within(l, address, 0);
+}
+
+/**
+ * source_lane_close - nobody uses it any more; it can be dialled again
+ *
+ * The bytes go on being counted over all of its connections.
+ */
+void source_lane_close(struct source_lane *l)
+{
+	close_fd(&l->fd);
+	l->last = NULL;
 }
 
 /* --- turns ---------------------------------------------------------------------------------- */

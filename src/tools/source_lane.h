@@ -30,6 +30,10 @@ void source_lane_init(struct source_lane *l);
 void source_lane_deinit(struct source_lane *l);
 /* @address: tcp:HOST:PORT (HOST may be in brackets) or unix:PATH.  0 or -errno. */
 int source_lane_dial(struct source_lane *l, const char *address);
+/* The same, of which each attempt to connect takes @ms at most (not the look-up of a name). */
+int source_lane_dial_within(struct source_lane *l, const char *address, unsigned ms);
+/* Nobody uses it any more; it can be dialled again. */
+void source_lane_close(struct source_lane *l);
 
 void source_lane_begin_turn(struct source_lane *l, bool urgent);
 void source_lane_end_turn(struct source_lane *l);

@@ -14,6 +14,9 @@
 #include "core/guard.h"
 #include "wire/keyval.h"
 
+#define SECOND	    1000000000u /* ns */
+#define LONGEST_WAIT 1000000000u /* s */
+
 /* What GOption fills in; strings are moved on or freed when the checks are through. */
 struct raw_options {
 	char *to, *machine, *precopy, *device_state, *rate, *continue_flag;
@@ -22,6 +25,8 @@ struct raw_options {
 	gint64 linger, seed;
 	gboolean preempt, old_preempt, huge_interleave, finish_as_precopy, commit_ping;
 	gboolean no_background, digest, json, version, devices_apart, hold;
+	bool reconnect;
+	uint64_t reconnect_s; /* 0: for ever */
 };
 
 static void raw_clear(struct raw_options *raw)
@@ -241,6 +246,8 @@ static void take_flags(struct source_options *o, struct raw_options *raw)
 	o->json = raw->json;
 	o->devices_apart = raw->devices_apart;
 	o->hold = raw->hold;
+	o->reconnect = raw->reconnect;
+	o->reconnect_ns = raw->reconnect_s ? raw->reconnect_s * SECOND : UINT64_MAX;
 	o->device_channel = steal_ptr(&raw->device_channel);
 	o->to = steal_ptr(&raw->to);
 	o->device_state = steal_ptr(&raw->device_state);
@@ -268,6 +275,16 @@ static bool check_devices(const struct source_options *o, const struct raw_optio
 		return refuse(error, "--finish-as-precopy", NULL,
 			      "has no package: --vfio needs --device-channel");
 	return true;
+}
+
+static bool check_reconnect(const struct source_options *o, GError **error)
+{
+	if (!o->reconnect)
+		return true;
+	if (source_options_devices_only(o))
+		return refuse(error, "--reconnect", NULL, "goes with --to");
+	return !o->finish_as_precopy || refuse(error, "--reconnect", NULL,
+					       "goes with postcopy, not with --finish-as-precopy");
 }
 
 static bool check_whole(const struct source_options *o, GError **error)
@@ -303,12 +320,27 @@ static bool take_all(struct source_options *o, struct raw_options *raw, GError *
 		return false;
 	take_flags(o, raw);
 	return take_devices(o, raw, error) && check_devices(o, raw, error) &&
-	       check_whole(o, error) && take_blocks(o, raw, error);
+	       check_reconnect(o, error) && check_whole(o, error) && take_blocks(o, raw, error);
 }
 
 static const char summary[] =
 	"Plays the source of a QEMU postcopy migration, against any destination.\n"
 	"Exit status: 0 migrated and no rule broken, 1 not so, 2 usage.";
+
+/* --reconnect or --reconnect=SECONDS */
+static gboolean on_reconnect(const char *name, const char *value, void *data, GError **error)
+{
+	struct raw_options *raw = data;
+
+	raw->reconnect = true;
+	raw->reconnect_s = 0;
+	if (!value)
+		return TRUE;
+	if (keyval_read_number(value, &raw->reconnect_s) == 0 && raw->reconnect_s > 0 &&
+	    raw->reconnect_s <= LONGEST_WAIT)
+		return TRUE;
+	return refuse(error, name, value, "whole seconds, at least 1");
+}
 
 static gboolean parse_raw(struct raw_options *raw, int *argc, char ***argv, GError **error)
 {
@@ -347,6 +379,8 @@ static gboolean parse_raw(struct raw_options *raw, int *argc, char ***argv, GErr
 		 "BYTES"},
 		{"no-background", 0, 0, G_OPTION_ARG_NONE, &raw->no_background,
 		 "send only what is asked for", NULL},
+		{"reconnect", 0, G_OPTION_FLAG_OPTIONAL_ARG, G_OPTION_ARG_CALLBACK, on_reconnect,
+		 "connect again when the connection is lost in postcopy (for ever)", "SECONDS"},
 		{"linger", 0, 0, G_OPTION_ARG_INT64, &raw->linger,
 		 "time before the end; with --no-background: without a request before the rest",
 		 "MS"},
@@ -360,9 +394,11 @@ static gboolean parse_raw(struct raw_options *raw, int *argc, char ***argv, GErr
 		 NULL},
 		G_OPTION_ENTRY_NULL};
 	g_autoptr(GOptionContext) context = g_option_context_new(NULL);
+	GOptionGroup *group = g_option_group_new(NULL, NULL, NULL, raw, NULL);
 
 	g_option_context_set_summary(context, summary);
-	g_option_context_add_main_entries(context, entries, NULL);
+	g_option_group_add_entries(group, entries);
+	g_option_context_set_main_group(context, group); /* which owns it */
 	return g_option_context_parse(context, argc, argv, error);
 }
 

@@ -41,6 +41,8 @@ struct source_options {
 	uint64_t rate; /* bytes per second of background; 0: as fast as it goes */
 	uint64_t linger_ms;
 	bool has_linger;
+	bool reconnect;	       /* a lost connection in postcopy is a pause */
+	uint64_t reconnect_ns; /* how long one may be; UINT64_MAX: for ever */
 	uint64_t seed;
 	struct source_faults faults;
 	bool list_faults; /* --fault help */

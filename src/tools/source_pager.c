@@ -50,6 +50,17 @@ void source_pager_deinit(struct source_pager *p)
 	free(steal_ptr(&p->buf));
 }
 
+/**
+ * source_pager_start_over - the connection was lost, and with it what was not written
+ */
+void source_pager_start_over(struct source_pager *p)
+{
+	p->pen = pen_init(p->buf, SOURCE_PAGER_BUFFER);
+	p->wrong_section = false;
+	p->block = 0;
+	p->page = 0;
+}
+
 /* --- putting records together --------------------------------------------------------------- */
 
 static bool bracketed(const struct source_pager *p)
@@ -192,10 +203,13 @@ static int put_page(struct source_pager *p, const struct source_block *b, uint64
 
 /* --- a page of the postcopy phase, with its faults ------------------------------------------- */
 
-static void count_page(struct source_pager *p, bool zero)
+/* The last of the page is still in the buffer: nobody has it who could say so. */
+static void count_page(struct source_pager *p, struct source_block *b, uint64_t page, bool zero)
 {
 	struct source_session *s = p->session;
+	bool again = !source_block_note_sent(b, page);
 
+	atomic_fetch_add_explicit(&s->resent, again, memory_order_relaxed);
 	atomic_fetch_add_explicit(&s->pages, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&s->zero, zero, memory_order_relaxed);
 	if (!bracketed(p))
@@ -210,7 +224,7 @@ static int put_twisted(struct source_pager *p, struct source_block *b, uint64_t 
 
 	if (zero < 0)
 		return zero;
-	count_page(p, zero);
+	count_page(p, b, page, zero);
 	return 0;
 }
 

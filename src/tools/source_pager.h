@@ -28,6 +28,8 @@ struct source_pager {
 int source_pager_init(struct source_pager *p, struct source_session *s, struct source_lane *l,
 		      bool urgent);
 void source_pager_deinit(struct source_pager *p);
+/* After a lost connection: nothing of what was put together is left. */
+void source_pager_start_over(struct source_pager *p);
 
 /*
  * One turn of background: claims and sends about @limit bytes, beginning near the last request.

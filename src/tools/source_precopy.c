@@ -74,17 +74,6 @@ static int send_block(struct source_pager *p, struct source_block *b, bool final
 	return 0;
 }
 
-static uint64_t count_owed(const struct source_block *b)
-{
-	uint64_t n = 0, from, to = 0;
-
-	while ((from = source_block_next_owed(b, to)) < b->n_pages) {
-		to = source_block_next_claimed(b, from);
-		n += to - from;
-	}
-	return n;
-}
-
 /**
  * source_precopy_run - the precopy phase of every block: send, settle what stays clean, count what
  * is owed
@@ -100,7 +89,7 @@ int source_precopy_run(struct source_pager *p, bool final)
 	for (unsigned i = 0; i < s->n_ready; i++) {
 		if (any && send_block(p, &s->blocks[i], final) < 0)
 			return -ECONNABORTED;
-		atomic_fetch_add(&s->owed, count_owed(&s->blocks[i]));
+		atomic_fetch_add(&s->owed, source_block_count_owed(&s->blocks[i]));
 	}
 	return 0;
 }

@@ -19,7 +19,7 @@ struct counter {
 	const char *name;
 	uint64_t value;
 };
-#define MAX_COUNTERS 16
+#define MAX_COUNTERS 20
 
 static unsigned count(const struct source_session *s, uint64_t duration, struct counter *out)
 {
@@ -36,6 +36,9 @@ static unsigned count(const struct source_session *s, uint64_t duration, struct 
 		{"urgent_bytes", s->urgent.bytes},
 		{"pongs", s->check.pongs},
 		{"violations", s->check.violations},
+		{"reconnects", s->reconnects},
+		{"resent", atomic_load(&s->resent)},
+		{"paused_ms", s->paused_ns / 1000000},
 		{"duration_ms", duration / 1000000},
 		{"seed", s->options->seed},
 	};

@@ -10,7 +10,10 @@
 #include <sys/time.h>
 
 #include "core/guard.h"
+#include "tools/source_bitmap.h"
 #include "tools/source_pager.h"
+#include "tools/source_record.h"
+#include "tools/source_resume.h"
 #include "wire/qreturn.h"
 
 #define WINDOW		 16384
@@ -21,6 +24,7 @@ struct reader {
 	struct source_pager pager;
 	struct qreturn_reader wire;
 	struct source_block *last; /* of the last request */
+	struct source_bitmap bitmap;
 	uint8_t window[WINDOW];
 	size_t have;
 };
@@ -87,12 +91,23 @@ static int on_switchover_ack(struct reader *r, const struct qreturn_message *m)
 	return 0;
 }
 
-/* Only an answer to what we never ask. */
-static int on_unasked(struct reader *r, const struct qreturn_message *m)
+/* Its size is told; it and its end mark follow (take_bitmap). */
+static int on_bitmap(struct reader *r, const struct qreturn_message *m)
 {
-	source_check_violation(&r->session->check, "message of type %d outside a recovery",
-			       m->type);
-	return -EPROTO;
+	struct source_session *s = r->session;
+	struct source_block *b = source_resume_block(s, m->name);
+
+	if (!b)
+		return -EPROTO;
+	if (source_record_send(s, &s->main, "bitmap", NULL, 0) < 0)
+		return -ECONNABORTED;
+	return source_bitmap_begin(&r->bitmap, &s->check, b, m->bitmap_size);
+}
+
+static int on_resume_ack(struct reader *r, const struct qreturn_message *m)
+{
+	(void)m;
+	return source_resume_on_ack(r->session);
 }
 
 static int (*const handlers[])(struct reader *r, const struct qreturn_message *m) = {
@@ -100,8 +115,8 @@ static int (*const handlers[])(struct reader *r, const struct qreturn_message *m
 	[QRETURN_PONG] = on_pong,
 	[QRETURN_REQ_PAGES_ID] = on_request,
 	[QRETURN_REQ_PAGES] = on_request,
-	[QRETURN_RECV_BITMAP] = on_unasked,
-	[QRETURN_RESUME_ACK] = on_unasked,
+	[QRETURN_RECV_BITMAP] = on_bitmap,
+	[QRETURN_RESUME_ACK] = on_resume_ack,
 	[QRETURN_SWITCHOVER_ACK] = on_switchover_ack,
 };
 
@@ -126,26 +141,53 @@ static int handle(struct reader *r, const struct qreturn_message *m)
 	return handlers[m->type](r, m);
 }
 
-/* All whole messages of the window.  0, or -errno when nothing can be read any more. */
-static int drain_window(struct reader *r)
+/* The bytes of a bitmap that is being read.  1, with how many it took, or -errno. */
+static int take_bitmap(struct reader *r, const uint8_t *bytes, size_t *n)
+{
+	int e;
+
+	*n = source_bitmap_take(&r->bitmap, bytes, *n);
+	qreturn_took(&r->wire, *n);
+	if (!source_bitmap_is_whole(&r->bitmap))
+		return 1;
+	e = source_bitmap_apply(&r->bitmap);
+	if (e < 0)
+		return e;
+	source_resume_on_bitmap(r->session);
+	return 1;
+}
+
+/* One message of the window, or a piece of a bitmap.  1, with what it took; 0; or -errno. */
+static int take_one(struct reader *r, const uint8_t *bytes, size_t n, size_t *used)
 {
 	struct qreturn_message m;
-	size_t used = 0;
-	int type;
+	int type, e;
 
-	while ((type = qreturn_next(&r->wire, r->window + used, r->have - used, &m)) > 0) {
-		int e = handle(r, &m);
-
-		used += m.used;
-		if (e < 0)
-			return e;
-	}
-	memmove(r->window, r->window + used, r->have - used);
-	r->have -= used;
+	*used = n;
+	if (r->bitmap.block)
+		return n ? take_bitmap(r, bytes, used) : 0;
+	type = qreturn_next(&r->wire, bytes, n, &m);
+	*used = m.used;
 	if (type < 0)
 		source_check_violation(&r->session->check, "return path at byte %" PRIu64 ": %s",
 				       r->wire.position, r->wire.reason);
-	return type;
+	if (type <= 0)
+		return type;
+	e = handle(r, &m);
+	return e < 0 ? e : 1;
+}
+
+/* All whole messages of the window.  0, or -errno when nothing can be read any more. */
+static int drain_window(struct reader *r)
+{
+	size_t at = 0, used;
+	int e;
+
+	while ((e = take_one(r, r->window + at, r->have - at, &used)) > 0)
+		at += used;
+	memmove(r->window, r->window + at, r->have - at);
+	r->have -= at;
+	return e;
 }
 
 /* 1: more to handle; 0: the connection ended. */
@@ -172,7 +214,9 @@ static void read_on(struct reader *r)
 	while (e == 0 && receive(r))
 		e = drain_window(r);
 	if (e == -EPROTO)
-		source_session_end(r->session, SOURCE_GARBAGE, "%s", r->session->check.first);
+		source_session_end(r->session, SOURCE_GARBAGE, "%s", r->session->check.last);
+	if (e == -ENOMEM)
+		source_session_end(r->session, SOURCE_FAILED, "out of memory");
 }
 
 /**
@@ -190,5 +234,6 @@ void *source_return_main(void *session)
 	else
 		read_on(&r);
 	source_pager_deinit(&r.pager);
+	source_bitmap_deinit(&r.bitmap);
 	return NULL;
 }

@@ -13,6 +13,9 @@
  *	END, end of the stream
  *	wait						SHUT -> wakes the main thread
  *	close our direction				sees the destination close
+ *
+ * A loss behind the package may be a pause (source_resume.c): then both threads begin anew on the
+ * next connection, at the background.
  */
 #include "config.h"
 
@@ -28,6 +31,7 @@
 #include "tools/source_pace.h"
 #include "tools/source_pager.h"
 #include "tools/source_precopy.h"
+#include "tools/source_resume.h"
 #include "tools/source_return.h"
 #include "tools/source_stream.h"
 
@@ -224,19 +228,41 @@ static void hand_over(struct source_session *s)
 		source_devices_did(s->devices, CUTOVER_HAND_OVER);
 }
 
+/* After a pause: what the destination lacks, and the end. */
+static void go_on(struct source_session *s, struct source_pager *p)
+{
+	source_pager_start_over(p);
+	if (source_resume_shake(s) < 0 || serve(s, p) < 0 || source_stream_close(s, NULL) < 0)
+		return;
+	source_session_wait(s, never, UINT64_MAX);
+}
+
+/* As long as the connections last.  @talk: the main thread's part. */
+static int with_return(struct source_session *s, struct source_pager *p,
+		       void (*talk)(struct source_session *s, struct source_pager *p))
+{
+	pthread_t thread;
+	int r = -pthread_create(&thread, NULL, source_return_main, s);
+
+	if (r < 0)
+		return r;
+	talk(s, p);
+	source_lane_finish(&s->urgent);
+	source_lane_finish(&s->main);
+	pthread_join(thread, NULL);
+	return 0;
+}
+
 static int with_pager(struct source_session *s)
 {
 	struct source_pager pager;
-	pthread_t thread;
 	int r = source_pager_init(&pager, s, &s->main, false);
 
 	if (r == 0)
-		r = -pthread_create(&thread, NULL, source_return_main, s);
+		r = with_return(s, &pager, migrate);
+	while (r == 0 && source_resume_is_due(s) && source_resume_connect(s) == 0)
+		r = with_return(s, &pager, go_on);
 	if (r == 0) {
-		migrate(s, &pager);
-		source_lane_finish(&s->urgent);
-		source_lane_finish(&s->main);
-		pthread_join(thread, NULL);
 		hand_over(s);
 		if (strcmp(source_session_outcome(s), "completed") == 0)
 			source_check_complete(&s->check);

@@ -102,6 +102,26 @@ bool source_session_goes_on(const struct source_session *s)
 }
 
 /**
+ * source_session_again - the end was a pause, and there is a new main connection
+ *
+ * No other thread is there.  Who had a page in hand has it no more; nobody waits for a PONG that
+ * was lost; and what was to end the stream early has done so.
+ */
+void source_session_again(struct source_session *s)
+{
+	s->problem[0] = '\0';
+	source_check_forget_pings(&s->check);
+	atomic_store(&s->early_eof, false);
+	atomic_store(&s->answering, false);
+	atomic_store(&s->hint, 0);
+	atomic_store(&s->resume.bitmaps, 0);
+	atomic_store(&s->resume.asked, false);
+	atomic_store(&s->resume.acknowledged, false);
+	atomic_store(&s->phase, SOURCE_RESUMING);
+	atomic_store(&s->end, SOURCE_GOES_ON);
+}
+
+/**
  * source_session_notify - something that source_session_wait() may wait for has changed
  */
 void source_session_notify(struct source_session *s)
@@ -234,6 +254,8 @@ static const char *lost_outcome(const struct source_session *s)
 {
 	enum source_phase phase = atomic_load(&s->phase);
 
+	if (phase == SOURCE_RESUMING)
+		phase = s->resume.was;
 	if (phase == SOURCE_ENDED)
 		return "ownership-unknown";
 	if (phase < SOURCE_ACTIVE)

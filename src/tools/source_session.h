@@ -33,6 +33,19 @@ enum source_end {
 	SOURCE_FAILED,	 /* our own trouble: a file that cannot be read, no memory */
 };
 
+/*
+ * Between a loss and RESUME_ACK: see source_resume.c.  What is no atomic is the return thread's
+ * while there is one.
+ */
+struct source_resume {
+	bool paused;
+	enum source_phase was;	  /* when the pause began */
+	uint64_t since, wait;	  /* monotonic ns; ns before the next attempt */
+	atomic_uint bitmaps;	  /* read on this connection */
+	atomic_bool asked;	  /* RESUME left */
+	atomic_bool acknowledged; /* RESUME_ACK came */
+};
+
 struct source_session {
 	struct source_options *options;
 	struct source_block *blocks; /* owned, options->n_blocks of them */
@@ -51,7 +64,10 @@ struct source_session {
 	_Atomic uint64_t asked_at; /* monotonic ns of the last request */
 
 	_Atomic uint64_t pages, zero, withheld, urgent_pages;
+	_Atomic uint64_t resent; /* of pages: those that had left before */
 	uint64_t precopied;
+	struct source_resume resume;
+	uint64_t reconnects, paused_ns;
 
 	pthread_mutex_t mutex;
 	pthread_cond_t cond;
@@ -65,6 +81,8 @@ void source_session_deinit(struct source_session *s);
 void source_session_end(struct source_session *s, enum source_end end, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 bool source_session_goes_on(const struct source_session *s);
+/* On a new connection: the end was none.  No other thread is there. */
+void source_session_again(struct source_session *s);
 void source_session_notify(struct source_session *s);
 /*
  * Sleep until @ready says so (1), the session is over (-ECONNABORTED) or the monotonic @deadline in

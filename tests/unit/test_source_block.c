@@ -167,6 +167,22 @@ Test(source_block, digest_is_that_of_the_whole_content)
 	source_block_deinit(&b);
 }
 
+Test(source_block, after_a_loss_all_is_owed_that_is_not_claimed_again)
+{
+	struct source_block b = make(300 * 4 * K, 4 * K, 0);
+
+	cr_assert(source_block_claim(&b, 7) && source_block_ask(&b, 7));
+	cr_assert(source_block_note_sent(&b, 7) && !source_block_note_sent(&b, 7));
+	source_block_settle(&b, 299);
+	cr_assert_eq(source_block_count_owed(&b), 298);
+	source_block_start_over(&b);
+	cr_assert_eq(source_block_count_owed(&b), 300);
+	cr_assert(source_block_claim(&b, 7) && source_block_ask(&b, 7));
+	cr_assert(source_block_was_sent(&b, 7) && source_block_was_sent(&b, 299));
+	cr_assert(!source_block_was_sent(&b, 8));
+	source_block_deinit(&b);
+}
+
 Test(source_block, a_file_ends_in_zeroes)
 {
 	char path[] = "/tmp/test_source_block.XXXXXX", text[5000];

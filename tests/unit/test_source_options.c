@@ -46,7 +46,7 @@ Test(source_options, defaults)
 	cr_assert_not(o.preempt || o.old_preempt || o.huge_interleave || o.always_name);
 	cr_assert_not(o.finish_as_precopy || o.commit_ping || o.no_background || o.digest ||
 		      o.json);
-	cr_assert_not(o.has_linger);
+	cr_assert_not(o.has_linger || o.reconnect);
 	cr_assert_eq(o.rate, 0);
 	cr_assert_null(o.device_state);
 	cr_assert_eq(o.faults.n, 0);
@@ -110,6 +110,25 @@ Test(source_options, every_option_arrives)
 	cr_assert_eq(o.faults.n, 1);
 	cr_assert_str_eq(o.device_state, "4K");
 	source_options_deinit(&o);
+}
+
+Test(source_options, a_pause_may_last_for_ever_or_so_many_seconds)
+{
+	struct source_options o;
+
+	cr_assert(PARSE(&o, NULL, GOOD, "--reconnect", "--json"));
+	cr_assert(o.reconnect && o.json && o.reconnect_ns == UINT64_MAX);
+	source_options_deinit(&o);
+	cr_assert(PARSE(&o, NULL, GOOD, "--reconnect=90"));
+	cr_assert(o.reconnect && o.reconnect_ns == UINT64_C(90000000000));
+	source_options_deinit(&o);
+	cr_assert(PARSE(&o, NULL, GOOD, "--reconnect", "1000000000"));
+	cr_assert_eq(o.reconnect_ns, UINT64_C(1000000000000000000));
+	source_options_deinit(&o);
+	REFUSED("whole seconds", GOOD, "--reconnect=0");
+	REFUSED("whole seconds", GOOD, "--reconnect=1000000001");
+	REFUSED("not with --finish-as-precopy", GOOD, "--reconnect", "--finish-as-precopy");
+	REFUSED("--reconnect: goes with --to", "--vfio=a,vfio-user=/a", WAY, "--reconnect");
 }
 
 Test(source_options, a_seed_is_made_up_when_none_is_given)
