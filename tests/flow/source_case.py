@@ -28,8 +28,8 @@ def equal(got, wanted, what):
 class Run:
     """One migration: .r is the receiver, .out the JSON summary, .status the exit status."""
 
-    def __init__(self, family, *args, timeout=30.0, as_lines=False, **policy):
-        self.r = Receiver(family)
+    def __init__(self, family, *args, timeout=30.0, as_lines=False, receiver=Receiver, **policy):
+        self.r = receiver(family)
         for name, value in policy.items():
             expect(hasattr(self.r, name), "no policy " + name)
             setattr(self.r, name, value)

@@ -172,6 +172,9 @@ class Receiver:
         size, = struct.unpack(">I", (yield 4))
         self.machine = (yield size).decode()
         self.note("header")
+        yield from self.records()
+
+    def records(self):
         while not self.at_end:
             self.main.between = True
             kind = (yield 1)[0]
@@ -191,12 +194,15 @@ class Receiver:
 
     def command(self, before):
         number, size = struct.unpack(">HH", (yield 4))
-        handler = {1: self.on_return_path, 2: self.on_ping, 3: self.on_advise, 6: self.on_discard,
-                   7: self.on_package, 11: self.on_switchover}.get(number)
+        handler = self.commands().get(number)
         if not handler:
             raise Bad("command %d" % number)
         payload = (yield size) if size else b""
         yield from handler(payload, before)
+
+    def commands(self):
+        return {1: self.on_return_path, 2: self.on_ping, 3: self.on_advise, 6: self.on_discard,
+                7: self.on_package, 11: self.on_switchover}
 
     def on_return_path(self, payload, before):
         self.note("return-path")

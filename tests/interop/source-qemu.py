@@ -18,6 +18,7 @@ sys.path[:0] = [os.path.join(HERE, "..", "lib"), os.path.join(HERE, "..", "flow"
 import vm  # noqa: E402
 from harness import PATIENCE, built, check, check_equal, main, skip_all, wait_for  # noqa: E402
 from qmp import Qmp, QmpError  # noqa: E402
+from relay import S2D, Relay  # noqa: E402
 from source_content import PAGE, content  # noqa: E402
 from source_receiver import Receiver  # noqa: E402
 
@@ -26,6 +27,7 @@ MIB = 32
 POSTCOPY = ("postcopy-ram",)
 PREEMPT = ("postcopy-ram", "postcopy-preempt")
 SEED = 77
+CUTS = 3
 
 
 class Iovec(ctypes.Structure):
@@ -98,7 +100,8 @@ class Snapshot:
 class Into:
     """postcopy-source and the QEMU it feeds."""
 
-    def __init__(self, case, binary, *options, huge=False, capabilities=POSTCOPY):
+    def __init__(self, case, binary, *options, huge=False, capabilities=POSTCOPY, through=None):
+        """@through: makes the address to connect to of that of QEMU."""
         snapshot = Snapshot(case, binary)
         if huge:
             vm.reserve_hugepages(case, MIB // 2)
@@ -113,7 +116,7 @@ class Into:
         self.qemu.qmp.command("migrate-incoming", uri="unix:" + path)
         blocks = ["pc.ram,size=%dM,page=%d,zero=%d" % (MIB, self.page, self.zero)] + snapshot.blocks
         self.source = case.spawn("postcopy-source", [
-            SOURCE, "--to", "unix:" + path, "--json", "--seed", str(SEED), "--machine", snapshot.machine,
+            SOURCE, "--to", through("unix:" + path) if through else "unix:" + path, "--json", "--seed", str(SEED), "--machine", snapshot.machine,
             "--device-state", snapshot.device, *[a for block in blocks for a in ("--block", block)], *options])
 
     def read_ram(self):
@@ -183,6 +186,49 @@ def refused(case, binary):
     check_equal(json.loads(into.source.lines()[-1])["outcome"], "source-resumes", "outcome")
 
 
+class Way:
+    """Between the two, through a relay that loses the connection."""
+
+    def __init__(self, case):
+        self.case = case
+        self.relay = None
+
+    def __call__(self, target):
+        self.relay = Relay(self.case, "unix:" + self.case.path("relay"), target)
+        return self.relay.uri
+
+    def carried(self):
+        return sum(c.directions[S2D].forwarded for c in self.relay.connections)
+
+    def cut_at(self, position, qemu, target):
+        """Who comes back finds nobody until QEMU listens at @target.  Its old address would not do: with a preempt
+        channel 7.2 goes on listening there, takes what comes while it is about to pause, and ends with SIGSEGV.
+        """
+        wait_for("%d bytes to pass" % position, lambda: self.carried() >= position)
+        self.relay.target = target
+        self.relay.cut()
+        wait_for("QEMU to pause", lambda: qemu.status() == "postcopy-paused")
+
+
+def recovered(case, binary, urgent=None, huge=False):
+    """The connection is lost at random moments; each time QEMU listens at a new address."""
+    way = Way(case)
+    into = Into(case, binary, "--reconnect", "--rate", "8M", *([urgent] if urgent else []), huge=huge,
+                capabilities=PREEMPT if urgent else POSTCOPY, through=way)
+    wait_for("postcopy", lambda: into.qemu.status() == "postcopy-active")
+    for cut in range(CUTS):
+        target = "unix:" + case.path("recover-%d" % cut)
+        way.cut_at(way.carried() + case.random.randrange(4 << 20), into.qemu, target)
+        into.qemu.qmp.command("migrate-recover", uri=target)
+        wait_for("QEMU to go on", lambda: into.qemu.status() == "postcopy-active")
+    out = into.finish()
+    into.read_ram()
+    into.check_ram()
+    check_equal(out["reconnects"], CUTS, "reconnections")
+    check_equal(out["violations"], 0, "violations")
+    case.note("%d pages left again" % out["resent"])
+
+
 def cases():
     partial = functools.partial
     for binary in vm.binaries():
@@ -196,6 +242,9 @@ def cases():
         for options in (["--precopy", "none"], ["--precopy", "half"], ["--precopy", "all"],
                         ["--continue-flag", "off"], ["--finish-as-precopy"]):
             yield f"{label}: pushed, {' '.join(options)}", partial(pushed, binary=binary, options=options)
+        yield f"{label}: recovered", partial(recovered, binary=binary)
+        yield f"{label}: recovered, {urgent}", partial(recovered, binary=binary, urgent=urgent)
+        yield f"{label}: recovered, 2 MiB pages, {urgent}", partial(recovered, binary=binary, urgent=urgent, huge=True)
         yield f"{label}: refused", partial(refused, binary=binary)
 
 
