@@ -192,7 +192,8 @@ static int open_uffd(int sock, char *why)
 	cleanup_fd int uffd = uffd_create(false);
 	int ret;
 
-	if (uffd == -EPERM || uffd == -EACCES)
+	/* A sandbox may hide the call instead of refusing it. */
+	if (uffd == -EPERM || uffd == -EACCES || uffd == -ENOSYS)
 		uffd = borrow_uffd(sock, why);
 	else if (uffd < 0)
 		snprintf(why, PRELOAD_WHY, "cannot open a userfaultfd: %s", strerror(-uffd));

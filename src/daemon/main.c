@@ -24,6 +24,7 @@
 #include <glib-unix.h>
 
 #include "daemon/keeper.h"
+#include "daemon/machine.h"
 #include "daemon/listen.h"
 #include "daemon/options.h"
 #include "daemon/phases.h"
@@ -188,7 +189,7 @@ static int serve(const struct options *o, struct vault *v, GError **error)
 	bool begun;
 
 	raise_fd_limit();
-	begun = open_fds(o, v, &fds, &shown, &devices_shown, error);
+	begun = machine_serves(error) && open_fds(o, v, &fds, &shown, &devices_shown, error);
 	p.loop = g_main_loop_new(NULL, FALSE);
 	if (begun)
 		p.phases = phases_new(o, &fds, ended, &p, error);
