@@ -13,10 +13,10 @@ packages_build='
 packages_guest='
 	python3 qemu-system-x86'
 
-# to test them in every way; libcriterion-dev brings the unit tests, clang the sanitizers and the fuzzer,
+# to test them in every way; libcriterion-dev brings the unit tests, libseccomp-dev poorer kernels, clang the sanitizers and the fuzzer,
 # dpdk-dev a vhost-user back-end, libelf1 is for the tools that build a module of the kernel's
 packages_check='
-	git g++ clang libclang-rt-14-dev llvm libcriterion-dev shellcheck universal-ctags
+	git g++ clang libclang-rt-14-dev llvm libcriterion-dev libseccomp-dev shellcheck universal-ctags
 	groff man-db iproute2 qemu-utils xz-utils dpdk-dev libelf1'
 
 # packages_missing PACKAGE...: those that are not installed

@@ -68,13 +68,9 @@ static const struct {
 	  "run it as root or with CAP_SYS_PTRACE, set the sysctl vm.unprivileged_userfaultfd to 1, or "
 	  "let it open /dev/userfaultfd (Linux 6.1 or later); a sandbox must allow userfaultfd(2), or "
 	  "that device with ioctl(2)" },
-	{ "UFFDIO_API", try_handshake,
-	  "a kernel with CONFIG_USERFAULTFD and Linux 5.11 or later is needed; a sandbox must not "
-	  "filter ioctl(2)" },
-	{ "io_uring", try_ring,
-	  "Linux 5.11 or later with CONFIG_IO_URING is needed, and the sysctl "
-	  "kernel.io_uring_disabled at 0; a sandbox or container must allow io_uring_setup(2), "
-	  "io_uring_enter(2) and io_uring_register(2)" },
+	{ "handshake of userfaultfd", try_handshake,
+	  "a kernel with CONFIG_USERFAULTFD is needed; a sandbox must not filter ioctl(2)" },
+	{ "io_uring", try_ring, ring_needs },
 	{ "pidfd_open(2)", try_pidfd,
 	  "Linux 5.3 or later is needed; a sandbox must allow pidfd_open(2), or nobody sees that a "
 	  "sharer has ended" },

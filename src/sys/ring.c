@@ -73,6 +73,12 @@ static struct ring_cookie cookie_unpack(uint64_t v)
 				     .generation = (uint32_t)(v >> 32) };
 }
 
+/* For whoever has to get it. */
+const char ring_needs[] =
+	"Linux 5.11 or later with CONFIG_IO_URING is needed, and the sysctl kernel.io_uring_disabled at "
+	"0; a sandbox or container must allow io_uring_setup(2), io_uring_enter(2) and "
+	"io_uring_register(2)";
+
 /* --- life --------------------------------------------------------------------------------------
  */
 

@@ -13,6 +13,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What to say where there is none. */
+extern const char ring_needs[];
+
 struct ring;
 
 struct ring_cookie {

@@ -13,7 +13,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 # pylint: disable=wrong-import-position
 from dest import events  # noqa: E402
-from harness import Failure, check, check_equal, built, for_everybody, main, skip_all, wait_for  # noqa: E402
+from harness import Failure, Skip, check, check_equal, built, for_everybody, main, skip_all, wait_for  # noqa: E402
 from preload import LIBRARY, NOBODY, SETPRIV, asks, preloaded, served, vmas  # noqa: E402
 from service import BLOCK, MIB, PAGE, Service, Sharer, missing_programs  # noqa: E402
 
@@ -49,6 +49,7 @@ class Mapper(Sharer):
         self.do(f"sum {area}")
         return self.all("sum", area=area)[-1]["sum"]
 
+POORER = "tests/lib/poorer"
 
 def mapper(service, name, asked, wrapper=(), library=LIBRARY):
     """A mapper under the preload; @wrapper starts it."""
@@ -477,7 +478,7 @@ def children(case):
     same_as_file(backend, path, {"all": (0, SIZE)})
 
 
-def unprivileged(case):
+def unprivileged(case, wrapper=SETPRIV):
     """Who may not open a userfaultfd borrows the device, and is served like anybody."""
     with open("/proc/sys/vm/unprivileged_userfaultfd", encoding="ascii") as knob:
         check_equal(knob.read().strip(), "0", "vm.unprivileged_userfaultfd")
@@ -491,7 +492,7 @@ def unprivileged(case):
     case.defer(lambda: os.unlink(path))
     os.chmod(path, 0o666)
     vm = service.sharer("vm", "main", memory=f"memfd={path}")
-    backend = started(service, "backend", maps="on", wrapper=SETPRIV)
+    backend = started(service, "backend", maps="on", wrapper=wrapper)
     with open(f"/proc/{backend.pid}/status", encoding="ascii") as status:
         check(re.search(rf"^Uid:\s+{NOBODY}\s", status.read(), re.M), "it runs with privilege")
     source = begin(service, vm, ASKED)
@@ -501,6 +502,13 @@ def unprivileged(case):
     finish(service, vm, source)
     check_equal(seen, word_at(path, 13 * PAGE), "word it saw")
     same_as_file(backend, path, {"all": (0, SIZE)})
+
+
+def unprivileged_and_hidden(case):
+    """The same where a sandbox answers ENOSYS to userfaultfd(2)."""
+    if not built(POORER):
+        raise Skip(f"{POORER} is not built")
+    unprivileged(case, wrapper=(built(POORER), "userfaultfd=ENOSYS", "--", *SETPRIV))
 
 
 def main_program(case):
@@ -535,6 +543,7 @@ CASES = [
     ("preload: into the background", background),
     ("preload: children", children),
     ("F06 preload: without privilege, with a borrowed device", unprivileged),
+    ("F06 preload: without privilege, and userfaultfd(2) hidden", unprivileged_and_hidden),
     ("preload: a main sharer is there to be spoken for", main_program),
 ]
 

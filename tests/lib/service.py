@@ -114,9 +114,11 @@ class Source:
 class Service:
     """A daemon, and whoever comes to it.  within: a command that it is run by (netns.py)."""
 
-    def __init__(self, case, *options, expect=("vm",), incoming=None, stay=True, size=4 * MIB, within=()):
+    def __init__(self, case, *options, expect=("vm",), incoming=None, stay=True, size=4 * MIB, within=(), wrapper=()):
+        """@wrapper: a program in front of the daemon and of its sharers, which becomes them."""
         self.case = case
-        self._within = within
+        self._within = (*within, *wrapper)
+        self.wrapper = wrapper
         self.size = size
         number = sum(child.name.startswith("postcopyd") for child in case.children)
         self.run_dir = case.path(f"run{number}")
@@ -147,7 +149,7 @@ class Service:
         if blocks is None:
             memory = memory or ("memfd=create" if role == "main" else "memfd=" + self.main().path())
             blocks = [f"{BLOCK},size={self.size},{memory}"]
-        argv = [built("tests/lib/sharer"), "--socket", self.register, "--name", name, "--role", role,
+        argv = [*self.wrapper, built("tests/lib/sharer"), "--socket", self.register, "--name", name, "--role", role,
                 "--console", "--threads", str(threads), "--seed", str(self.case.seed)]
         for block in blocks:
             argv += ["--block", block]
