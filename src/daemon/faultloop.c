@@ -279,7 +279,7 @@ static bool passed(const struct faultloop *f, uint64_t mark, size_t n)
 void faultloop_sent(struct faultloop *f, size_t n)
 {
 	outbox_took(&f->outbox, n);
-	if (passed(f, f->answer_mark, n))
+	if (!f->running_told && passed(f, f->answer_mark, n))
 		inject_moment(f->faults, FAULTPLAN_AT_AFTER_PONG);
 	if (f->closing && passed(f, f->shut_mark, n))
 		inject_moment(f->faults, FAULTPLAN_AT_AFTER_SHUT);

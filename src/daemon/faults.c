@@ -64,8 +64,11 @@ static uint64_t some_seed(void)
 
 /**
  * faults_new - the plan, with the rules of the command line, which were found to be right
+ * @again: an earlier process had them
+ *
+ * Who follows a process that died begins without rules: the one that it died of would strike again.
  */
-struct faults *faults_new(const struct options *o, const struct faults_ops *ops)
+struct faults *faults_new(const struct options *o, bool again, const struct faults_ops *ops)
 {
 	struct faults *f = g_new0(struct faults, 1);
 
@@ -77,7 +80,7 @@ struct faults *faults_new(const struct options *o, const struct faults_ops *ops)
 	f->timer = g_timeout_add(TELL_MS, on_timer, f);
 	g_warning("faults may be injected (--enable-faults): this is for tests; --fault-seed %" PRIu64,
 		  f->plan->seed);
-	for (unsigned i = 0; i < o->faults->len; i++)
+	for (unsigned i = 0; i < o->faults->len && !again; i++)
 		(void)faults_add(f, g_ptr_array_index(o->faults, i), NULL);
 	return f;
 }

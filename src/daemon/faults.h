@@ -21,8 +21,11 @@ struct faults_ops {
 	void *ctx;
 };
 
-/* With the rules of the command line; without --enable-faults it has no plan. */
-struct faults *faults_new(const struct options *o, const struct faults_ops *ops);
+/*
+ * With the rules of the command line, unless an earlier process had them (@again); without
+ * --enable-faults it has no plan.
+ */
+struct faults *faults_new(const struct options *o, bool again, const struct faults_ops *ops);
 /* NULL is fine; only when no thread asks any more. */
 void faults_free(struct faults *f);
 /* NULL: nothing is injected. */

@@ -57,7 +57,7 @@ static bool meets(struct faultloop *f, enum faultplan_point point, const struct 
 	if (!faultplan_watches(f->faults, point))
 		return false;
 	e.page = page_at(f, m, address);
-	return inject_meet(f->faults, point, &e, order);
+	return e.page != FAULTPLAN_NO_PAGE && inject_meet(f->faults, point, &e, order);
 }
 
 /**
@@ -195,11 +195,12 @@ bool inject_holds_shut(struct faultloop *f)
 
 /* --- what goes on ----------------------------------------------------------------------------- */
 
+/* Whose mapping is gone meanwhile sleeps there no more. */
 static bool let_fault(struct faultloop *f, const struct inject_held *h)
 {
 	struct member *m = roster_active(&f->roster, h->sharer);
 
-	if (!m)
+	if (!m || page_at(f, m, h->event.address) == FAULTPLAN_NO_PAGE)
 		return true;
 	if (engine_room(&f->engine) == 0 || f->n_pending == FAULTLOOP_PENDING)
 		return false;

@@ -425,7 +425,7 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 	p->spare = g_new0(struct snapshot, 1);
 	phases_start_spool(p, fds);
 	p->hooks = hooks_new(o->hook, o->run_dir, o->hook_timeout_s, &hooks_ops);
-	loop_options.faults = phases_start_faults(p);
+	loop_options.faults = phases_start_faults(p, vault_again(fds->vault));
 	ret = faultloop_start(&p->loop, &loop_options);
 	if (ret < 0) {
 		g_set_error(error, G_IO_ERROR, (gint)g_io_error_from_errno(-ret),

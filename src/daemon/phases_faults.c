@@ -19,10 +19,10 @@ static void fired(void *ctx, const char *name, const char *text)
 }
 
 /* Before there is anything that could go wrong. */
-struct faultplan *phases_start_faults(struct phases *p)
+struct faultplan *phases_start_faults(struct phases *p, bool again)
 {
 	const struct faults_ops ops = { removed, fired, p };
 
-	p->faults = faults_new(p->options, &ops);
+	p->faults = faults_new(p->options, again, &ops);
 	return faults_plan(p->faults);
 }

@@ -61,8 +61,11 @@ bool phases_may_run(void *ctx);
 void phases_start_link(struct phases *p, int listen_fd);
 void phases_free_link(struct phases *p);
 void phases_see_link(struct phases *p, struct snapshot *s);
-/* phases_faults.c: before anything that could go wrong.  NULL: nothing is injected. */
-struct faultplan *phases_start_faults(struct phases *p);
+/*
+ * phases_faults.c: before anything that could go wrong; @again: an earlier process had the rules of
+ * the command line.  NULL: nothing is injected.
+ */
+struct faultplan *phases_start_faults(struct phases *p, bool again);
 /* phases_commands.c: what the control socket may be asked beside the session's state. */
 void phases_add_commands(struct phases *p);
 /* Ask for a fresh snapshot, or remember to when the one we have is out; @ctx is a struct phases. */

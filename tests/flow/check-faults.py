@@ -35,8 +35,9 @@ MOMENTS = (
 
 
 def injected(case, *rules, **more):
+    """@rules: or other options of the daemon."""
     return Service(case, "--enable-faults", "--fault-seed", str(case.seed + 1),
-                   *[f"--fault={rule}" for rule in rules], **more)
+                   *[rule if rule.startswith("--") else f"--fault={rule}" for rule in rules], **more)
 
 
 # --- dying ----------------------------------------------------------------------------------------
@@ -71,6 +72,18 @@ def dies_with_a_page(case):
 def dies_in_each_way(case):
     dies(case, "session.running", (LOST,), *PATIENT, death="abort", status=-signal.SIGABRT)
     dies(case, "session.running", (LOST,), *PATIENT, death="segv", status=-signal.SIGSEGV)
+
+
+def is_followed(case):
+    """Under a keeper: who comes behind the one that died may be told to do wrong, and does none of it by itself."""
+    service = injected(case, "point=session.advised,action=die=segv", "--keeper")
+    service.sharer("vm", "main")
+    source = service.source()
+    wait_for("it to die", lambda: "dies at session.advised" in service.log())
+    wait_for("a successor to say so", lambda: service.log().count("faults may be injected") == 2)
+    check(source.summary()["outcome"] != DONE, "the source thinks that its VM is here")
+    check_equal(service.log().count("dies at"), 1, "deaths")
+    check(service.child.running(), "the keeper has ended")
 
 
 # --- who may ----------------------------------------------------------------------------------------
@@ -283,6 +296,7 @@ CASES = [
     ("F61 dies at each moment, where the source waits for an answer", dies_at_each_moment_of_a_commit),
     ("F61 dies with a page in hand", dies_with_a_page),
     ("F61 dies of other signals", dies_in_each_way),
+    ("F61 who follows one that died has no rules", is_followed),
     ("F61 faults are served late, twice, and woken late", slow_faults),
     ("F61 requests leave late, and twice", slow_requests),
     ("F61 what the source sends is looked at late", slow_connections),
