@@ -150,6 +150,10 @@ void engine_deinit(struct engine *e);
 /* --- set-up: blocks, then the ledger over all of them ----------------------------------------- */
 /* @memory: zeroed, ledger_size(e->blocks.pages) bytes. */
 int engine_use_ledger(struct engine *e, void *memory, size_t size);
+/* One that an earlier process left behind its package; engine_recount() follows.  0, -EBADMSG. */
+int engine_adopt_ledger(struct engine *e, void *memory, size_t size);
+/* What became of a page that the earlier process had claimed: PRESENT, or what it is again. */
+void engine_judged(struct engine *e, uint64_t page, enum page_state is, uint64_t now);
 
 /* --- before faults are served ---------------------------------------------------------------- */
 /* Precopy data or zeroes of one page, or a part of it, are where they belong. */

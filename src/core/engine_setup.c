@@ -73,6 +73,58 @@ int engine_use_ledger(struct engine *e, void *memory, size_t size)
 	return ledger_init(&e->ledger, memory, size, e->blocks.pages);
 }
 
+/**
+ * engine_adopt_ledger - go on with a ledger that an earlier process left behind its package
+ * @memory: may hold anything; stays the caller's
+ *
+ * Return: 0; -EBADMSG when it is no ledger, not over these blocks, or has pages of which nobody
+ * said that they come.
+ */
+int engine_adopt_ledger(struct engine *e, void *memory, size_t size)
+{
+	struct ledger l;
+	int ret = ledger_adopt(&l, memory, size);
+
+	if (ret < 0)
+		return ret;
+	if (l.pages != e->blocks.pages || ledger_find(&l, 0, l.pages, PAGE_NEVER) < l.pages)
+		return -EBADMSG;
+	e->ledger = l;
+	return 0;
+}
+
+/**
+ * engine_judged - what became of a page that an earlier process had claimed
+ * @page: PLACING or CONTESTED, and counted as missing (engine_recount())
+ * @is: PRESENT; or MISSING, STORED, ZERO: what it was before, for the claim was not carried out; or
+ *   LOST: nobody can tell
+ *
+ * Who waits for a page that is there is woken; who waits for another has to fault again.
+ */
+void engine_judged(struct engine *e, uint64_t page, enum page_state is, uint64_t now)
+{
+	struct block *b = block_of_page(&e->blocks, page);
+	struct engine_report r = {
+		.page = page, .n = 1, .lane = LANE_STORE, .how = HOW_COPY, .from = PAGE_MISSING,
+		.result = PLACED, .arrived_ns = now, .placed_ns = now,
+	};
+
+	if (is == PAGE_PRESENT) {
+		r.contested = ledger_publish(&e->ledger, page);
+		engine_report(e, &r, now);
+		return;
+	}
+	ledger_unclaim(&e->ledger, page, is);
+	if (is == PAGE_MISSING)
+		return;
+	b->missing--;
+	b->lost += is == PAGE_LOST;
+	b->stored += is == PAGE_STORED;
+	b->zero += is == PAGE_ZERO;
+	e->stored_left += is == PAGE_STORED;
+	e->owed_left -= is != PAGE_LOST;
+}
+
 /* --- before faults are served ---------------------------------------------------------------- */
 
 /* The gates hear what became of pages; no device reaches any before they are final. */

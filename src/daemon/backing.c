@@ -26,7 +26,7 @@
 /* content comes in pieces of this size, whatever the block's pages are */
 #define TARGET_PAGE 4096u
 
-static int open_shared(struct backing *b, uint64_t file_offset)
+static int check_shared(struct backing *b, uint64_t file_offset)
 {
 	struct mem_identity id;
 	int ret = mem_identify(b->file, &id);
@@ -38,16 +38,51 @@ static int open_shared(struct backing *b, uint64_t file_offset)
 		return -EINVAL;
 	b->hugetlb = id.hugetlb;
 	b->file_offset = file_offset;
-	ret = mem_punch(b->file, file_offset, b->length);
-	if (ret < 0)
-		return ret;
-	b->map = mem_map_shared(b->file, file_offset, b->length);
+	return 0;
+}
+
+static int map_file(struct backing *b)
+{
+	b->map = mem_map_shared(b->file, b->file_offset, b->length);
 	return b->map ? 0 : -errno;
+}
+
+static int open_shared(struct backing *b, uint64_t file_offset)
+{
+	int ret = check_shared(b, file_offset);
+
+	if (ret == 0)
+		ret = mem_punch(b->file, file_offset, b->length);
+	return ret < 0 ? ret : map_file(b);
+}
+
+/* A store in a file outlives us; like one in memory of our own it costs what is written. */
+static int open_store(struct backing *b)
+{
+	int ret;
+
+	if (b->file >= 0) {
+		ret = mem_kept_size(b->file, b->length);
+		return ret < 0 ? ret : map_file(b);
+	}
+	b->map = mem_map_private(b->length);
+	return b->map ? 0 : -errno;
+}
+
+static void describe(struct backing *b, const struct block *block, int file)
+{
+	*b = (struct backing){
+		.kind = block->kind,
+		.file = file,
+		.length = block->length,
+		.page_size = block->page_size,
+	};
 }
 
 /**
  * backing_open - make the place for a block's content
- * @file: of a SHARED block, -1 otherwise; owned from here on, also on failure
+ * @file: of a SHARED block; for the store of another an empty memfd, or -1; owned from here on,
+ *   also on failure
  * @file_offset: bytes, a multiple of the block's page size
  *
  * Empties the file's range: nothing that was there before counts, and whoever wrote it has no
@@ -57,16 +92,29 @@ static int open_shared(struct backing *b, uint64_t file_offset)
  */
 int backing_open(struct backing *b, const struct block *block, int file, uint64_t file_offset)
 {
-	*b = (struct backing){
-		.kind = block->kind,
-		.file = file,
-		.length = block->length,
-		.page_size = block->page_size,
-	};
+	describe(b, block, file);
+	return b->kind == BLOCK_SHARED ? open_shared(b, file_offset) : open_store(b);
+}
+
+/**
+ * backing_adopt - take the place over that an earlier process made, with what is in it
+ * @file: as it was given to backing_open() there; owned from here on, also on failure
+ *
+ * Return: 0; -EBADMSG when it is not what that made of it, or another -errno; backing_close() after
+ * any.
+ */
+int backing_adopt(struct backing *b, const struct block *block, int file, uint64_t file_offset)
+{
+	int ret;
+
+	describe(b, block, file);
 	if (b->kind == BLOCK_SHARED)
-		return open_shared(b, file_offset);
-	b->map = mem_map_private(b->length);
-	return b->map ? 0 : -errno;
+		ret = check_shared(b, file_offset);
+	else
+		ret = mem_is_kept(b->file, b->length) ? 0 : -EBADMSG;
+	if (ret < 0)
+		return ret == -EINVAL ? -EBADMSG : ret;
+	return map_file(b);
 }
 
 /**
@@ -121,7 +169,7 @@ int backing_write(struct backing *b, uint64_t offset, const uint8_t *data, uint6
  */
 int backing_discard(struct backing *b, uint64_t offset, uint64_t len)
 {
-	if (b->kind == BLOCK_SHARED)
+	if (b->file >= 0)
 		return mem_punch(b->file, b->file_offset + offset, len);
 	return mem_drop(b->map + offset, len);
 }
@@ -251,4 +299,47 @@ int backing_arm(struct backing *b, int uffd)
 	b->armed = true;
 	b->can_zero = can & UFFD_CAN_ZERO;
 	return 0;
+}
+
+/* Where a page is, CONTINUE maps it, or finds it mapped; where none is, it makes none. */
+static int huge_is_there(const struct backing *b, uint64_t offset, int uffd,
+			 const struct uffd_ops *ops)
+{
+	struct uffd_result result;
+
+	switch (uffd_place(ops, uffd, UFFD_CONTINUE, (uint64_t)(uintptr_t)b->map + offset,
+			   b->page_size, NULL, false, &result)) {
+	case UFFD_DONE:
+	case UFFD_EXISTS:
+		return 1;
+	default:
+		return result.err == EFAULT ? 0 : -EIO;
+	}
+}
+
+/**
+ * backing_has - is a page of a shared block there, in the file?
+ * @offset: bytes in the block
+ * @uffd: of our own address space; the block is armed with it
+ *
+ * Also one that nobody has mapped, or that was swapped out.
+ *
+ * Return: 1 it is, 0 it is not, -errno when it cannot be told.
+ */
+int backing_has(const struct backing *b, uint64_t offset, int uffd, const struct uffd_ops *ops)
+{
+	return b->hugetlb ? huge_is_there(b, offset, uffd, ops) :
+			    mem_has_data(b->file, b->file_offset + offset, b->page_size);
+}
+
+/**
+ * backing_stores - has the store of a private block content for a page?
+ *
+ * What was discarded has none, so content says that it came before the switch-over.
+ *
+ * Return: as backing_has().
+ */
+int backing_stores(const struct backing *b, uint64_t offset)
+{
+	return mem_has_data(b->file, offset, b->page_size);
 }

@@ -14,10 +14,12 @@
 #include <stdint.h>
 #include "core/block.h"
 #include "core/ledger.h"
+#include "sys/uffd.h"
 
 struct backing {
 	enum block_kind kind;
-	int file;			/* SHARED: owned; -1 */
+	/* SHARED; the store's, where it is to outlive us: owned; -1 */
+	int file;
 	uint64_t file_offset;
 	uint64_t length, page_size;
 	bool hugetlb;
@@ -28,6 +30,8 @@ struct backing {
 
 /* Takes @file over (also on failure) and empties its range.  0 or -errno. */
 int backing_open(struct backing *b, const struct block *block, int file, uint64_t file_offset);
+/* The same place, made by an earlier process: nothing of it is emptied.  0, -EBADMSG, -errno. */
+int backing_adopt(struct backing *b, const struct block *block, int file, uint64_t file_offset);
 void backing_close(struct backing *b);
 /* Precopy content; @data NULL: zeroes.  0 or -errno. */
 int backing_write(struct backing *b, uint64_t offset, const uint8_t *data, uint64_t len,
@@ -46,6 +50,10 @@ static inline bool backing_sparse(const struct backing *b)
 }
 /* Of a sparse one: is nothing there in this range? */
 bool backing_is_hole(const struct backing *b, uint64_t offset, uint64_t len);
+/* Is a page of a shared, armed one there?  1, 0, -errno: it cannot be told. */
+int backing_has(const struct backing *b, uint64_t offset, int uffd, const struct uffd_ops *ops);
+/* Has a store in a file content for a page?  The same. */
+int backing_stores(const struct backing *b, uint64_t offset);
 /* Register our own mapping of a shared block with @uffd. */
 int backing_arm(struct backing *b, int uffd);
 

@@ -100,11 +100,14 @@ static void on_block(struct faultloop *f, const struct message *m)
 
 static void on_blocks_done(struct faultloop *f, const struct message *m)
 {
-	int ret = f->engine.session.state == SESSION_FAILED ? 0 : intake_blocks_done(f);
-	int ledger = m->blocks_done.ledger, package = m->blocks_done.package;
+	int ledger = m->blocks_done.ledger, ret = 0;
 
-	close_fd(&ledger);
-	close_fd(&package);
+	f->package_kept = m->blocks_done.package;
+	if (f->engine.session.state == SESSION_FAILED)
+		close_fd(&ledger);
+	else
+		ret = intake_blocks_done(f, ledger);
+
 	if (ret < 0)
 		verdict_halt(f, -ret, "no memory for the ledger");
 	faultloop_changed(f);
@@ -258,7 +261,7 @@ static void on_snapshot(struct faultloop *f, const struct message *m)
 static void on_adopted(struct faultloop *f, const struct message *m)
 {
 	(void)m;
-	faultloop_changed(f);
+	adopt_told(f);
 }
 
 static void on_quit(struct faultloop *f, const struct message *m)

@@ -37,6 +37,7 @@
 #include "core/guard.h"
 #include "core/probe.h"
 #include "daemon/inject_desk.h"
+#include "daemon/memoir.h"
 #include "daemon/removals.h"
 #include "sys/clock.h"
 #include "sys/sock.h"
@@ -275,13 +276,22 @@ static bool passed(const struct faultloop *f, uint64_t mark, size_t n)
 
 /**
  * faultloop_sent - bytes of the outbox went out to the source
+ *
+ * That what commits, and SHUT, has left is written down.
  */
 void faultloop_sent(struct faultloop *f, size_t n)
 {
+	bool answered, shut;
+
 	outbox_took(&f->outbox, n);
 	if (!f->running_told && passed(f, f->answer_mark, n))
+	answered = passed(f, f->answer_mark, n);
+	shut = f->closing && passed(f, f->shut_mark, n);
+	if (answered || shut)
+		faultloop_changed(f);
+	if (answered)
 		inject_moment(f->faults, FAULTPLAN_AT_AFTER_PONG);
-	if (f->closing && passed(f, f->shut_mark, n))
+	if (shut)
 		inject_moment(f->faults, FAULTPLAN_AT_AFTER_SHUT);
 }
 
@@ -294,6 +304,8 @@ static void flush(struct faultloop *f)
 	struct mem_ring *q = &f->outbox.queue;
 	ssize_t n;
 
+	if (f->dirty)
+		memoir_write(f);
 	if (f->outbox.sending || f->outbox.broken || outbox_empty(&f->outbox) || f->return_fd < 0)
 		return;
 	inject_return(f->faults, f->return_fd);
@@ -390,6 +402,7 @@ static bool turn(struct faultloop *f)
 	ask(f);
 	gates_turn(f);
 	more |= f->filling;
+	more |= adopt_turn(f);
 	arm_members(f);
 	arm_receive(f, &f->urgent, &f->urgent_receiving, COOKIE_URGENT);
 	/* Large receives are what makes it fast: not before its buffer is worked off. */
@@ -412,6 +425,8 @@ void faultloop_tell_main(struct faultloop *f)
 {
 	struct snapshot *s = steal_ptr(&f->snapshot);
 
+	if (f->dirty)
+		memoir_write(f);
 	if (s) {
 		fill_snapshot(f, s, clock_ns());
 		__atomic_store_n(&f->filled, s, __ATOMIC_RELEASE);

@@ -89,6 +89,7 @@ struct faultloop {
 	bool main_closed;		/* the connection ended */
 	/* SHUT is on its way: nothing is asked any more, and nothing refused */
 	bool closing;
+	bool shut_clean;		/* nothing was left of an earlier message then */
 	/* see arrears.c: since when the urgent lane is quiet (0: none), and what it had brought */
 	uint64_t arrears_ns, arrears_bytes;
 	bool arrears_asked;
@@ -120,6 +121,7 @@ struct faultloop {
 	unsigned n_listed;
 	char machine[256], peer[128];
 	uint32_t page_bits, ram_section;	/* of its stream; see snapshot.h */
+	bool footers;			/* the same */
 	bool held_left;			/* pages of held blocks are missing, as far as was looked */
 	/* the package (or the naked tail of a precopy) */
 	/* of the package or tail, while it is being received; heap */
@@ -127,12 +129,14 @@ struct faultloop {
 	uint64_t body_size, body_have;
 	bool tail;			/* it finished as precopy */
 	int package_fd;
+	int package_kept;		/* empty memfd for it, which outlives us; -1 */
 	uint64_t package_size, device_offset, device_size;
 	/* of our own source: the state of devices in front of the device part; see devsection.h */
 	uint64_t states_offset, states_size;
 	uint32_t pings[8];
 	unsigned n_pings;
 
+	struct adoption adoption;
 	uint64_t strays;
 	/* the main thread knows that pages wait for the pool, or that none do */
 	bool pool_told;
@@ -218,6 +222,8 @@ void verdict_halt(struct faultloop *f, int error, const char *fmt, ...)
 void verdict_lost(struct faultloop *f, int error);
 /* On purpose: the connections of the source end, and a resumed one may come. */
 void verdict_pause(struct faultloop *f, const char *reason);
+/* An earlier process had it, and ended. */
+void verdict_restarted(struct faultloop *f);
 /* The main connection's end. */
 void verdict_closed(struct faultloop *f, int error);
 /* SHUT(0), once nothing is owed. */
@@ -267,7 +273,9 @@ static inline bool intake_wants_body(const struct faultloop *f)
 }
 /* The connection has ended: is a whole package among the bytes that were not looked at yet? */
 bool intake_holds_package(const struct lane *l);
-int intake_blocks_done(struct faultloop *f);
+int intake_blocks_done(struct faultloop *f, int ledger);
+/* Memory that depends on the longest page.  0 or -errno. */
+int intake_use_pages(struct faultloop *f);
 /* The urgent lane's decoder learns the blocks; whichever of the two comes last calls it. */
 int intake_urgent(struct faultloop *f);
 /* ARMED: sweep, register our own mappings, serve. */
@@ -292,6 +300,14 @@ void gates_free(struct faultloop *f);
 
 /* fill.c */
 void fill_snapshot(const struct faultloop *f, struct snapshot *s, uint64_t now);
+
+/* adopt.c: what an earlier process left. */
+/* Before the thread runs: stand where that one stood.  0 or -errno, with options.adopt->why. */
+int adopt_begin(struct faultloop *f);
+/* Every sharer it had has been told of again. */
+void adopt_told(struct faultloop *f);
+/* Wake who may sleep for what it did not do any more.  True when there is more of it. */
+bool adopt_turn(struct faultloop *f);
 
 /* inject_desk.c: somebody comes past a point that is about a sharer's page. */
 void inject_fault_met(struct faultloop *f, enum faultplan_point point, const struct member *m,

@@ -49,6 +49,8 @@ static int set_up(struct faultloop *f, const struct faultloop_options *options)
 	if (ret == 0)
 		ret = mailbox_init(&f->reports, sizeof(struct bulk_message), REPORT_SLOTS,
 				   f->doorbell);
+	if (ret == 0 && options->adopt)
+		ret = adopt_begin(f);
 	return ret;
 }
 
@@ -73,6 +75,7 @@ static void tear_down(struct faultloop *f)
 	free(f->desk);
 	close_fd(&f->return_fd);
 	close_fd(&f->package_fd);
+	close_fd(&f->package_kept);
 	close_fd(&f->own_uffd);
 	close_fd(&f->doorbell);
 	close_fd(&f->notify);
@@ -101,6 +104,17 @@ static int begin(struct faultloop *f)
 	return ret;
 }
 
+/* What was kept is closed also when it did not come to taking it over. */
+static void abandon(const struct faultloop_adopt *kept)
+{
+	struct faultloop_adopt left;
+
+	if (!kept)
+		return;
+	left = *kept;
+	adopt_close(&left);
+}
+
 /**
  * faultloop_start - make everything and start the thread
  * @options: copied
@@ -114,15 +128,19 @@ int faultloop_start(struct faultloop **out, const struct faultloop_options *opti
 	struct faultloop *f = calloc(1, sizeof(*f));
 	int ret;
 
-	if (!f)
+	if (!f) {
+		abandon(options->adopt);
 		return -ENOMEM;
-	f->main.fd = f->urgent.fd = f->return_fd = f->package_fd = f->own_uffd = -1;
+	}
+	f->main.fd = f->urgent.fd = f->return_fd = f->own_uffd = -1;
+	f->package_fd = f->package_kept = -1;
 	f->urgent.id = LANE_URGENT;
 	roster_init(&f->roster);
 	ret = set_up(f, options);
 	if (ret == 0)
 		ret = begin(f);
 	if (ret < 0) {
+		abandon(f->options.adopt);
 		tear_down(f);
 		return ret;
 	}

@@ -18,6 +18,7 @@
 
 #include "core/guard.h"
 #include "daemon/inject.h"
+#include "daemon/memoir.h"
 #include "sys/clock.h"
 #include "sys/fd.h"
 #include "sys/mem.h"
@@ -130,6 +131,7 @@ static int on_blocks_end(struct faultloop *f, const struct lane *l)
 {
 	f->ram_section = l->stream.ram_section;
 	inject_moment(f->faults, FAULTPLAN_AT_BLOCKS);
+	f->footers = l->stream.footers;
 	need(f, NEED_BLOCKS);
 	return 0;
 }
@@ -314,17 +316,22 @@ static void package_complete(struct faultloop *f)
 		return;
 	}
 	f->times.switchover = f->times.state = clock_ns();
+	if (f->engine.session.committed)
+		ledger_commit(&f->engine.ledger);
+	memoir_write_blocks(f);
 	inject_moment(f->faults, FAULTPLAN_AT_PACKAGE);
 	need(f, NEED_ARM);
 }
 
 /*
  * What the main sharer will get: a copy, which was never mapped.  A mapping that can write would
- * keep it from being sealed as long as a child that was forked meanwhile has it, too.
+ * keep it from being sealed as long as a child that was forked meanwhile has it, too.  Where there
+ * is one, in the memfd that outlives us.
  */
-static int blob_of(const char *name, const uint8_t *bytes, uint64_t len)
+static int blob_of(struct faultloop *f, const char *name, const uint8_t *bytes, uint64_t len)
 {
-	cleanup_fd int fd = mem_blob_new(name, len);
+	cleanup_fd int fd = f->package_kept < 0 ? mem_blob_new(name, len) :
+						  steal_fd(&f->package_kept);
 	int ret;
 
 	if (fd < 0)
@@ -384,7 +391,7 @@ static void split_package(struct faultloop *f)
 	f->engine.session.answer_commits = p.has_commit_ping;
 	f->n_pings = p.n_pings;
 	memcpy(f->pings, p.pings, p.n_pings * sizeof(p.pings[0]));
-	f->package_fd = blob_of("postcopy-package", body, f->body_size);
+	f->package_fd = blob_of(f, "postcopy-package", body, f->body_size);
 	if (f->package_fd < 0)
 		verdict_halt(f, ENOMEM, "cannot keep the package of %" PRIu64 " bytes: %s",
 			     f->body_size, strerror(-f->package_fd));
@@ -414,7 +421,7 @@ static void tail_complete(struct faultloop *f, size_t device_len)
 {
 	cleanup_free uint8_t *body = steal_ptr(&f->body);
 
-	f->package_fd = blob_of("postcopy-device-state", body, device_len);
+	f->package_fd = blob_of(f, "postcopy-device-state", body, device_len);
 	if (f->package_fd < 0) {
 		verdict_halt(f, ENOMEM, "no memory for the device state");
 		return;
@@ -495,16 +502,6 @@ bool intake_holds_package(const struct lane *l)
 
 /* --- what the main thread answered ------------------------------------------------------------ */
 
-/* Untouched parts of it cost nothing: the memory is mapped without reserve and NEVER is zero. */
-static int make_ledger(struct faultloop *f)
-{
-	f->ledger_size = ledger_size(f->engine.blocks.pages);
-	f->ledger_memory = mem_map_private(f->ledger_size);
-	if (!f->ledger_memory)
-		return -ENOMEM;
-	return engine_use_ledger(&f->engine, f->ledger_memory, f->ledger_size);
-}
-
 /**
  * intake_urgent - the urgent lane's decoder learns the blocks
  *
@@ -519,38 +516,6 @@ int intake_urgent(struct faultloop *f)
 		return 0;
 	qstream_init(&f->urgent.stream, QSTREAM_URGENT, &f->main.stream);
 	return lane_use_pages(&f->urgent, f->zeroes_size);
-}
-
-/**
- * intake_blocks_done - the main thread said what backs every block
- *
- * Makes all memory that depends on the blocks: the ledger, a page of zeroes as long as the longest
- * page (for ranges that offer no ZEROPAGE), the landing slots of the lanes.
- *
- * Return: 0 or -errno; the lane stands still until this was called.
- */
-int intake_blocks_done(struct faultloop *f)
-{
-	uint64_t longest = TARGET_PAGE;
-	int ret;
-
-	for (unsigned i = 0; i < f->engine.blocks.n; i++)
-		if (f->engine.blocks.block[i].page_size > longest)
-			longest = f->engine.blocks.block[i].page_size;
-	ret = make_ledger(f);
-	if (ret < 0)
-		return ret;
-	f->zeroes_size = longest;
-	f->zeroes = mem_map_private(longest);
-	f->placer.zeroes = f->zeroes;
-	if (!f->zeroes)
-		return -ENOMEM;
-	ret = lane_use_pages(&f->main, longest);
-	if (ret < 0)
-		return ret;
-	f->need = NEED_NOTHING;
-	inject_moment(f->faults, FAULTPLAN_AT_MATCHED);
-	return intake_urgent(f);
 }
 
 /**

@@ -213,6 +213,35 @@ void verdict_pause(struct faultloop *f, const char *reason)
 }
 
 /**
+ * verdict_restarted - the process that had the session ended, and its connections end with it
+ *
+ * For the source that is a lost connection.  What was the verdict before stays it.
+ */
+void verdict_restarted(struct faultloop *f)
+{
+	const struct session *s = &f->engine.session;
+	bool unknown = nobody_knows_whose(f);
+
+	hang_up(f);
+	f->main_closed = true;
+	if (s->state == SESSION_COMPLETE)
+		return;
+	if (s->state == SESSION_PAUSED || s->state == SESSION_FAILED) {
+		lost_while_held(f);
+		return;
+	}
+	f->error = ECONNRESET;
+	snprintf(f->reason, sizeof(f->reason),
+		 "the service was restarted in state %s, %" PRIu64 " of %" PRIu64
+		 " owed pages missing", session_state_name(s->state), f->engine.owed_left,
+		 f->engine.owed);
+	f->cause_len = strlen(f->reason);
+	say_whereabouts(f, ": ", whereabouts(f, true, unknown));
+	f->ownership_unknown = unknown;
+	faultloop_feed(f, SESSION_SOURCE_LOST);
+}
+
+/**
  * verdict_closed - the main connection ended, expected or not; as verdict_lost()
  */
 void verdict_closed(struct faultloop *f, int error)
@@ -313,6 +342,7 @@ void verdict_end(struct faultloop *f)
 		if (inject_holds_shut(f))
 			return;
 		inject_moment(f->faults, FAULTPLAN_AT_BEFORE_SHUT);
+		f->shut_clean = outbox_empty(&f->outbox);
 		outbox_shut(&f->outbox, 0);
 		f->shut_mark = outbox_mark(&f->outbox);
 		f->closing = true;

@@ -292,6 +292,44 @@ int mem_blob_seal(int fd)
 	return fcntl(fd, F_ADD_SEALS, seals) < 0 ? -errno : 0;
 }
 
+/**
+ * mem_kept_size - give an empty memory file its size, for good
+ *
+ * Its content stays writable.  0 or -errno.
+ */
+int mem_kept_size(int fd, uint64_t len)
+{
+	if (ftruncate(fd, (off_t)len) < 0)
+		return -errno;
+	return fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0 ? -errno : 0;
+}
+
+/**
+ * mem_is_kept - is @fd a memory file of @len bytes that stays so, and can be written?
+ */
+bool mem_is_kept(int fd, uint64_t len)
+{
+	struct stat st;
+	int seals = fcntl(fd, F_GET_SEALS);
+
+	return seals >= 0 && (seals & F_SEAL_SHRINK) && mem_writable(fd) && fstat(fd, &st) == 0 &&
+	       (uint64_t)st.st_size == len;
+}
+
+/**
+ * mem_has_data - is something of a range of a memory file instantiated?
+ *
+ * Return: 1 yes, also when it was swapped out; 0 it is a hole; -errno when it cannot be told.
+ */
+int mem_has_data(int fd, uint64_t offset, uint64_t len)
+{
+	off_t at = lseek(fd, (off_t)offset, SEEK_DATA);
+
+	if (at < 0)
+		return errno == ENXIO ? 0 : -errno;
+	return (uint64_t)at < offset + len;
+}
+
 /* The same file twice in a row over a reservation, so that nothing else can come between. */
 static int mem_ring_map(uint8_t *base, size_t size, int fd)
 {

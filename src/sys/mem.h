@@ -70,6 +70,15 @@ int mem_held(int fd, uint64_t *bytes);
 int mem_blob_new(const char *name, uint64_t len);
 int mem_blob_seal(int fd);
 
+/*
+ * A memory file that outlives us: sized and sealed, so that nobody takes it away under whoever maps
+ * it.  0 or -errno.  Is it such a one, of that size?
+ */
+int mem_kept_size(int fd, uint64_t len);
+bool mem_is_kept(int fd, uint64_t len);
+/* Is something of that range in the file (not hugetlbfs), mapped or not?  1, 0, -errno. */
+int mem_has_data(int fd, uint64_t offset, uint64_t len);
+
 /* A byte queue whose readable part is always one contiguous range ("mapped twice"). */
 struct mem_ring {
 	uint8_t *base;

@@ -498,3 +498,21 @@ void qstream_init(struct qstream *q, enum qstream_channel channel, const struct 
 	q->channel = channel;
 	q->last_block = -1;
 }
+
+/**
+ * qstream_restore - what is known of a connection that is over: its blocks, and how it numbers them
+ * @known: copied
+ */
+void qstream_restore(struct qstream *q, const struct qstream_known *known)
+{
+	assert(known->n_blocks > 0 && known->n_blocks <= QSTREAM_MAX_BLOCKS);
+	qstream_init(q, QSTREAM_MAIN, NULL);
+	q->phase = PHASE_RECORD;
+	q->stage = STAGE_RECOVERY;
+	q->packaged = true;
+	q->ram_section = known->ram_section;
+	q->page_bits = known->page_bits;
+	q->footers = known->footers;
+	q->n_blocks = known->n_blocks;
+	memcpy(q->blocks, known->blocks, known->n_blocks * sizeof(q->blocks[0]));
+}

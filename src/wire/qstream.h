@@ -116,6 +116,18 @@ struct qstream {
 /* @blocks_of: the main channel's decoder after BLOCKS_END; NULL for QSTREAM_MAIN itself. */
 void qstream_init(struct qstream *q, enum qstream_channel channel, const struct qstream *blocks_of);
 
+/*
+ * A decoder as it stood behind BLOCKS_END on a connection that an earlier process read: for
+ * qstream_init() of those that follow.
+ */
+struct qstream_known {
+	unsigned n_blocks;
+	const struct qstream_block *blocks;
+	uint32_t ram_section, page_bits;
+	bool footers;
+};
+void qstream_restore(struct qstream *q, const struct qstream_known *known);
+
 /* The next record of @buf: enum qstream_event, or -EPROTO (for good) with q->reason. */
 int qstream_next(struct qstream *q, const uint8_t *buf, size_t len, struct qstream_record *rec);
 
