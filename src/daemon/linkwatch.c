@@ -301,6 +301,7 @@ void linkwatch_see(struct linkwatch *l, const struct snapshot *s)
  */
 void linkwatch_attach(struct linkwatch *l, int fd)
 {
+	bool was_down = l->networked && l->down;
 	struct inetdiag tcp;
 
 	l->networked = false;
@@ -319,6 +320,9 @@ void linkwatch_attach(struct linkwatch *l, int fd)
 	l->duty = IDLE;
 	if (l->networked)
 		netpath_look(l->path, &l->ends, &l->view);
+	/* Whoever was told that it is gone hears of this, too: the source was faster than we. */
+	if (l->networked && was_down)
+		say(l, false);
 }
 
 /* --- for people ------------------------------------------------------------------------------- */

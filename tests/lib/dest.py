@@ -182,6 +182,7 @@ class Postcopyd:
 
     PROGRAMS = ("postcopyd", "postcopyctl")
     VERBS = ("status", "blocks", "sharers", "blockers")
+    within = ()                         # a command that the daemon is run by (netns.py)
 
     def __init__(self, case, uri, source, tag=""):
         self.case = case
@@ -201,7 +202,7 @@ class Postcopyd:
 
     def _start_daemon(self, names, options=()):
         ready_r, ready_w = os.pipe()
-        argv = [built("postcopyd"), "--incoming", self.uri, "--run-dir", self.run_dir,
+        argv = [*self.within, built("postcopyd"), "--incoming", self.uri, "--run-dir", self.run_dir,
                 "--ready-fd", str(ready_w), "--device-state", self.device_state, "--stay", *options]
         for name in names:
             argv += ["--expect", name]
@@ -292,8 +293,9 @@ class PostcopydDestination(Postcopyd):
     PROGRAMS = (*Postcopyd.PROGRAMS, "tests/lib/sharer")
 
     def __init__(self, case, uri, source, threads=2, touch_from="listening", loaded_after=0,
-                 second=True, tag="", daemon=()):
+                 second=True, tag="", daemon=(), within=()):
         super().__init__(case, uri, source, tag)
+        self.within = within
         self._touch = ["--threads", str(threads), "--seed", str(case.seed)]
         self.child = self._start_daemon(["vm", "second"] if second else ["vm"], daemon)
         self.main = self._start_sharer("vm", "create", [
