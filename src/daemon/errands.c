@@ -158,6 +158,8 @@ static void on_map(struct faultloop *f, const struct message *m)
 
 	if (member && member->maps_due && --member->maps_due == 0)
 		member->ready = true;
+	if (member && ret == 0)
+		loss_mapped(f, member);
 	if (ret < 0 && member)
 		verdict_member(f, member, SHARER_DISABLED, -ret,
 			       "mapping at 0x%" PRIx64 " of block %u: %s", m->map.mapping.address,
@@ -248,6 +250,11 @@ static void on_stop(struct faultloop *f, const struct message *m)
 	verdict_halt(f, m->stop.error, "%s", m->stop.reason);
 }
 
+static void on_bereft(struct faultloop *f, const struct message *m)
+{
+	loss_bereft(f, m->bereft.reason);
+}
+
 static void on_gate(struct faultloop *f, const struct message *m)
 {
 	gates_order(f, m->gate);
@@ -288,6 +295,7 @@ void errands_inbox(struct faultloop *f)
 		[MESSAGE_WANT] = on_want,
 		[MESSAGE_PAUSE] = on_pause,
 		[MESSAGE_STOP] = on_stop,
+		[MESSAGE_BEREFT] = on_bereft,
 		[MESSAGE_GATE] = on_gate,
 		[MESSAGE_ADOPTED] = on_adopted,
 		[MESSAGE_SNAPSHOT] = on_snapshot,

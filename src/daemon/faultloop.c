@@ -393,6 +393,7 @@ static bool turn(struct faultloop *f)
 	more |= main_more;
 	if (!more)
 		push(f);
+	loss_turn(f);
 	verdict_end(f);
 	verdict_tell_running(f);
 	note_first_served(f);
@@ -501,7 +502,7 @@ static void dispatch(struct faultloop *f, const struct ring_done *d)
 static int64_t patience(const struct faultloop *f, bool more)
 {
 	enum session_state state = f->engine.session.state;
-	int64_t rest;
+	int64_t rest, lost;
 
 	if (more)
 		return 0;
@@ -511,7 +512,10 @@ static int64_t patience(const struct faultloop *f, bool more)
 	if (f->retry_ns || (state == SESSION_RUNNING && (f->closing || !f->running_told)))
 		return TICK_NS;
 	rest = holdback_wait(f);
-	return rest >= 0 ? rest : arrears_wait(f);
+	if (rest < 0)
+		rest = arrears_wait(f);
+	lost = loss_wait(f);
+	return rest < 0 || (lost >= 0 && lost < rest) ? lost : rest;
 }
 
 /*

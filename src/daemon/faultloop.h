@@ -40,6 +40,8 @@ struct faultloop_options {
 	uint32_t quiet_ms;
 	/* for how long the background stream rests (holdback.c); 0: the default */
 	uint32_t calm_ms;
+	/* what somebody waits for that long, while the source is lost, is given up; 0: never */
+	uint64_t poison_ns;
 	const struct uffd_ops *uffd_ops;	/* NULL: the kernel */
 	struct record *record;		/* must outlive the thread; NULL: nobody keeps one */
 	/* what an earlier process left, with its record; NULL: a fresh session.  See adopt.h */
@@ -112,6 +114,8 @@ struct faultloop {
 	/* pages of these that want a huge page, and the pool has none */
 	uint64_t pool_waits;
 	uint64_t retry_ns;		/* when to try these again; 0: there is nothing */
+	uint64_t loss_due_ns;		/* when a page is to be given up, not before; 0 */
+	bool marks_due;			/* of lost pages, in some sharer */
 	struct stall stall;		/* of the main sharer; the bulk thread's, too */
 	bool doorbell_armed;		/* the doorbell's poll is armed */
 
@@ -196,6 +200,14 @@ static inline bool faultloop_halted(const struct faultloop *f)
 static inline bool faultloop_serving(const struct faultloop *f)
 {
 	return f->engine.session.armed && f->engine.session.state <= SESSION_COMPLETE;
+}
+/* Was a page given up, by us or by an earlier process? */
+static inline bool faultloop_lost(const struct faultloop *f)
+{
+	for (unsigned i = 0; i < f->engine.blocks.n; i++)
+		if (f->engine.blocks.block[i].lost)
+			return true;
+	return false;
 }
 /* Pages at hand, on either side, that wait for the pool of huge pages. */
 static inline uint64_t faultloop_pool_waits(const struct faultloop *f)
@@ -286,6 +298,17 @@ void perform_actions(struct faultloop *f);
 void perform_pending(struct faultloop *f);
 /* An action that was taken out before. */
 void perform_again(struct faultloop *f, const struct engine_action *a);
+
+/* loss.c: pages of a lost source. */
+void loss_turn(struct faultloop *f);
+/* When to look again, nanoseconds; -1. */
+int64_t loss_wait(const struct faultloop *f);
+/* As placements: true when it is over. */
+bool loss_poison(struct faultloop *f, struct engine_action *a);
+void loss_mapped(struct faultloop *f, struct member *m);
+bool loss_owes(const struct faultloop *f);
+/* The VM was ended because of it: nothing can mend this session. */
+void loss_bereft(struct faultloop *f, const char *reason);
 
 /* gates.c: what holds devices. */
 /* Do an order, and give it back. */

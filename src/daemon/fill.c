@@ -92,6 +92,9 @@ static void fill_blocks(const struct faultloop *f, struct snapshot *s)
 			.unplaced = b->unplaced,
 			.sharers = count_sharers(f, i),
 			.store = b->kind == BLOCK_HELD ? b->store : NULL,
+			.kept = b->kind == BLOCK_PRIVATE ? b->store : NULL,
+			.file = f->backing[i].file, .file_offset = f->backing[i].file_offset,
+			.first = b->first,
 		};
 		memcpy(to->name, b->name, sizeof(to->name));
 		if (!counted)
@@ -209,6 +212,8 @@ void fill_snapshot(const struct faultloop *f, struct snapshot *s, uint64_t now)
 	memcpy(s->reason, f->reason, sizeof(s->reason));
 	memcpy(s->machine, f->machine, sizeof(s->machine));
 	memcpy(s->source, f->peer, sizeof(s->source));
+	if (faultloop_serving(f) || f->engine.session.state == SESSION_PAUSED)
+		s->ledger = &f->engine.ledger;
 	gates_fill(f, s);
 	fill_blocks(f, s);
 	fill_sharers(f, s, now);

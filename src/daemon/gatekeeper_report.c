@@ -59,6 +59,9 @@ static void explain(const struct kept_gate *g, char *text, size_t size)
 		snprintf(text + n, size - (size_t)n,
 			 "; that at 0x%" PRIx64 " could not be: %s", s->error_iova,
 			 g_strerror(-s->error));
+	else if (s->lost)
+		snprintf(text + n, size - (size_t)n,
+			 "; %" PRIu64 " pages are lost: it never opens", s->lost);
 	else if (s->missing && eta_ms(g) >= 0)
 		snprintf(text + n, size - (size_t)n,
 			 "; %" PRIu64 " of %" PRIu64 " pages are missing, for %" PRIi64

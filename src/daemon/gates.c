@@ -225,6 +225,20 @@ static void fill_error(const struct gate *g, struct snapshot_gate *to)
 	}
 }
 
+/* Pages that were given up (--on-loss): they stay missing, and the gate closed. */
+static void fill_lost(const struct faultloop *f, const struct gate *g, struct snapshot_gate *to)
+{
+	uint64_t count[PAGE_STATES];
+	bool lost = faultloop_lost(f);
+
+	for (uint32_t at = 0; lost && at < g->n; at++) {
+		const struct gate_range *r = &g->range[g->by_iova[at]];
+
+		ledger_count(&f->engine.ledger, r->first, r->first + r->pages, count);
+		to->lost += count[PAGE_LOST];
+	}
+}
+
 static void fill_gate(const struct faultloop *f, unsigned index, struct snapshot_gate *to)
 {
 	const struct gate *g = f->gates.gate[index];
@@ -238,6 +252,7 @@ static void fill_gate(const struct faultloop *f, unsigned index, struct snapshot
 		.blocker = gate_blocker(g),
 	};
 	fill_error(g, to);
+	fill_lost(f, g, to);
 	if (faultloop_halted(f))
 		return;
 	to->n_due = f->gates.due[index].n;

@@ -5,8 +5,8 @@
  * What the files of the hand-over share: handover_qemu.c knows how far it is, handover_prepare.c
  * makes QEMU ready to take a stream, handover_ram.c asks it what memory it has, handover_blocks.c
  * decides how each block gets there, handover_declare.c says so at the door, handover_stream.c
- * sends the stream, handover_fail.c decides what becomes of it when a QEMU is lost,
- * handover_report.c tells.
+ * sends the stream, handover_freeze.c stops the VM for a while, handover_fail.c decides what
+ * becomes of it when a QEMU is lost, handover_report.c tells.
  */
 #include <glib.h>
 #include "daemon/handover_blocks.h"
@@ -36,6 +36,17 @@ enum handover_state {
 };
 
 #define HANDOVER_TIMELINE 64
+
+/* Stopped here, for its source is lost: see handover_freeze.c. */
+enum handover_frozen {
+	FROZEN_NOT,
+	FROZEN_ASKING,		/* whether it runs */
+	FROZEN_STOPPING,	/* it was told to; not answered yet */
+	FROZEN_STOPPED,
+	FROZEN_GOING_ON,	/* it was told to; not answered yet */
+	FROZEN_IDLE,		/* it did not run */
+	FROZEN_CANNOT,
+};
 
 struct handover_moment {
 	enum handover_state state;
@@ -87,6 +98,7 @@ struct handover {
 	struct qglobalstate run;	/* what the VM did at the source */
 	uint64_t wanted_ns;		/* when pages were last asked for ahead of need */
 	char left[160];			/* why it was not told to go on; "" */
+	enum handover_frozen frozen;
 	guint timer;
 };
 

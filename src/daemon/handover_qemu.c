@@ -140,6 +140,7 @@ void handover_drop_qemu(struct handover *h)
 	ram_query_free(steal_ptr(&h->query));
 	ram_query_free(steal_ptr(&h->known));
 	handover_stream_free(steal_ptr(&h->stream));
+	h->frozen = FROZEN_NOT;
 	h->pid = h->stranger = 0;
 	h->client = h->looked_at = 0;
 	h->preparation = 0;
@@ -463,7 +464,9 @@ static void at_cont(struct handover *h, const struct snapshot *s)
 
 static void at_running(struct handover *h, const struct snapshot *s)
 {
-	if (s->state == SESSION_COMPLETE)
+	bool frozen = h->frozen >= FROZEN_ASKING && h->frozen <= FROZEN_GOING_ON;
+
+	if (s->state == SESSION_COMPLETE && !frozen)
 		handover_enter(h, HANDOVER_COMPLETE);
 }
 

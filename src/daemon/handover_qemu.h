@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include "daemon/door_native.h"
 #include "daemon/faultloop.h"
+#include "daemon/losspolicy.h"
 #include "daemon/options.h"
 #include "daemon/snapshot.h"
 #include "wire/jsonmsg.h"
@@ -37,6 +38,8 @@ void handover_step(struct handover *h);
 const char *handover_waits(const struct handover *h, char *out, size_t len);
 /* Nothing more will be done: the VM is where it belongs, or cannot be. */
 bool handover_over(const struct handover *h);
+/* Its source is lost: have it stopped (@want), or go on if that was done. */
+enum losspolicy_stop handover_freeze(struct handover *h, bool want);
 /* One member @key of the object that is open in @w: postcopyd-control(7), handover. */
 void handover_report(const struct handover *h, struct jsonmsg_writer *w, const char *key);
 

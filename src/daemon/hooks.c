@@ -329,6 +329,19 @@ void hooks_see(struct hooks *h, const struct snapshot *s)
 	}
 }
 
+/**
+ * hooks_say - tell of an event that no snapshot shows
+ * @event: static
+ *
+ * Return: false: there is no program.
+ */
+bool hooks_say(struct hooks *h, const char *event, const struct snapshot *s)
+{
+	if (h->program)
+		enqueue(h, event, s);
+	return h->program;
+}
+
 bool hooks_busy(const struct hooks *h)
 {
 	return h->waiting.length != 0;

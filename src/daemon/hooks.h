@@ -35,6 +35,8 @@ void hooks_free(struct hooks *h);
 enum hooks_answer hooks_probe(struct hooks *h, const struct snapshot *s, char *why);
 /* Tell what @s shows and was not told yet. */
 void hooks_see(struct hooks *h, const struct snapshot *s);
+/* Tell of something else, @event is static; false: nobody is there to be told. */
+bool hooks_say(struct hooks *h, const char *event, const struct snapshot *s);
 /* Is a run going on, or waiting for its turn? */
 bool hooks_busy(const struct hooks *h);
 

@@ -24,6 +24,7 @@ enum message_kind {
 	MESSAGE_WANT,		/* pages ahead of need */
 	MESSAGE_PAUSE,		/* on purpose: end the connections of the source, wait for it */
 	MESSAGE_STOP,		/* refuse or, after the commit, hold the session */
+	MESSAGE_BEREFT,		/* the VM was ended, for its source is lost */
 	MESSAGE_GATE,		/* an order for a gate: do it and give it back */
 	MESSAGE_ADOPTED,	/* every sharer of an earlier process has been told of again */
 	MESSAGE_SNAPSHOT,	/* fill it and give it back */
@@ -85,6 +86,9 @@ struct message {
 		struct {
 			char reason[256];
 		} pause;
+		struct {
+			char reason[256];
+		} bereft;
 		/* ownership goes along, and comes back */
 		struct gate_order *gate;
 		struct snapshot *snapshot;

@@ -299,6 +299,7 @@ static void set_defaults(struct options *o)
 		.max_device_state = 1ull << 30,
 		.max_sharers = 32,
 		.max_waiters = 16384,
+		.on_loss = {OPTIONS_LOSS_WAIT, OPTIONS_LOSS_AFTER_S},
 		.exit_when_done = true,
 	};
 }

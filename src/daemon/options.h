@@ -66,6 +66,27 @@ enum options_dma {
 
 enum { OPTIONS_VFIO_MAX = 16 };
 
+/* What becomes of a VM whose source is lost. */
+enum options_on_loss {
+	OPTIONS_LOSS_WAIT,    /* nothing ends */
+	OPTIONS_LOSS_POISON,  /* who waits too long for a page is told that it is lost */
+	OPTIONS_LOSS_FREEZE,  /* the VM is stopped */
+	OPTIONS_LOSS_KILL,    /* the main sharer is ended */
+	OPTIONS_LOSS_POLICIES,
+};
+#define OPTIONS_LOSS_AFTER_S 30
+extern const char *const options_loss_names[OPTIONS_LOSS_POLICIES];
+
+struct options_loss {
+	enum options_on_loss policy;
+	unsigned after_s; /* of a pause; of a wait in one, for poison */
+};
+/* How long a page may be waited for; 0: it is never given up. */
+static inline uint64_t options_poison_ns(const struct options_loss *l)
+{
+	return l->policy == OPTIONS_LOSS_POISON ? l->after_s * 1000000000ull : 0;
+}
+
 /* A device of VFIO, whose state comes from its twin at the source. */
 struct options_vfio {
 	char *id;	  /* as the source calls it */
@@ -115,6 +136,7 @@ struct options {
 	bool enable_faults;
 	GPtrArray *faults;	 /* char *, rules of wire/faultrule.h; never NULL */
 	uint64_t fault_seed;	 /* 0: any */
+	struct options_loss on_loss;
 	bool switchover_ack;	 /* for a source >= 8.1 with that capability */
 	/* Unless --stay: exit 0 after COMPLETE once every sharer has gone, or 5 s later. */
 	bool exit_when_done;

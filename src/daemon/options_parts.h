@@ -21,6 +21,7 @@ enum options_kind {
 	KIND_ADDRESS,
 	KIND_QEMU,
 	KIND_CHANNEL,
+	KIND_LOSS,
 	KIND_VHOST,   /* repeatable, as are those that follow */
 	KIND_VFIO,
 	KIND_DMA_MAP,
@@ -64,6 +65,8 @@ bool options_add_fault(GPtrArray *all, const char *text, GError **error);
 /* Is each for a device that there is? */
 bool options_check_dma_map(const GPtrArray *vfio, const GPtrArray *maps, GError **error);
 
+/* "wait|poison|freeze|kill[,after=SECONDS]"; *out is written on success only. */
+bool options_parse_loss(const char *text, struct options_loss *out, GError **error);
 /* "URI[,session=UUID]"; *out is written on success only. */
 bool options_parse_channel(const char *text, struct options_channel *out, GError **error);
 void options_clear_channel(struct options_channel *c);

@@ -89,6 +89,9 @@ const struct options_spec options_specs[OPTIONS_SPECS_MAX] = {
 	  "probability=, after=, count=" },
 	{ "fault-seed", KIND_NUMBER, AT(fault_seed), 1, INT64_MAX, "N",
 	  "What chance is made of: the same seed decides alike (default: made up and logged)" },
+	{ "on-loss", KIND_LOSS, AT(on_loss), 0, 0, "POLICY",
+	  "What becomes of a VM whose source is lost after the switch-over: wait (default), poison "
+	  "the pages that somebody waits for, freeze or kill the VM; also after=SECONDS (default 30)" },
 	{ "switchover-ack", KIND_FLAG, AT(switchover_ack), true, 0, NULL,
 	  "Acknowledge the switch-over (for a source with that migration capability)" },
 	{ "stay", KIND_FLAG, AT(exit_when_done), false, 0, NULL,
@@ -216,6 +219,12 @@ static bool set_channel(const struct options_spec *s, void *field, const char *t
 	return options_parse_channel(text, field, error);
 }
 
+static bool set_loss(const struct options_spec *s, void *field, const char *text, GError **error)
+{
+	(void)s;
+	return options_parse_loss(text, field, error);
+}
+
 static bool add_group(const struct options_spec *s, void *field, const char *text, GError **error)
 {
 	static bool (*const adders[OPTIONS_KINDS])(GPtrArray *, const char *, GError **) = {
@@ -250,6 +259,7 @@ bool options_set(struct options *o, const struct options_spec *s, const char *te
 		[KIND_QEMU] = set_qemu,
 		[KIND_VHOST] = add_group,
 		[KIND_CHANNEL] = set_channel,
+		[KIND_LOSS] = set_loss,
 		[KIND_VFIO] = add_group,
 		[KIND_DMA_MAP] = add_group,
 		[KIND_FAULT] = add_group,

@@ -192,6 +192,8 @@ static bool place(struct faultloop *f, struct engine_action *a)
 	f->placer.page_size = b->page_size;
 	if (a->how == PLACE_ANSWER)
 		return answer(f, a);
+	if (a->how == PLACE_POISON)
+		return loss_poison(f, a);
 	inject_page(f->faults, FAULTPLAN_AT_CLAIMED, a->page, a->n);
 	while (a->n) {
 		struct engine_carrier carrier;
@@ -269,13 +271,14 @@ static bool wake(struct faultloop *f, const struct engine_action *a)
 /* Later, but not kept: the engine knows what is to be done then. */
 static bool let_go(struct faultloop *f, struct engine_action *a)
 {
+	bool answers = a->how == PLACE_ANSWER || a->from == PAGE_LOST;
 	const struct engine_carrier nobody = { 0 };
 
 	if (a->verb != ENGINE_PLACE || a->lane != LANE_STORE)
 		return false;
-	if (a->how == PLACE_ANSWER && f->n_pending < ANSWERS_KEPT)
+	if (answers && f->n_pending < ANSWERS_KEPT)
 		return false;
-	if (a->how == PLACE_ANSWER) {
+	if (answers) {
 		engine_placed(&f->engine, a, 0, PLACED_EXISTS, &nobody, clock_ns());
 	} else {
 		engine_give_back(&f->engine, a);

@@ -252,6 +252,7 @@ static void do_needed(struct phases *p, const struct snapshot *s)
 		p->blockers.since_ns = clock_ns();
 	}
 	p->blockers.n = 0;
+	losspolicy_blockers(p->loss, s, &p->blockers);
 	if (s->state == SESSION_FAILED || s->state == SESSION_PAUSED)
 		return;
 	if (s->need == NEED_BLOCKS)
@@ -315,6 +316,8 @@ static void take_snapshot(struct phases *p, struct snapshot *s)
 	devspool_fill(p->spool, s);
 	faults_fill(p->faults, &s->faults);
 	log_change(p, s);
+	losspolicy_look(p->loss, s);
+	salvage_fill(p->salvage, &s->salvage);
 	vhost_list_see(p->vhosts);
 	if (!p->ending)
 		hooks_see(p->hooks, s);
@@ -405,6 +408,7 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 	struct faultloop_options loop_options = {
 		.spin_us = o->spin_us, .max_package = o->max_package, .max_waiters = o->max_waiters,
 		.switchover_ack = o->switchover_ack,
+		.poison_ns = options_poison_ns(&o->on_loss),
 	};
 	static const struct control_ops control_ops = { phases_refresh, last_snapshot,
 							phases_control_quit };
@@ -449,7 +453,8 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 	}
 	phases_add_commands(p);
 	phases_start_link(p, fds->incoming);
-	if (!start_vhosts(p, error) || !phases_start_devices(p, error)) {
+	if (!phases_start_loss(p, error) || !start_vhosts(p, error) ||
+	    !phases_start_devices(p, error)) {
 		phases_free(p);
 		return NULL;
 	}
@@ -468,6 +473,8 @@ void phases_free(struct phases *p)
 		return;
 	if (p->control)
 		control_free(p->control);
+	salvage_free(p->salvage);
+	losspolicy_free(p->loss);
 	hooks_free(p->hooks);
 	phases_free_link(p);
 	handover_free(p->handover);

@@ -105,4 +105,5 @@ void phases_add_commands(struct phases *p)
 
 	control_add(p->control, commands, ARRAY_LEN(commands), p);
 	faults_add_commands(p->faults, p->control);
+	phases_start_salvage(p);
 }

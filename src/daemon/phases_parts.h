@@ -17,6 +17,8 @@
 #include "daemon/hooks.h"
 #include "daemon/linkwatch.h"
 #include "daemon/sourceqmp.h"
+#include "daemon/losspolicy.h"
+#include "daemon/salvage.h"
 #include "daemon/vhost_list.h"
 
 struct phases {
@@ -30,6 +32,8 @@ struct phases {
 	struct hooks *hooks;
 	struct linkwatch *link;
 	struct sourceqmp *source_qmp;	/* NULL: nobody but the operator tells the source */
+	struct losspolicy *loss;
+	struct salvage *salvage;
 	struct handover *handover;	/* NULL: the main sharer knows us */
 	struct vhost_list *vhosts;
 	struct faults *faults;
@@ -66,6 +70,10 @@ void phases_see_link(struct phases *p, struct snapshot *s);
  * the command line.  NULL: nothing is injected.
  */
 struct faultplan *phases_start_faults(struct phases *p, bool again);
+/* phases_loss.c: what becomes of a VM whose source is lost.  False with *error. */
+bool phases_start_loss(struct phases *p, GError **error);
+/* salvage_commands.c: save what is here; the command of that. */
+void phases_start_salvage(struct phases *p);
 /* phases_commands.c: what the control socket may be asked beside the session's state. */
 void phases_add_commands(struct phases *p);
 /* Ask for a fresh snapshot, or remember to when the one we have is out; @ctx is a struct phases. */

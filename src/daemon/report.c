@@ -199,6 +199,32 @@ static void put_faults(struct jsonmsg_writer *w, const struct snapshot_faults *f
 	jsonmsg_end(w);
 }
 
+static void put_loss(struct jsonmsg_writer *w, const struct snapshot_loss *l)
+{
+	jsonmsg_begin_object(w, "on_loss");
+	jsonmsg_put_text(w, "policy", l->policy);
+	jsonmsg_put_u64(w, "after_s", l->after_s);
+	jsonmsg_put_text(w, "stage", l->stage);
+	put_moment(w, "due_ns", l->due_ns);
+	jsonmsg_put_text(w, "text", *l->text ? l->text : NULL);
+	jsonmsg_end(w);
+}
+
+static void put_salvage(struct jsonmsg_writer *w, const struct snapshot_salvage *v)
+{
+	if (!v->stage) {
+		jsonmsg_put_value(w, "salvage", NULL);
+		return;
+	}
+	jsonmsg_begin_object(w, "salvage");
+	jsonmsg_put_text(w, "dir", v->dir);
+	jsonmsg_put_text(w, "stage", v->stage);
+	jsonmsg_put_u64(w, "bytes_done", v->bytes_done);
+	jsonmsg_put_u64(w, "bytes_total", v->bytes_total);
+	jsonmsg_put_text(w, "text", *v->text ? v->text : NULL);
+	jsonmsg_end(w);
+}
+
 static void put_device_state(struct jsonmsg_writer *w, const struct snapshot_device_state *d)
 {
 	static const struct count counts[] = {
@@ -261,6 +287,9 @@ void report_status(struct jsonmsg_writer *w, const char *key, const struct snaps
 	put_counts(w, counts, ARRAY_LEN(counts), s);
 	jsonmsg_put_u64(w, "blocks", s->n_blocks);
 	jsonmsg_put_u64(w, "sharers", s->n_sharers);
+	if (s->loss.policy)
+		put_loss(w, &s->loss);
+	put_salvage(w, &s->salvage);
 	put_device_channel(w, &s->device_channel);
 	put_faults(w, &s->faults);
 	put_device_states(w, s);

@@ -37,6 +37,7 @@ struct member {
 	uint32_t wedged;		/* the rule by which it is not read; 0: none */
 	/* of its JOIN, not here yet: its faults are not looked at */
 	unsigned maps_due;
+	bool marks_due;			/* of lost pages that it maps: see loss.c */
 };
 
 #define ROSTER_CHILDREN 256

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include "core/block.h"
 #include "core/gate.h"
+#include "core/ledger.h"
 #include "core/session.h"
 #include "core/stats.h"
 #include "sys/inetdiag.h"
@@ -38,6 +39,14 @@ struct snapshot_block {
 	 * read it until the fault thread is stopped.  NULL: of another kind.
 	 */
 	const uint8_t *store;
+	/*
+	 * SHARED: the file, open until the fault thread is stopped; else -1.  PRIVATE: what
+	 * is kept of it here, which stays as it is once the session serves; else NULL.
+	 */
+	int file;
+	uint64_t file_offset;
+	const uint8_t *kept;
+	uint64_t first;			/* number of its first page in the ledger */
 };
 
 /* What the fault thread waits for the main thread to do. */
@@ -77,6 +86,7 @@ struct snapshot_gate {
 	unsigned ranges, mapped, failed;
 	/* that the ranges need, those in two of them twice; bytes of whole pages */
 	uint64_t pages, missing, bytes, missing_bytes;
+	uint64_t lost;			/* of the missing ones, those that will not come */
 	bool sealed, open, ran;		/* open: its devices may run */
 	const char *blocker;		/* as gate_blocker() */
 	int error;			/* of the first range that could not be mapped: -errno */
@@ -125,6 +135,21 @@ struct snapshot_device_channel {
 	uint64_t bytes;			/* of all connections that were let in */
 	uint64_t connections, refused;
 	char problem[256];		/* of the last one that was refused, or broke */
+};
+
+/* --on-loss, as the main thread filled it in. */
+struct snapshot_loss {
+	const char *policy, *stage;	/* static; NULL: nobody looked */
+	unsigned after_s;
+	uint64_t due_ns;		/* when the VM is stopped or ended; 0 */
+	char text[256];			/* what was done; empty: nothing */
+};
+
+/* A salvage, as the main thread filled it in. */
+struct snapshot_salvage {
+	const char *stage;		/* static; NULL: there was none */
+	char dir[512], text[640];	/* of the last one; what became of it, or empty */
+	uint64_t bytes_done, bytes_total;
 };
 
 /* What there is of a device's state, as the main thread filled it in. */
@@ -187,10 +212,14 @@ struct snapshot {
 	struct snapshot_link link;
 	struct snapshot_source_qmp source_qmp;
 	unsigned n_blocks, n_sharers;
+	/* for who only reads it; once the session serves, until the fault thread is stopped */
+	const struct ledger *ledger;
 	uint64_t gate_serial;		/* of the last order that was done: see gates.h */
 	struct snapshot_gate gate[SNAPSHOT_GATES];
 	struct snapshot_device_channel device_channel;
 	struct snapshot_faults faults;
+	struct snapshot_loss loss;
+	struct snapshot_salvage salvage;
 	unsigned n_device_states;
 	struct snapshot_device_state device_state[SNAPSHOT_DEVICES];
 	struct stats stats;

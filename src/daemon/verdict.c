@@ -331,7 +331,7 @@ void verdict_end(struct faultloop *f)
 			complete(f);
 		return;
 	}
-	if (engine_drained(&f->engine) && f->n_pending == 0) {
+	if (engine_drained(&f->engine) && f->n_pending == 0 && !loss_owes(f)) {
 		if (f->engine.session.state != SESSION_RUNNING)
 			return;
 		/* One that went meanwhile never hears SHUT, and takes its VM back. */

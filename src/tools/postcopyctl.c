@@ -17,6 +17,7 @@
 #include "tools/ctl_devices.h"
 #include "tools/ctl_fault.h"
 #include "tools/ctl_render.h"
+#include "tools/ctl_salvage.h"
 #include "tools/ctl_vhost.h"
 #include "tools/ctl_view.h"
 #include "tools/ctl_watch.h"
@@ -115,6 +116,11 @@ static int run_devices(struct ctl_client *c, const struct arguments *a)
 	return EXIT_DONE;
 }
 
+static int run_salvage(struct ctl_client *c, const struct arguments *a)
+{
+	return ctl_salvage_run(c, a->words[0], a->json) ? say_error(c) : EXIT_DONE;
+}
+
 static const struct verb verbs[] = {
 	{ "status", "state of the session (default)", PART(CTL_STATUS) | PART(CTL_BLOCKERS),
 	  CTL_STATUS, render_status, NULL },
@@ -135,6 +141,8 @@ static const struct verb verbs[] = {
 	  run_devices },
 	{ "fault", "list, add POINT ACTION, remove ID|all: faults that are injected", 0, 0, NULL,
 	  run_fault },
+	{ "salvage", "DIR: save the memory that is here, and what is missing", 0, 0, NULL,
+	  run_salvage },
 	{ "events", "print events as they come", 0, 0, NULL, run_events },
 	{ "quit", "end the daemon", 0, 0, NULL, run_quit },
 };
@@ -278,7 +286,9 @@ static int check(struct arguments *a)
 		return check_fault(a);
 	if (ctl_fault_given(&a->fault))
 		return usage("--page, --sharer, --every, --probability, --after and --count go with fault add");
-	if (*a->words)
+	if (find_verb(a->verb)->run == run_salvage && (!*a->words || a->words[1]))
+		return usage("salvage DIR");
+	if (*a->words && find_verb(a->verb)->run != run_salvage)
 		return usage("unexpected argument '%s'", *a->words);
 	if (a->force && strcmp(a->verb, "quit"))
 		return usage("--force goes with quit and vhost-user remove only");

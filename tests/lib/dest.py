@@ -172,7 +172,7 @@ class Counters:
 
     def not_here(self):
         """{block: pages that are neither present nor known} of the blocks that lack some."""
-        lacking = {block["name"]: block["missing"] + block["lost"]
+        lacking = {block["name"]: block["missing"] + block["lost"] + block["unplaced"]
                    for block in self._blocks}
         return {name: count for name, count in lacking.items() if count}
 

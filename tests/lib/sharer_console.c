@@ -3,7 +3,7 @@
  * --console: a line on stdin makes the process do one thing.  Every touch has a thread of its own,
  * so the console goes on answering whatever waits; what a thread saw is told when it saw it.
  *
- *   touch BLOCK OFFSET COUNT [alias]	read COUNT pages
+ *   touch BLOCK OFFSET COUNT [alias]	read COUNT pages: `saw', or `lost' (SIGBUS)
  *   store BLOCK OFFSET COUNT		write a word into COUNT pages
  *   poke BLOCK OFFSET			the same on the main thread: only where it cannot wait
  *   give BLOCK OFFSET COUNT		give COUNT pages back as a balloon does
@@ -20,6 +20,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,17 +38,36 @@ struct sight {
 	bool store, alias;
 };
 
+static _Thread_local sigjmp_buf lost;
+
+static void on_bus(int number)
+{
+	(void)number;
+	siglongjmp(lost, 1);
+}
+
+/* Of guest memory, which others touch at the same time.  False: the page is lost (SIGBUS). */
+static bool access_page(const struct sight *s, uint64_t *word)
+{
+	const struct sigaction on = { .sa_handler = on_bus };
+
+	sigaction(SIGBUS, &on, NULL);
+	if (sigsetjmp(lost, 1))
+		return false;
+	if (s->store)
+		__atomic_store_n((uint64_t *)s->page, SHARER_STORED, __ATOMIC_RELAXED);
+	*word = __atomic_load_n((uint64_t *)s->page, __ATOMIC_RELAXED);
+	return true;
+}
+
 static void *look(void *arg)
 {
 	cleanup_free struct sight *s = arg;
-	uint64_t start = sharer_report_now_ns(), word;
+	uint64_t start = sharer_report_now_ns(), word = 0;
+	bool is_there = access_page(s, &word);
 	char name[600];
 
-	/* Of guest memory, which others touch at the same time. */
-	if (s->store)
-		__atomic_store_n((uint64_t *)s->page, SHARER_STORED, __ATOMIC_RELAXED);
-	word = __atomic_load_n((uint64_t *)s->page, __ATOMIC_RELAXED);
-	sharer_report("saw",
+	sharer_report(is_there ? "saw" : "lost",
 		      ",\"block\":%s,\"offset\":%" PRIu64 ",\"alias\":%s,\"word\":\"%016" PRIx64
 		      "\",\"us\":%.3f",
 		      sharer_report_quote(name, sizeof(name), s->block ? s->block->name : ""),

@@ -530,7 +530,7 @@ Test(control, status)
 		"\"owed_pages\":40,\"owed_pages_left\":41,\"faults_in_flight\":42,\"requests_in_"
 		"flight\":43,"
 		"\"store_bytes\":44,\"stray_pages\":45,\"pool_waits\":46,\"recoveries\":47,\"blocks\":2,\"sharers\":3,"
-		"\"device_channel\":null,\"faults\":null,\"device_states\":[]}\n");
+		"\"salvage\":null,\"device_channel\":null,\"faults\":null,\"device_states\":[]}\n");
 }
 
 /* The words for the source's monitor stand there while they would help. */
@@ -706,8 +706,7 @@ Test(control, stats)
 	s->sharer[0].id = 6;
 	strcpy(s->sharer[0].name, "net");
 	s->sharer[0].stats = some_sharer_stats(200);
-	s->stats = (struct stats){.requests = 10,
-				  .requested_pages = 11,
+	s->stats = (struct stats){.requests = 10, .requested_pages = 11,
 				  .rerequested = 12,
 				  .removed = 13, .alarms = 14, .lost = 15,
 				  .again = 16,

@@ -551,6 +551,23 @@ Test(gatekeeper, forgets_who_goes)
 	cr_assert_eq(gatekeeper_add(k, "net0", true, &user), gate, "taken over");
 }
 
+Test(gatekeeper, F59_says_that_pages_are_lost)
+{
+	int gate = gatekeeper_add(k, "net0", true, &user);
+	struct sharer_ref vmm;
+
+	map(gate, "ram", 0, 0, 8);
+	serve();
+	cr_assert_eq(engine_join(&f->engine, true, &vmm), 0);
+	engine_map(&f->engine, vmm, &(struct mapping){ .address = 4096, .length = LENGTH });
+	engine_fault(&f->engine, vmm, 4 * 4096, 1, 0, 1);
+	cr_assert_eq(engine_poison(&f->engine, 1, 1, 1), 1);
+	act();
+	settle();
+	cr_assert_str_eq(blocker("gate:net0"),
+			 "0 of 1 ranges are mapped; 1 pages are lost: it never opens");
+}
+
 Test(gatekeeper, says_how_long_it_will_take)			/* F48, S0-03 */
 {
 	int gate = gatekeeper_add(k, "net0", true, &user);

@@ -495,6 +495,31 @@ Test(options, device_channel)
 		     "session=0bd5dcd8-47f2-4e5b-9a4c-3d1b0a6f7e21");
 }
 
+/* --- --on-loss ------------------------------------------------------------------------------- */
+
+Test(options, on_loss)
+{
+	g_autoptr(GError) error = NULL;
+	struct options o;
+
+	cr_assert_eq(PARSE(&o, &error, MANDATORY), OPTIONS_OK);
+	cr_assert_eq(o.on_loss.policy, OPTIONS_LOSS_WAIT);
+	cr_assert_eq(o.on_loss.after_s, 30);
+	options_clear(&o);
+	for (unsigned i = 0; i < OPTIONS_LOSS_POLICIES; i++) {
+		g_autofree char *text = g_strdup_printf("%s,after=7", options_loss_names[i]);
+
+		cr_assert_eq(PARSE(&o, &error, MANDATORY, "--on-loss", text), OPTIONS_OK);
+		cr_assert_eq(o.on_loss.policy, i);
+		cr_assert_eq(o.on_loss.after_s, 7);
+		options_clear(&o);
+	}
+	EXPECT_USAGE("none of wait, poison, freeze, kill", MANDATORY, "--on-loss", "zero");
+	EXPECT_USAGE("none of wait, poison, freeze, kill", MANDATORY, "--on-loss", "after=3");
+	EXPECT_USAGE("after", MANDATORY, "--on-loss", "kill,after=0");
+	EXPECT_USAGE("before", MANDATORY, "--on-loss", "kill,before=1");
+}
+
 /* --- --vfio, --dma-map ------------------------------------------------------------------------ */
 
 static const struct options_vfio *vfio_at(const struct options *o, unsigned i)
