@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # run.sh [SECONDS]: in a build tree configured with --enable-fuzzing, run every fuzz target for SECONDS
-# (15) on its seeds, and say in TAP how it went.  0 SECONDS: run the seeds only.  FUZZ_SEED repeats a run.
+# (15) on its seeds, as many at a time as there are CPUs, and say in TAP how it went.  0 SECONDS: run the seeds only.  FUZZ_SEED repeats a run.
 # What crashed a target is left in tests/fuzz/crashes/.
 set -eu
 seconds=${1:-15}
@@ -27,10 +27,20 @@ echo "TAP version 13"
 echo "# FUZZ_SEED=$seed, $seconds seconds each"
 rm -rf "$work/corpus"
 "$here/seeds.sh" "$work/corpus"
+
+for target in $targets; do
+	name=${target#tests/fuzz/fuzz_}
+	rm -f "$work/$name.passed"
+	{ ! fuzz "$name" || : >"$work/$name.passed"; } &
+	number=$((number + 1))
+	[ $((number % $(nproc))) -ne 0 ] || wait
+done
+wait
+number=0
 for target in $targets; do
 	name=${target#tests/fuzz/fuzz_}
 	number=$((number + 1))
-	if fuzz "$name"; then
+	if [ -e "$work/$name.passed" ]; then
 		runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$work/$name.log")
 		echo "ok $number - fuzz_$name # ${runs:-0} inputs"
 	else
