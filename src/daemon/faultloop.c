@@ -63,6 +63,8 @@ int faultloop_feed(struct faultloop *f, enum session_event event)
 		else if (f->times.paused == 0)
 			f->times.paused = f->times.state;
 		faultloop_changed(f);
+		if (f->desk)
+			inject_state(f, event);
 	}
 	return ret;
 }

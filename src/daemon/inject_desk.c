@@ -155,6 +155,21 @@ bool inject_holds_wake(struct faultloop *f, const struct engine_action *a, bool 
 	return h;
 }
 
+/**
+ * inject_state - the session has come to another state, by that event
+ */
+void inject_state(struct faultloop *f, enum session_event event)
+{
+	enum session_state state = f->engine.session.state;
+
+	if (event == SESSION_RESUMED)
+		inject_moment(f->faults, FAULTPLAN_AT_RESUMED);
+	else if (state == SESSION_PAUSED)
+		inject_moment(f->faults, FAULTPLAN_AT_PAUSED);
+	else if (state == SESSION_RECOVERING)
+		inject_moment(f->faults, FAULTPLAN_AT_RECOVERING);
+}
+
 /* --- answers ---------------------------------------------------------------------------------- */
 
 static uint64_t delayed_until(struct faultloop *f, enum faultplan_point point)

@@ -42,6 +42,8 @@ bool inject_holds_request(struct faultloop *f, const struct engine_request *r);
 bool inject_holds_wake(struct faultloop *f, const struct engine_action *a, bool *twice);
 /* Is the sharer not to be read? */
 bool inject_wedges(struct faultloop *f, struct member *m);
+/* The session has come to another state. */
+void inject_state(struct faultloop *f, enum session_event event);
 /* Our answer to the package, or SHUT, is not to be said yet. */
 bool inject_holds_pong(struct faultloop *f);
 bool inject_holds_shut(struct faultloop *f);

@@ -8,7 +8,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 # pylint: disable=wrong-import-position
-from harness import Failure, check, check_equal, main, skip_all, wait_for  # noqa: E402
+from harness import Failure, built, check, check_equal, main, skip_all, wait_for  # noqa: E402
 from service import BLOCK, MIB, PAGE, PATIENT, ZERO, Service, missing_programs  # noqa: E402
 
 RESUMES, LOST, UNKNOWN, DONE = "source-resumes", "postcopy-paused", "ownership-unknown", "completed"
@@ -69,6 +69,18 @@ def dies_with_a_page(case):
         dies(case, point, (LOST,), *PATIENT, "--preempt")
 
 
+def dies_paused(case):
+    service = injected(case, "point=session.paused,action=die")
+    vm = service.sharer("vm", "main")
+    source = service.patient_source("--commit-ping")
+    vm.event("running")
+    service.fault("receive.main", "--count=1", "disconnect")
+    vm.tell(f"touch {BLOCK} 0 1")
+    check_equal(service.child.wait(), -signal.SIGKILL, "status of the daemon")
+    check("dies at session.paused, as rule 1 says" in service.log(), service.log())
+    source.child.stop()
+
+
 def dies_in_each_way(case):
     dies(case, "session.running", (LOST,), *PATIENT, death="abort", status=-signal.SIGABRT)
     dies(case, "session.running", (LOST,), *PATIENT, death="segv", status=-signal.SIGSEGV)
@@ -113,10 +125,16 @@ def rules_come_and_go(case):
                  "point=session.loaded,action=stall=1"], "rules")
     check_equal(service.fault_remove(2), 1, "removed")
     check_equal(sorted(service.faults()), [1, 3], "what is left")
+    before = service.fds()
+    events = case.spawn("events", [built("postcopyctl"), "-r", service.run_dir, "--json", "events"])
+    wait_for("somebody to listen", lambda: service.fds() > before)
     vm = service.sharer("vm", "main")
     source = service.source()
     vm.event("running")
     check_equal(service.faults()[3]["fires"], 1, "fires")
+    wait_for("an event of it", lambda: any('"fault"' in line and "rule 3 (point=session.loaded" in line
+                                           for line in events.lines()))
+    check("are injected: 2 rules, fired 1 times" in service.text("status"), service.text("status"))
     check_equal(service.status()["faults"], {"rules": 2, "fires": 1}, "status")
     service.check_same(source)
     check_equal(service.fault_remove(), 2, "removed")
@@ -295,6 +313,7 @@ CASES = [
     ("F61 dies at each moment of a session", dies_at_each_moment),
     ("F61 dies at each moment, where the source waits for an answer", dies_at_each_moment_of_a_commit),
     ("F61 dies with a page in hand", dies_with_a_page),
+    ("F61 dies when it has lost its source", dies_paused),
     ("F61 dies of other signals", dies_in_each_way),
     ("F61 who follows one that died has no rules", is_followed),
     ("F61 faults are served late, twice, and woken late", slow_faults),
