@@ -154,6 +154,8 @@ static void assign(struct candidate *u, bool urgent)
 		c->has_main = true;
 		c->origin = u->origin;
 	}
+	if (c->ops.assigned)
+		c->ops.assigned(c->ops.ctx, urgent, u->fd);
 	post_lane(c, urgent, steal_fd(&u->fd), u->peer);
 	drop(u);
 	settle(c);

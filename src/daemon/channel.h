@@ -16,6 +16,8 @@ struct channel;
 struct channel_ops {
 	/* A connection was refused; the text says why. */
 	void (*refused)(void *ctx, const char *text);
+	/* A connection is the source's, and still ours; NULL. */
+	void (*assigned)(void *ctx, bool urgent, int fd);
 	/* The last snapshot, for the blocks that there are; NULL: none yet. */
 	const struct snapshot *(*snapshot)(void *ctx);
 	void *ctx;

@@ -137,7 +137,7 @@ uint32_t door_ward_id(const struct door_ward *w);
 /* What backs each block of the source's list?  0, or -EINVAL with @why (512 bytes). */
 int door_match(struct door *d, const struct snapshot *s, uint64_t max_held, char *why);
 /* Tell the fault thread what was matched: BLOCK for each, BLOCKS_DONE. */
-void door_announce(struct door *d);
+int door_announce(struct door *d);
 /* The file of a block that is matched, which stays the sharer's.  -ENOENT; -ENOTSUP: not shared. */
 int door_block_file(const struct door *d, unsigned block, uint64_t *offset);
 /*

@@ -21,6 +21,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "daemon/vault.h"
+#include "sys/fd.h"
+
 /**
  * door_find_matched - a block of the source by name; NULL when there is none, or nothing was
  * matched yet
@@ -259,25 +262,63 @@ int door_block_file(const struct door *d, unsigned block, uint64_t *offset)
 	return d->matched[block].offer.file;
 }
 
+/*
+ * What backs a block, for the fault thread; kept for a successor's.  0 or -errno.
+ */
+static int block_content(const struct door *d, unsigned i, int *file)
+{
+	const struct matched *m = &d->matched[i];
+	char name[32];
+
+	*file = -1;
+	snprintf(name, sizeof(name), "block-%u", i);
+	if (m->kind != BLOCK_SHARED)
+		return d->record ? vault_memory(d->vault, name, file) : 0;
+	*file = dup(m->offer.file);
+	if (*file < 0)
+		return -errno;
+	return d->record ? vault_keep(d->vault, name, *file) : 0;
+}
+
+static int announce_block(const struct door *d, unsigned i)
+{
+	struct message b = { .kind = MESSAGE_BLOCK };
+	int ret = block_content(d, i, &b.block.file);
+
+	b.block.index = i;
+	b.block.kind = d->matched[i].kind;
+	b.block.file_offset = d->matched[i].offer.file_offset;
+	if (ret == 0)
+		faultloop_post(d->loop, &b);
+	else
+		close_fd(&b.block.file);
+	return ret;
+}
+
 /**
  * door_announce - tell the fault thread what was matched: BLOCK for each, then BLOCKS_DONE
+ *
+ * With it goes the memory that has to outlive us, which is kept before the fault thread has it.
+ *
+ * Return: 0; -errno when not all of it can be kept, and the session is to be refused.
  */
-void door_announce(struct door *d)
+int door_announce(struct door *d)
 {
-	const struct message done = { .kind = MESSAGE_BLOCKS_DONE,
-				      .blocks_done = { .ledger = -1, .package = -1 } };
+	struct message done = { .kind = MESSAGE_BLOCKS_DONE,
+				.blocks_done = { .ledger = -1, .package = -1 } };
+	int ret = 0;
 
-	for (unsigned i = 0; i < d->n_matched; i++) {
-		const struct matched *m = &d->matched[i];
-		struct message b = { .kind = MESSAGE_BLOCK };
-
-		b.block.index = i;
-		b.block.kind = m->kind;
-		b.block.file = m->kind == BLOCK_SHARED ? dup(m->offer.file) : -1;
-		b.block.file_offset = m->offer.file_offset;
-		faultloop_post(d->loop, &b);
-	}
-	faultloop_post(d->loop, &done);
+	for (unsigned i = 0; i < d->n_matched && ret == 0; i++)
+		ret = announce_block(d, i);
+	if (ret == 0 && d->record)
+		ret = vault_memory(d->vault, "ledger", &done.blocks_done.ledger);
+	if (ret == 0 && d->record)
+		ret = vault_memory(d->vault, "package", &done.blocks_done.package);
+	if (ret < 0)
+		close_fd(&done.blocks_done.ledger);
+	else
+		faultloop_post(d->loop, &done);
+	return ret;
 }
 
 /**

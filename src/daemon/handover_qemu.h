@@ -40,6 +40,8 @@ const char *handover_waits(const struct handover *h, char *out, size_t len);
 bool handover_over(const struct handover *h);
 /* Its source is lost: have it stopped (@want), or go on if that was done. */
 enum losspolicy_stop handover_freeze(struct handover *h, bool want);
+/* The VM is QEMU's, and nothing is left to do. */
+bool handover_done(const struct handover *h);
 /* One member @key of the object that is open in @w: postcopyd-control(7), handover. */
 void handover_report(const struct handover *h, struct jsonmsg_writer *w, const char *key);
 

@@ -172,6 +172,14 @@ static void put_qemu(struct jsonmsg_writer *w, const struct handover *h)
 }
 
 /**
+ * handover_done - is the VM QEMU's, with nothing left to do for us?
+ */
+bool handover_done(const struct handover *h)
+{
+	return h->state == HANDOVER_RUNNING || h->state == HANDOVER_COMPLETE;
+}
+
+/**
  * handover_report - the phase, what it waits for since when, and how it came there
  */
 void handover_report(const struct handover *h, struct jsonmsg_writer *w, const char *key)

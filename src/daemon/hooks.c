@@ -314,6 +314,22 @@ enum hooks_answer hooks_probe(struct hooks *h, const struct snapshot *s, char *w
 }
 
 /**
+ * hooks_told - which events were told, a bit each
+ */
+uint32_t hooks_told(const struct hooks *h)
+{
+	return h->told;
+}
+
+/**
+ * hooks_recall - an earlier process told these
+ */
+void hooks_recall(struct hooks *h, uint32_t told)
+{
+	h->told = told;
+}
+
+/**
  * hooks_see - tell what @s shows and was not told yet
  */
 void hooks_see(struct hooks *h, const struct snapshot *s)

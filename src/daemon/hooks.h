@@ -37,6 +37,9 @@ enum hooks_answer hooks_probe(struct hooks *h, const struct snapshot *s, char *w
 void hooks_see(struct hooks *h, const struct snapshot *s);
 /* Tell of something else, @event is static; false: nobody is there to be told. */
 bool hooks_say(struct hooks *h, const char *event, const struct snapshot *s);
+/* What was told, for a process that tells the rest. */
+uint32_t hooks_told(const struct hooks *h);
+void hooks_recall(struct hooks *h, uint32_t told);
 /* Is a run going on, or waiting for its turn? */
 bool hooks_busy(const struct hooks *h);
 

@@ -19,6 +19,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sysexits.h>
 
 #include <gio/gio.h>
 #include <glib-unix.h>
@@ -178,6 +179,17 @@ static void remove_sockets(const struct options *o)
 }
 
 /*
+ * Nobody is told that we go: who follows takes everything as it is.  The status makes a service
+ * manager start us again.
+ */
+static void leave_all(const GError *error)
+{
+	if (error)
+		fprintf(stderr, "postcopyd: %s\n", error->message);
+	_exit(EX_TEMPFAIL);
+}
+
+/*
  * Only what ends on purpose says so to whoever keeps: what an earlier worker left is not given up
  * because this one could not take it.
  */
@@ -200,14 +212,12 @@ static int serve(const struct options *o, struct vault *v, GError **error)
 		vault_ready(v);
 		g_main_loop_run(p.loop);
 	}
-	/* Nobody is told that we go: who follows takes everything as it is. */
-	if (p.phases && p.code == PHASES_FOLLOWED)
-		_exit(0);
-	if (p.phases || !vault_again(v))
-		vault_over(v);
+	if (p.phases ? p.code == PHASES_FOLLOWED : vault_again(v))
+		leave_all(error ? *error : NULL);
+	vault_over(v);
 	phases_free(p.phases);
 	g_main_loop_unref(p.loop);
-	if (begun && (p.phases || !vault_again(v)))
+	if (begun)
 		remove_sockets(o);
 	return p.code;
 }

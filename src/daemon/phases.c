@@ -65,7 +65,7 @@ static void find_missing(struct phases *p)
 }
 
 /* Refuse, or hold: which of the two is verdict_halt()'s to know. */
-static void stop_session(void *ctx, int error, const char *reason)
+void phases_stop_session(void *ctx, int error, const char *reason)
 {
 	struct message m = { .kind = MESSAGE_STOP, .stop.error = error };
 	struct phases *p = ctx;
@@ -119,6 +119,18 @@ static void wait_for_blockers(struct phases *p, const struct snapshot *s)
 
 /* --- needs ------------------------------------------------------------------------------------ */
 
+static void announce(struct phases *p)
+{
+	int ret = door_announce(p->door);
+	char why[256];
+
+	if (ret == 0)
+		return;
+	snprintf(why, sizeof(why), "what the session needs cannot be kept for a restart: %s",
+		 g_strerror(-ret));
+	phases_stop_session(p, -ret, why);
+}
+
 /*
  * The source's blocks are known: once everybody is there and nobody objects, say what backs each.
  */
@@ -137,11 +149,11 @@ static void match_blocks(struct phases *p, const struct snapshot *s)
 		return;
 	}
 	if (answer == HOOKS_VETO)
-		stop_session(p, EPERM, why);
+		phases_stop_session(p, EPERM, why);
 	else if (door_match(p->door, s, p->options->max_held, why) < 0)
-		stop_session(p, EINVAL, why);
+		phases_stop_session(p, EINVAL, why);
 	else
-		door_announce(p->door);
+		announce(p);
 	p->needed = NEED_NOTHING;
 }
 
@@ -157,7 +169,7 @@ static void arm(struct phases *p, const struct snapshot *s)
 	int strangers, ret = door_join(p->door, why);
 
 	if (ret < 0) {
-		stop_session(p, EACCES, why);
+		phases_stop_session(p, EACCES, why);
 		return;
 	}
 	if (ret > 0)
@@ -184,7 +196,7 @@ static void late_sharers(struct phases *p)
 	char why[512];
 
 	if (door_join(p->door, why) < 0)
-		stop_session(p, EACCES, why);
+		phases_stop_session(p, EACCES, why);
 }
 
 static void write_state(struct phases *p, const struct snapshot *s)
@@ -207,7 +219,7 @@ static void spool_states(struct phases *p, const struct snapshot *s)
 	p->states_spooled = true;
 	ret = package_spool(s, p->spool, why);
 	if (ret < 0)
-		stop_session(p, -ret, why);
+		phases_stop_session(p, -ret, why);
 }
 
 /*
@@ -334,6 +346,7 @@ static void take_snapshot(struct phases *p, struct snapshot *s)
 	door_tell(p->door, s);
 	if (p->handover)
 		handover_step(p->handover);
+	phases_keep(p, s);
 	control_refreshed(p->control);
 	phases_maybe_end(p, s);
 }
@@ -388,74 +401,109 @@ static bool start_vhosts(struct phases *p, GError **error)
 
 static void start_handover(struct phases *p)
 {
-	struct handover_ops ops = { last_snapshot, phases_refresh, stop_session, hook_event, p };
+	struct handover_ops ops = { last_snapshot, phases_refresh, phases_stop_session, hook_event,
+				    p };
 
-	if (p->options->qemu.monitor)
+	if (p->options->qemu.monitor && phases_adopt_handover(p))
 		p->handover = handover_new(p->options, p->door, p->loop, &ops);
+}
+
+/* Where it stands alone, or where an earlier process left it. */
+static bool start_loop(struct phases *p, GError **error)
+{
+	const struct options *o = p->options;
+	const bool again = p->record && vault_again(p->vault);
+	const struct faultloop_options loop_options = {
+		.spin_us = o->spin_us, .max_package = o->max_package, .max_waiters = o->max_waiters,
+		.switchover_ack = o->switchover_ack,
+		.poison_ns = options_poison_ns(&o->on_loss), .record = p->record,
+		.faults = phases_start_faults(p, vault_again(p->vault)),
+		.adopt = again ? &p->adopt : NULL,
+	};
+	int ret;
+
+	p->adopt.why = p->adopt_why;
+	ret = faultloop_start(&p->loop, &loop_options);
+	if (ret == 0)
+		return true;
+	g_set_error(error, G_IO_ERROR, (gint)g_io_error_from_errno(-ret),
+		    "cannot start the fault thread: %s (%s)", g_strerror(-ret),
+		    *p->adopt_why ? p->adopt_why :
+				    "it needs userfaultfd with kernel faults, and io_uring");
+	return false;
+}
+
+static bool start_control(struct phases *p, int fd, GError **error)
+{
+	static const struct control_ops ops = { phases_refresh, last_snapshot,
+						phases_control_quit };
+	int ret = control_new(&p->control, fd, &ops, p);
+
+	if (ret == 0) {
+		phases_add_commands(p);
+		return true;
+	}
+	g_set_error(error, G_IO_ERROR, (gint)g_io_error_from_errno(-ret), "control socket: %s",
+		    g_strerror(-ret));
+	return false;
+}
+
+static void start_doors(struct phases *p, const struct phases_fds *fds)
+{
+	const struct options *o = p->options;
+	struct door_ops door_ops = { door_changed, p, phases_may_run };
+	struct door_limits door_limits = { o->max_sharers, o->prove_timeout_s };
+	struct channel_ops channel_ops = { .refused = connection_refused,
+					   .assigned = phases_keep_lane,
+					   .snapshot = last_snapshot,
+					   .ctx = p };
+
+	p->gates = gatekeeper_new(p->loop);
+	p->notify = g_unix_fd_add(faultloop_notify_fd(p->loop), G_IO_IN, on_notify, p);
+	p->door = door_new(fds->door, &door_limits, p->loop, &door_ops,
+			   p->record ? p->vault : NULL, p->record);
+	door_use_gates(p->door, p->gates);
+	p->channel = channel_new(fds->incoming, p->loop, &channel_ops);
 }
 
 /**
  * phases_new - build everything that serves one session, and begin to listen
  * @o: must outlive it
- * @fds: owned from here on
+ * @fds: owned from here on, but for the vault
  * @ended: called once, from the main loop, when the daemon should end, with its exit code
  *
- * Return: NULL with *error.
+ * What an earlier process left (fds->vault) is taken over.
+ *
+ * Return: NULL with *error; the process has to end then, without touching anything that was left.
  */
 struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 			  void (*ended)(void *ctx, int code), void *ctx, GError **error)
 {
-	struct faultloop_options loop_options = {
-		.spin_us = o->spin_us, .max_package = o->max_package, .max_waiters = o->max_waiters,
-		.switchover_ack = o->switchover_ack,
-		.poison_ns = options_poison_ns(&o->on_loss),
-	};
-	static const struct control_ops control_ops = { phases_refresh, last_snapshot,
-							phases_control_quit };
 	struct phases *p = g_new0(struct phases, 1);
-	struct door_ops door_ops = { door_changed, p, phases_may_run };
-	struct door_limits door_limits = { o->max_sharers, o->prove_timeout_s };
-	struct channel_ops channel_ops = { .refused = connection_refused,
-					   .snapshot = last_snapshot,
-					   .ctx = p };
 	struct hooks_ops hooks_ops = { phases_hook_ended, hook_event, p };
-	int ret;
+	bool done;
 
 	p->options = o;
 	p->state_fd = fds->state;
+	p->vault = fds->vault;
 	p->ended = ended;
 	p->ctx = ctx;
 	p->blockers.since_ns = clock_ns();
 	p->spare = g_new0(struct snapshot, 1);
 	phases_start_spool(p, fds);
 	p->hooks = hooks_new(o->hook, o->run_dir, o->hook_timeout_s, &hooks_ops);
-	loop_options.faults = phases_start_faults(p, vault_again(fds->vault));
-	ret = faultloop_start(&p->loop, &loop_options);
-	if (ret < 0) {
-		g_set_error(error, G_IO_ERROR, (gint)g_io_error_from_errno(-ret),
-			    "cannot start the fault thread: %s (it needs "
-			    "userfaultfd with kernel faults, and io_uring)",
-			    g_strerror(-ret));
-		phases_free(p);
-		return NULL;
-	}
-	p->gates = gatekeeper_new(p->loop);
-	p->notify = g_unix_fd_add(faultloop_notify_fd(p->loop), G_IO_IN, on_notify, p);
-	p->door = door_new(fds->door, &door_limits, p->loop, &door_ops, NULL, NULL);
-	door_use_gates(p->door, p->gates);
-	p->channel = channel_new(fds->incoming, p->loop, &channel_ops);
-	ret = control_new(&p->control, fds->control, &control_ops, p);
-	if (ret < 0) {
-		g_set_error(error, G_IO_ERROR, (gint)g_io_error_from_errno(-ret),
-			    "control socket: %s", g_strerror(-ret));
-		phases_free(p);
-		return NULL;
-	}
-	phases_add_commands(p);
-	phases_start_link(p, fds->incoming);
-	if (!phases_start_loss(p, error) || !start_vhosts(p, error) ||
-	    !phases_start_devices(p, error)) {
-		phases_free(p);
+	done = phases_take_record(p, error) && start_loop(p, error);
+	if (done)
+		start_doors(p, fds);
+	done = done && start_control(p, fds->control, error);
+	if (done)
+		phases_start_link(p, fds->incoming);
+	done = done && phases_start_loss(p, error) && start_vhosts(p, error) &&
+	       phases_start_devices(p, error) && phases_adopt(p, error);
+	if (!done) {
+		/* What an earlier process left must not hear of us. */
+		if (!vault_again(p->vault))
+			phases_free(p);
 		return NULL;
 	}
 	start_handover(p);
@@ -494,6 +542,7 @@ void phases_free(struct phases *p)
 	g_free(p->snapshot);
 	g_free(p->spare);
 	g_free(p->out);
+	record_free(p->record);
 	close_fd(&p->state_fd);
 	g_free(p);
 }

@@ -19,6 +19,8 @@
 #include "daemon/sourceqmp.h"
 #include "daemon/losspolicy.h"
 #include "daemon/salvage.h"
+#include "daemon/record.h"
+#include "daemon/vault.h"
 #include "daemon/vhost_list.h"
 
 struct phases {
@@ -53,6 +55,16 @@ struct phases {
 	bool leaving;			/* told to stop: as soon as the session is refused */
 	int leave_code, end_code;
 	uint64_t stop_asked;
+	/* phases_adopt.c */
+	struct vault *vault;
+	struct record *record;		/* NULL: nobody keeps what we leave */
+	struct faultloop_adopt adopt;	/* what an earlier process left for the fault thread */
+	char adopt_why[256];
+	bool lanes_dropped, looked;
+	bool handover_done;		/* by an earlier process */
+	uint32_t put_handover, put_hooks;
+	enum session_state first_state;
+	uint64_t first_left;
 	void (*ended)(void *ctx, int code);
 	void *ctx;
 };
@@ -74,6 +86,17 @@ struct faultplan *phases_start_faults(struct phases *p, bool again);
 bool phases_start_loss(struct phases *p, GError **error);
 /* salvage_commands.c: save what is here; the command of that. */
 void phases_start_salvage(struct phases *p);
+/*
+ * phases_adopt.c: what is left to the next process, and what the one before left.  The record and
+ * what the fault thread is to begin with; the sharers; may a hand-over begin?  False with *error.
+ */
+bool phases_take_record(struct phases *p, GError **error);
+bool phases_adopt(struct phases *p, GError **error);
+bool phases_adopt_handover(struct phases *p);
+/* A connection is the source's; @ctx is a struct phases. */
+void phases_keep_lane(void *ctx, bool urgent, int fd);
+/* What a snapshot shows was done. */
+void phases_keep(struct phases *p, const struct snapshot *s);
 /* phases_commands.c: what the control socket may be asked beside the session's state. */
 void phases_add_commands(struct phases *p);
 /* Ask for a fresh snapshot, or remember to when the one we have is out; @ctx is a struct phases. */
@@ -83,6 +106,8 @@ void phases_refresh(void *ctx);
  * snapshot only knew.
  */
 void phases_refuse(struct phases *p, int error, const char *reason);
+/* Refuse, or hold what is ours. */
+void phases_stop_session(void *ctx, int error, const char *reason);
 /*
  * phases_recover.c: what can be done about a source that is lost.  All for the main thread only.
  */

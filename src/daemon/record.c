@@ -43,8 +43,9 @@ static const struct shape {
 	[RECORD_BLOCKS] = { 1, RECORD_BLOCKS_MAX },
 	[RECORD_DOOR] = { 1, RECORD_DOOR_MAX },
 	[RECORD_CLIENT] = { RECORD_CLIENTS, RECORD_CLIENT_MAX },
+	[RECORD_PHASES] = { 1, RECORD_PHASES_MAX },
 };
-#define SLOTS (3 + RECORD_CLIENTS)	/* of all kinds */
+#define SLOTS (4 + RECORD_CLIENTS)	/* of all kinds */
 
 struct head {
 	uint64_t magic;

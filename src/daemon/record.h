@@ -17,6 +17,7 @@ enum record_kind {
 	RECORD_BLOCKS,		/* the source's blocks, and what backs each; the same thread's */
 	RECORD_DOOR,		/* the door as a whole */
 	RECORD_CLIENT,		/* a client of the door; as many as RECORD_CLIENTS */
+	RECORD_PHASES,		/* what the main thread did beside the door */
 	RECORD_KINDS,
 };
 
@@ -24,6 +25,7 @@ enum record_kind {
 #define RECORD_BLOCKS_MAX  (32u << 10)
 #define RECORD_DOOR_MAX	   (64u << 10)
 #define RECORD_CLIENT_MAX  (64u << 10)
+#define RECORD_PHASES_MAX  (1u << 10)
 #define RECORD_CLIENTS	   128
 
 struct record;

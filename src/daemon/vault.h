@@ -32,6 +32,8 @@ const struct vault_past *vault_past(const struct vault *v);
  * when this returns.  0, also when nobody keeps, or -errno.
  */
 int vault_keep(struct vault *v, const char *name, int fd);
+/* An empty memfd that takes seals, kept as by vault_keep(); *@out is the caller's.  0 or -errno. */
+int vault_memory(struct vault *v, const char *name, int *out);
 void vault_drop(struct vault *v, const char *name);
 /* What an earlier worker left, now the caller's too (it stays kept); -1: nothing, or taken. */
 int vault_take(struct vault *v, const char *name);

@@ -63,7 +63,8 @@ static const struct snapshot *no_snapshot(void *ctx)
 
 static void open_rig(struct rig *r, unsigned silent_ms)
 {
-	struct channel_ops ops = { refused, no_snapshot, r, silent_ms };
+	struct channel_ops ops = { .refused = refused, .snapshot = no_snapshot, .ctx = r,
+				   .silent_ms = silent_ms };
 	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	memset(r, 0, sizeof(*r));
