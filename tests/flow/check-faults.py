@@ -26,7 +26,8 @@ MOMENTS = (
     ("session.listening", (LOST, UNKNOWN), (RESUMES,)),
     ("session.loaded", (LOST, UNKNOWN), (RESUMES,)),
     ("session.before-pong", (LOST, UNKNOWN), (RESUMES,)),
-    ("session.after-pong", (LOST, UNKNOWN), (LOST, UNKNOWN)),
+    # the kernel has our answer: whether the source reads it before it sees us gone is open, and no VM runs here
+    ("session.after-pong", (LOST, UNKNOWN), ANY_LOSS),
     ("session.running", (LOST, UNKNOWN), (LOST, UNKNOWN)),
     ("session.before-shut", (LOST, UNKNOWN), (LOST, UNKNOWN)),
     ("session.after-shut", (UNKNOWN, DONE), (UNKNOWN, DONE)),
