@@ -19,7 +19,6 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sysexits.h>
 
 #include <gio/gio.h>
 #include <glib-unix.h>
@@ -29,8 +28,11 @@
 #include "daemon/listen.h"
 #include "daemon/options.h"
 #include "daemon/phases.h"
+#include "daemon/record.h"
 #include "daemon/vault.h"
 #include "sys/fd.h"
+
+#define STATUS_AGAIN 75		/* EX_TEMPFAIL of sysexits.h */
 
 struct program {
 	GMainLoop *loop;
@@ -186,7 +188,7 @@ static void leave_all(const GError *error)
 {
 	if (error)
 		fprintf(stderr, "postcopyd: %s\n", error->message);
-	_exit(EX_TEMPFAIL);
+	_exit(STATUS_AGAIN);
 }
 
 /*
@@ -256,6 +258,9 @@ int main(int argc, char **argv)
 		if (o.verbose)
 			g_log_set_debug_enabled(TRUE);
 		code = begin(&o, argv, &error);
+		break;
+	case OPTIONS_LAYOUT:
+		printf("%u\n", record_layout());
 		break;
 	case OPTIONS_EXIT_OK:
 		break;

@@ -28,13 +28,17 @@ static const char *const exclusive[][2] = {
 	{"control-path", "control-fd"},
 	{"register-group", "register-fd"},
 	{"keeper", "fd-store"},
+	{"keeper", "vfio"},
+	{"keeper", "device-channel"},
+	{"fd-store", "vfio"},
+	{"fd-store", "device-channel"},
 };
 
 struct parse {
 	struct options *o;
 	bool given[OPTIONS_SPECS_MAX];
 	char *file;
-	gboolean help, version;
+	gboolean help, version, layout;
 };
 
 /* --- one setter per kind: write @text to @field ------------------------------------------- */
@@ -80,6 +84,8 @@ static GOptionContext *make_context(struct parse *p)
 		{"help", 'h', 0, G_OPTION_ARG_NONE, &p->help, "Show this help", NULL},
 		{"version", 0, 0, G_OPTION_ARG_NONE, &p->version,
 		 "Show the version and what is built in", NULL},
+		{"survival-layout", 0, 0, G_OPTION_ARG_NONE, &p->layout,
+		 "Show which daemons' sessions this one can take over, as a number", NULL},
 		{0},
 	};
 	GOptionEntry entries[OPTIONS_SPECS_MAX + 1] = {0};
@@ -121,6 +127,8 @@ static enum options_result parse_command_line(struct parse *p, int argc, char **
 		puts(PACKAGE_STRING " " PC_FEATURES);
 		return OPTIONS_EXIT_OK;
 	}
+	if (p->layout)
+		return OPTIONS_LAYOUT;
 	if (args[0] && args[1]) {
 		options_fail(error, "unexpected argument '%s'", args[1]);
 		return OPTIONS_USAGE;
@@ -309,7 +317,8 @@ static void set_defaults(struct options *o)
  * @o: filled so far in every case: options_clear() it
  * @argc, @argv: stay as they are
  *
- * Return: OPTIONS_OK; OPTIONS_EXIT_OK after --help or --version, which were printed; OPTIONS_USAGE
+ * Return: OPTIONS_OK; OPTIONS_EXIT_OK after --help or --version, which were printed; OPTIONS_LAYOUT
+ * for --survival-layout, which is the caller's to print; OPTIONS_USAGE
  * with *error naming the option, what was wrong and what is expected.
  */
 enum options_result options_parse(struct options *o, int argc, char **argv, GError **error)

@@ -145,7 +145,7 @@ struct options {
 	bool verbose;
 };
 
-enum options_result { OPTIONS_OK, OPTIONS_EXIT_OK, OPTIONS_USAGE };
+enum options_result { OPTIONS_OK, OPTIONS_EXIT_OK, OPTIONS_LAYOUT, OPTIONS_USAGE };
 /* Parse argv, and the file --config names.  options_clear() after each outcome. */
 enum options_result options_parse(struct options *o, int argc, char **argv, GError **error);
 void options_clear(struct options *o);

@@ -327,6 +327,7 @@ static void take_snapshot(struct phases *p, struct snapshot *s)
 	devchannel_fill(p->devchannel, &s->device_channel);
 	devspool_fill(p->spool, s);
 	faults_fill(p->faults, &s->faults);
+	phases_show_worker(p, &s->worker);
 	log_change(p, s);
 	losspolicy_look(p->loss, s);
 	salvage_fill(p->salvage, &s->salvage);
@@ -525,6 +526,7 @@ void phases_free(struct phases *p)
 	losspolicy_free(p->loss);
 	hooks_free(p->hooks);
 	phases_free_link(p);
+	phases_upgrade_free(p);
 	handover_free(p->handover);
 	channel_free(p->channel);
 	vhost_list_free(p->vhosts);

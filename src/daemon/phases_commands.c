@@ -93,6 +93,7 @@ static bool report_devices(void *ctx, const char *name, const struct jsonmsg *ar
 void phases_add_commands(struct phases *p)
 {
 	static const char *const nothing[] = { NULL }, *const device[] = { "device", NULL },
+				 *const binary[] = { "binary", "force", NULL },
 				 *const name_force[] = { "name", "force", NULL };
 	static const struct control_command commands[] = {
 		{ "blockers", nothing, true, blockers },
@@ -101,6 +102,7 @@ void phases_add_commands(struct phases *p)
 		{ "vhost-user-add", device, false, add_vhost },
 		{ "vhost-user-remove", name_force, false, remove_vhost },
 		{ "devices", nothing, true, report_devices },
+		{ "upgrade", binary, false, phases_upgrade },
 	};
 
 	control_add(p->control, commands, ARRAY_LEN(commands), p);

@@ -60,6 +60,8 @@ struct phases {
 	struct record *record;		/* NULL: nobody keeps what we leave */
 	struct faultloop_adopt adopt;	/* what an earlier process left for the fault thread */
 	char adopt_why[256];
+	struct phases_upgrade *upgrade;	/* a program is being looked at; NULL */
+	char upgrade_problem[256];
 	bool lanes_dropped, looked;
 	bool handover_done;		/* by an earlier process */
 	uint32_t put_handover, put_hooks;
@@ -95,6 +97,11 @@ bool phases_adopt(struct phases *p, GError **error);
 bool phases_adopt_handover(struct phases *p);
 /* A connection is the source's; @ctx is a struct phases. */
 void phases_keep_lane(void *ctx, bool urgent, int fd);
+/* phases_upgrade.c: another program in our place.  A command of the control socket. */
+bool phases_upgrade(void *ctx, const char *name, const struct jsonmsg *arguments,
+		    struct jsonmsg_writer *w, const char *key, GError **error);
+void phases_upgrade_free(struct phases *p);
+void phases_show_worker(const struct phases *p, struct snapshot_worker *w);
 /* What a snapshot shows was done. */
 void phases_keep(struct phases *p, const struct snapshot *s);
 /* phases_commands.c: what the control socket may be asked beside the session's state. */

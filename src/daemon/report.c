@@ -255,6 +255,18 @@ static void put_device_states(struct jsonmsg_writer *w, const struct snapshot *s
 	jsonmsg_end(w);
 }
 
+static void put_worker(struct jsonmsg_writer *w, const struct snapshot_worker *s)
+{
+	jsonmsg_begin_object(w, "worker");
+	jsonmsg_put_u64(w, "pid", (uint64_t)s->pid);
+	jsonmsg_put_text(w, "keeper", s->keeper);
+	jsonmsg_put_u64(w, "generation", s->generation);
+	jsonmsg_put_u64(w, "restarts", s->restarts);
+	jsonmsg_put_text(w, "last", s->last);
+	jsonmsg_put_text(w, "upgrade", *s->upgrade ? s->upgrade : NULL);
+	jsonmsg_end(w);
+}
+
 /**
  * report_status - where the session stands, when it got there, what went wrong
  */
@@ -293,6 +305,7 @@ void report_status(struct jsonmsg_writer *w, const char *key, const struct snaps
 	put_device_channel(w, &s->device_channel);
 	put_faults(w, &s->faults);
 	put_device_states(w, s);
+	put_worker(w, &s->worker);
 	jsonmsg_end(w);
 }
 

@@ -168,6 +168,15 @@ struct snapshot_faults {
 	uint64_t rules, fires;
 };
 
+/* Who serves, as the main thread filled it in. */
+struct snapshot_worker {
+	int32_t pid;
+	unsigned generation, restarts;	/* see vault.h */
+	char last[32];			/* how the one before ended */
+	const char *keeper;		/* "keeper", "fd-store"; NULL: nobody */
+	char upgrade[256];		/* why the last try to upgrade was refused */
+};
+
 struct snapshot {
 	uint64_t now_ns;		/* CLOCK_MONOTONIC when it was filled */
 	enum session_state state;
@@ -220,6 +229,7 @@ struct snapshot {
 	struct snapshot_faults faults;
 	struct snapshot_loss loss;
 	struct snapshot_salvage salvage;
+	struct snapshot_worker worker;
 	unsigned n_device_states;
 	struct snapshot_device_state device_state[SNAPSHOT_DEVICES];
 	struct stats stats;

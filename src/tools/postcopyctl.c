@@ -18,6 +18,7 @@
 #include "tools/ctl_fault.h"
 #include "tools/ctl_render.h"
 #include "tools/ctl_salvage.h"
+#include "tools/ctl_upgrade.h"
 #include "tools/ctl_vhost.h"
 #include "tools/ctl_view.h"
 #include "tools/ctl_watch.h"
@@ -121,6 +122,11 @@ static int run_salvage(struct ctl_client *c, const struct arguments *a)
 	return ctl_salvage_run(c, a->words[0], a->json) ? say_error(c) : EXIT_DONE;
 }
 
+static int run_upgrade(struct ctl_client *c, const struct arguments *a)
+{
+	return ctl_upgrade_run(c, a->words[0], a->force) ? say_error(c) : EXIT_DONE;
+}
+
 static const struct verb verbs[] = {
 	{ "status", "state of the session (default)", PART(CTL_STATUS) | PART(CTL_BLOCKERS),
 	  CTL_STATUS, render_status, NULL },
@@ -144,6 +150,8 @@ static const struct verb verbs[] = {
 	{ "salvage", "DIR: save the memory that is here, and what is missing", 0, 0, NULL,
 	  run_salvage },
 	{ "events", "print events as they come", 0, 0, NULL, run_events },
+	{ "upgrade", "BINARY: have another postcopyd take over, in the middle of a session", 0, 0,
+	  NULL, run_upgrade },
 	{ "quit", "end the daemon", 0, 0, NULL, run_quit },
 };
 
@@ -229,7 +237,8 @@ static GOptionContext *make_context(struct arguments *a)
 		{ "interval", 'i', 0, G_OPTION_ARG_DOUBLE, &a->interval,
 		  "watch: time between two views (default 0.25 on a terminal, else 1)", "SECONDS" },
 		{ "force", 'f', 0, G_OPTION_ARG_NONE, &a->force,
-		  "quit: even when that loses a VM that runs here; vhost-user remove: one that is used",
+		  "quit: even when that loses a VM that runs here; vhost-user remove: one that is used; "
+		  "upgrade: even when that costs a connection",
 		  NULL },
 		{ "page", 0, 0, G_OPTION_ARG_FILENAME, &a->fault.page,
 		  "fault add: only at that page (a number, or an offset in a block)",
@@ -288,10 +297,12 @@ static int check(struct arguments *a)
 		return usage("--page, --sharer, --every, --probability, --after and --count go with fault add");
 	if (find_verb(a->verb)->run == run_salvage && (!*a->words || a->words[1]))
 		return usage("salvage DIR");
+	if (find_verb(a->verb)->run == run_upgrade)
+		return *a->words && !a->words[1] ? 0 : usage("upgrade [--force] BINARY");
 	if (*a->words && find_verb(a->verb)->run != run_salvage)
 		return usage("unexpected argument '%s'", *a->words);
 	if (a->force && strcmp(a->verb, "quit"))
-		return usage("--force goes with quit and vhost-user remove only");
+		return usage("--force goes with quit, upgrade and vhost-user remove only");
 	if (a->interval != NOT_GIVEN && strcmp(a->verb, "watch"))
 		return usage("--interval goes with watch only");
 	if (a->interval != NOT_GIVEN && !(a->interval >= 0.05 && a->interval <= 3600))

@@ -79,7 +79,7 @@ commands_have_their_place()
 
 file_keys_are_options()
 {
-	help_options "$build/postcopyd" | sed -n 's/^--//p' | grep -vxE 'config|help|version' > "$dir/a"
+	help_options "$build/postcopyd" | sed -n 's/^--//p' | grep -vxE 'config|help|version|survival-layout' > "$dir/a"
 	sed -n 's/^\.It Cm \([a-z-]*\) Ta .*/\1/p' "$man/postcopyd.conf.5" > "$dir/b"
 	same "postcopyd --help" postcopyd.conf.5
 }

@@ -473,6 +473,11 @@ static void fill_link(struct snapshot *s)
 	};
 }
 
+static const struct snapshot_worker some_worker = { 48, 49, 50, "exit 1", "keeper", "" };
+#define WORKER_JSON                                                                                \
+	"\"worker\":{\"pid\":48,\"keeper\":\"keeper\",\"generation\":49,\"restarts\":50,"           \
+	"\"last\":\"exit 1\",\"upgrade\":null}"
+
 Test(control, status)
 {
 	struct snapshot *s = fake.snapshot;
@@ -485,6 +490,7 @@ Test(control, status)
 	s->running_ns = 20;
 	s->committed = s->urgent_lane = s->held = true;
 	s->paused_ns = 901, s->recoveries = 47;
+	s->worker = some_worker;
 	s->error = ECONNRESET;
 	strcpy(s->reason, "the source is gone");
 	strcpy(s->machine, "pc-i440fx-7.2");
@@ -530,7 +536,7 @@ Test(control, status)
 		"\"owed_pages\":40,\"owed_pages_left\":41,\"faults_in_flight\":42,\"requests_in_"
 		"flight\":43,"
 		"\"store_bytes\":44,\"stray_pages\":45,\"pool_waits\":46,\"recoveries\":47,\"blocks\":2,\"sharers\":3,"
-		"\"salvage\":null,\"device_channel\":null,\"faults\":null,\"device_states\":[]}\n");
+		"\"salvage\":null,\"device_channel\":null,\"faults\":null,\"device_states\":[]," WORKER_JSON "}\n");
 }
 
 /* The words for the source's monitor stand there while they would help. */
