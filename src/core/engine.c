@@ -532,6 +532,10 @@ void engine_report(struct engine *e, const struct engine_report *r, uint64_t now
 		.placed_ns = r->placed_ns ? r->placed_ns : now,
 	};
 
+	if (r->result == PLACED_NOT) {
+		engine_give_up(e, r->page, r->n, a.from);
+		return;
+	}
 	if (r->result != PLACED) {
 		for (uint64_t page = r->page; page < r->page + r->n; page++)
 			unplaced(e, &a, page,

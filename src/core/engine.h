@@ -71,7 +71,8 @@ struct engine_action {
 };
 
 /* How a PLACE ended, after all retries that make sense at once. */
-enum engine_result { PLACED, PLACED_EXISTS, PLACED_NOWHERE };
+/* PLACED_NOT: of the bulk lane, which ended before: its bytes went with it. */
+enum engine_result { PLACED, PLACED_EXISTS, PLACED_NOWHERE, PLACED_NOT };
 
 /* Through which address space a page was placed: the kernel woke whoever slept there. */
 struct engine_carrier {
@@ -194,6 +195,12 @@ uint64_t engine_placed(struct engine *e, struct engine_action *a, uint64_t done,
 		       uint64_t now);
 void engine_woken(struct engine *e, const struct engine_action *a, uint64_t now);
 void engine_report(struct engine *e, const struct engine_report *r, uint64_t now);
+/* Claimed pages whose bytes are gone: owed again. */
+void engine_give_up(struct engine *e, uint64_t page, uint64_t n, enum page_state from);
+/* True when it was a placement of a lane: given up, and over. */
+bool engine_lane_lost(struct engine *e, const struct engine_action *a);
+/* The same for all that are queued. */
+void engine_lanes_lost(struct engine *e);
 /* Hand stored pages of private blocks over, at most @max.  Pages queued. */
 uint64_t engine_push(struct engine *e, uint64_t max, uint64_t now);
 /*

@@ -50,7 +50,9 @@ struct bulklane {
 	unsigned untold;		/* reports in the mailbox since then */
 	uint64_t duplicates;
 	bool dry;			/* atomic: a placement waits for the pool of huge pages */
-	bool stopping;
+	bool runs;			/* the thread is to be joined */
+	bool ending;			/* atomic: what is claimed is given up */
+	bool stopping;			/* atomic: the same, and nobody listens */
 	int beside;			/* atomic: the urgent lane's connection, borrowed; -1 */
 };
 
@@ -81,6 +83,11 @@ static void ring_now(struct bulklane *b)
 	mailbox_ring(b->outbox);
 	b->untold = 0;
 	b->untold_bytes = 0;
+}
+
+static bool is_ending(const struct bulklane *b)
+{
+	return __atomic_load_n(&b->ending, __ATOMIC_RELAXED);
 }
 
 static void flush_run(struct bulklane *b)
@@ -224,6 +231,18 @@ static void note_dry(struct bulklane *b, bool dry)
 	mailbox_ring(b->outbox);
 }
 
+/* Told to end: the rest, up to @end, is claimed, and stays where the source has it. */
+static void give_up(struct bulklane *b, struct engine_report *r, uint64_t end)
+{
+	if (r->page == end)
+		return;
+	r->result = PLACED_NOT;
+	r->n = (uint32_t)(end - r->page);
+	report(b, r);
+	r->result = PLACED;
+	r->page = end;
+}
+
 /*
  * Through the kernel, up to @end, however long it takes; what cannot be placed is reported as that.
  */
@@ -233,7 +252,7 @@ static void place_all(struct bulklane *b, struct engine_report *r, uint64_t end,
 	const struct block *bl = block_of_page(&b->engine->blocks, r->page);
 	unsigned block = (unsigned)(bl - b->engine->blocks.block);
 
-	while (r->page < end && !__atomic_load_n(&b->stopping, __ATOMIC_RELAXED)) {
+	while (r->page < end && !is_ending(b)) {
 		struct placer_job job = { .data = data,
 					  .length = (end - r->page) << bl->page_shift,
 					  .page = r->page };
@@ -262,6 +281,7 @@ static void place_all(struct bulklane *b, struct engine_report *r, uint64_t end,
 			r->page++;
 		}
 	}
+	give_up(b, r, end);
 }
 
 /* The first @n pages of the run are noted: told as such. */
@@ -288,8 +308,6 @@ static void note_claimed(struct bulklane *b, struct engine_report *r, uint64_t e
 		tell_noted(b, r, page - r->page);
 		r->how = HOW_ZERO;
 		place_all(b, r, page + 1, NULL);
-		if (r->page == page)
-			return;		/* it was told to stop */
 	}
 	tell_noted(b, r, end - r->page);
 }
@@ -370,9 +388,9 @@ static int next_step(struct bulklane *b, struct lane_page *page)
 static bool drain(struct bulklane *b)
 {
 	struct lane_page page;
-	int step;
+	int step = LANE_MORE;
 
-	while ((step = next_step(b, &page)) > LANE_MORE) {
+	while (!is_ending(b) && (step = next_step(b, &page)) > LANE_MORE) {
 		if (step == LANE_PAGE)
 			take_pages(b, &page);
 		else if (b->lane.event == QSTREAM_PING)
@@ -427,7 +445,7 @@ static void *run(void *arg)
 	struct bulklane *b = arg;
 
 	pthread_setname_np(pthread_self(), "postcopyd-bulk");
-	while (drain(b) && !b->lane.eof) {
+	while (drain(b) && !b->lane.eof && !is_ending(b)) {
 		ssize_t n = receive(b);
 
 		if (n == -EINTR)
@@ -440,28 +458,32 @@ static void *run(void *arg)
 	}
 	if (b->lane.eof)
 		tell(b, BULK_CLOSED, (uint32_t)b->lane.error);
+	note_dry(b, false);
+	tell(b, BULK_OVER, 0);
 	return NULL;
 }
 
 /**
  * bulklane_start - hand the main lane to a thread of its own
+ * @out: NULL, or one that was taken back; bulklane_stop() after either outcome
  * @lane: taken over with the bytes its buffer holds; closed in the caller on success
  * @engine: only its ledger's claims and the constant part of its blocks are used
  * @carrier: copied; main_uffd is owned from here on
  * @outbox: struct bulk_message slots
  *
- * Return: 0 or -errno; after a failure everything is still the caller's.
+ * Return: 0 or -errno; after a failure lane and carrier are still the caller's.
  */
 int bulklane_start(struct bulklane **out, struct lane *lane, struct engine *engine,
 		   const struct bulk_carrier *carrier, const struct placer *placer,
 		   struct mailbox *outbox)
 {
-	struct bulklane *b = calloc(1, sizeof(*b));
+	struct bulklane *b = *out ? *out : calloc(1, sizeof(*b));
 	int ret;
 
 	if (!b)
 		return -ENOMEM;
-	b->lane = *lane;
+	*out = b;
+	*b = (struct bulklane){ .lane = *lane };
 	b->engine = engine;
 	b->carrier = *carrier;
 	b->placer = *placer;
@@ -473,11 +495,11 @@ int bulklane_start(struct bulklane **out, struct lane *lane, struct engine *engi
 	b->beside = -1;
 	ret = -pthread_create(&b->thread, NULL, run, b);
 	if (ret < 0) {
-		free(b);
+		*b = (struct bulklane){ .lane.fd = -1, .carrier.main_uffd = -1 };
 		return ret;
 	}
+	b->runs = true;
 	*lane = (struct lane){ .fd = -1 };
-	*out = b;
 	return 0;
 }
 
@@ -508,17 +530,54 @@ bool bulklane_dry(const struct bulklane *b)
 }
 
 /**
- * bulklane_stop - end the thread and join it; NULL is fine
+ * bulklane_runs - is there a thread that was not taken back?  NULL is fine
+ */
+bool bulklane_runs(const struct bulklane *b)
+{
+	return b && b->runs;
+}
+
+/**
+ * bulklane_end - tell the thread to end, and do not wait for it; NULL is fine
  *
- * Its socket is shut down for reading, which ends recv().  Only when the session is over.
+ * A placement that is in the kernel ends first, however long that takes; its claims are the
+ * thread's until BULK_OVER was taken from the mailbox.
+ */
+void bulklane_end(struct bulklane *b)
+{
+	if (!bulklane_runs(b))
+		return;
+	__atomic_store_n(&b->ending, true, __ATOMIC_RELAXED);
+	shutdown(b->lane.fd, SHUT_RDWR);
+}
+
+/**
+ * bulklane_take_back - join the thread and have its lane again; behind BULK_OVER, so at once
+ * @lane: overwritten; its statistics begin anew, for they were told
+ */
+void bulklane_take_back(struct bulklane *b, struct lane *lane)
+{
+	pthread_join(b->thread, NULL);
+	close_fd(&b->carrier.main_uffd);
+	*lane = b->lane;
+	lane->bytes = lane->batches = 0;
+	b->lane = (struct lane){ .fd = -1 };
+	b->runs = false;
+}
+
+/**
+ * bulklane_stop - end the thread, join it, and free all; NULL is fine
+ *
+ * Only when the session is over: what the thread would still have told is not heard.
  */
 void bulklane_stop(struct bulklane *b)
 {
 	if (!b)
 		return;
 	__atomic_store_n(&b->stopping, true, __ATOMIC_RELAXED);
-	shutdown(b->lane.fd, SHUT_RD);
-	pthread_join(b->thread, NULL);
+	bulklane_end(b);
+	if (b->runs)
+		pthread_join(b->thread, NULL);
 	close_fd(&b->carrier.main_uffd);
 	lane_close(&b->lane);
 	free(b);

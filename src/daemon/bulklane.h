@@ -34,7 +34,7 @@ struct bulk_carrier {
 
 struct bulklane;
 
-/* Start the thread; takes @lane and @carrier over.  0 or -errno. */
+/* Start the thread; takes @lane and @carrier over.  *@out: NULL, or taken back.  0 or -errno. */
 int bulklane_start(struct bulklane **out, struct lane *lane, struct engine *engine,
 		   const struct bulk_carrier *carrier, const struct placer *placer,
 		   struct mailbox *outbox);
@@ -44,10 +44,16 @@ void bulklane_beside(struct bulklane *b, int fd);
 const struct qstream *bulklane_stream(const struct bulklane *b);
 /* Does it wait for the pool of huge pages?  From any thread. */
 bool bulklane_dry(const struct bulklane *b);
+/* Is there a thread that was not taken back? */
+bool bulklane_runs(const struct bulklane *b);
 /*
- * Ends the thread (its socket is shut down for reading) and joins it.  Only when the session is
- * over.
+ * Ends the thread, without waiting for it: its connection is shut down, what it has claimed is
+ * reported as not placed, and BULK_OVER is its last word.  Behind that it can be taken back.
  */
+void bulklane_end(struct bulklane *b);
+/* Join it; *@lane is its lane, with the buffer and the (dead) connection.  Can be started again. */
+void bulklane_take_back(struct bulklane *b, struct lane *lane);
+/* Ends the thread, whatever it has to say, joins it and frees all.  When the session is over. */
 void bulklane_stop(struct bulklane *b);
 
 #endif

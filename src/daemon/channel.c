@@ -16,6 +16,12 @@
  * never speak) and the second of them makes room, so that one more can always come.  More strangers
  * than that, from where the source is and behind its urgent channel, cost the source that channel.
  *
+ * When the session is paused the first connection that begins as a resumed source's does becomes
+ * its main channel, from wherever it comes: `migrate' may be given another way.  The next may
+ * become it when the fault thread has said, by its count, that it is done with that one.  A source
+ * can be paused before we are, where a dead connection does not show: one that begins so, from
+ * where the main channel came, has the session paused first.
+ *
  * Nobody here is authenticated: whoever speaks as a source does from where the source is, is
  * believed.  Where the network is not trusted, the address to listen on is what keeps strangers
  * out.  Once main and urgent are there every further connection is refused with its reason.
@@ -41,6 +47,7 @@
 #define SILENT_MS     30000	/* a connection may say nothing while no main channel is known */
 #define LOOK_MS	      20	/* between looks at a connection that has sent part of what tells */
 #define LOOKS_MAX     100
+#define LISTENERS     2
 
 /* Where a connection comes from. */
 struct origin {
@@ -60,13 +67,16 @@ struct candidate {
 };
 
 struct channel {
-	int listen_fd;
-	guint watch;
+	int listen_fd[LISTENERS];	/* where the source came, and is told to come; -1 */
+	guint watch[LISTENERS];
 	struct faultloop *loop;
 	struct channel_ops ops;
 	void (*main_seen)(void *ctx, int fd);	/* NULL: nobody looks */
 	void *main_ctx;
 	bool has_main, expecting, has_urgent;
+	bool waits;			/* for a resumed source */
+	bool shut;			/* but none is let in */
+	uint64_t resumed;		/* main channels of resumed sources so far */
 	struct origin origin;		/* of the main channel */
 	unsigned n;
 	struct candidate *candidate[CANDIDATES];	/* in order of arrival */
@@ -103,6 +113,7 @@ static void post_lane(struct channel *c, bool urgent, int fd, const char *peer)
 	struct message m = { .kind = MESSAGE_LANE };
 
 	m.lane.urgent = urgent;
+	m.lane.recovery = c->resumed > 0;
 	m.lane.fd = fd;
 	g_strlcpy(m.lane.peer, peer, sizeof(m.lane.peer));
 	faultloop_post(c->loop, &m);
@@ -153,6 +164,8 @@ static void assign(struct candidate *u, bool urgent)
 	} else {
 		c->has_main = true;
 		c->origin = u->origin;
+		c->resumed += c->waits;
+		c->waits = false;
 	}
 	if (c->ops.assigned)
 		c->ops.assigned(c->ops.ctx, urgent, u->fd);
@@ -172,12 +185,26 @@ static bool has_page(const struct channel *c, const struct qstream_opening_page 
 	return false;
 }
 
+/* The same of the main channel of a resumed source. */
+static const char *problem_of_resumed(const struct channel *c)
+{
+	if (c->waits)
+		return c->shut ? "the time to wait for the source is over (--recover-timeout): "
+				 "postcopyctl recover" :
+				 NULL;
+	return c->has_main ? "the session is not paused" : "there is nothing to recover";
+}
+
 /* Why a connection that begins like this is refused; NULL: it is what it says. */
 static const char *problem_of(const struct channel *c, enum qstream_opening what,
 			      const struct qstream_opening_page *page)
 {
 	if (what == QSTREAM_OPENS_MULTIFD)
 		return "it is a multifd channel: turn the source's multifd capability off";
+	if (what == QSTREAM_OPENS_RECOVERY)
+		return problem_of_resumed(c);
+	if (c->waits)
+		return "a paused session waits for its source to be resumed (migrate with resume)";
 	if (what == QSTREAM_OPENS_MAIN)
 		return c->has_main ? "a migration is running already" : NULL;
 	if (!c->has_main)
@@ -196,8 +223,24 @@ static bool is_last_hope(const struct channel *c, enum qstream_opening what)
 {
 	const struct snapshot *s = c->ops.snapshot(c->ops.ctx);
 
-	return c->has_main && c->n == 1 && s && s->state >= SESSION_LOADING &&
-	       what != QSTREAM_OPENS_MAIN && what != QSTREAM_OPENS_MULTIFD;
+	return c->has_main && c->n == 1 && s && s->state >= SESSION_LOADING && !s->paused_ns &&
+	       what != QSTREAM_OPENS_MAIN && what != QSTREAM_OPENS_MULTIFD &&
+	       what != QSTREAM_OPENS_RECOVERY;
+}
+
+/*
+ * Its connection has not ended for us, or not long ago: it will be let in when the session is
+ * paused.
+ */
+static bool came_too_early(const struct channel *c, const struct candidate *u,
+			   enum qstream_opening what)
+{
+	if (what != QSTREAM_OPENS_RECOVERY || !c->has_main || u->looks >= LOOKS_MAX ||
+	    memcmp(&u->origin, &c->origin, sizeof(u->origin)) != 0)
+		return false;
+	if (u->looks == 0)
+		c->ops.returned(c->ops.ctx);
+	return true;
 }
 
 static gboolean on_bytes(gint fd, GIOCondition condition, gpointer data);
@@ -227,14 +270,16 @@ static gboolean on_bytes(gint fd, GIOCondition condition, gpointer data)
 	(void)condition;
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return G_SOURCE_CONTINUE;
-	if (n > 0 && what == QSTREAM_OPENS_MORE && u->looks++ < LOOKS_MAX) {
+	if (n > 0 && ((what == QSTREAM_OPENS_MORE && u->looks < LOOKS_MAX) ||
+		      came_too_early(c, u, what))) {
+		u->looks++;
 		u->watch = g_timeout_add(LOOK_MS, look_again, u);
 		return G_SOURCE_REMOVE;
 	}
 	u->watch = 0;
 	problem = n <= 0 ? "it was closed before it said anything" : problem_of(c, what, &page);
 	if (!problem || (n > 0 && is_last_hope(c, what)))
-		assign(u, what != QSTREAM_OPENS_MAIN);
+		assign(u, what != QSTREAM_OPENS_MAIN && what != QSTREAM_OPENS_RECOVERY);
 	else
 		refuse(u, problem);
 	return G_SOURCE_REMOVE;
@@ -338,13 +383,59 @@ struct channel *channel_new(int listen_fd, struct faultloop *loop, const struct 
 {
 	struct channel *c = g_new0(struct channel, 1);
 
-	c->listen_fd = listen_fd;
+	c->listen_fd[0] = listen_fd;
+	c->listen_fd[1] = -1;
 	c->loop = loop;
 	c->ops = *ops;
 	if (c->ops.silent_ms == 0)
 		c->ops.silent_ms = SILENT_MS;
-	c->watch = g_unix_fd_add(listen_fd, G_IO_IN, on_connection, c);
+	c->watch[0] = g_unix_fd_add(listen_fd, G_IO_IN, on_connection, c);
 	return c;
+}
+
+/* Nobody has the session now: who said nothing so far may say that he is the source. */
+static void wait_for_resumed(struct channel *c)
+{
+	c->has_main = c->expecting = c->has_urgent = false;
+	c->waits = true;
+	c->shut = false;
+	for (unsigned i = 0; i < c->n; i++)
+		if (!c->candidate[i]->age)
+			c->candidate[i]->age =
+				g_timeout_add(c->ops.silent_ms, on_silent, c->candidate[i]);
+}
+
+/**
+ * channel_see - what became of the session
+ *
+ * A snapshot that does not know yet of the resumed source that was let in last tells nothing.
+ */
+void channel_see(struct channel *c, const struct snapshot *s)
+{
+	if (s->state == SESSION_PAUSED && !s->held && s->resumed == c->resumed && !c->waits)
+		wait_for_resumed(c);
+	else if (s->held)
+		c->waits = false;
+}
+
+/**
+ * channel_add - accept on another listening socket, too
+ * @listen_fd: owned from here on; the one that was added before is closed
+ */
+void channel_add(struct channel *c, int listen_fd)
+{
+	g_clear_handle_id(&c->watch[1], g_source_remove);
+	close_fd(&c->listen_fd[1]);
+	c->listen_fd[1] = listen_fd;
+	c->watch[1] = g_unix_fd_add(listen_fd, G_IO_IN, on_connection, c);
+}
+
+/**
+ * channel_open - is a resumed source let in?  Each pause begins with yes
+ */
+void channel_open(struct channel *c, bool open)
+{
+	c->shut = !open;
 }
 
 /**
@@ -363,8 +454,10 @@ void channel_free(struct channel *c)
 {
 	if (!c)
 		return;
-	g_source_remove(c->watch);
 	channel_over(c);
-	close_fd(&c->listen_fd);
+	for (unsigned i = 0; i < LISTENERS; i++) {
+		g_clear_handle_id(&c->watch[i], g_source_remove);
+		close_fd(&c->listen_fd[i]);
+	}
 	g_free(c);
 }

@@ -20,6 +20,8 @@ struct channel_ops {
 	void (*assigned)(void *ctx, bool urgent, int fd);
 	/* The last snapshot, for the blocks that there are; NULL: none yet. */
 	const struct snapshot *(*snapshot)(void *ctx);
+	/* The source comes again, though its connection has not ended for us: pause. */
+	void (*returned)(void *ctx);
 	void *ctx;
 	/* that a connection may say nothing while no main channel is known; 0: the default */
 	unsigned silent_ms;
@@ -27,6 +29,15 @@ struct channel_ops {
 
 /* @listen_fd: listening stream socket, owned from here on. */
 struct channel *channel_new(int listen_fd, struct faultloop *loop, const struct channel_ops *ops);
+/*
+ * What became of the session: while it is paused, and not held, one resumed source at a time is
+ * accepted, from wherever it comes.
+ */
+void channel_see(struct channel *c, const struct snapshot *s);
+/* Accept on this listening socket, too, instead of the one that was added before; owned. */
+void channel_add(struct channel *c, int listen_fd);
+/* While a resumed source is waited for: whether one is let in. */
+void channel_open(struct channel *c, bool open);
 /* No urgent channel is needed any more: who has not spoken goes. */
 void channel_over(struct channel *c);
 void channel_free(struct channel *c);

@@ -50,18 +50,38 @@ static void on_main_lane(struct faultloop *f, const struct message *m)
  */
 static void on_lane(struct faultloop *f, const struct message *m)
 {
-	int ret;
-
-	if (!m->lane.urgent) {
-		on_main_lane(f, m);
+	if (m->lane.urgent && recovery_keeps_urgent(f, m->lane.fd))
 		return;
-	}
-	ret = f->has_urgent ? 0 : lane_open(&f->urgent, LANE_URGENT, -1);
-	if (ret == 0 && !f->has_urgent) {
-		f->has_urgent = true;
-		ret = intake_urgent(f);
-	}
-	f->urgent.fd = m->lane.fd;
+	if (m->lane.urgent)
+		errands_urgent(f, m->lane.fd);
+	else if (m->lane.recovery)
+		recovery_connect(f, m->lane.fd, m->lane.peer);
+	else
+		on_main_lane(f, m);
+}
+
+/* The buffer of one that was lost is used again. */
+static int open_urgent(struct faultloop *f)
+{
+	int ret = 0;
+
+	if (f->urgent.in.base)
+		lane_reopen(&f->urgent, -1);
+	else
+		ret = lane_open(&f->urgent, LANE_URGENT, -1);
+	f->has_urgent = ret == 0;
+	return ret < 0 ? ret : intake_urgent(f);
+}
+
+/**
+ * errands_urgent - an urgent connection of the source that there is
+ * @fd: owned from here on; -1: one is to be expected
+ */
+void errands_urgent(struct faultloop *f, int fd)
+{
+	int ret = f->has_urgent ? 0 : open_urgent(f);
+
+	f->urgent.fd = fd;
 	bulklane_beside(f->bulk, f->urgent.fd);
 	if (ret < 0)
 		verdict_halt(f, -ret, "no memory for the urgent lane's receive buffer");
@@ -204,13 +224,18 @@ void errands_answer(struct faultloop *f)
  */
 static void on_loaded(struct faultloop *f, const struct message *m)
 {
+	bool paused = session_is_paused(&f->engine.session) && f->engine.session.armed;
+
 	(void)m;
-	if (f->engine.session.state != SESSION_LOADING)
+	if (f->engine.session.state != SESSION_LOADING && !paused)
 		return;
 	inject_moment(f->faults, FAULTPLAN_AT_LOADED);
 	/* The record stands before the answer leaves. */
 	ledger_commit(&f->engine.ledger);
 	faultloop_feed(f, SESSION_LOADED);
+	/* Who asked is gone, and there is no way back: a recovery goes on from there. */
+	if (paused)
+		return;
 	inject_moment(f->faults, FAULTPLAN_AT_BEFORE_PONG);
 	f->answer_mark = UINT64_MAX;
 	if (!inject_holds_pong(f))
@@ -376,6 +401,9 @@ void errands_reports(struct faultloop *f)
 			break;
 		case BULK_CLOSED:
 			verdict_closed(f, m.error);
+			break;
+		case BULK_OVER:
+			f->recovery.bulk_over = true;
 			break;
 		case BULK_BROKEN: {
 			const struct qstream *q = bulklane_stream(f->bulk);

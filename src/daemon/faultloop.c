@@ -378,7 +378,7 @@ static void push(struct faultloop *f)
 /* Everything that can be done without waiting.  True when there is more of it. */
 static bool turn(struct faultloop *f)
 {
-	bool more, main_more;
+	bool recovers, more, main_more;
 
 	f->placer.now = 0;
 	/*
@@ -390,6 +390,7 @@ static bool turn(struct faultloop *f)
 	if (f->desk)
 		inject_turn(f);
 	serve_faults(f);
+	recovers = recovery_turn(f);
 	more = lanework_run(f, &f->urgent);
 	main_more = lanework_run(f, &f->main);
 	more |= main_more;
@@ -404,7 +405,7 @@ static bool turn(struct faultloop *f)
 	lanework_hand_over(f);
 	ask(f);
 	gates_turn(f);
-	more |= f->filling;
+	more |= f->filling || (recovers && !f->outbox.sending);
 	more |= adopt_turn(f);
 	arm_members(f);
 	arm_receive(f, &f->urgent, &f->urgent_receiving, COOKIE_URGENT);
@@ -511,7 +512,8 @@ static int64_t patience(const struct faultloop *f, bool more)
 	if (f->desk && inject_wait(f) >= 0)
 		return inject_wait(f) < TICK_NS ? inject_wait(f) : TICK_NS;
 	/* No descriptor tells when an answer has arrived. */
-	if (f->retry_ns || (state == SESSION_RUNNING && (f->closing || !f->running_told)))
+	if (f->retry_ns || recovery_waits(f) ||
+	    (state == SESSION_RUNNING && (f->closing || !f->running_told)))
 		return TICK_NS;
 	rest = holdback_wait(f);
 	if (rest < 0)

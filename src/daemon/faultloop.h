@@ -21,6 +21,7 @@
 #include "daemon/message.h"
 #include "daemon/outbox.h"
 #include "daemon/placer.h"
+#include "daemon/recovery.h"
 #include "daemon/roster.h"
 #include "daemon/snapshot.h"
 #include "sys/clock.h"
@@ -147,6 +148,7 @@ struct faultloop {
 	uint64_t unmaps;		/* mappings forgotten on request */
 	bool running_told;		/* the source has our answer: the VM may run */
 	bool ownership_unknown;
+	struct recovery recovery;
 	uint64_t recoveries;		/* by a resumed source, so far */
 	int error;
 	char reason[512];
@@ -245,6 +247,19 @@ void verdict_tell_running(struct faultloop *f);
 /* A sharer ends; by its policy the session may end with it. */
 void verdict_member(struct faultloop *f, struct member *m, enum snapshot_sharer_state how,
 		    int error, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+
+/* The handshake with a resumed source ended: PAUSED again, with the reason; or it goes on. */
+void verdict_not_recovered(struct faultloop *f, int error, const char *why);
+void verdict_recovered(struct faultloop *f);
+
+/* recovery.c: the session without a source, and with one that comes again. */
+void recovery_begin(struct faultloop *f);
+void recovery_connect(struct faultloop *f, int fd, const char *peer);
+/* An urgent connection that is not to be read now: true when it was kept, or closed. */
+bool recovery_keeps_urgent(struct faultloop *f, int fd);
+/* True when there is more to do. */
+bool recovery_turn(struct faultloop *f);
+bool recovery_waits(const struct faultloop *f);
 
 /*
  * arrears.c: pages that are owed behind the end of the main stream.  When to look again,
@@ -347,6 +362,8 @@ void errands_inbox(struct faultloop *f);
 void errands_reports(struct faultloop *f);
 /* Our answer to the package. */
 void errands_answer(struct faultloop *f);
+/* An urgent connection of the source that there is; -1: one is to be expected. */
+void errands_urgent(struct faultloop *f, int fd);
 /* A message that the fault thread will not read any more; for the main thread, then. */
 void errands_orphan(struct faultloop *f, const struct message *m);
 

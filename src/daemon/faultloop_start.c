@@ -74,6 +74,8 @@ static void tear_down(struct faultloop *f)
 	free(f->body);
 	free(f->desk);
 	close_fd(&f->return_fd);
+	close_fd(&f->recovery.main_fd);
+	close_fd(&f->recovery.urgent_fd);
 	close_fd(&f->package_fd);
 	close_fd(&f->package_kept);
 	close_fd(&f->own_uffd);
@@ -135,6 +137,7 @@ int faultloop_start(struct faultloop **out, const struct faultloop_options *opti
 	f->main.fd = f->urgent.fd = f->return_fd = f->own_uffd = -1;
 	f->package_fd = f->package_kept = -1;
 	f->urgent.id = LANE_URGENT;
+	f->recovery.main_fd = f->recovery.urgent_fd = -1;
 	roster_init(&f->roster);
 	ret = set_up(f, options);
 	if (ret == 0)

@@ -187,6 +187,7 @@ void fill_snapshot(const struct faultloop *f, struct snapshot *s, uint64_t now)
 	s->urgent_lane = f->has_urgent;
 	s->held = f->engine.session.held;
 	s->recoveries = f->recoveries;
+	s->resumed = f->recovery.resumed;
 	s->paused_ns = f->times.paused;
 	s->ownership_unknown = f->ownership_unknown;
 	s->main_eof = f->main_eof;

@@ -47,6 +47,24 @@ void lane_close(struct lane *l)
 }
 
 /**
+ * lane_reopen - begin to receive on another connection
+ * @fd: owned from here on; -1: it is still to come
+ *
+ * The old one is closed.  What was gathered of a huge page, and what was received and not looked
+ * at, went with it; nothing is allocated.  No receive may be under way.
+ */
+void lane_reopen(struct lane *l, int fd)
+{
+	close_fd(&l->fd);
+	l->fd = fd;
+	l->in.head = l->in.tail = 0;
+	l->eof = l->ended = l->holding = l->hasten = l->has_ahead = l->gathered_data = false;
+	l->error = 0;
+	l->need = l->used = 0;
+	l->gathered = l->bytes = l->batches = 0;
+}
+
+/**
  * lane_use_pages - have a landing slot for pages of up to @page_size bytes
  *
  * Nothing for 4 KiB pages.  Before the first postcopy page.

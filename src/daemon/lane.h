@@ -66,6 +66,8 @@ enum lane_step {
 
 int lane_open(struct lane *l, enum stats_lane id, int fd);
 void lane_close(struct lane *l);
+/* Another connection, with the same buffer and slot; the decoder is the caller's to begin anew. */
+void lane_reopen(struct lane *l, int fd);
 /*
  * Landing slot for pages of up to @page_size bytes (no-op for 4 KiB).  Before the first postcopy
  * page.

@@ -116,7 +116,7 @@ static bool step_lane(struct faultloop *f, struct lane *l)
 bool lanework_has_main(const struct faultloop *f)
 {
 	return !f->has_urgent || f->reported || !faultloop_serving(f) || f->tail ||
-	       holdback_loading(f);
+	       holdback_loading(f) || f->engine.session.state == SESSION_RECOVERING;
 }
 
 /*
@@ -230,8 +230,8 @@ void lanework_hand_over(struct faultloop *f)
 	struct bulk_carrier carrier;
 	int ret;
 
-	if (f->bulk || f->main.fd < 0 || lanework_has_main(f) || faultloop_halted(f) ||
-	    f->main.holding)
+	if (bulklane_runs(f->bulk) || f->main.fd < 0 || lanework_has_main(f) ||
+	    faultloop_halted(f) || f->main.holding)
 		return;
 	if (f->main_receiving) {
 		ring_cancel(f->ring, (struct ring_cookie){ COOKIE_MAIN, 0, 0, 0 });

@@ -113,6 +113,29 @@ static char *shown_tcp(int fd)
 	return g_strdup_printf(strchr(host, ':') ? "tcp:[%s]:%s" : "tcp:%s:%s", host, port);
 }
 
+/**
+ * listen_uri - where a source is to be told to come
+ * @fd: a listening socket, perhaps a passed one
+ *
+ * An address that stands for all of this machine's is HOST, which the source's user knows.
+ */
+char *listen_uri(int fd)
+{
+	struct sockaddr_un un = { 0 };
+	socklen_t len = sizeof(un);
+	g_autofree char *tcp = NULL, *port = NULL;
+
+	if (getsockname(fd, (struct sockaddr *)&un, &len) < 0)
+		return g_strdup("?");
+	if (un.sun_family == AF_UNIX)
+		return g_strdup_printf("unix:%s", un.sun_path);
+	tcp = shown_tcp(fd);
+	port = g_strdup(strrchr(tcp, ':') + 1);
+	if (g_str_has_prefix(tcp, "tcp:[::]:") || g_str_has_prefix(tcp, "tcp:0.0.0.0:"))
+		return g_strdup_printf("tcp:HOST:%s", port);
+	return g_steal_pointer(&tcp);
+}
+
 static int listen_tcp(const struct options_address *a, char **shown, GError **error)
 {
 	struct addrinfo hints = { .ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM },

@@ -12,4 +12,7 @@ char *listen_shown(int fd, const struct options_address *address);
 /* A UNIX socket of @type, mode 0600, or 0660 and @group when given.  -1 with *error. */
 int listen_unix(const char *path, int type, const char *group, GError **error);
 
+/* What a listening socket is called in a migration URI, HOST for any; newly allocated. */
+char *listen_uri(int fd);
+
 #endif

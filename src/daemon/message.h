@@ -102,6 +102,7 @@ enum bulk_kind {
 	BULK_CLOSED,		/* the connection's end: error 0 at EOF, else positive errno */
 	/* the stream cannot be understood; the reason is in the lane's decoder */
 	BULK_BROKEN,
+	BULK_OVER,		/* the last word: the thread has ended, or is about to */
 };
 
 struct bulk_message {

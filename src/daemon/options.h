@@ -115,6 +115,7 @@ struct options {
 	unsigned expect_timeout_s;		  /* default 30; 0 waits for ever */
 	unsigned prove_timeout_s; /* for a process to let its mappings be seen; default 10 */
 	unsigned load_timeout_s; /* for the main sharer to say loaded; default 0: no limit */
+	unsigned recover_timeout_s; /* to let a resumed source in; default 0: no limit */
 	char *hook;		 /* program that is told what happens, or NULL */
 	unsigned hook_timeout_s; /* for one run of it; default 30 */
 	char *device_state;	 /* file to write the package to, or NULL */

@@ -43,6 +43,8 @@ const struct options_spec options_specs[OPTIONS_SPECS_MAX] = {
 	  "Refuse a sharer that does not let its mappings be seen that long (default 10)" },
 	{ "load-timeout", KIND_COUNT, AT(load_timeout_s), 0, 86400, "SECONDS",
 	  "Give up on the main sharer when loading takes longer (default 0: no limit)" },
+	{ "recover-timeout", KIND_COUNT, AT(recover_timeout_s), 0, 86400, "SECONDS",
+	  "When the source is lost, wait for it that long by ourselves (default 0: no limit)" },
 	{ "device-state", KIND_PATH, AT(device_state), 0, 0, "FILE",
 	  "Write the device state package to this new file (mode 0600)" },
 	{ "hook", KIND_PATH, AT(hook), 0, 0, "PROGRAM",

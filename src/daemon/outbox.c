@@ -35,7 +35,7 @@ void outbox_deinit(struct outbox *o)
 void outbox_reset(struct outbox *o)
 {
 	o->queue.head = o->queue.tail = 0;
-	o->sending = false;
+	o->sending = o->broken = false;
 	qreturn_writer_init(&o->writer);
 }
 
@@ -83,6 +83,42 @@ void outbox_shut(struct outbox *o, uint32_t error)
 void outbox_switchover_ack(struct outbox *o)
 {
 	o->queue.tail += qreturn_switchover_ack(space(o));
+}
+
+/**
+ * outbox_resume_ack - the resumed source may send; outbox_room() must have said yes
+ */
+void outbox_resume_ack(struct outbox *o)
+{
+	o->queue.tail += qreturn_resume_ack(space(o));
+}
+
+/**
+ * outbox_bitmap - the head of what came of a block; outbox_room() must have said yes
+ */
+void outbox_bitmap(struct outbox *o, const char *name, uint64_t size)
+{
+	o->queue.tail += qreturn_bitmap_head(space(o), name, size);
+}
+
+/**
+ * outbox_space - where bytes may be written that follow a head
+ * @room: set to how many
+ */
+uint8_t *outbox_space(const struct outbox *o, size_t *room)
+{
+	size_t all = mem_ring_room(&o->queue);
+
+	*room = all > OUTBOX_KEPT ? all - OUTBOX_KEPT : 0;
+	return mem_ring_write(&o->queue);
+}
+
+/**
+ * outbox_put - @n bytes were written there
+ */
+void outbox_put(struct outbox *o, size_t n)
+{
+	o->queue.tail += n;
 }
 
 /**

@@ -13,6 +13,7 @@
 #include "wire/qreturn.h"
 
 #define OUTBOX_SIZE 65536
+#define OUTBOX_KEPT (16 * QRETURN_MESSAGE_MAX)
 
 struct outbox {
 	struct mem_ring queue;
@@ -31,7 +32,7 @@ void outbox_reset(struct outbox *o);
 /* Is there room for one more message?  Some is always kept for PONG and SHUT. */
 static inline bool outbox_room(const struct outbox *o)
 {
-	return mem_ring_room(&o->queue) >= 16 * QRETURN_MESSAGE_MAX;
+	return mem_ring_room(&o->queue) >= OUTBOX_KEPT;
 }
 static inline bool outbox_empty(const struct outbox *o)
 {
@@ -42,6 +43,15 @@ void outbox_request(struct outbox *o, const struct block_table *blocks,
 void outbox_pong(struct outbox *o, uint32_t value);
 void outbox_shut(struct outbox *o, uint32_t error);
 void outbox_switchover_ack(struct outbox *o);
+void outbox_resume_ack(struct outbox *o);
+/*
+ * What came of a block: its head, when there is outbox_room(), then @size bytes and the end mark by
+ * outbox_space() and outbox_put(), with no message between them.
+ */
+void outbox_bitmap(struct outbox *o, const char *name, uint64_t size);
+/* Where bytes may be written now; *@room: how many, beside what is kept for messages. */
+uint8_t *outbox_space(const struct outbox *o, size_t *room);
+void outbox_put(struct outbox *o, size_t n);
 /* Where what was put in last ends: for outbox_arrived(). */
 static inline uint64_t outbox_mark(const struct outbox *o)
 {

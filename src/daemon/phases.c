@@ -27,6 +27,7 @@
 #include <glib-unix.h>
 
 #include "daemon/attendance.h"
+#include "daemon/listen.h"
 #include "daemon/package.h"
 #include "daemon/phases_parts.h"
 #include "sys/clock.h"
@@ -265,8 +266,15 @@ static void do_needed(struct phases *p, const struct snapshot *s)
 	}
 	p->blockers.n = 0;
 	losspolicy_blockers(p->loss, s, &p->blockers);
-	if (s->state == SESSION_FAILED || s->state == SESSION_PAUSED)
+	if (s->state == SESSION_FAILED)
 		return;
+	if (s->paused_ns) {
+		/* Who comes meanwhile is served with what is here. */
+		if (s->listening_ns && !s->held)
+			late_sharers(p);
+		phases_recover_blockers(p, s);
+		return;
+	}
 	if (s->need == NEED_BLOCKS)
 		match_blocks(p, s);
 	else if (s->need == NEED_ARM)
@@ -328,6 +336,7 @@ static void take_snapshot(struct phases *p, struct snapshot *s)
 	devspool_fill(p->spool, s);
 	faults_fill(p->faults, &s->faults);
 	phases_show_worker(p, &s->worker);
+	phases_recover_see(p, s);
 	log_change(p, s);
 	losspolicy_look(p->loss, s);
 	salvage_fill(p->salvage, &s->salvage);
@@ -342,7 +351,8 @@ static void take_snapshot(struct phases *p, struct snapshot *s)
 	write_state(p, s);
 	if (s->state == SESSION_COMPLETE && s->running_told)
 		door_release(p->door);
-	if (s->shut_sent || s->state == SESSION_COMPLETE || s->state == SESSION_FAILED)
+	if ((s->shut_sent && !s->paused_ns) || s->state == SESSION_COMPLETE ||
+	    s->state == SESSION_FAILED)
 		channel_over(p->channel);
 	door_tell(p->door, s);
 	if (p->handover)
@@ -379,6 +389,11 @@ static void connection_refused(void *ctx, const char *text)
 {
 	(void)ctx;
 	g_warning("%s", text);
+}
+
+static void source_returned(void *ctx)
+{
+	phases_pause(ctx, "the source has come again by another connection");
 }
 
 /* --- the hand-over ---------------------------------------------------------------------------- */
@@ -457,6 +472,7 @@ static void start_doors(struct phases *p, const struct phases_fds *fds)
 	struct channel_ops channel_ops = { .refused = connection_refused,
 					   .assigned = phases_keep_lane,
 					   .snapshot = last_snapshot,
+					   .returned = source_returned,
 					   .ctx = p };
 
 	p->gates = gatekeeper_new(p->loop);
@@ -464,6 +480,7 @@ static void start_doors(struct phases *p, const struct phases_fds *fds)
 	p->door = door_new(fds->door, &door_limits, p->loop, &door_ops,
 			   p->record ? p->vault : NULL, p->record);
 	door_use_gates(p->door, p->gates);
+	p->recovery.here = listen_uri(fds->incoming);
 	p->channel = channel_new(fds->incoming, p->loop, &channel_ops);
 }
 
@@ -529,6 +546,7 @@ void phases_free(struct phases *p)
 	phases_upgrade_free(p);
 	handover_free(p->handover);
 	channel_free(p->channel);
+	phases_recover_free(p);
 	vhost_list_free(p->vhosts);
 	devices_free(p->devices);
 	devchannel_free(p->devchannel);

@@ -9,6 +9,7 @@
 #include <gio/gio.h>
 
 #include "core/guard.h"
+#include "daemon/options_parts.h"
 #include "daemon/report.h"
 
 #define MAX_BLOCKERS 128
@@ -90,11 +91,53 @@ static bool report_devices(void *ctx, const char *name, const struct jsonmsg *ar
 	return true;
 }
 
+static bool pause_session(void *ctx, const char *name, const struct jsonmsg *arguments,
+			  struct jsonmsg_writer *w, const char *key, GError **error)
+{
+	struct phases *p = ctx;
+	const char *why = phases_pause_problem(p);
+
+	(void)name;
+	put_done(w, key);
+	if (why)
+		g_set_error_literal(error, G_IO_ERROR, G_IO_ERROR_FAILED, why);
+	else
+		phases_pause(p, jsonmsg_text(arguments, "reason", "paused by the operator"));
+	return !why;
+}
+
+static bool recover(void *ctx, const char *name, const struct jsonmsg *arguments,
+		    struct jsonmsg_writer *w, const char *key, GError **error)
+{
+	const char *uri = jsonmsg_text(arguments, "uri", NULL);
+	struct options_address where = { 0 };
+	bool done;
+
+	(void)name;
+	put_done(w, key);
+	if (uri && !options_parse_address(uri, &where, error))
+		return false;
+	done = phases_recover(ctx, uri ? &where : NULL, error);
+	options_clear_address(&where);
+	return done;
+}
+
+static bool cancel(void *ctx, const char *name, const struct jsonmsg *arguments,
+		   struct jsonmsg_writer *w, const char *key, GError **error)
+{
+	(void)name;
+	put_done(w, key);
+	return phases_cancel(ctx, jsonmsg_bool(arguments, "force", false), error);
+}
+
 void phases_add_commands(struct phases *p)
 {
 	static const char *const nothing[] = { NULL }, *const device[] = { "device", NULL },
 				 *const binary[] = { "binary", "force", NULL },
-				 *const name_force[] = { "name", "force", NULL };
+				 *const name_force[] = { "name", "force", NULL },
+				 *const reason[] = { "reason", NULL },
+				 *const uri[] = { "uri", NULL },
+				 *const force[] = { "force", NULL };
 	static const struct control_command commands[] = {
 		{ "blockers", nothing, true, blockers },
 		{ "handover", nothing, true, handover },
@@ -103,6 +146,9 @@ void phases_add_commands(struct phases *p)
 		{ "vhost-user-remove", name_force, false, remove_vhost },
 		{ "devices", nothing, true, report_devices },
 		{ "upgrade", binary, false, phases_upgrade },
+		{ "pause", reason, false, pause_session },
+		{ "recover", uri, false, recover },
+		{ "cancel", force, false, cancel },
 	};
 
 	control_add(p->control, commands, ARRAY_LEN(commands), p);

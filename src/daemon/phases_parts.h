@@ -54,6 +54,14 @@ struct phases {
 	bool state_written, states_spooled, ending;
 	bool leaving;			/* told to stop: as soon as the session is refused */
 	int leave_code, end_code;
+	struct phases_recovery {
+		char *here, *there;	/* URIs of where we listen; @there is from `recover' */
+		char *made;		/* path of a socket that was made for it */
+		uint64_t pause;		/* the pause that this is about: its paused_ns */
+		uint64_t until_ns;	/* 0: no limit */
+		bool over;		/* that has passed */
+		guint timer;
+	} recovery;
 	uint64_t stop_asked;
 	/* phases_adopt.c */
 	struct vault *vault;
@@ -124,6 +132,8 @@ void phases_stop_session(void *ctx, int error, const char *reason);
  * back.
  */
 void phases_pause(struct phases *p, const char *reason);
+/* Why that would do nothing, as far as the last snapshot knows; NULL. */
+const char *phases_pause_problem(const struct phases *p);
 /*
  * Listen for the resumed source, now: where we listened (@where NULL), or somewhere else from now
  * on.  False with *error: nothing is paused, or nobody can listen there.
@@ -137,6 +147,10 @@ bool phases_cancel(struct phases *p, bool force, GError **error);
 /* What the program of --hook and the control socket ask: @ctx is a struct phases. */
 void phases_hook_ended(void *ctx);
 bool phases_control_quit(void *ctx, bool force, const char **why);
+/* What a snapshot says of it, and what is said in it. */
+void phases_recover_see(struct phases *p, struct snapshot *s);
+void phases_recover_blockers(struct phases *p, const struct snapshot *s);
+void phases_recover_free(struct phases *p);
 /* Soon, when the reply to whoever asked has left. */
 void phases_end(struct phases *p, int code);
 /* Is it time to end? */

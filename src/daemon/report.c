@@ -267,6 +267,22 @@ static void put_worker(struct jsonmsg_writer *w, const struct snapshot_worker *s
 	jsonmsg_end(w);
 }
 
+static void put_recover(struct jsonmsg_writer *w, const struct snapshot *s)
+{
+	if (!*s->recover.address) {
+		jsonmsg_put_value(w, "recover", NULL);
+		return;
+	}
+	jsonmsg_begin_object(w, "recover");
+	jsonmsg_put_bool(w, "listening", s->recover.listening);
+	jsonmsg_put_text(w, "address", s->recover.address);
+	put_moment(w, "since_ns", s->paused_ns);
+	put_moment(w, "until_ns", s->recover.until_ns);
+	jsonmsg_put_u64(w, "attempts", s->resumed);
+	jsonmsg_put_text(w, "command", s->recover.command);
+	jsonmsg_end(w);
+}
+
 /**
  * report_status - where the session stands, when it got there, what went wrong
  */
@@ -297,6 +313,7 @@ void report_status(struct jsonmsg_writer *w, const char *key, const struct snaps
 	put_link(w, s);
 	put_source_qmp(w, &s->source_qmp);
 	put_counts(w, counts, ARRAY_LEN(counts), s);
+	put_recover(w, s);
 	jsonmsg_put_u64(w, "blocks", s->n_blocks);
 	jsonmsg_put_u64(w, "sharers", s->n_sharers);
 	if (s->loss.policy)

@@ -177,6 +177,14 @@ struct snapshot_worker {
 	char upgrade[256];		/* why the last try to upgrade was refused */
 };
 
+/* While the source is waited for, as the main thread filled it in. */
+struct snapshot_recover {
+	bool listening;
+	char address[200];		/* where; HOST stands for what we do not know */
+	char command[320];		/* what to say to the QMP of the source */
+	uint64_t until_ns;		/* then nobody is let in any more by itself; 0: no limit */
+};
+
 struct snapshot {
 	uint64_t now_ns;		/* CLOCK_MONOTONIC when it was filled */
 	enum session_state state;
@@ -190,6 +198,7 @@ struct snapshot {
 	bool committed, commit_ping, urgent_lane;
 	bool held;			/* PAUSED for good: no source can mend it */
 	uint64_t recoveries;		/* by a resumed source, so far */
+	uint64_t resumed;		/* resumed sources that were heard, or refused, so far */
 	uint64_t paused_ns;		/* PAUSED, RECOVERING: since when nobody sends; else 0 */
 	bool ownership_unknown;		/* lost between the end of the stream and SHUT */
 	bool main_eof, shut_sent;
@@ -225,6 +234,7 @@ struct snapshot {
 	const struct ledger *ledger;
 	uint64_t gate_serial;		/* of the last order that was done: see gates.h */
 	struct snapshot_gate gate[SNAPSHOT_GATES];
+	struct snapshot_recover recover;
 	struct snapshot_device_channel device_channel;
 	struct snapshot_faults faults;
 	struct snapshot_loss loss;

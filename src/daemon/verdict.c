@@ -107,10 +107,12 @@ static void say_whereabouts(struct faultloop *f, const char *join, const char *t
  */
 void verdict_halt(struct faultloop *f, int error, const char *fmt, ...)
 {
-	bool refuse = session_may_refuse(&f->engine.session);
+	const struct session *s = &f->engine.session;
+	bool refuse = session_may_refuse(s);
 	va_list args;
 
-	if (faultloop_halted(f) || f->closing)
+	/* Who waits for a source may still have to be held. */
+	if (s->state == SESSION_FAILED || s->held || (f->closing && !session_is_paused(s)))
 		return;
 	va_start(args, fmt);
 	set_reason(f, error, fmt, args);
@@ -154,7 +156,7 @@ static bool nobody_knows_whose(const struct faultloop *f)
  */
 static void lost_while_held(struct faultloop *f)
 {
-	if (f->engine.session.state != SESSION_PAUSED || f->ownership_unknown ||
+	if (!f->engine.session.held || f->ownership_unknown ||
 	    !nobody_knows_whose(f))
 		return;
 	f->ownership_unknown = true;
@@ -192,6 +194,8 @@ void verdict_lost(struct faultloop *f, int error)
 	f->ownership_unknown = unknown;
 	faultloop_feed(f, SESSION_SOURCE_LOST);
 	faultloop_changed(f);
+	if (s->state == SESSION_PAUSED)
+		recovery_begin(f);
 }
 
 /**
@@ -208,8 +212,41 @@ void verdict_pause(struct faultloop *f, const char *reason)
 		return;
 	set_cause(f, ECANCELED, reason);
 	say_whereabouts(f, ": ", whereabouts(f, true, false));
-	hang_up(f);
 	faultloop_feed(f, SESSION_SOURCE_LOST);
+	recovery_begin(f);
+}
+
+/**
+ * verdict_not_recovered - the handshake with a resumed source failed
+ * @why: what happened, for people
+ *
+ * It may be tried again.
+ */
+void verdict_not_recovered(struct faultloop *f, int error, const char *why)
+{
+	f->error = error;
+	snprintf(f->reason, sizeof(f->reason), "the recovery from %s failed: %s",
+		 f->recovery.peer, why);
+	f->cause_len = strlen(f->reason);
+	say_whereabouts(f, ": ", whereabouts(f, true, f->ownership_unknown));
+	faultloop_feed(f, SESSION_SOURCE_LOST);
+	recovery_begin(f);
+}
+
+/**
+ * verdict_recovered - a resumed source goes on
+ *
+ * It was paused, so it did not take its VM back, whatever was open before; and it has had all that
+ * we said: it would not have been paused.
+ */
+void verdict_recovered(struct faultloop *f)
+{
+	f->ownership_unknown = false;
+	f->error = 0;
+	f->reason[0] = '\0';
+	f->cause_len = 0;
+	faultloop_feed(f, SESSION_RESUMED);
+	faultloop_changed(f);
 }
 
 /**

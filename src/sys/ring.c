@@ -43,7 +43,8 @@ struct ring_stream {
 	uint64_t cookie;
 	bool armed;   /* the operation is the kernel's */
 	bool offered; /* the buffer is the kernel's */
-	bool watched; /* the end is */
+	bool watched; /* the end is, or was */
+	bool watching; /* and was not met yet */
 	bool ended;
 	bool stop; /* the operation is still to be cancelled */
 };
@@ -245,7 +246,7 @@ static int ring_stream_watch(struct ring *r)
 		return s->watched ? 0 : -EBUSY;
 	io_uring_prep_poll_add(sqe, s->fd, POLLRDHUP);
 	sqe->user_data = RING_OWN | RING_WATCH;
-	s->watched = true;
+	s->watched = s->watching = true;
 	return 0;
 }
 
@@ -288,6 +289,34 @@ int ring_stream(struct ring *r, int fd, void *buf, size_t len, struct ring_cooki
 		return -EBUSY;
 	ring_stream_offer(s, buf, len);
 	return 0;
+}
+
+static int ring_end(struct ring *r, uint64_t cookie);
+
+/**
+ * ring_stream_forget - end the operations on the one socket of ring_stream(), for another to come
+ *
+ * Waits for nothing; the buffer of a call that is under way is the kernel's until its completion,
+ * which may be -EAGAIN now.
+ *
+ * Return: true when they have ended, also when there never were any.
+ */
+bool ring_stream_forget(struct ring *r)
+{
+	struct ring_stream *s = &r->stream;
+
+	if (s->fd < 0)
+		return true;
+	if (s->armed || s->watching) {
+		s->ended = true;
+		s->stop = s->armed;
+		if (s->watching)
+			(void)ring_end(r, RING_OWN | RING_WATCH);
+		return false;
+	}
+	s->fd = -1;
+	s->watched = s->ended = s->stop = false;
+	return true;
 }
 
 /**
@@ -398,6 +427,7 @@ static bool ring_stream_took(struct ring_stream *s, const struct io_uring_cqe *c
 static void ring_stream_end(struct ring_stream *s)
 {
 	s->ended = true;
+	s->watching = false;
 	s->stop = s->armed;
 }
 

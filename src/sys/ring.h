@@ -43,6 +43,11 @@ int ring_poll(struct ring *r, int fd, struct ring_cookie c); /* multishot POLLIN
 int ring_recv(struct ring *r, int fd, void *buf, size_t len, struct ring_cookie c);
 /* As ring_recv(), cheaper, for the one socket that is received from most; see ring.c. */
 int ring_stream(struct ring *r, int fd, void *buf, size_t len, struct ring_cookie c);
+/*
+ * The socket of ring_stream() is to be forgotten: true when nothing of it comes any more, and
+ * another can take its place.  Until then call again behind the next ring_wait().
+ */
+bool ring_stream_forget(struct ring *r);
 /* As send(2) with MSG_NOSIGNAL. */
 int ring_send(struct ring *r, int fd, const void *buf, size_t len, struct ring_cookie c);
 int ring_cancel(struct ring *r, struct ring_cookie c); /* ends every operation with this cookie */

@@ -19,6 +19,7 @@
 #include "tools/ctl_render.h"
 #include "tools/ctl_salvage.h"
 #include "tools/ctl_upgrade.h"
+#include "tools/ctl_session.h"
 #include "tools/ctl_vhost.h"
 #include "tools/ctl_view.h"
 #include "tools/ctl_watch.h"
@@ -99,6 +100,11 @@ static int run_fault(struct ctl_client *c, const struct arguments *a)
 	return ctl_fault_run(c, a->words, &a->fault, a->json) ? say_error(c) : EXIT_DONE;
 }
 
+static int run_session(struct ctl_client *c, const struct arguments *a)
+{
+	return ctl_session_run(c, a->verb, a->words, a->force) < 0 ? say_error(c) : EXIT_DONE;
+}
+
 static int run_devices(struct ctl_client *c, const struct arguments *a)
 {
 	struct jsonmsg *reply cleanup_jsonmsg = NULL;
@@ -152,6 +158,10 @@ static const struct verb verbs[] = {
 	{ "events", "print events as they come", 0, 0, NULL, run_events },
 	{ "upgrade", "BINARY: have another postcopyd take over, in the middle of a session", 0, 0,
 	  NULL, run_upgrade },
+	{ "pause", "end the connections of the source, which then pauses, too", 0, 0, NULL,
+	  run_session },
+	{ "recover", "[URI]: let a resumed source in, here or there", 0, 0, NULL, run_session },
+	{ "cancel", "give the migration up; the source resumes its VM", 0, 0, NULL, run_session },
 	{ "quit", "end the daemon", 0, 0, NULL, run_quit },
 };
 
@@ -237,7 +247,7 @@ static GOptionContext *make_context(struct arguments *a)
 		{ "interval", 'i', 0, G_OPTION_ARG_DOUBLE, &a->interval,
 		  "watch: time between two views (default 0.25 on a terminal, else 1)", "SECONDS" },
 		{ "force", 'f', 0, G_OPTION_ARG_NONE, &a->force,
-		  "quit: even when that loses a VM that runs here; vhost-user remove: one that is used; "
+		  "quit, cancel: even when that loses a VM that runs here; vhost-user remove: one that is used; "
 		  "upgrade: even when that costs a connection",
 		  NULL },
 		{ "page", 0, 0, G_OPTION_ARG_FILENAME, &a->fault.page,
@@ -299,10 +309,11 @@ static int check(struct arguments *a)
 		return usage("salvage DIR");
 	if (find_verb(a->verb)->run == run_upgrade)
 		return *a->words && !a->words[1] ? 0 : usage("upgrade [--force] BINARY");
-	if (*a->words && find_verb(a->verb)->run != run_salvage)
+	if (*a->words && find_verb(a->verb)->run != run_salvage &&
+	    (find_verb(a->verb)->run != run_session || !ctl_session_takes(a->verb, a->words)))
 		return usage("unexpected argument '%s'", *a->words);
-	if (a->force && strcmp(a->verb, "quit"))
-		return usage("--force goes with quit, upgrade and vhost-user remove only");
+	if (a->force && strcmp(a->verb, "quit") && strcmp(a->verb, "cancel"))
+		return usage("--force goes with quit, cancel, upgrade and vhost-user remove only");
 	if (a->interval != NOT_GIVEN && strcmp(a->verb, "watch"))
 		return usage("--interval goes with watch only");
 	if (a->interval != NOT_GIVEN && !(a->interval >= 0.05 && a->interval <= 3600))

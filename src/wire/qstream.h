@@ -146,6 +146,7 @@ enum qstream_opening {
 	QSTREAM_OPENS_MAIN,
 	QSTREAM_OPENS_MULTIFD,
 	QSTREAM_OPENS_URGENT,	/* as an urgent channel does */
+	QSTREAM_OPENS_RECOVERY,	/* main channel of a resumed source */
 	QSTREAM_OPENS_NOTHING,	/* that we know */
 };
 #define QSTREAM_OPENING_MAX (8 + 1 + 255)

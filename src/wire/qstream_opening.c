@@ -5,7 +5,8 @@
  * Only the main channel introduces itself.  The urgent one begins with whatever comes first on it:
  * a page, whose block has to be named because nothing was before it, or (7.2, when nobody ever
  * asked for a page) the mark of its end.  The first word of both can hardly be anything else's: an
- * offset of whole pages with one of two flags.
+ * offset of whole pages with one of two flags.  The main channel of a resumed source has no header,
+ * and begins with the command by which it asks what came of a block.
  */
 #include "config.h"
 
@@ -52,6 +53,8 @@ enum qstream_opening qstream_opening(const uint8_t *buf, size_t len,
 		return QSTREAM_OPENS_MAIN;
 	if (magic == QSTREAM_MULTIFD_MAGIC)
 		return QSTREAM_OPENS_MULTIFD;
+	if (buf[0] == TYPE_COMMAND && qstream_be16(buf + 1) == QCMD_RECV_BITMAP)
+		return QSTREAM_OPENS_RECOVERY;
 	if (len < WORD_LEN)
 		return QSTREAM_OPENS_MORE;
 	memcpy(&word, buf, sizeof(word));

@@ -135,7 +135,8 @@ items_exist()
 	while read -r name; do
 		grep -qF "\"$name\"" "$top/src/daemon/report.c" "$top/src/daemon/handover_report.c" "$top/src/daemon/control.c" \
 			"$top/src/daemon/devices_report.c" "$top/src/daemon/vhost_device.c" "$top/src/daemon/vhost_list.c" \
-			"$top/src/daemon/faults_commands.c" "$top/src/core/stats.c" ||
+			"$top/src/daemon/faults_commands.c" "$top/src/daemon/phases_commands.c" \
+			"$top/src/core/stats.c" ||
 			echo "no such member: $name"
 	done < "$dir/names" > "$dir/missing"
 	cat "$dir/missing"

@@ -29,7 +29,7 @@ struct rig {
 	int sock[2 * KEPT];
 	unsigned n, refused;
 	char why[256];			/* of the last one */
-	unsigned mains, urgents, expected;
+	unsigned mains, urgents, expected, recoveries, returned;
 };
 
 static struct rig *here;		/* faultloop_post() knows no other way */
@@ -42,6 +42,7 @@ void faultloop_post(struct faultloop *f, const struct message *m)
 	(void)f;
 	cr_assert_eq(m->kind, MESSAGE_LANE);
 	here->mains += !m->lane.urgent;
+	here->recoveries += m->lane.recovery && !m->lane.urgent;
 	here->urgents += m->lane.urgent && fd >= 0;
 	here->expected += m->lane.urgent && fd < 0;
 	close_fd(&fd);
@@ -55,6 +56,11 @@ static void refused(void *ctx, const char *text)
 	g_strlcpy(r->why, text, sizeof(r->why));
 }
 
+static void returned(void *ctx)
+{
+	((struct rig *)ctx)->returned++;
+}
+
 static const struct snapshot *no_snapshot(void *ctx)
 {
 	(void)ctx;
@@ -64,7 +70,7 @@ static const struct snapshot *no_snapshot(void *ctx)
 static void open_rig(struct rig *r, unsigned silent_ms)
 {
 	struct channel_ops ops = { .refused = refused, .snapshot = no_snapshot, .ctx = r,
-				   .silent_ms = silent_ms };
+				   .returned = returned, .silent_ms = silent_ms };
 	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	memset(r, 0, sizeof(*r));
@@ -102,7 +108,7 @@ static bool is_open(const struct rig *r, unsigned who)
 {
 	char byte;
 
-	return recv(r->sock[who], &byte, 1, MSG_DONTWAIT) < 0;
+	return recv(r->sock[who], &byte, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN;
 }
 
 static void wait_refused(const struct rig *r, unsigned n)
@@ -207,5 +213,87 @@ Test(channel, A1_the_first_stays_beside_the_main_channel)
 	cr_assert_eq(r.urgents, 1);
 	cr_assert_eq(r.refused, 3 + KEPT - 1);
 	cr_assert_not_null(strstr(r.why, "running already"));
+	close_rig(&r);
+}
+
+static const uint8_t recovery[] = { 8, 0, 10, 0, 2, 1, 'm' }, magic[] = { 'Q', 'E', 'V', 'M' };
+
+/* As the fault thread tells it: paused, and so many resumed sources were heard. */
+static void tell(struct rig *r, enum session_state state, uint64_t resumed, bool held)
+{
+	struct snapshot *s = g_new0(struct snapshot, 1);
+
+	s->state = state;
+	s->resumed = resumed;
+	s->held = held;
+	channel_see(r->channel, s);
+	g_free(s);
+}
+
+/* One at a time, as often as it breaks; whoever is no source that comes again is refused. */
+Test(channel, F59_one_resumed_source_at_a_time_when_paused)
+{
+	struct rig r;
+	unsigned i;
+
+	open_rig(&r, FAR_MS);
+	say(&r, i = come(&r), recovery, sizeof(recovery));
+	cr_assert_not(is_open(&r, i), "there is nothing to recover");
+	say(&r, come(&r), magic, sizeof(magic));
+	cr_assert_eq(r.mains, 1);
+	tell(&r, SESSION_PAUSED, 0, true);
+	say(&r, i = come(&r), magic, sizeof(magic));
+	cr_assert_not(is_open(&r, i), "held");
+	tell(&r, SESSION_PAUSED, 0, false);
+	say(&r, i = come(&r), magic, sizeof(magic));
+	cr_assert_not(is_open(&r, i), "a new migration while one is paused");
+	cr_assert_not_null(strstr(r.why, "resumed"));
+	say(&r, come(&r), recovery, sizeof(recovery));
+	cr_assert_eq(r.mains, 2);
+	cr_assert_eq(r.recoveries, 1);
+	/* a snapshot from before it came */
+	tell(&r, SESSION_PAUSED, 0, false);
+	say(&r, i = come(&r), magic, sizeof(magic));
+	cr_assert_not(is_open(&r, i), "there is one");
+	tell(&r, SESSION_PAUSED, 1, false);
+	say(&r, come(&r), recovery, sizeof(recovery));
+	cr_assert_eq(r.recoveries, 2);
+	cr_assert_eq(r.returned, 0);
+	close_rig(&r);
+}
+
+Test(channel, F59_a_source_that_comes_again_too_early_is_let_in_when_we_are_paused)
+{
+	struct rig r;
+	unsigned i;
+
+	open_rig(&r, FAR_MS);
+	say(&r, come(&r), magic, sizeof(magic));
+	say(&r, i = come(&r), recovery, sizeof(recovery));
+	cr_assert_eq(r.returned, 1, "we are to pause");
+	cr_assert(is_open(&r, i));
+	tell(&r, SESSION_PAUSED, 0, false);
+	for (unsigned n = 0; n < 1000 && r.recoveries == 0; n++)
+		g_main_context_iteration(NULL, TRUE);
+	cr_assert_eq(r.recoveries, 1);
+	cr_assert_eq(r.returned, 1);
+	close_rig(&r);
+}
+
+Test(channel, F59_nobody_is_let_in_when_the_time_is_over)
+{
+	struct rig r;
+	unsigned i;
+
+	open_rig(&r, FAR_MS);
+	say(&r, come(&r), magic, sizeof(magic));
+	tell(&r, SESSION_PAUSED, 0, false);
+	channel_open(r.channel, false);
+	say(&r, i = come(&r), recovery, sizeof(recovery));
+	cr_assert_not(is_open(&r, i));
+	cr_assert_not_null(strstr(r.why, "recover-timeout"));
+	channel_open(r.channel, true);
+	say(&r, come(&r), recovery, sizeof(recovery));
+	cr_assert_eq(r.recoveries, 1);
 	close_rig(&r);
 }

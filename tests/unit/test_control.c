@@ -516,12 +516,11 @@ Test(control, status)
 		line,
 		"{\"now_ns\":1000,\"state\":\"paused\",\"state_since_ns\":900,"
 		"\"paused_since_ns\":901,\"times\":{\"started_ns\":10,"
-		"\"switchover_ns\":null,\"listening_ns\":null,\"first_fault_ns\":null,\"first_"
-		"served_ns\":null,"
+		"\"switchover_ns\":null,\"listening_ns\":null,\"first_fault_ns\":null,"
+		"\"first_served_ns\":null,"
 		"\"running_ns\":20,\"complete_ns\":null},\"committed\":true,\"commit_ping\":false,"
 		"\"urgent_lane\":true,\"ownership_unknown\":false,\"held\":true,"
-		"\"running_told\":false,\"main_eof\":false,"
-		"\"shut_sent\":false,\"source_closed\":true,"
+		"\"running_told\":false,\"main_eof\":false,\"shut_sent\":false,\"source_closed\":true,"
 		"\"error\":{\"errno\":104,\"reason\":\"the source is "
 		"gone\"},\"machine\":\"pc-i440fx-7.2\","
 		"\"source\":\"tcp:[::1]:55\",\"package\":{\"bytes\":31,\"device_offset\":32,"
@@ -535,7 +534,7 @@ Test(control, status)
 		"\"source_qmp\":{\"socket\":\"/run/s\",\"step\":\"asked\",\"tries\":55,\"text\":\"so\"},"
 		"\"owed_pages\":40,\"owed_pages_left\":41,\"faults_in_flight\":42,\"requests_in_"
 		"flight\":43,"
-		"\"store_bytes\":44,\"stray_pages\":45,\"pool_waits\":46,\"recoveries\":47,\"blocks\":2,\"sharers\":3,"
+		"\"store_bytes\":44,\"stray_pages\":45,\"pool_waits\":46,\"recoveries\":47,\"recover\":null,\"blocks\":2,\"sharers\":3,"
 		"\"salvage\":null,\"device_channel\":null,\"faults\":null,\"device_states\":[]," WORKER_JSON "}\n");
 }
 

@@ -47,6 +47,16 @@ Test(opening, A1_by_magic)
 	tells(BYTES("\x11\x22\x33\x44\0\0\0\1"), 4, QSTREAM_OPENS_MULTIFD);
 }
 
+/* Three bytes say it, but what is looked at is four. */
+Test(opening, F59_a_resumed_source_asks_what_came)
+{
+	static const uint8_t first[] = { 8, 0, 10, 0, 2, 1, 'm' };
+	static const uint8_t other[] = { 8, 0, 9, 0, 0, 0, 0, 0 };
+
+	tells(first, sizeof(first), 4, QSTREAM_OPENS_RECOVERY);
+	tells(other, sizeof(other), 8, QSTREAM_OPENS_NOTHING);
+}
+
 Test(opening, A1_a_page_names_itself)
 {
 	static const unsigned flags[] = { PAGE, ZERO };
