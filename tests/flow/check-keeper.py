@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 # pylint: disable=wrong-import-position
 from harness import built, check, check_equal, main, skip_all, wait_for  # noqa: E402
-from service import Service, missing_programs  # noqa: E402
+from service import MIB, Service, missing_programs  # noqa: E402
 
 LATE = 3600000                          # ms: nothing is loaded unless the console says so
 DEATHS = (signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT)
@@ -81,6 +82,35 @@ def complete(case):
     check_equal([len(s.all("complete")) for s in (vm, other)], [1, 1], "times they heard of the end")
 
 
+# --- while pages are owed -------------------------------------------------------------------------------------
+
+def one_session(case, deaths):
+    """Two processes of eight threads each fault and check what they see; as many workers die meanwhile as can."""
+    service = begin(case, expect=("vm", "other"), size=64 * MIB)
+    sharers = [service.sharer("vm", "main", threads=8), service.sharer("other", threads=8)]
+    source = service.source("--reconnect=120", *case.random.choice(([], ["--preempt"])))
+    sharers[0].event("running")
+    died = 0
+    while died < deaths and service.status()["state"] != "complete":
+        time.sleep(case.random.random() * 0.1)
+        kill(service, case.random.choice(DEATHS))
+        died += 1
+    service.check_same(source, sharers=sharers)
+    for sharer in sharers:
+        check(not sharer.has("disconnected") and len(sharer.all("complete")) == 1, f"{sharer.name} noticed")
+        sharer.child.stop()
+    service.child.kill()
+    return died
+
+
+def random_deaths(case):
+    """No fault is lost, no page asked for twice or placed twice, nothing wrong is read."""
+    wanted, died = 100 if os.environ.get("POSTCOPY_TESTS_LONG") == "1" else 8, 0
+    while died < wanted:
+        died += one_session(case, min(3, wanted - died))
+    case.note(f"{died} workers died")
+
+
 # --- ends ---------------------------------------------------------------------------------------------------
 
 def keeper_killed(case):
@@ -141,6 +171,7 @@ CASES = (
     ("F61 a worker that dies while nobody is there", idle),
     ("F61 dies before the commit: the source has its VM", before_the_commit),
     ("F61 dies when everything is here", complete),
+    ("F59 F61 workers die at random moments of postcopy", random_deaths),
     ("the keeper is killed: nobody is left", keeper_killed),
     ("a signal to the keeper", stopped),
     ("another program takes over in the middle", upgraded),
