@@ -111,10 +111,17 @@ class Soak:
             check_equal(event["word"], f"{wanted:016x}", f"{sharer.name}: what is at {at:#x}")
             self.looks += 1
 
+    def kib(self, what):
+        with open(f"/proc/{self.service.pid}/status", encoding="ascii") as status:
+            return int([line for line in status if line.startswith(what + ":")][0].split()[1])
+
     def memory(self):
         """KiB that are the daemon's own: what it maps of its sharers is theirs."""
-        with open(f"/proc/{self.service.pid}/status", encoding="ascii") as status:
-            return int([line for line in status if line.startswith("RssAnon:")][0].split()[1])
+        return self.kib("RssAnon")
+
+    def may_grow(self):
+        """A sanitizer, to be told by the terabytes that it maps, keeps what was freed for a while."""
+        return 4096 if self.kib("VmSize") < 1 << 30 else 300 << 10
 
     def step(self):
         name, = self.random.choices(("rule", "no_rule", "join", "leave", "touch"), (3, 2, 1, 1, 12))
@@ -145,7 +152,7 @@ def soak(case):
     s.end(s.others.pop())
     wait_for("descriptors to be as many as before", lambda: s.service.fds() <= fds)
     grown = s.memory() - memory
-    check(grown < 4096, f"the daemon has grown by {grown} KiB")
+    check(grown < s.may_grow(), f"the daemon has grown by {grown} KiB")
     s.service.check_same(s.source)
     s.verify(s.vm)
 
