@@ -314,6 +314,9 @@ void match(struct scene *s)
 void tell(struct scene *s, enum session_state state)
 {
 	s->snapshot.state = state;
+	/* Faults are served from then on. */
+	if (state >= SESSION_LOADING && state <= SESSION_COMPLETE)
+		s->snapshot.listening_ns = 1;
 	s->snapshot.n_sharers = s->door->clients->len;
 	for (unsigned i = 0; i < s->door->clients->len; i++) {
 		const struct client *c = g_ptr_array_index(s->door->clients, i);
