@@ -97,7 +97,7 @@ int engine_adopt_ledger(struct engine *e, void *memory, size_t size)
  * engine_judged - what became of a page that an earlier process had claimed
  * @page: PLACING or CONTESTED, and counted as missing (engine_recount())
  * @is: PRESENT; or MISSING, STORED, ZERO: what it was before, for the claim was not carried out; or
- *   LOST: nobody can tell
+ *   UNPLACED: nobody can tell, and it stays owed
  *
  * Who waits for a page that is there is woken; who waits for another has to fault again.
  */
@@ -118,11 +118,11 @@ void engine_judged(struct engine *e, uint64_t page, enum page_state is, uint64_t
 	if (is == PAGE_MISSING)
 		return;
 	b->missing--;
-	b->lost += is == PAGE_LOST;
+	b->unplaced += is == PAGE_UNPLACED;
 	b->stored += is == PAGE_STORED;
 	b->zero += is == PAGE_ZERO;
 	e->stored_left += is == PAGE_STORED;
-	e->owed_left -= is != PAGE_LOST;
+	e->owed_left -= is != PAGE_UNPLACED;
 }
 
 /* --- before faults are served ---------------------------------------------------------------- */

@@ -126,7 +126,7 @@ static void judge(struct faultloop *f, unsigned block, uint64_t page)
 	else if (b->kind == BLOCK_PRIVATE)
 		there = owner_has(f, block, offset);
 	if (b->kind != BLOCK_HELD)
-		is = there < 0 ? PAGE_LOST : there ? PAGE_PRESENT : was(f, block, offset);
+		is = there < 0 ? PAGE_UNPLACED : there ? PAGE_PRESENT : was(f, block, offset);
 	f->adoption.judged++;
 	f->adoption.there += is == PAGE_PRESENT;
 	engine_judged(&f->engine, page, is, clock_ns());
@@ -303,17 +303,18 @@ static int go_on_closing(struct faultloop *f, struct left *l)
 }
 
 /*
- * Did the answer that commits reach the source, though the dead one could not tell the main thread
- * any more?  Then the VM may run.
+ * May the VM run, though the dead one could not tell the main thread any more?  Where our answer
+ * commits: if it reached the source.  Else there was no way back since the package.
  */
 static void note_answer(struct faultloop *f, const struct left *l)
 {
 	const struct session *s = &f->engine.session;
 
-	if (s->state != SESSION_RUNNING || !s->answer_commits || f->tail || f->running_told ||
-	    !l->m.answer_sent || l->fd.main < 0)
+	if (!s->loaded || f->tail || f->running_told)
 		return;
-	f->running_told = sock_unsent(l->fd.main) == 0 && !sock_ended(l->fd.main);
+	f->running_told = !s->answer_commits ||
+			  (l->m.answer_sent && l->fd.main >= 0 && sock_unsent(l->fd.main) == 0 &&
+			   !sock_ended(l->fd.main));
 	if (f->running_told)
 		f->times.running = clock_ns();
 }
@@ -324,9 +325,11 @@ static int go_on(struct faultloop *f, struct left *l)
 
 	if (only_shut_is_owed(f, l))
 		return go_on_closing(f, l);
-	ret = restore_stream(f);
+	ret = lane_open(&f->main, LANE_MAIN, -1);
+	if (ret == 0)
+		ret = restore_stream(f);
 	if (ret < 0)
-		return refuse(l, ret, "no memory for the longest page");
+		return refuse(l, ret, "no memory for the source's receive buffer");
 	note_answer(f, l);
 	f->return_fd = steal_fd(&l->fd.main);
 	if (!l->m.session.armed)
@@ -433,7 +436,8 @@ static bool wake_all(struct faultloop *f, const struct member *m)
 /**
  * adopt_turn - wake the next sharer's threads, if that is due
  *
- * One sharer in a turn, and again from its beginning when a wake was refused.
+ * One sharer in a turn, and again from its beginning when a wake was refused.  Faults are read when
+ * all is done, or who has faulted and been woken since would seem to wait twice.
  *
  * Return: true when there are more.
  */
@@ -441,12 +445,16 @@ bool adopt_turn(struct faultloop *f)
 {
 	struct adoption *a = &f->adoption;
 
-	if (!a->begun || !a->told || a->at >= f->roster.used)
+	if (!a->told || !adopt_waits(f))
 		return false;
+	a->over = a->at >= f->roster.used;
+	if (a->over)
+		return true;
 	if (f->roster.member[a->at].state == SHARER_ACTIVE &&
 	    !wake_all(f, &f->roster.member[a->at])) {
 		f->retry_ns = f->retry_ns ? f->retry_ns : clock_ns() + RETRY_NS;
 		return false;
 	}
-	return ++a->at < f->roster.used;
+	a->at++;
+	return true;
 }

@@ -31,6 +31,7 @@ void adopt_close(struct faultloop_adopt *a);
 struct adoption {
 	bool begun;		/* it is no fresh session */
 	bool told;		/* every sharer has been told of again */
+	bool over;		/* and every thread of theirs was woken */
 	unsigned at;		/* of the roster: whose threads are to be woken next */
 	uint64_t judged, there;	/* pages that were claimed, and of those that were placed */
 	uint64_t wakes;		/* ranges */

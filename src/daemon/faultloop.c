@@ -169,7 +169,8 @@ static bool readable(const struct faultloop *f, const struct member *m)
 /* Are there messages that could be read now? */
 static bool faults_wait(const struct faultloop *f)
 {
-	for (unsigned i = 0; faultloop_serving(f) && i < f->roster.used; i++)
+	for (unsigned i = 0; faultloop_serving(f) && !adopt_waits(f) &&
+			     i < f->roster.used; i++)
 		if (readable(f, &f->roster.member[i]))
 			return true;
 	return false;
@@ -180,7 +181,7 @@ static void serve_faults(struct faultloop *f)
 {
 	unsigned used = f->roster.used, first = f->next_member;
 
-	if (!faultloop_serving(f))
+	if (!faultloop_serving(f) || adopt_waits(f))
 		return;
 	for (unsigned i = 0; i < used; i++) {
 		struct member *m = &f->roster.member[(first + i) % used];

@@ -344,6 +344,11 @@ void fill_snapshot(const struct faultloop *f, struct snapshot *s, uint64_t now);
 int adopt_begin(struct faultloop *f);
 /* Every sharer it had has been told of again. */
 void adopt_told(struct faultloop *f);
+/* Is there something that is nobody's yet: pages in hand, threads that have to be woken? */
+static inline bool adopt_waits(const struct faultloop *f)
+{
+	return f->adoption.begun && !f->adoption.over;
+}
 /* Wake who may sleep for what it did not do any more.  True when there is more of it. */
 bool adopt_turn(struct faultloop *f);
 

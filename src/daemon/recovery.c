@@ -345,6 +345,9 @@ bool recovery_turn(struct faultloop *f)
 		return false;
 	if (f->engine.session.state != SESSION_RECOVERING)
 		return false;
+	/* What came of the pages is not known before all that is left was looked at. */
+	if (!r->open && adopt_waits(f))
+		return false;
 	if (!r->open)
 		open_lanes(f);
 	while (r->open && !pieces && budget-- > 0) {

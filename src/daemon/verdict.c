@@ -261,10 +261,11 @@ void verdict_restarted(struct faultloop *f)
 
 	hang_up(f);
 	f->main_closed = true;
-	if (s->state == SESSION_COMPLETE)
+	if (s->state == SESSION_COMPLETE || s->state == SESSION_FAILED)
 		return;
-	if (s->state == SESSION_PAUSED || s->state == SESSION_FAILED) {
+	if (s->state == SESSION_PAUSED) {
 		lost_while_held(f);
+		recovery_begin(f);
 		return;
 	}
 	f->error = ECONNRESET;
@@ -276,6 +277,8 @@ void verdict_restarted(struct faultloop *f)
 	say_whereabouts(f, ": ", whereabouts(f, true, unknown));
 	f->ownership_unknown = unknown;
 	faultloop_feed(f, SESSION_SOURCE_LOST);
+	if (s->state == SESSION_PAUSED)
+		recovery_begin(f);
 }
 
 /**

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "config.h"
 
-#include "stage.h"
+#include "stage_parts.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -15,25 +15,13 @@
 #include <unistd.h>
 
 #include "core/guard.h"
+#include "daemon/record.h"
 #include "facts.h"
 #include "forker.h"
 #include "sys/clock.h"
+#include "sys/fd.h"
 #include "sys/fdpass.h"
-#include "wire/cursor.h"
 #include "wire/regmsg.h"
-
-#define PAGE	4096u
-#define LENGTH	((uint64_t)STAGE_PAGES * PAGE)
-#define SECTION 3u
-#define NAME	"m"
-/* so that the whole package without PING 0x42 has two pages */
-#define DEVICE	(2 * PAGE - 19)
-#define STREAM_ROOM (STAGE_PAGES * (PAGE + 64) + 4096)
-
-uint64_t stage_word(unsigned page)
-{
-	return stage_zero(page) ? 0 : (page + 1) * 0x9e3779b97f4a7c15ull;
-}
 
 /* --- sharers ------------------------------------------------------------------------------ */
 
@@ -172,164 +160,9 @@ bool stage_seen(const struct stage *s, unsigned who, unsigned page)
 	return atomic_load(&s->seen[who][page].done);
 }
 
-/* --- the source --------------------------------------------------------------------------- */
-
-static void write_all(int fd, const struct pen *p)
-{
-	size_t left = pen_used(p);
-
-	expect(!p->bad);
-	for (const uint8_t *at = p->start; left;) {
-		ssize_t n = send(fd, at, left, MSG_NOSIGNAL);
-
-		expect(n > 0);
-		at += n;
-		left -= (size_t)n;
-	}
-}
-
-static void send_opening(struct stage *s)
-{
-	const struct qstream_block block = { .name = NAME, .length = LENGTH, .page_size = PAGE };
-	uint8_t buf[1024];
-	struct pen p = pen_init(buf, sizeof(buf));
-
-	qstream_put_header(&p, "pc-q35-10.2");
-	qstream_put_command(&p, QCMD_OPEN_RETURN_PATH, NULL, 0);
-	qstream_put_ping(&p, 1);
-	qstream_put_advise(&p, PAGE, PAGE);
-	qstream_put_blocks(&p, SECTION, &block, 1, PAGE);
-	write_all(s->main, &p);
-}
-
-static void put_page(struct pen *p, unsigned page)
-{
-	uint64_t word[PAGE / 8];
-
-	qstream_put_page_head(p, (uint64_t)page * PAGE, NAME, stage_zero(page));
-	if (stage_zero(page))
-		return;
-	for (size_t i = 0; i < ARRAY_LEN(word); i++)
-		word[i] = stage_word(page);
-	pen_bytes(p, word, sizeof(word));
-}
-
-static void send_switch_over(struct stage *s)
-{
-	const uint64_t owed[1][2] = { { 0,
-					s->options.row_known ? STAGE_ROW_FIRST * PAGE : LENGTH } };
-	static const uint8_t device[DEVICE] = "device state";
-	uint8_t buf[sizeof(device) + STAGE_ROW_N * 64 + 1024];
-	struct pen p = pen_init(buf, sizeof(buf));
-
-	if (s->options.row_known) {
-		qstream_put_ram_begin(&p, false, SECTION);
-		for (unsigned i = STAGE_ROW_FIRST; i < STAGE_ROW_FIRST + STAGE_ROW_N; i++)
-			put_page(&p, i);
-		qstream_put_ram_end(&p, SECTION);
-	}
-	qstream_put_discard(&p, NAME, owed, 1);
-	qstream_put_package(&p, device, sizeof(device), s->options.commit_ping);
-	write_all(s->main, &p);
-}
-
-static void put_end(struct pen *p)
-{
-	qstream_put_ram_begin(p, true, SECTION);
-	qstream_put_ram_end(p, SECTION);
-	pen_u8(p, 0);
-}
-
-void stage_send_last(struct stage *s, unsigned first, unsigned n)
-{
-	cleanup_free uint8_t *buf = malloc(STREAM_ROOM);
-	struct pen p = pen_init(buf, STREAM_ROOM);
-
-	expect(buf);
-	qstream_put_ram_begin(&p, false, SECTION);
-	for (unsigned i = first; i < first + n; i++)
-		put_page(&p, i);
-	qstream_put_ram_end(&p, SECTION);
-	put_end(&p);
-	write_all(s->main, &p);
-}
-
-void stage_send(struct stage *s, bool urgent, unsigned first, unsigned n)
-{
-	cleanup_free uint8_t *buf = malloc(STREAM_ROOM);
-	struct pen p = pen_init(buf, STREAM_ROOM);
-
-	expect(buf);
-	if (!urgent)
-		qstream_put_ram_begin(&p, false, SECTION);
-	for (unsigned i = first; i < first + n; i++)
-		put_page(&p, i);
-	if (!urgent)
-		qstream_put_ram_end(&p, SECTION);
-	write_all(urgent ? s->urgent : s->main, &p);
-}
-
-void stage_end(struct stage *s)
-{
-	uint8_t buf[64];
-	struct pen p = pen_init(buf, sizeof(buf));
-
-	put_end(&p);
-	write_all(s->main, &p);
-}
-
-static void on_request(struct stage *s, const struct qreturn_message *m)
-{
-	unsigned first = (unsigned)(m->start / PAGE), n = m->length / PAGE;
-
-	expect(first + n <= STAGE_PAGES && m->start % PAGE == 0 && n > 0);
-	expect_eq(strcmp(m->name, NAME), 0);
-	for (unsigned i = first; i < first + n; i++) {
-		s->n_requested_twice += s->requested[i];
-		s->n_requested += !s->requested[i];
-		s->requested[i] = true;
-	}
-}
-
-static void on_message(struct stage *s, int type, const struct qreturn_message *m)
-{
-	expect(!s->shut);
-	if (type == QRETURN_REQ_PAGES || type == QRETURN_REQ_PAGES_ID) {
-		on_request(s, m);
-	} else if (type == QRETURN_PONG) {
-		expect(s->n_pongs < ARRAY_LEN(s->pong));
-		s->pong[s->n_pongs++] = m->value;
-	} else {
-		expect_eq(type, QRETURN_SHUT);
-		s->shut = true;
-		s->shut_value = m->value;
-	}
-}
-
-void stage_hear(struct stage *s, int ms)
-{
-	struct pollfd ready = { .fd = s->main, .events = POLLIN };
-	struct qreturn_message m;
-	ssize_t n;
-	int type;
-
-	if (s->hung_up || poll(&ready, 1, ms) < 1)
-		return;
-	n = recv(s->main, s->back + s->n_back, sizeof(s->back) - s->n_back, 0);
-	s->hung_up = n <= 0;
-	if (n > 0)
-		s->n_back += (size_t)n;
-	while ((type = qreturn_next(&s->reader, s->back, s->n_back, &m)) != QRETURN_NEED_MORE) {
-		expect(type > 0);
-		on_message(s, type, &m);
-		s->n_back -= m.used;
-		memmove(s->back, s->back + m.used, s->n_back);
-	}
-}
-
 /* --- the daemon's main thread -------------------------------------------------------------- */
 
-static uint64_t deadline(void)
+uint64_t stage_deadline(void)
 {
 	return clock_ns() + STAGE_PATIENCE_MS * 1000000ull;
 }
@@ -341,7 +174,7 @@ const struct snapshot *stage_look(struct stage *s)
 	struct snapshot *back = NULL;
 
 	faultloop_post(s->loop, &m);
-	for (uint64_t until = deadline(); !back && clock_ns() < until;) {
+	for (uint64_t until = stage_deadline(); !back && clock_ns() < until;) {
 		poll(&ready, 1, 100);
 		back = faultloop_collect(s->loop, NULL);
 	}
@@ -351,7 +184,7 @@ const struct snapshot *stage_look(struct stage *s)
 
 static void wait_need(struct stage *s, enum snapshot_need need)
 {
-	uint64_t until = deadline();
+	uint64_t until = stage_deadline();
 
 	while (stage_look(s)->need != need) {
 		expect(clock_ns() < until);
@@ -361,7 +194,7 @@ static void wait_need(struct stage *s, enum snapshot_need need)
 
 void stage_wait_state(struct stage *s, enum session_state state)
 {
-	uint64_t until = deadline();
+	uint64_t until = stage_deadline();
 
 	while (stage_look(s)->state != state) {
 		if (clock_ns() > until)
@@ -374,7 +207,7 @@ void stage_wait_state(struct stage *s, enum session_state state)
 
 void stage_wait_zero(struct stage *s, uint64_t pages)
 {
-	uint64_t until = deadline();
+	uint64_t until = stage_deadline();
 
 	while (stage_look(s)->block[0].zero != pages) {
 		if (clock_ns() > until)
@@ -387,7 +220,7 @@ void stage_wait_zero(struct stage *s, uint64_t pages)
 
 void stage_wait_parked(struct stage *s, uint64_t threads)
 {
-	uint64_t until = deadline();
+	uint64_t until = stage_deadline();
 
 	while (stage_look(s)->faults_in_flight != threads) {
 		if (clock_ns() > until)
@@ -400,7 +233,7 @@ void stage_wait_parked(struct stage *s, uint64_t threads)
 
 void stage_wait_shut(struct stage *s)
 {
-	uint64_t until = deadline();
+	uint64_t until = stage_deadline();
 
 	while (!s->shut) {
 		if (clock_ns() > until)
@@ -415,7 +248,7 @@ void stage_wait_shut(struct stage *s)
 
 void stage_wait_seen(struct stage *s, unsigned who, unsigned first, unsigned n)
 {
-	uint64_t until = deadline();
+	uint64_t until = stage_deadline();
 
 	for (unsigned i = first; i < first + n; i++) {
 		while (!stage_seen(s, who, i)) {
@@ -458,27 +291,38 @@ unsigned stage_page_at(const struct stage *s, int uffd, uint64_t address)
 
 /* --- a session ----------------------------------------------------------------------------- */
 
-static int connect_lane(struct stage *s, bool urgent)
+static int make_lane(struct stage *s, bool urgent)
 {
-	struct message m = { .kind = MESSAGE_LANE };
 	int pair[2];
 
 	expect_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	s->lane[urgent] = pair[1];
+	return pair[0];
+}
+
+/* What is kept does not end with the fault thread. */
+static void post_lane(struct stage *s, bool urgent)
+{
+	struct message m = { .kind = MESSAGE_LANE };
+
+	if (s->lane[urgent] < 0)
+		return;
 	m.lane.urgent = urgent;
-	m.lane.fd = pair[1];
+	m.lane.fd = s->options.kept ? dup(s->lane[urgent]) : steal_fd(&s->lane[urgent]);
 	strcpy(m.lane.peer, "the test");
 	faultloop_post(s->loop, &m);
-	return pair[0];
 }
 
 static void answer_blocks(struct stage *s)
 {
 	struct message block = { .kind = MESSAGE_BLOCK };
-	const struct message done = { .kind = MESSAGE_BLOCKS_DONE,
-				      .blocks_done = { .ledger = -1, .package = -1 } };
+	const struct message done = {
+		.kind = MESSAGE_BLOCKS_DONE,
+		.blocks_done = { .ledger = dup(s->ledger), .package = dup(s->package) },
+	};
 
 	block.block.kind = s->options.private ? BLOCK_PRIVATE : BLOCK_SHARED;
-	block.block.file = s->options.private ? -1 : dup(s->memfd);
+	block.block.file = dup(s->options.private ? s->store : s->memfd);
 	faultloop_post(s->loop, &block);
 	faultloop_post(s->loop, &done);
 }
@@ -521,17 +365,23 @@ void stage_loaded(struct stage *s)
 	stage_wait_state(s, SESSION_RUNNING);
 }
 
-void stage_open(struct stage *s, const struct stage_options *options)
+static void make_kept(struct stage *s)
 {
-	struct faultloop_options lo = { .max_package = 1 << 20, .uffd_ops = options->ops,
-					  .quiet_ms = options->quiet_ms,
-					  .calm_ms = options->calm_ms };
+	expect_eq(record_new(&s->record), 0);
+	s->ledger = memfd_create("ledger", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	s->package = memfd_create("package", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	s->store = memfd_create("store", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	expect(s->ledger >= 0 && s->package >= 0 && s->store >= 0);
+}
 
+void stage_prepare(struct stage *s, const struct stage_options *options)
+{
 	memset(s, 0, sizeof(*s));
 	s->options = *options;
 	s->options.sharers = options->sharers ? options->sharers : 2;
-	lo.max_waiters = options->max_waiters ? options->max_waiters : 1024;
-	s->urgent = -1;
+	s->urgent = s->lane[0] = s->lane[1] = s->ledger = s->package = s->store = -1;
+	if (options->kept)
+		make_kept(s);
 	qreturn_reader_init(&s->reader);
 	s->memfd = memfd_create("stage", MFD_CLOEXEC);
 	expect(s->memfd >= 0 && ftruncate(s->memfd, (off_t)LENGTH) == 0);
@@ -541,21 +391,64 @@ void stage_open(struct stage *s, const struct stage_options *options)
 	expect(s->seen != MAP_FAILED && s->snapshot);
 	for (unsigned i = 0; i < s->options.sharers; i++)
 		start_sharer(s, i);
-	expect_eq(faultloop_start(&s->loop, &lo), 0);
-	if (options->watch)
-		atomic_store(options->watch, s->loop);
-	s->main = connect_lane(s, false);
+	s->main = make_lane(s, false);
 	if (options->urgent)
-		s->urgent = connect_lane(s, true);
-	send_opening(s);
+		s->urgent = make_lane(s, true);
+}
+
+static void start_loop(struct stage *s, const struct faultloop_adopt *left)
+{
+	const struct stage_options *o = &s->options;
+	struct faultloop_options lo = { .max_package = 1 << 20, .uffd_ops = o->ops,
+					.quiet_ms = o->quiet_ms, .calm_ms = o->calm_ms,
+					.record = s->record, .adopt = left };
+
+	lo.max_waiters = o->max_waiters ? o->max_waiters : 1024;
+	expect_eq(faultloop_start(&s->loop, &lo), 0);
+	if (o->watch)
+		atomic_store(o->watch, s->loop);
+}
+
+void stage_left(const struct stage *s, struct faultloop_adopt *left)
+{
+	*left = (struct faultloop_adopt){
+		.ledger = dup(s->ledger), .package = dup(s->package), .main = dup(s->lane[0]),
+		.n_blocks = 1, .file = { dup(s->options.private ? s->store : s->memfd) },
+	};
+}
+
+void stage_adopt(struct stage *s)
+{
+	const struct message adopted = { .kind = MESSAGE_ADOPTED };
+	struct faultloop_adopt left;
+
+	stage_left(s, &left);
+	start_loop(s, &left);
+	for (unsigned i = 0; i < s->options.sharers; i++)
+		post_sharer(s, i);
+	faultloop_post(s->loop, &adopted);
+}
+
+void stage_begin(struct stage *s)
+{
+	start_loop(s, NULL);
+	post_lane(s, false);
+	post_lane(s, true);
+	stage_send_opening(s);
 	wait_need(s, NEED_BLOCKS);
 	answer_blocks(s);
-	send_switch_over(s);
+	stage_send_switch_over(s);
 	wait_need(s, NEED_ARM);
 	answer_arm(s);
 	stage_wait_state(s, SESSION_LOADING);
-	if (!options->hold_loaded)
+	if (!s->options.hold_loaded)
 		stage_loaded(s);
+}
+
+void stage_open(struct stage *s, const struct stage_options *options)
+{
+	stage_prepare(s, options);
+	stage_begin(s);
 }
 
 void stage_close(struct stage *s)
@@ -573,6 +466,12 @@ void stage_close(struct stage *s)
 		atomic_store(s->options.watch, NULL);
 	faultloop_stop(s->loop);
 	close(s->memfd);
+	close_fd(&s->ledger);
+	close_fd(&s->package);
+	close_fd(&s->store);
+	close_fd(&s->lane[0]);
+	close_fd(&s->lane[1]);
+	record_free(s->record);
 	munmap(s->seen, STAGE_SHARERS * sizeof(s->seen[0]));
 	free(s->snapshot);
 }

@@ -16,6 +16,7 @@
 #include <sys/types.h>
 
 #include "daemon/faultloop.h"
+#include "daemon/record.h"
 #include "wire/qreturn.h"
 
 #define STAGE_PAGES	128u
@@ -45,6 +46,8 @@ struct stage_options {
 	/* this sharer forks all the time (forker.h); 0: nobody does */
 	unsigned forks;
 	const struct uffd_ops *ops;	/* NULL: the kernel */
+	/* what a successor needs is kept, and stage_adopt() is it */
+	bool kept;
 	/* told of the fault thread as soon as there is one; NULL */
 	_Atomic(const struct faultloop *) *watch;
 };
@@ -66,6 +69,9 @@ struct stage {
 	struct faultloop *loop;
 	struct snapshot *snapshot;
 	int memfd, main, urgent;	/* main, urgent: the source's ends */
+	int lane[2];			/* ours, of both, until the fault thread has them */
+	struct record *record;		/* kept: */
+	int ledger, package, store;
 	struct stage_sharer sharer[STAGE_SHARERS];
 	struct stage_seen (*seen)[STAGE_PAGES];	/* [sharer][page] */
 	bool touched[STAGE_PAGES];	/* by a sharer, whose faults are served */
@@ -76,6 +82,9 @@ struct stage {
 	bool requested[STAGE_PAGES];
 	unsigned n_requested, n_requested_twice, n_pongs;
 	uint32_t pong[8];
+	/* what the daemon has, as it told a resumed source; it may go on */
+	bool received[STAGE_PAGES];
+	bool resumed;
 	bool shut, hung_up;
 	uint32_t shut_value;
 };
@@ -85,6 +94,21 @@ struct stage {
  */
 void stage_open(struct stage *s, const struct stage_options *options);
 void stage_loaded(struct stage *s);
+/*
+ * The same in steps: what lies outside of the daemon; the daemon.  Between them the test may fork,
+ * and have the daemon killed.
+ */
+void stage_prepare(struct stage *s, const struct stage_options *options);
+void stage_begin(struct stage *s);
+/* Another daemon takes over what one that ended has left; its sharers are told of again. */
+void stage_adopt(struct stage *s);
+/*
+ * The source comes again, on new connections, asks what came, and goes on; behind it nothing was
+ * requested yet, and it hears requests for what is waited for.
+ */
+void stage_resume(struct stage *s);
+/* What it needs for that, as the vault gives it. */
+void stage_left(const struct stage *s, struct faultloop_adopt *left);
 /* The daemon's main thread tells where sharer @who has the block. */
 void stage_map(struct stage *s, unsigned who);
 /* Threads of sharer @who, one each, read pages [first, first+n). */
