@@ -273,6 +273,8 @@ static int write_digests(struct sharer *s)
 	struct sharer_options *o = &s->options;
 	int err = 0;
 
+	if (sharer_console_lost())
+		return 0;
 	for (unsigned i = 0; i < o->n_blocks; i++)
 		sharer_memory_digest(o->block[i].address, o->block[i].size, o->block[i].digest);
 	if (o->digest)

@@ -112,6 +112,8 @@ struct sharer_console {
 
 /* Read what is there and obey every whole line.  False at the end.  *p is NULL once hung up. */
 bool sharer_console_read(struct sharer_console *c, struct sharer_options *o, postcopy **p);
+/* Was a page lost that it was to touch?  Then nothing looks at all of the memory. */
+bool sharer_console_lost(void);
 
 /* --- what devices reach: sharer_dma.c --- */
 

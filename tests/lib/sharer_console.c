@@ -22,6 +22,7 @@
 #include <inttypes.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +40,13 @@ struct sight {
 };
 
 static _Thread_local sigjmp_buf lost;
+static atomic_bool any_lost;
+
+/* Who looks at all of the memory would be ended by it. */
+bool sharer_console_lost(void)
+{
+	return any_lost;
+}
 
 static void on_bus(int number)
 {
@@ -52,8 +60,10 @@ static bool access_page(const struct sight *s, uint64_t *word)
 	const struct sigaction on = { .sa_handler = on_bus };
 
 	sigaction(SIGBUS, &on, NULL);
-	if (sigsetjmp(lost, 1))
+	if (sigsetjmp(lost, 1)) {
+		any_lost = true;
 		return false;
+	}
 	if (s->store)
 		__atomic_store_n((uint64_t *)s->page, SHARER_STORED, __ATOMIC_RELAXED);
 	*word = __atomic_load_n((uint64_t *)s->page, __ATOMIC_RELAXED);
