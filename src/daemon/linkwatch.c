@@ -69,8 +69,7 @@ struct linkwatch {
 	int diag;			/* for inetdiag; -1 */
 	guint watch, debounce, tick;
 	enum duty duty;
-	char listens[ENDS_URI];		/* where the source is waited for, when it never came */
-	char uri[ENDS_URI];		/* where it came to */
+	char uri[ENDS_URI];		/* where the source came to; empty: it never did */
 	bool networked;			/* there is, or was, a connection to watch */
 	struct ends ends;
 	struct netpath_view view;
@@ -333,7 +332,6 @@ void linkwatch_attach(struct linkwatch *l, int fd)
 void linkwatch_fill(struct linkwatch *l, struct snapshot_link *out)
 {
 	*out = (struct snapshot_link){ .on = l->networked };
-	g_strlcpy(out->uri, *l->uri ? l->uri : l->listens, sizeof(out->uri));
 	if (!l->networked)
 		return;
 	ends_text(&l->ends.local, out->local, sizeof(out->local));
@@ -347,13 +345,15 @@ void linkwatch_fill(struct linkwatch *l, struct snapshot_link *out)
 	out->tcp = l->tcp;
 }
 
-static void take_listener(struct linkwatch *l, int listen_fd)
+/**
+ * linkwatch_uri - where the source came to, as it can be told to come again
+ *
+ * A socket that listens on every address does not know by which of them it is reached; a connection
+ * does.
+ */
+const char *linkwatch_uri(const struct linkwatch *l)
 {
-	union ends_address a = { .any.sa_family = AF_UNSPEC };
-	socklen_t len = sizeof(a);
-
-	if (getsockname(listen_fd, &a.any, &len) == 0)
-		ends_uri(&a, l->listens, sizeof(l->listens));
+	return l && *l->uri ? l->uri : NULL;
 }
 
 /**
@@ -361,7 +361,7 @@ static void take_listener(struct linkwatch *l, int listen_fd)
  *
  * Where the kernel does not let us, `status' says nothing about the way, and nothing is paused.
  */
-struct linkwatch *linkwatch_new(unsigned grace_s, int listen_fd, const struct linkwatch_ops *ops)
+struct linkwatch *linkwatch_new(unsigned grace_s, const struct linkwatch_ops *ops)
 {
 	struct linkwatch *l = g_new0(struct linkwatch, 1);
 	int ret = netpath_new(&l->path);
@@ -370,7 +370,6 @@ struct linkwatch *linkwatch_new(unsigned grace_s, int listen_fd, const struct li
 	l->ops = *ops;
 	l->diag = inetdiag_open();
 	l->reach = -1;
-	take_listener(l, listen_fd);
 	if (l->diag < 0 || ret < 0)
 		g_message("the way to the source is not watched: there is no netlink");
 	else

@@ -23,17 +23,16 @@ struct linkwatch_ops {
 	void *ctx;
 };
 
-/*
- * @grace_s: 0: nothing is ever paused.  @listen_fd: where the source is waited for, only looked at.
- * @ops: copied.
- */
-struct linkwatch *linkwatch_new(unsigned grace_s, int listen_fd, const struct linkwatch_ops *ops);
+/* @grace_s: 0: nothing is ever paused.  @ops: copied. */
+struct linkwatch *linkwatch_new(unsigned grace_s, const struct linkwatch_ops *ops);
 /* NULL is fine. */
 void linkwatch_free(struct linkwatch *l);
 /* A main connection of the source is there: @fd is looked at, not kept. */
 void linkwatch_attach(struct linkwatch *l, int fd);
 /* There is a new snapshot. */
 void linkwatch_see(struct linkwatch *l, const struct snapshot *s);
+/* Where the source reached us; NULL: it never did.  Belongs to @l. */
+const char *linkwatch_uri(const struct linkwatch *l);
 /* For status. */
 void linkwatch_fill(struct linkwatch *l, struct snapshot_link *out);
 

@@ -337,6 +337,7 @@ static void take_snapshot(struct phases *p, struct snapshot *s)
 	faults_fill(p->faults, &s->faults);
 	phases_show_worker(p, &s->worker);
 	phases_recover_see(p, s);
+	phases_see_source(p, s);
 	log_change(p, s);
 	losspolicy_look(p->loss, s);
 	salvage_fill(p->salvage, &s->salvage);
@@ -515,7 +516,7 @@ struct phases *phases_new(const struct options *o, const struct phases_fds *fds,
 		start_doors(p, fds);
 	done = done && start_control(p, fds->control, error);
 	if (done)
-		phases_start_link(p, fds->incoming);
+		phases_start_link(p);
 	done = done && phases_start_loss(p, error) && start_vhosts(p, error) &&
 	       phases_start_devices(p, error) && phases_adopt(p, error);
 	if (!done) {

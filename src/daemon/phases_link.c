@@ -35,14 +35,13 @@ static void main_lane(void *ctx, int fd)
 
 /**
  * phases_start_link - watch the way to the source
- * @listen_fd: where it is waited for
  */
-void phases_start_link(struct phases *p, int listen_fd)
+void phases_start_link(struct phases *p)
 {
 	const struct linkwatch_ops ops = { pause_for, returned, tell, p };
 	const struct sourceqmp_ops source_ops = { tell, p };
 
-	p->link = linkwatch_new(p->options->link_grace_s, listen_fd, &ops);
+	p->link = linkwatch_new(p->options->link_grace_s, &ops);
 	channel_on_main(p->channel, main_lane, p);
 	if (p->options->source_qmp)
 		p->source_qmp = sourceqmp_new(p->options->source_qmp, &source_ops);
@@ -57,6 +56,13 @@ void phases_see_link(struct phases *p, struct snapshot *s)
 		return;
 	linkwatch_see(p->link, s);
 	linkwatch_fill(p->link, &s->link);
+}
+
+/**
+ * phases_see_source - have it come again, when the snapshot says where
+ */
+void phases_see_source(struct phases *p, struct snapshot *s)
+{
 	sourceqmp_see(p->source_qmp, s);
 	sourceqmp_fill(p->source_qmp, &s->source_qmp);
 }

@@ -83,8 +83,8 @@ struct phases {
 void phases_start_spool(struct phases *p, const struct phases_fds *fds);
 bool phases_start_devices(struct phases *p, GError **error);
 bool phases_may_run(void *ctx);
-/* phases_link.c: the way to the source.  The channel is there; @listen_fd: where it listens. */
-void phases_start_link(struct phases *p, int listen_fd);
+/* phases_link.c: the way to the source.  The channel is there. */
+void phases_start_link(struct phases *p);
 void phases_free_link(struct phases *p);
 void phases_see_link(struct phases *p, struct snapshot *s);
 /*
@@ -112,6 +112,7 @@ void phases_upgrade_free(struct phases *p);
 void phases_show_worker(const struct phases *p, struct snapshot_worker *w);
 /* What a snapshot shows was done. */
 void phases_keep(struct phases *p, const struct snapshot *s);
+void phases_see_source(struct phases *p, struct snapshot *s);
 /* phases_commands.c: what the control socket may be asked beside the session's state. */
 void phases_add_commands(struct phases *p);
 /* Ask for a fresh snapshot, or remember to when the one we have is out; @ctx is a struct phases. */

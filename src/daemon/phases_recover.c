@@ -119,9 +119,14 @@ bool phases_recover(struct phases *p, const struct options_address *where, GErro
 	return true;
 }
 
+/* Where the source can come; where it came before is how it reaches us. */
 static const char *uri(const struct phases *p)
 {
-	return p->recovery.there ? p->recovery.there : p->recovery.here;
+	const char *came = linkwatch_uri(p->link);
+
+	if (p->recovery.there)
+		return p->recovery.there;
+	return came ? came : p->recovery.here;
 }
 
 /**

@@ -98,21 +98,6 @@ static void put_package(struct jsonmsg_writer *w, const struct snapshot *s)
 	jsonmsg_end(w);
 }
 
-/* What to say to the monitor of the source's QEMU, for it to come again. */
-static void put_resume(struct jsonmsg_writer *w, const struct snapshot *s)
-{
-	char text[SNAPSHOT_URI + 96];
-
-	if (s->state != SESSION_PAUSED || s->held || !*s->link.uri) {
-		jsonmsg_put_value(w, "resume", NULL);
-		return;
-	}
-	snprintf(text, sizeof(text),
-		 "{\"execute\":\"migrate\",\"arguments\":{\"uri\":\"%s\",\"resume\":true}}",
-		 s->link.uri);
-	jsonmsg_put_text(w, "resume", text);
-}
-
 static void put_tcp(struct jsonmsg_writer *w, const struct inetdiag *t)
 {
 	jsonmsg_put_u64(w, "rtt_us", t->rtt_us);
@@ -125,10 +110,8 @@ static void put_tcp(struct jsonmsg_writer *w, const struct inetdiag *t)
 	jsonmsg_put_text(w, "congestion", inetdiag_congestion(t));
 }
 
-static void put_link(struct jsonmsg_writer *w, const struct snapshot *s)
+static void put_link(struct jsonmsg_writer *w, const struct snapshot_link *l)
 {
-	const struct snapshot_link *l = &s->link;
-
 	jsonmsg_begin_object(w, "link");
 	jsonmsg_put_text(w, "path", !l->on ? NULL : l->up ? "up" : "down");
 	if (l->on) {
@@ -141,7 +124,6 @@ static void put_link(struct jsonmsg_writer *w, const struct snapshot *s)
 	}
 	if (l->measured)
 		put_tcp(w, &l->tcp);
-	put_resume(w, s);
 	jsonmsg_end(w);
 }
 
@@ -310,7 +292,7 @@ void report_status(struct jsonmsg_writer *w, const char *key, const struct snaps
 	jsonmsg_put_text(w, "machine", s->machine);
 	jsonmsg_put_text(w, "source", s->source);
 	put_package(w, s);
-	put_link(w, s);
+	put_link(w, &s->link);
 	put_source_qmp(w, &s->source_qmp);
 	put_counts(w, counts, ARRAY_LEN(counts), s);
 	put_recover(w, s);

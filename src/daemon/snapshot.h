@@ -21,7 +21,6 @@
 #define SNAPSHOT_DUE	 8		/* ranges of a gate that are being mapped at a time */
 #define SNAPSHOT_DEVICES 64
 #define SNAPSHOT_DEVICE_NAME 64
-#define SNAPSHOT_URI	 160
 
 struct snapshot_block {
 	char name[256];
@@ -98,8 +97,6 @@ struct snapshot_gate {
 /* The way to the source, as the main thread filled it in. */
 struct snapshot_link {
 	bool on;			/* there is a network connection, or was */
-	/* where the source reaches us; empty: there is no saying it */
-	char uri[SNAPSHOT_URI];
 	char interface[16], local[64], peer[64], via[64];
 	bool up;
 	uint64_t since_ns;		/* of .up */

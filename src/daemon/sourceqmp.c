@@ -58,7 +58,7 @@ struct sourceqmp {
 	bool no_way;			/* for it to come by */
 	uint64_t began_ns;		/* the pause */
 	uint64_t asked_ns;		/* it may be at it since; 0: it is not */
-	char uri[SNAPSHOT_URI];
+	char uri[sizeof(((struct snapshot_recover *)NULL)->address)];
 	struct snapshot_source_qmp said;
 };
 
@@ -271,13 +271,19 @@ static void start(struct sourceqmp *q)
 	connect_to(q);
 }
 
+/* HOST stands for an address that we do not know. */
+static bool is_awaited(const struct snapshot_recover *r)
+{
+	return r->listening && !g_str_has_prefix(r->address, "tcp:HOST:");
+}
+
 /**
  * sourceqmp_see - begin when the session is paused and the source can be told where to come; end
  * when it is not
  */
 void sourceqmp_see(struct sourceqmp *q, const struct snapshot *s)
 {
-	bool wanted = s->state == SESSION_PAUSED && !s->held && *s->link.uri;
+	bool wanted = s->state == SESSION_PAUSED && !s->held && is_awaited(&s->recover);
 
 	if (!q)
 		return;
@@ -288,7 +294,7 @@ void sourceqmp_see(struct sourceqmp *q, const struct snapshot *s)
 	if (wanted == q->wanted)
 		return;
 	q->wanted = wanted;
-	g_strlcpy(q->uri, s->link.uri, sizeof(q->uri));
+	g_strlcpy(q->uri, s->recover.address, sizeof(q->uri));
 	if (wanted)
 		start(q);
 	else

@@ -20,7 +20,7 @@ struct sourceqmp_ops {
 struct sourceqmp *sourceqmp_new(const char *path, const struct sourceqmp_ops *ops);
 /* NULL is fine, as in what follows. */
 void sourceqmp_free(struct sourceqmp *q);
-/* There is a new snapshot, which says where the source is waited for (.link.uri). */
+/* There is a new snapshot, which says where the source is waited for (.recover). */
 void sourceqmp_see(struct sourceqmp *q, const struct snapshot *s);
 /* For status. */
 void sourceqmp_fill(const struct sourceqmp *q, struct snapshot_source_qmp *out);

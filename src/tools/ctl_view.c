@@ -98,7 +98,6 @@ static void get_link(struct ctl_status *s, const struct jsonmsg *from)
 	GET_TEXT(s->peer, from, "peer");
 	GET_TEXT(s->via, from, "via");
 	GET_TEXT(s->cause, from, "cause");
-	GET_TEXT(s->resume, from, "resume");
 }
 
 static void read_status(struct ctl_view *v, const struct jsonmsg *from)
@@ -137,6 +136,7 @@ static void read_status(struct ctl_view *v, const struct jsonmsg *from)
 	GET_TEXT(s->source, from, "source");
 	GET_TEXT(s->reason, jsonmsg_member(from, "error"), "reason");
 	get_link(s, jsonmsg_member(from, "link"));
+	GET_TEXT(s->resume, jsonmsg_member(from, "recover"), "command");
 	GET_TEXT(s->source_qmp, jsonmsg_member(from, "source_qmp"), "step");
 	GET_TEXT(s->source_qmp_text, jsonmsg_member(from, "source_qmp"), "text");
 	get_device_channel(s, jsonmsg_member(from, "device_channel"));

@@ -31,7 +31,7 @@ struct ctl_status {
 	uint64_t owed, owed_left, faults_in_flight, requests_in_flight, store_bytes;
 	uint64_t n_blocks, n_sharers;
 	/* the way to the source; path: "up", "down", "": it is not watched */
-	char path[8], interface[24], local[64], peer[64], via[64], cause[192], resume[256];
+	char path[8], interface[24], local[64], peer[64], via[64], cause[192], resume[320];
 	char source_qmp[16], source_qmp_text[320]; /* step of --source-qmp; "": there is none */
 	uint64_t path_since_ns, rtt_us, rttvar_us, retransmits;
 	bool injects;	/* faults may be injected */

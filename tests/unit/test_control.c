@@ -465,7 +465,7 @@ static void fill_link(struct snapshot *s)
 {
 	s->source_qmp = (struct snapshot_source_qmp){ "/run/s", SOURCE_ASKED, 55, "so" };
 	s->link = (struct snapshot_link){
-		.on = true, .uri = "tcp:10.0.0.2:4444", .interface = "eth0", .local = "10.0.0.2",
+		.on = true, .interface = "eth0", .local = "10.0.0.2",
 		.peer = "10.0.0.1", .since_ns = 47, .cause = "interface eth0 has no carrier",
 		.measured = true,
 		.tcp = { .rtt_us = 48, .rttvar_us = 49, .retransmits = 50, .retrying = 51,
@@ -529,30 +529,12 @@ Test(control, status)
 		"\"cause\":\"interface eth0 has no carrier\",\"interface\":\"eth0\","
 		"\"local\":\"10.0.0.2\",\"peer\":\"10.0.0.1\",\"via\":null,"
 		"\"rtt_us\":48,\"rttvar_us\":49,\"retransmits\":50,\"retrying\":51,\"unacked\":52,"
-		"\"ack_age_ms\":53,\"data_age_ms\":54,\"congestion\":\"loss\","
-		"\"resume\":null},"
+		"\"ack_age_ms\":53,\"data_age_ms\":54,\"congestion\":\"loss\"},"
 		"\"source_qmp\":{\"socket\":\"/run/s\",\"step\":\"asked\",\"tries\":55,\"text\":\"so\"},"
 		"\"owed_pages\":40,\"owed_pages_left\":41,\"faults_in_flight\":42,\"requests_in_"
 		"flight\":43,"
 		"\"store_bytes\":44,\"stray_pages\":45,\"pool_waits\":46,\"recoveries\":47,\"recover\":null,\"blocks\":2,\"sharers\":3,"
 		"\"salvage\":null,\"device_channel\":null,\"faults\":null,\"device_states\":[]," WORKER_JSON "}\n");
-}
-
-/* The words for the source's monitor stand there while they would help. */
-Test(control, the_command_for_the_source)
-{
-	static const char wanted[] =
-		"{\"execute\":\"migrate\",\"arguments\":{\"uri\":\"tcp:10.0.0.2:4444\","
-		"\"resume\":true}}";
-	struct snapshot *s = fake.snapshot;
-	struct peer p cleanup_peer = dial();
-
-	fill_link(s);
-	s->state = SESSION_PAUSED;
-	struct jsonmsg *v cleanup_jsonmsg = ask(&p, "{\"execute\":\"status\"}");
-	const struct jsonmsg *link = jsonmsg_member(jsonmsg_member(v, "return"), "link");
-
-	cr_assert_str_eq(jsonmsg_text(link, "resume", ""), wanted);
 }
 
 Test(control, sharers)
