@@ -80,9 +80,12 @@ class FrontEnd:
         self._sock.close()
 
     def close(self):
+        """Once more is harmless."""
         self.hang_up()
         for fd in (self.call_fd, *self._kicks):
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
+        self.call_fd, self._kicks = -1, []
 
     def _send(self, request, body=b"", fds=(), ack=False):
         flags = VERSION | (NEED_REPLY if ack else 0)
