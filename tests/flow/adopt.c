@@ -225,6 +225,7 @@ static void once(bool urgent, bool private)
 		stage_touch(&stage, who, touched[who] = (unsigned)rng_below(&rng, 4) * 32, 32);
 	usleep((useconds_t)rng_below(&rng, 12000));
 	life_end(pid);
+	stage.may_repeat = true;
 	stage_adopt(&stage);
 	/* a second one follows at once, or a little later */
 	if (rng_percent(&rng, 50)) {

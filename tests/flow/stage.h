@@ -86,6 +86,8 @@ struct stage {
 	bool received[STAGE_PAGES];
 	bool resumed;
 	bool shut, hung_up;
+	/* of a life that ended nobody knows whether its SHUT had left: the next says it again */
+	bool may_repeat;
 	uint32_t shut_value;
 };
 

@@ -165,7 +165,7 @@ static void on_bitmap(struct stage *s, const struct qreturn_message *m)
 
 static void on_message(struct stage *s, int type, const struct qreturn_message *m)
 {
-	expect(!s->shut);
+	expect(!s->shut || (s->may_repeat && type == QRETURN_SHUT));
 	if (type == QRETURN_RECV_BITMAP) {
 		on_bitmap(s, m);
 		return;

@@ -170,6 +170,9 @@ static void join(struct scene *s)
 static void tell(struct scene *s, enum session_state state)
 {
 	s->snapshot.state = state;
+	/* Faults are served from then on. */
+	if (state >= SESSION_LOADING && state <= SESSION_COMPLETE)
+		s->snapshot.listening_ns = 1;
 	door_tell(s->door, &s->snapshot);
 }
 
