@@ -210,7 +210,7 @@ static const struct command commands[] = {
 
 static bool find_question(const struct control *control, const char *name, struct question *q)
 {
-	*q = (struct question){ NULL };
+	*q = (struct question){ .own = NULL };
 	for (size_t i = 0; name && i < ARRAY_LEN(commands); i++)
 		if (!strcmp(commands[i].name, name))
 			q->own = &commands[i];

@@ -287,7 +287,6 @@ void faultloop_sent(struct faultloop *f, size_t n)
 	bool answered, shut;
 
 	outbox_took(&f->outbox, n);
-	if (!f->running_told && passed(f, f->answer_mark, n))
 	answered = passed(f, f->answer_mark, n);
 	shut = f->closing && passed(f, f->shut_mark, n);
 	if (answered || shut)

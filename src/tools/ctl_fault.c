@@ -43,7 +43,7 @@ void ctl_fault_clear(struct ctl_fault_options *o)
 {
 	for (size_t i = 0; i < ARRAY_LEN(keys); i++)
 		g_free(value(o, i));
-	*o = (struct ctl_fault_options){ NULL };
+	memset(o, 0, sizeof(*o));
 }
 
 static bool is(const char *word, const char *wanted)
