@@ -194,9 +194,34 @@ static void send(struct gatekeeper *k, struct request *r)
 	faultloop_post(k->loop, &m);
 }
 
+/*
+ * What is unmapped before anything was given to the fault thread was never mapped: told one after
+ * the other, the range might be given out in between.
+ */
+static bool takes_back(struct gatekeeper *k, const struct request *unmap)
+{
+	const struct gate_span *gone = &unmap->order.span;
+
+	if (unmap->order.verb != GATES_UNMAP)
+		return false;
+	for (GList *l = k->kept.head, *next; l; l = next) {
+		struct request *r = l->data;
+
+		next = l->next;
+		if (r->order.verb != GATES_MAP || r->order.gate != unmap->order.gate ||
+		    r->order.span.iova - gone->iova >= gone->length)
+			continue;
+		g_queue_delete_link(&k->kept, l);
+		refuse(k, r, 0);
+	}
+	return true;
+}
+
 static void submit(struct gatekeeper *k, struct request *r)
 {
-	if (k->stage == EARLY)
+	if (k->stage == EARLY && takes_back(k, r))
+		refuse(k, r, 0);
+	else if (k->stage == EARLY)
 		g_queue_push_tail(&k->kept, r);
 	else if (k->stage == OVER)
 		refuse(k, r, -ECANCELED);

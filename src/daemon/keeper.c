@@ -366,8 +366,10 @@ static struct keeper *begin(char **argv, char **environment, int ready_fd)
 	struct keeper *k = calloc(1, sizeof(*k));
 	sigset_t set;
 
-	if (!k || !raise_limit())
+	if (!k || !raise_limit()) {
+		free(k);
 		return NULL;
+	}
 	k->argv = argv;
 	k->env = make_environment(k, environment);
 	k->proven = k->next = k->sock = -1;
@@ -385,6 +387,8 @@ static struct keeper *begin(char **argv, char **environment, int ready_fd)
 	if (k->env && k->program >= 0 && k->signals >= 0)
 		return k;
 	say("cannot begin: %s", strerror(errno));
+	free(k->env);
+	free(k);
 	return NULL;
 }
 
@@ -422,6 +426,7 @@ static int wait_ms(const struct keeper *k)
 int keeper_run(char **argv, char **environment, int ready_fd)
 {
 	struct keeper *k = begin(argv, environment, ready_fd);
+	int status;
 
 	if (!k)
 		return 1;
@@ -440,5 +445,8 @@ int keeper_run(char **argv, char **environment, int ready_fd)
 		read_worker(k);
 		reap(k);
 	}
-	return k->status;
+	status = k->status;
+	free(k->env);
+	free(k);
+	return status;
 }

@@ -14,7 +14,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 # pylint: disable=wrong-import-position
-from harness import built, check, check_equal, main, skip_all, wait_for  # noqa: E402
+from harness import built, check, check_equal, main, signals_end, skip_all, wait_for  # noqa: E402
 from service import Service, missing_programs  # noqa: E402
 
 FIRST = 3                               # descriptor of the first that is passed
@@ -142,6 +142,7 @@ CASES = (
 )
 
 if __name__ == "__main__":
+    signals_end()
     if missing_programs():
         skip_all("not built: " + ", ".join(missing_programs()))
     main(CASES)

@@ -10,7 +10,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 # pylint: disable=wrong-import-position
-from harness import built, check, check_equal, main, skip_all, wait_for  # noqa: E402
+from harness import built, check, check_equal, main, signals_end, skip_all, wait_for  # noqa: E402
 from service import MIB, Service, missing_programs  # noqa: E402
 
 LATE = 3600000                          # ms: nothing is loaded unless the console says so
@@ -180,6 +180,7 @@ CASES = (
 )
 
 if __name__ == "__main__":
+    signals_end()
     if missing_programs():
         skip_all("not built: " + ", ".join(missing_programs()))
     main(CASES)

@@ -16,7 +16,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 # pylint: disable=wrong-import-position
-from harness import Failure, check, check_equal, main, skip_all, wait_for  # noqa: E402
+from harness import Failure, check, check_equal, main, signals_end, skip_all, wait_for  # noqa: E402
 from relay import Relay  # noqa: E402
 from service import BLOCK, MIB, PAGE, Service, missing_programs  # noqa: E402
 
@@ -195,6 +195,7 @@ def soak(case):
 
 
 if __name__ == "__main__":
+    signals_end()
     if missing_programs():
         skip_all(f"not built: {', '.join(missing_programs())}")
     main([("F59 F61 F69 a soak of faults, with sharers that come, go and die", soak)], limit=SECONDS + 180.0)

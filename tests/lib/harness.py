@@ -54,6 +54,11 @@ def check_equal(got, wanted, what):
         raise Failure(f"{what}: {got!r}, not {wanted!r}")
 
 
+def signals_end():
+    """Of processes that are started from here on: what a sanitizer would report is theirs to die of, as without it."""
+    os.environ["ASAN_OPTIONS"] = ":".join(filter(None, (os.environ.get("ASAN_OPTIONS"), "handle_segv=0:handle_abort=0")))
+
+
 def wait_for(what, probe, timeout=PATIENCE, interval=0.01):
     """Call @probe until it returns something true, which is returned."""
     end = time.monotonic() + timeout

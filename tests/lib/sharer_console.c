@@ -158,7 +158,7 @@ static int give(struct sharer_options *o, char **word)
 		       b->private ? MADV_DONTNEED : MADV_REMOVE) < 0 ? -errno : 0;
 }
 
-/* Not to be touched any more. */
+/* Not to be touched any more, so nothing is said of the whole at the end. */
 static int drop(struct sharer_options *o, char **word)
 {
 	uint64_t offset, count;
@@ -166,6 +166,7 @@ static int drop(struct sharer_options *o, char **word)
 
 	if (!b)
 		return -EINVAL;
+	any_lost = true;
 	return munmap(b->address + offset, count * b->page_size) < 0 ? -errno : 0;
 }
 
