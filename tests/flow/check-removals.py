@@ -100,7 +100,7 @@ def stored(case):
 
 def crowd_without_room(case):
     """More threads than can be parked: the event behind their faults is read all the same, and nobody is forgotten."""
-    service, vm, source = begin(case, "--max-waiters", "16", source=("--fault", f"delay=8000@page:{BLOCK}/0"))
+    service, vm, source = begin(case, "--max-waiters", "16", source=("--fault", "delay=8000@page:0"))
     vm.do(f"touch {BLOCK} 0 64")
     service.wait_waiting("vm", 16)
     vm.do(f"give {BLOCK} {128 * PAGE} 16")
