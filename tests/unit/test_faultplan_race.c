@@ -44,7 +44,8 @@ static bool change(struct arena *a)
 {
 	bool well = true;
 
-	for (uint64_t n = 1; n <= RULES;) {
+	/* and until somebody asked at the right time, however busy the machine is */
+	for (uint64_t n = 1; n <= RULES || !__atomic_load_n(&a->orders, __ATOMIC_RELAXED);) {
 		struct faultplan_rule rule = {
 			.point = n % 3 ? FAULTPLAN_AT_FAULT_READ : FAULTPLAN_AT_WAKE,
 			.action = FAULTPLAN_DELAY, .arg = n, .count = OFTEN,
