@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 
@@ -309,16 +310,21 @@ bool uffd_reports_gone(int uffd)
 
 #define PROBE_SOON 40
 
-/* A process of its own, since a thread that waits for a page ends by nothing but SIGKILL. */
+/*
+ * A process of its own, since a thread that waits for a page ends by nothing but SIGKILL.  It ends
+ * with whoever asked: it has all his descriptors, and would keep them open for ever.
+ */
 static pid_t probe_start(pid_t owner, uint64_t address)
 {
-	pid_t child = fork();
+	pid_t parent = getpid(), child = fork();
 
 	if (child == 0) {
 		char byte;
 		struct iovec to = { .iov_base = &byte, .iov_len = 1 };
 		struct iovec from = { .iov_base = (void *)(uintptr_t)address, .iov_len = 1 };
 
+		if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
+			_exit(EINTR);
 		_exit(process_vm_readv(owner, &to, 1, &from, 1, 0) == 1 ? 0 : errno);
 	}
 	return child < 0 ? -errno : child;
