@@ -31,12 +31,14 @@ static void set_reason(struct faultloop *f, int error, const char *fmt, va_list 
 	faultloop_changed(f);
 }
 
-static void set_cause(struct faultloop *f, int error, const char *text)
+__attribute__((format(printf, 3, 4)))
+static void set_cause(struct faultloop *f, int error, const char *fmt, ...)
 {
-	f->error = error;
-	snprintf(f->reason, sizeof(f->reason), "%s", text);
-	f->cause_len = strlen(f->reason);
-	faultloop_changed(f);
+	va_list args;
+
+	va_start(args, fmt);
+	set_reason(f, error, fmt, args);
+	va_end(args);
 }
 
 /* The peer must see the end now; the descriptors stay until nothing in the ring refers to them. */
@@ -184,12 +186,10 @@ void verdict_lost(struct faultloop *f, int error)
 		complete(f);
 		return;
 	}
-	f->error = error ? error : ECONNRESET;
-	snprintf(f->reason, sizeof(f->reason),
-		 "source lost in state %s, %" PRIu64 " of %" PRIu64 " owed pages missing (%s)",
-		 session_state_name(s->state), f->engine.owed_left, f->engine.owed,
-		 error ? strerror(error) : "connection closed");
-	f->cause_len = strlen(f->reason);
+	set_cause(f, error ? error : ECONNRESET,
+		  "source lost in state %s, %" PRIu64 " of %" PRIu64 " owed pages missing (%s)",
+		  session_state_name(s->state), f->engine.owed_left, f->engine.owed,
+		  error ? strerror(error) : "connection closed");
 	say_whereabouts(f, ": ", whereabouts(f, true, unknown));
 	f->ownership_unknown = unknown;
 	faultloop_feed(f, SESSION_SOURCE_LOST);
@@ -210,7 +210,7 @@ void verdict_pause(struct faultloop *f, const char *reason)
 	if (faultloop_halted(f) || session_may_refuse(&f->engine.session) ||
 	    f->engine.session.state == SESSION_COMPLETE || nobody_knows_whose(f))
 		return;
-	set_cause(f, ECANCELED, reason);
+	set_cause(f, ECANCELED, "%s", reason);
 	say_whereabouts(f, ": ", whereabouts(f, true, false));
 	faultloop_feed(f, SESSION_SOURCE_LOST);
 	recovery_begin(f);
@@ -224,10 +224,7 @@ void verdict_pause(struct faultloop *f, const char *reason)
  */
 void verdict_not_recovered(struct faultloop *f, int error, const char *why)
 {
-	f->error = error;
-	snprintf(f->reason, sizeof(f->reason), "the recovery from %s failed: %s",
-		 f->recovery.peer, why);
-	f->cause_len = strlen(f->reason);
+	set_cause(f, error, "the recovery from %s failed: %s", f->recovery.peer, why);
 	say_whereabouts(f, ": ", whereabouts(f, true, f->ownership_unknown));
 	faultloop_feed(f, SESSION_SOURCE_LOST);
 	recovery_begin(f);
@@ -268,12 +265,10 @@ void verdict_restarted(struct faultloop *f)
 		recovery_begin(f);
 		return;
 	}
-	f->error = ECONNRESET;
-	snprintf(f->reason, sizeof(f->reason),
-		 "the service was restarted in state %s, %" PRIu64 " of %" PRIu64
-		 " owed pages missing", session_state_name(s->state), f->engine.owed_left,
-		 f->engine.owed);
-	f->cause_len = strlen(f->reason);
+	set_cause(f, ECONNRESET,
+		  "the service was restarted in state %s, %" PRIu64 " of %" PRIu64
+		  " owed pages missing", session_state_name(s->state), f->engine.owed_left,
+		  f->engine.owed);
 	say_whereabouts(f, ": ", whereabouts(f, true, unknown));
 	f->ownership_unknown = unknown;
 	faultloop_feed(f, SESSION_SOURCE_LOST);
