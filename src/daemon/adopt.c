@@ -414,25 +414,6 @@ void adopt_told(struct faultloop *f)
 	faultloop_changed(f);
 }
 
-/* All who sleep in a mapping of the sharer, for whatever page. */
-static bool wake_all(struct faultloop *f, const struct member *m)
-{
-	const struct sharer *s = sharer_get(&f->engine.sharers, m->ref);
-
-	for (unsigned i = 0; s && i < s->n_mappings; i++) {
-		struct uffd_result result;
-		enum uffd_outcome outcome;
-
-		outcome = uffd_place(f->placer.ops, m->uffd, UFFD_WAKE, s->mapping[i].address,
-				     s->mapping[i].length, NULL, true, &result);
-		f->engine.stats.other_syscalls++;
-		f->adoption.wakes++;
-		if (outcome != UFFD_DONE && outcome != UFFD_GONE && outcome != UFFD_UNMAPPED)
-			return false;
-	}
-	return true;
-}
-
 /**
  * adopt_turn - wake the next sharer's threads, if that is due
  *
@@ -451,7 +432,7 @@ bool adopt_turn(struct faultloop *f)
 	if (a->over)
 		return true;
 	if (f->roster.member[a->at].state == SHARER_ACTIVE &&
-	    !wake_all(f, &f->roster.member[a->at])) {
+	    !perform_wake_all(f, &f->roster.member[a->at])) {
 		f->retry_ns = f->retry_ns ? f->retry_ns : clock_ns() + RETRY_NS;
 		return false;
 	}

@@ -34,7 +34,6 @@ struct adoption {
 	bool over;		/* and every thread of theirs was woken */
 	unsigned at;		/* of the roster: whose threads are to be woken next */
 	uint64_t judged, there;	/* pages that were claimed, and of those that were placed */
-	uint64_t wakes;		/* ranges */
 };
 
 #endif

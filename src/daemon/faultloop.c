@@ -71,17 +71,6 @@ int faultloop_feed(struct faultloop *f, enum session_event event)
 
 /* --- faults ----------------------------------------------------------------------------------- */
 
-/* Without data, WAKE makes the thread try its access again.  One that cannot be woken has gone. */
-static void fault_again(struct faultloop *f, struct member *m, uint64_t address)
-{
-	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-	struct uffd_result result;
-
-	f->engine.stats.other_syscalls++;
-	(void)uffd_place(f->placer.ops, m->uffd, UFFD_WAKE, address & ~(page - 1), page, NULL, true,
-			 &result);
-}
-
 /*
  * One message of a userfaultfd; what it tells of memory that goes is done already (removals.c).  Of
  * FORK the child's descriptor must not leak.
@@ -103,6 +92,7 @@ static void take_event(struct faultloop *f, struct member *m, const struct uffd_
 void faultloop_fault(struct faultloop *f, struct member *m, const struct uffd_event *e,
 		     uint64_t now)
 {
+	uint64_t page;
 	enum engine_outcome outcome;
 
 	if (m->reports && removals_later(f, m))
@@ -120,8 +110,9 @@ void faultloop_fault(struct faultloop *f, struct member *m, const struct uffd_ev
 	 * What was told before it was touched may still lie in the inbox: it is to fault once more,
 	 * behind that.
 	 */
+	page = (uint64_t)sysconf(_SC_PAGESIZE);
 	if (!mailbox_empty(&f->inbox))
-		fault_again(f, m, e->address);
+		(void)perform_wake(f, m, e->address & ~(page - 1), page);
 	else
 		verdict_member(f, m, SHARER_DISABLED, EFAULT,
 			       "fault at 0x%" PRIx64 ", outside of every mapping it "

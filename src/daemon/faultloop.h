@@ -311,6 +311,13 @@ int intake_armed(struct faultloop *f);
 /* perform.c: do what the engine wants done. */
 void perform_actions(struct faultloop *f);
 void perform_pending(struct faultloop *f);
+/*
+ * Whoever sleeps in that range of the sharer's space tries its access again, and may fault again.
+ * False: refused, and to be said again.
+ */
+bool perform_wake(struct faultloop *f, const struct member *m, uint64_t address, uint64_t length);
+/* The same of all that it maps. */
+bool perform_wake_all(struct faultloop *f, const struct member *m);
 /* An action that was taken out before. */
 void perform_again(struct faultloop *f, const struct engine_action *a);
 

@@ -420,3 +420,35 @@ void perform_pending(struct faultloop *f)
 	retry_own(f, now);
 	errands_reports(f);
 }
+
+/**
+ * perform_wake - whoever sleeps in a range of a sharer's space tries its access again
+ * @address, @length: bytes, whole pages
+ *
+ * Not that a page has come: who still misses it faults once more.
+ *
+ * Return: false when the kernel refused, so that it is to be said again; where the address space or
+ * the mapping is gone nobody is there to hear it.
+ */
+bool perform_wake(struct faultloop *f, const struct member *m, uint64_t address, uint64_t length)
+{
+	struct uffd_result result;
+	enum uffd_outcome outcome = uffd_place(f->placer.ops, m->uffd, UFFD_WAKE, address, length,
+					       NULL, true, &result);
+
+	f->engine.stats.other_syscalls++;
+	return outcome == UFFD_DONE || outcome == UFFD_GONE || outcome == UFFD_UNMAPPED;
+}
+
+/**
+ * perform_wake_all - the same of all that a sharer maps; one that ended maps nothing
+ */
+bool perform_wake_all(struct faultloop *f, const struct member *m)
+{
+	const struct sharer *s = sharer_get(&f->engine.sharers, m->ref);
+
+	for (unsigned i = 0; s && i < s->n_mappings; i++)
+		if (!perform_wake(f, m, s->mapping[i].address, s->mapping[i].length))
+			return false;
+	return true;
+}

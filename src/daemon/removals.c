@@ -30,16 +30,6 @@
 
 #include "core/probe.h"
 
-/* Nobody is to sleep in [start, end) of it for what was there before. */
-static void wake_range(struct faultloop *f, const struct member *m, uint64_t start, uint64_t end)
-{
-	struct uffd_result result;
-
-	f->engine.stats.other_syscalls++;
-	(void)uffd_place(f->placer.ops, m->uffd, UFFD_WAKE, start, end - start, NULL, true,
-			 &result);
-}
-
 /* Placements that wait for another try have claimed their pages already. */
 static void forget_pending(struct faultloop *f, const struct member *m,
 			   const struct uffd_event *e)
@@ -74,7 +64,7 @@ static void on_unmap(struct faultloop *f, struct member *m, const struct uffd_ev
 			       strerror(-ret));
 	if (f->engine.owed_left + f->engine.stored_left != before)
 		faultloop_changed(f);
-	wake_range(f, m, e->address, e->end);
+	(void)perform_wake(f, m, e->address, e->end - e->address);
 }
 
 static void on_remap(struct faultloop *f, struct member *m, const struct uffd_event *e)
@@ -85,7 +75,7 @@ static void on_remap(struct faultloop *f, struct member *m, const struct uffd_ev
 		verdict_member(f, m, SHARER_DISABLED, -ret,
 			       "it moved 0x%" PRIx64 " to 0x%" PRIx64 ": %s", e->address, e->end,
 			       strerror(-ret));
-	wake_range(f, m, e->address, e->address + e->length);
+	(void)perform_wake(f, m, e->address, e->length);
 }
 
 /**
@@ -142,11 +132,8 @@ void removals_again(struct faultloop *f)
 	f->unheard = false;
 	for (unsigned i = 0; i < f->roster.used; i++) {
 		struct member *m = &f->roster.member[i];
-		const struct sharer *s = m->unheard ? sharer_get(&f->engine.sharers, m->ref) : NULL;
 
-		m->unheard = false;
-		for (unsigned k = 0; s && k < s->n_mappings; k++)
-			wake_range(f, m, s->mapping[k].address,
-				   s->mapping[k].address + s->mapping[k].length);
+		m->unheard = m->unheard && !perform_wake_all(f, m);
+		f->unheard |= m->unheard;
 	}
 }
